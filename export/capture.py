@@ -1,0 +1,154 @@
+"""PyTorch -> onnx_ir, every `Mixed` layer as ONE node `smx::MixedActivation`.
+
+The node has one input and one output of the same shape, and the attributes
+
+    choice  ints     (N,), for each neuron the index of its activation in the pool
+    pool    strings  names of the activations
+    axis    int      of the neurons, not negative
+    layer   string   the layer's module path
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from smx.activations import Activation
+from smx.errors import InputError, SmxError
+from smx.layers import Mixed, Selective
+from smx.runtime.metadata import LayerInfo
+
+DOMAIN = "smx"
+MIXED_ACTIVATION = "MixedActivation"
+
+
+def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int) -> ir.Model:
+    """Trace a module in `eval()` with PyTorch's exporter; the first axis of every input becomes the batch, dynamic.
+
+    Raises:
+        SmxError: PyTorch's exporter can't convert the module.
+    """
+    marked = _mark(module).eval()
+    # A batch of 1 would be taken for a constant.
+    example = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example_input)
+    batch = torch.export.Dim("batch")
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                marked,
+                example,
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes=tuple({0: batch} for _ in example),
+                input_names=["input"] if len(example) == 1 else [f"input{i}" for i in range(len(example))],
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter wraps whatever it trips over
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        cause = error.__cause__ or error
+        detail = next((line for line in str(cause).splitlines() if line.strip()), reason)
+        raise SmxError(f"PyTorch's exporter can't convert {type(module).__name__}: {detail.strip()}") from error
+    assert program is not None
+    outputs = program.model.graph.outputs
+    for i, output in enumerate(outputs):
+        output.name = "output" if len(outputs) == 1 else f"output{i}"
+    return program.model
+
+
+def mixed_nodes(model: ir.Model) -> list[ir.Node]:
+    """Return the MixedActivation nodes in the order of the graph."""
+    return [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, MIXED_ACTIVATION)]
+
+
+def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:
+    """Tell the groups of every mixed layer of a captured model."""
+    layers = []
+    for node in mixed_nodes(model):
+        choice, pool = node.attributes["choice"].as_ints(), node.attributes["pool"].as_strings()
+        sizes = Counter(pool[k] for k in sorted(choice))
+        name, axis = node.attributes["layer"].as_string(), node.attributes["axis"].as_int()
+        layers.append(LayerInfo(name=name, axis=axis, groups=dict(sizes)))
+    return tuple(layers)
+
+
+def activations_of(module: nn.Module) -> dict[str, Activation]:
+    """Return the activations that the module's neurons have, by name.
+
+    Raises:
+        InputError: a layer is still selective, two different activations share a name, or one has no ONNX form.
+    """
+    found: dict[str, Activation] = {}
+    for path, layer in module.named_modules():
+        if isinstance(layer, Selective):
+            raise InputError(
+                f"the model is still in phase 1: {path or 'it'} is a Selective layer;"
+                " fix the choices first, model = smx.commit(model)"
+            )
+        for name in layer.group_sizes if isinstance(layer, Mixed) else ():
+            activation = next(entry for entry in layer.pool if entry.name == name)
+            if found.setdefault(name, activation) != activation:
+                raise InputError(f"two different activations are named {name!r}; give each its own name")
+            if activation.onnx is None:
+                raise InputError(
+                    f"the activation {name!r} has no ONNX form; make it with smx.Activation(..., onnx=smx.op(...))"
+                )
+    return found
+
+
+class _Marker(nn.Module):
+    """Stands for a `Mixed` layer while PyTorch's exporter runs."""
+
+    def __init__(self, layer: Mixed, name: str) -> None:
+        super().__init__()
+        self.attributes: dict[str, Any] = {
+            "choice": layer.choice.tolist(),
+            "pool": [activation.name for activation in layer.pool],
+            "layer": name,
+        }
+        self.dim = layer.dim
+
+    def forward(self, z: Tensor) -> Tensor:
+        attributes = {**self.attributes, "axis": self.dim % z.dim()}
+        marked = torch.onnx.ops.symbolic(
+            f"{DOMAIN}::{MIXED_ACTIVATION}", (z,), attributes, dtype=z.dtype, shape=z.shape, version=1
+        )
+        assert isinstance(marked, Tensor)
+        return marked
+
+
+def _mark(module: nn.Module) -> nn.Module:
+    """Return a copy with a marker in each `Mixed` layer's place; the weights are shared, not copied."""
+    if isinstance(module, Mixed):
+        return nn.Sequential(_Marker(module, ""))
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    marked = copy.deepcopy(module, shared)
+    for name, part in list(marked.named_modules(remove_duplicate=False)):
+        if isinstance(part, Mixed):
+            marked.set_submodule(name, _Marker(part, name))
+    return marked
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes to its own developers off the user's screen."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

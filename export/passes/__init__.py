@@ -1,0 +1,6 @@
+"""The passes of the compiler, one class a file."""
+
+from __future__ import annotations
+
+from smx.export.passes.lower_to_scatter import LowerToScatter as LowerToScatter
+from smx.export.passes.name_by_module import NameByModule as NameByModule

@@ -1,0 +1,39 @@
+"""Names that tell where in the PyTorch module a node comes from."""
+
+from __future__ import annotations
+
+import ast
+
+import onnx_ir as ir
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+class NameByModule(ir.passes.InPlacePass):
+    """Name every node that PyTorch's exporter made `module/path/Operator`, and its output likewise.
+
+    The exporter notes for each node the module paths it was reached through, from the outermost, and last the call
+    itself; the one before the last is the innermost module. Inputs and outputs of the graph keep their names.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rename in place."""
+        taken: set[str] = set()
+        outputs = set(model.graph.outputs)
+        modified = False
+        for node in model.graph:
+            scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+            if len(scopes) < 2:
+                continue
+            stem = "/".join(filter(None, (scopes[-2].replace(".", "/"), node.op_type)))
+            name, number = stem, 1
+            while name in taken:
+                number += 1
+                name = f"{stem}_{number}"
+            taken.add(name)
+            node.name = name
+            for i, value in enumerate(node.outputs):
+                if value not in outputs:
+                    value.name = name if i == 0 else f"{name}:{i}"
+            modified = True
+        return ir.passes.PassResult(model, modified=modified)

@@ -1,0 +1,97 @@
+"""What an exported file says of itself, in the ONNX model's metadata: one key a field, so that viewers show it well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from smx.errors import InputError
+
+PREFIX = "smx."
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    """A mixed layer.
+
+    Attributes:
+        name: its module path in PyTorch.
+        axis: the axis of its neurons.
+        groups: how many neurons have each activation; no empty groups.
+    """
+
+    name: str
+    axis: int
+    groups: dict[str, int]
+
+    @property
+    def neurons(self) -> int:
+        """The neurons of all groups."""
+        return sum(self.groups.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """The metadata of an exported model.
+
+    Attributes:
+        smx_version: of the exporter.
+        architecture: for people, `784-512-10` or the module's class.
+        layout: `scatter`, or another of the exporter's layouts.
+        pool: names of the candidate activations.
+        layers: the mixed layers, in the order of the graph.
+        tolerance: `atol` and `rtol` within which the file agreed with PyTorch at export, and `max_abs`, the largest
+            difference seen.
+        class_names: one for each output, or empty.
+        sample_shape: the shape of one raw example, or empty when it is not known.
+        maximum: raw values are divided by it before they go in.
+    """
+
+    smx_version: str
+    architecture: str
+    layout: str
+    pool: tuple[str, ...]
+    layers: tuple[LayerInfo, ...]
+    tolerance: dict[str, float]
+    class_names: tuple[str, ...] = ()
+    sample_shape: tuple[int, ...] = ()
+    maximum: float = 1.0
+
+    def to_properties(self) -> dict[str, str]:
+        """Write the entries of the ONNX model's `metadata_props`; values are JSON, but for plain words."""
+        values = {**vars(self), "layers": [vars(layer) for layer in self.layers]}
+        return {
+            PREFIX + key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for key, value in values.items()
+        }
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str]) -> ModelInfo | None:
+        """Read what `to_properties` wrote; None for a model that another tool wrote.
+
+        Raises:
+            InputError: the entries are there but damaged.
+        """
+        if PREFIX + "smx_version" not in properties:
+            return None
+        try:
+            layers = json.loads(properties[PREFIX + "layers"])
+
+            def read(key: str) -> Any:
+                return json.loads(properties[PREFIX + key])
+
+            return cls(
+                smx_version=properties[PREFIX + "smx_version"],
+                architecture=properties[PREFIX + "architecture"],
+                layout=properties[PREFIX + "layout"],
+                pool=tuple(read("pool")),
+                layers=tuple(LayerInfo(**layer) for layer in layers),
+                tolerance=dict(read("tolerance")),
+                class_names=tuple(read("class_names")),
+                sample_shape=tuple(read("sample_shape")),
+                maximum=float(read("maximum")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the model's smx metadata is damaged ({error}); export it again") from error

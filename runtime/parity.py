@@ -1,0 +1,147 @@
+"""Parity: does a model in ONNX Runtime give the same answers as a reference?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx.runtime.session import Session
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One set of inputs at one batch size.
+
+    Attributes:
+        inputs: the set's name.
+        batch_size: examples a run.
+        examples: how many were compared.
+        max_abs: largest |a - b|.
+        max_rel: largest |a - b| / |b|, b being the reference, where |b| is above the absolute tolerance.
+        agreement: share of the examples whose largest output is the same one.
+        scale: s, what the absolute tolerance was multiplied by, see `compare`.
+        passed: whether all values are within the tolerance, and finite.
+    """
+
+    inputs: str
+    batch_size: int
+    examples: int
+    max_abs: float
+    max_rel: float
+    agreement: float
+    scale: float
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    """All comparisons, with the tolerance they were held against."""
+
+    atol: float
+    rtol: float
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every comparison passed."""
+        return all(comparison.passed for comparison in self.comparisons)
+
+    @property
+    def max_abs(self) -> float:
+        """The largest absolute difference of all comparisons."""
+        return max(comparison.max_abs for comparison in self.comparisons)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def compare(
+    got: Array,
+    reference: Array,
+    *,
+    atol: float,
+    rtol: float,
+    inputs: str = "",
+    batch_size: int = 0,
+) -> Comparison:
+    """Compare two outputs of shape (B, *) for the same examples: |a - b| <= atol * s + rtol * |b| everywhere.
+
+    The scale s is the root mean square of b, or 1 if that is larger: `atol` is meant for outputs of unit size, and
+    the rounding of a sum grows with its terms.
+    """
+    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (got, reference))
+    if a.shape != b.shape:
+        a = np.full(b.shape, np.nan)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(a - b)
+    difference = np.where(np.isnan(difference), np.inf, difference)
+    size = np.abs(b)
+    scale = max(1.0, float(np.sqrt(np.mean(b**2)))) if b.size else 1.0
+    relative = difference[size > atol] / size[size > atol]
+    return Comparison(
+        inputs=inputs,
+        batch_size=batch_size,
+        examples=len(b),
+        max_abs=float(difference.max(initial=0.0)),
+        max_rel=float(relative.max(initial=0.0)),
+        agreement=float(np.mean(a.argmax(1) == b.argmax(1))) if a.size else 1.0,
+        scale=scale,
+        passed=bool((difference <= atol * scale + rtol * size).all()),
+    )
+
+
+def check_parity(
+    reference: Callable[[Array], Array],
+    session: Session,
+    inputs: Mapping[str, Array],
+    *,
+    atol: float = 1e-5,
+    rtol: float = 1e-4,
+    batch_sizes: Sequence[int] = (1, 16, 128, 1000),
+    on_progress: Callable[[str, int], None] = lambda inputs, batch_size: None,
+) -> ParityReport:
+    """Run a model on sets of inputs, in batches of several sizes, and compare it with a reference.
+
+    Args:
+        reference: computes the right outputs (B, *) of inputs (B, *); called with up to 1000 examples at a time.
+        session: the model.
+        inputs: sets of examples (B, *) by name.
+        atol: absolute tolerance.
+        rtol: relative tolerance.
+        batch_sizes: examples a run; sizes above a set's number of examples are left out, but for the smallest.
+        on_progress: called before each comparison.
+    """
+    comparisons = []
+    for name, x in inputs.items():
+        right = _in_batches(reference, x, 1000)
+        for batch_size in [size for size in batch_sizes if size <= len(x)] or [min(batch_sizes)]:
+            on_progress(name, batch_size)
+            got = _in_batches(session.run, x, batch_size)
+            comparisons.append(compare(got, right, atol=atol, rtol=rtol, inputs=name, batch_size=batch_size))
+    return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons))
+
+
+def probes(shape: Sequence[int], *, seed: int = 0, examples: int = 128) -> dict[str, NDArray[np.float32]]:
+    """Return inputs that no data set has, of shape (examples, *shape): random ones and extremes, by name."""
+    random = np.random.default_rng(seed)
+    full = (examples, *shape)
+    uniform = random.uniform(-1.0, 1.0, full).astype(np.float32)
+    signs = np.where(uniform < 0, np.float32(-1), np.float32(1))
+    return {
+        "random": uniform,
+        "zeros": np.zeros(full, np.float32),
+        "large": np.stack([np.full(shape, sign * 1e4, np.float32) for sign in (1, -1)]),
+        "large mixed": signs * np.float32(1e4),
+        "denormal": signs * np.float32(1e-40),
+    }
+
+
+def _in_batches(function: Callable[[Array], Array], x: Array, batch_size: int) -> Array:
+    return np.concatenate([function(x[start : start + batch_size]) for start in range(0, len(x), batch_size)])

@@ -1,0 +1,108 @@
+"""What users give to predict: arrays and images, made into what a model takes."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from smx.errors import InputError
+from smx.runtime.metadata import ModelInfo
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+EXPECTED = "expected a .npy or .npz file of examples, a .png or .jpg image, or a folder of images"
+
+
+def load_samples(
+    path: Path, sample_shape: Sequence[int], info: ModelInfo | None, *, invert: bool = False
+) -> tuple[list[str], NDArray[Any]]:
+    """Read examples from `path`.
+
+    Whole numbers are raw values and are divided by the data set's maximum; floating numbers are taken as they are.
+    Images become grey (or RGB, if the data had three channels), get the data's size and range, and lose their
+    transparency against black.
+
+    Args:
+        path: `.npy` (B, *) or one example; `.npz` with an array `x`, or a single one; an image; a folder of images.
+        sample_shape: what the model takes after the batch axis, for example (784,).
+        info: of the model, for the size of its images and the range of its data; None for another tool's model.
+        invert: images are dark on light, and the model knows light on dark.
+
+    Returns:
+        A name for each example, and the examples, (B, *sample_shape).
+
+    Raises:
+        InputError: the path can't be read, or its examples don't have the model's size.
+    """
+    if path.is_dir():
+        images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not images:
+            raise InputError(f"{path} holds no {', '.join(IMAGE_SUFFIXES)} files; {EXPECTED}")
+        x = np.stack([_image(file, sample_shape, info, invert) for file in images])
+        return [file.name for file in images], x
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; {EXPECTED}")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return [path.name], _image(path, sample_shape, info, invert)[None]
+    if path.suffix.lower() in (".npy", ".npz"):
+        x = _array(path)
+        x = _as_samples(path, x, sample_shape)
+        if np.issubdtype(x.dtype, np.integer) and info is not None:
+            x = x.astype(np.float32) / np.float32(info.maximum)
+        return [f"{path.name}[{i}]" for i in range(len(x))], x
+    raise InputError(f"{path} has an unknown ending; {EXPECTED}")
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            if "x" not in content.files and len(content.files) != 1:
+                raise InputError(f"{path} must have an array x, got {', '.join(content.files) or 'none'}")
+            array: NDArray[Any] = content["x" if "x" in content.files else content.files[0]]
+            return array
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} can't be read ({str(error).splitlines()[0]}); {EXPECTED}") from error
+
+
+def _as_samples(path: Path, x: NDArray[Any], sample_shape: Sequence[int]) -> NDArray[Any]:
+    """Bring (B, *) or one example (*) to (B, *sample_shape)."""
+    size = int(np.prod(sample_shape))
+    if not (np.issubdtype(x.dtype, np.number)):
+        raise InputError(f"{path} must hold numbers, got dtype {x.dtype}")
+    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        raise InputError(f"{path} holds {np.count_nonzero(~np.isfinite(x))} values that are not finite; remove them")
+    if x.ndim and x.size and x[0].size == size:
+        return x.reshape(len(x), *sample_shape)
+    if x.size == size:
+        return x.reshape(1, *sample_shape)
+    raise InputError(f"{path} must hold examples of {size} values (shape {tuple(sample_shape)}), got shape {x.shape}")
+
+
+def _image(path: Path, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool) -> NDArray[np.float32]:
+    shape = tuple(info.sample_shape) if info is not None else tuple(sample_shape)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and 3 not in (shape[0], shape[2])):
+        raise InputError(f"{path} is an image, but the model takes examples of shape {shape}; give it an array")
+    height, width = shape if len(shape) == 2 else shape[1:] if shape[0] == 3 else shape[:2]
+    try:
+        with Image.open(path) as file:
+            rgba = file.convert("RGBA")
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is no image that can be read ({str(error).splitlines()[0]})") from error
+    opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    grey = len(shape) == 2
+    resized = opaque.convert("L" if grey else "RGB").resize((width, height), Image.Resampling.BOX)
+    pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
+    pixels = 1 - pixels if invert else pixels
+    if not grey and shape[0] == 3:
+        pixels = pixels.transpose(2, 0, 1)
+    return pixels.reshape(tuple(sample_shape))

@@ -1,0 +1,137 @@
+"""A model loaded in ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from smx.errors import InputError
+from smx.runtime.metadata import ModelInfo
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+"""ONNX Runtime's execution providers by the names that people use."""
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(bool)": np.dtype(np.bool_),
+}
+
+ort.set_default_logger_severity(3)  # errors reach the user once, as exceptions
+
+
+class Session:
+    """A model in ONNX Runtime, on the provider that was asked for.
+
+    Args:
+        model: the file's path, or its bytes.
+        provider: a short name of `PROVIDERS`; it is really used, or an error says what there is.
+        threads: for one operator; None leaves it to ONNX Runtime (all cores).
+
+    Raises:
+        InputError: the file is missing or no ONNX model, or the provider is not there.
+    """
+
+    def __init__(
+        self, model: str | os.PathLike[str] | bytes, provider: str = "cpu", threads: int | None = None
+    ) -> None:
+        self.name = "the model" if isinstance(model, bytes) else str(model)
+        self.provider = provider
+        full_name = _available(provider)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if threads is not None:
+            if threads < 1:
+                raise InputError(f"threads must be at least 1, got {threads}")
+            options.intra_op_num_threads = threads
+        source = model if isinstance(model, bytes) else _existing(Path(model))
+        try:
+            self._session = ort.InferenceSession(source, options, providers=[full_name])
+        except Exception as error:  # onnxruntime's errors share no public base class
+            raise InputError(f"{self.name} is no model that ONNX Runtime can load: {_line(error)}") from error
+        used = self._session.get_providers()
+        if used[0] != full_name:
+            raise InputError(f"{provider} could not be started by ONNX Runtime, which fell back to {used[0]}")
+        self.inputs: list[Any] = self._session.get_inputs()
+        self.outputs: list[Any] = self._session.get_outputs()
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """What the exporter wrote about the model; None for a model of another tool."""
+        try:
+            return ModelInfo.from_properties(self._session.get_modelmeta().custom_metadata_map)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from error
+
+    def run(self, *inputs: NDArray[Any]) -> NDArray[Any]:
+        """Run the model on one array for each of its inputs, batch first, and return its first output.
+
+        Values are converted to the model's dtype.
+
+        Raises:
+            InputError: the number or the shapes of the inputs are not the model's.
+        """
+        return self.run_all(*inputs)[0]
+
+    def run_all(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run the model like `run` and return all its outputs."""
+        if len(inputs) != len(self.inputs):
+            raise InputError(f"{self.name} expects {len(self.inputs)} inputs, got {len(inputs)}")
+        feed = {wanted.name: self._fit(wanted, x) for wanted, x in zip(self.inputs, inputs, strict=True)}
+        try:
+            return list(self._session.run(None, feed))
+        except Exception as error:
+            raise InputError(f"{self.name} can't run this input: {_line(error)}") from error
+
+    def bound(self, x: NDArray[Any]) -> Callable[[], object]:
+        """Check an input once and return a call that only runs the model on it, for timing."""
+        feed = {self.inputs[0].name: self._fit(self.inputs[0], x)}
+        return lambda: self._session.run(None, feed)
+
+    def _fit(self, wanted: Any, x: NDArray[Any]) -> NDArray[Any]:
+        fits = len(x.shape) == len(wanted.shape) and all(
+            not isinstance(size, int) or size == got for size, got in zip(wanted.shape, x.shape, strict=True)
+        )
+        if not fits:
+            shape = ", ".join(map(str, wanted.shape))
+            raise InputError(f"{self.name} expects an input of shape ({shape}), got {x.shape}")
+        if not (np.issubdtype(x.dtype, np.number) or x.dtype == np.bool_):
+            raise InputError(f"{self.name} expects an input of numbers, got dtype {x.dtype}")
+        return np.ascontiguousarray(x.astype(DTYPES.get(wanted.type, x.dtype), copy=False))
+
+
+def _available(provider: str) -> str:
+    available = [name for name, full in PROVIDERS.items() if full in ort.get_available_providers()]
+    if PROVIDERS.get(provider) not in ort.get_available_providers():
+        raise InputError(
+            f"the provider {provider!r} is not in this ONNX Runtime; available: {', '.join(available)}"
+            " (another onnxruntime package brings it, such as onnxruntime-gpu)"
+        )
+    return PROVIDERS[provider]
+
+
+def _existing(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected an ONNX model, as smx export writes it")
+    return str(path)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,55 @@
+"""Networks whose neurons choose their own activation function.
+
+Names load on first use: `import smx` alone loads no torch, so that a serving host can do without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smx import export as export
+    from smx import functional as functional
+    from smx import runtime as runtime
+    from smx.activations import Activation as Activation
+    from smx.activations import op as op
+    from smx.activations import register as register
+    from smx.convert import commit as commit
+    from smx.convert import select as select
+    from smx.layers import Mixed as Mixed
+    from smx.layers import Selective as Selective
+    from smx.layers import sampling as sampling
+    from smx.paper import PAPER_POOL as PAPER_POOL
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "PAPER_POOL": "smx.paper",
+    "Activation": "smx.activations",
+    "op": "smx.activations",
+    "register": "smx.activations",
+    "Mixed": "smx.layers",
+    "Selective": "smx.layers",
+    "sampling": "smx.layers",
+    "commit": "smx.convert",
+    "select": "smx.convert",
+}
+_MODULES = ("export", "functional", "runtime")
+
+__all__ = [*_HOMES, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"smx.{name}")
+    else:
+        raise AttributeError(f"module 'smx' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

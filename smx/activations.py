@@ -1,0 +1,139 @@
+"""Activations: each entry of a pool with its PyTorch function and its ONNX operators, in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+X: Literal["x"] = "x"
+"""Stands for the pre-activation inside an `Operator`."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An ONNX expression in the pre-activation: an operator, its inputs and its attributes.
+
+    An input is `X`, a float constant, or another `Operator`. Plain data: equal expressions compare equal.
+    """
+
+    type: str
+    inputs: tuple[Operator | float | Literal["x"], ...]
+    attributes: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        arguments = [*map(str, self.inputs), *(f"{name}={value:g}" for name, value in self.attributes)]
+        return f"{self.type}({', '.join(arguments)})"
+
+
+def op(type: str, *inputs: Operator | float | Literal["x"], **attributes: float) -> Operator:
+    """Write an `Operator`; without inputs it is applied to `X`: `op("LeakyRelu", alpha=0.01)`."""
+    return Operator(type, inputs or (X,), tuple(sorted(attributes.items())))
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One entry of a pool.
+
+    Attributes:
+        name: how configurations, files and reports call it; a plain identifier.
+        function: elementwise, Tensor -> Tensor of the same shape and dtype.
+        onnx: the same function as ONNX operators (opset 18 or later); None means it can't be exported.
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    onnx: Operator | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"an activation's name must be a plain identifier, got {self.name!r}")
+
+    def clamped(self, limit: float) -> Activation:
+        """Return the same activation with its values clamped to [-limit, limit]; it keeps its name."""
+        return Activation(self.name, _Clamped(self.function, limit))
+
+
+@dataclass(frozen=True)
+class _Clamped:
+    function: Callable[[Tensor], Tensor]
+    limit: float
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return torch.clamp(self.function(z), -self.limit, self.limit)
+
+
+def _identity(z: Tensor) -> Tensor:
+    return z.clone()
+
+
+Pool = tuple[Activation, ...]
+
+_known: dict[str, Activation] = {}
+
+
+def register(activation: Activation) -> Activation:
+    """Make an activation known by its name, for pools given as names and for files that are loaded.
+
+    Raises:
+        ValueError: another activation already has this name.
+    """
+    if _known.get(activation.name, activation) != activation:
+        raise ValueError(f"an activation named {activation.name!r} is already registered; choose another name")
+    _known[activation.name] = activation
+    return activation
+
+
+def known() -> tuple[str, ...]:
+    """Return the names of all registered activations."""
+    return tuple(_known)
+
+
+def get(name: str) -> Activation:
+    """Return a registered activation.
+
+    Raises:
+        ValueError: the name is unknown; the message lists the known ones.
+    """
+    try:
+        return _known[name]
+    except KeyError:
+        raise ValueError(f"unknown activation {name!r}; known are {', '.join(known())}") from None
+
+
+def resolve_pool(pool: Iterable[str | Activation]) -> Pool:
+    """Turn names and activations into a pool.
+
+    Raises:
+        ValueError: the pool is empty, a name is unknown, or an activation stands in it twice.
+    """
+    if isinstance(pool, str):
+        raise ValueError(f"a pool is a sequence of activations, got the string {pool!r}")
+    activations = tuple(get(entry) if isinstance(entry, str) else entry for entry in pool)
+    names = [activation.name for activation in activations]
+    if not names:
+        raise ValueError(f"the pool is empty; give at least one activation of {', '.join(known())}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"each activation may stand in a pool once, got {', '.join(names)}")
+    return activations
+
+
+for _activation in (
+    Activation("relu", F.relu, op("Relu")),
+    Activation("sigmoid", torch.sigmoid, op("Sigmoid")),
+    Activation("tanh", torch.tanh, op("Tanh")),
+    Activation("leaky_relu", F.leaky_relu, op("LeakyRelu", alpha=0.01)),
+    Activation("elu", F.elu, op("Elu", alpha=1.0)),
+    Activation("selu", F.selu, op("Selu", alpha=1.6732632423543772, gamma=1.0507009873554805)),
+    Activation("gelu", F.gelu, op("Mul", op("Mul", X, op("Add", op("Erf", op("Div", X, math.sqrt(2.0))), 1.0)), 0.5)),
+    Activation("silu", F.silu, op("Mul", X, op("Sigmoid"))),
+    Activation("mish", F.mish, op("Mul", X, op("Tanh", op("Softplus")))),
+    Activation("hardswish", F.hardswish, op("HardSwish")),
+    Activation("identity", _identity, op("Identity")),
+):
+    register(_activation)

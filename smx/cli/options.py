@@ -1,0 +1,103 @@
+"""Options that several commands share, and how results leave a command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from smx import files
+
+STDOUT = "-"
+
+
+class OutputPath(click.ParamType[str]):
+    """A file that can be written, checked before the work begins; `-` is standard output if it is allowed."""
+
+    name = "path"
+
+    def __init__(self, *, allow_stdout: bool = False) -> None:
+        self.allow_stdout = allow_stdout
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the path."""
+        if not (self.allow_stdout and value == STDOUT):
+            files.check_writable(value)
+        return str(value)
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Positive whole numbers with commas between."""
+
+    name = "n,n,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Split and check."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"expected whole numbers with commas between, got {value!r}", param, ctx)
+        if min(numbers) < 1:
+            self.fail(f"expected numbers of at least 1, got {value!r}", param, ctx)
+        return numbers
+
+
+json_option = click.option(
+    "--json",
+    "json_path",
+    type=OutputPath(allow_stdout=True),
+    metavar="PATH",
+    help="Write the result as JSON to PATH, or to standard output for '-'.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="SMX_DATA_DIR",
+    show_envvar=True,
+    metavar="DIR",
+    help="Where mnist and fashion-mnist lie, or are downloaded to.  [default: ~/.cache/smartmixed]",
+)
+provider_option = click.option(
+    "--provider", default="cpu", show_default=True, metavar="NAME", help="ONNX Runtime's execution provider."
+)
+positive = click.FloatRange(min=0, min_open=True)
+not_negative = click.FloatRange(min=0)
+
+
+def console(json_path: str | None) -> Console:
+    """Return where people read: standard output, unless JSON goes there."""
+    stderr = json_path == STDOUT
+    people = Console(stderr=stderr, highlight=False)
+    return people if people.is_terminal else Console(stderr=stderr, highlight=False, width=140)
+
+
+def logs() -> Console:
+    """Return where progress and notes go: standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def write_json(json_path: str | None, content: Any) -> None:
+    """Write JSON to a file, to standard output for `-`, or nowhere for None; numbers not finite become null."""
+    if json_path is None:
+        return
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    if json_path == STDOUT:
+        click.echo(text)
+    else:
+        files.write_text(json_path, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value

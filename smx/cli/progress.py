@@ -1,0 +1,51 @@
+"""What a training run shows: bars on a terminal, a line an epoch elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from smx.cli.options import logs
+
+if TYPE_CHECKING:
+    from smx.training.metrics import EpochMetrics
+
+NAMES = {1: "phase 1, choosing", 2: "phase 2, fixed   "}
+
+
+@contextmanager
+def training_progress(phases: dict[int, int], done: dict[int, int]) -> Iterator[Callable[[EpochMetrics], None]]:
+    """Yield what is to be called after each epoch.
+
+    Args:
+        phases: epochs of each phase.
+        done: epochs of each phase that were trained before.
+    """
+    console = logs()
+    if not console.is_terminal:
+        yield lambda row: console.print(
+            f"phase {row.phase}  epoch {row.epoch}/{phases[row.phase]}  {_describe(row)}  {row.seconds:.1f} s",
+            soft_wrap=True,
+        )
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        tasks = {
+            phase: progress.add_task(NAMES[phase], total=epochs, completed=done.get(phase, 0), figures="")
+            for phase, epochs in phases.items()
+        }
+        yield lambda row: progress.update(tasks[row.phase], completed=row.epoch, figures=_describe(row))
+
+
+def _describe(row: EpochMetrics) -> str:
+    text = f"loss {row.train_loss:.4f}  validation {row.validation_loss:.4f}  accuracy {row.validation_accuracy:.4f}"
+    return f"{text}  changed {row.changed}" if row.phase == 1 else text

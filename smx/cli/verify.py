@@ -1,0 +1,101 @@
+"""`smx verify`: does the ONNX file give PyTorch's answers?"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+from numpy.typing import NDArray
+from rich.table import Table
+
+from smx.cli.options import (
+    console,
+    data_dir_option,
+    json_option,
+    logs,
+    not_negative,
+    provider_option,
+    write_json,
+)
+from smx.errors import InputError
+
+
+@click.command()
+@click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
+@click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option("--data", metavar="NAME|FILE.npz", help="Whose test set to use.  [default: the one it was trained on]")
+@data_dir_option
+@click.option(
+    "--atol", type=not_negative, default=1e-5, show_default=True, help="Absolute tolerance, for outputs of unit size."
+)
+@click.option("--rtol", type=not_negative, default=1e-4, show_default=True, help="Relative tolerance.")
+@provider_option
+@json_option
+def verify(
+    model_path: Path,
+    onnx_path: Path,
+    data: str | None,
+    data_dir: Path | None,
+    atol: float,
+    rtol: float,
+    provider: str,
+    json_path: str | None,
+) -> None:
+    """Compare an exported file with PyTorch: on the test set, on random and on extreme inputs, in several batch sizes.
+
+    Ends with exit code 3 when a difference is above the tolerance.
+
+    \b
+    smx verify runs/mnist/model.pt mnist.onnx
+    """
+    import torch
+
+    from smx import data as datasets
+    from smx.modelfile import load_model
+    from smx.runtime.parity import check_parity, probes
+    from smx.runtime.session import Session
+
+    saved = load_model(model_path)
+    session = Session(onnx_path, provider)
+    model = saved.build()
+    features = saved.sizes[0]
+    dataset = datasets.load(data or saved.data["name"], data_dir)
+    if dataset.num_features != features:
+        raise InputError(f"{model_path} takes {features} values an example, {dataset.name} has {dataset.num_features}")
+
+    def pytorch(x: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            return model(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
+
+    notes = logs()
+    with notes.status("comparing") if notes.is_terminal else nullcontext() as status:
+        report = check_parity(
+            pytorch,
+            session,
+            {f"{dataset.name} test": dataset.test.x, **probes((features,))},
+            atol=atol,
+            rtol=rtol,
+            on_progress=lambda inputs, batch: status.update(f"{inputs}, batch {batch}") if status else None,
+        )
+    table = Table(title=f"{onnx_path} against {model_path}: |a - b| <= {atol:g} s + {rtol:g} |b|")
+    for heading in ("inputs", "batch", "examples", "s", "largest difference", "relative", "same class", ""):
+        table.add_column(heading, justify="left" if heading in ("inputs", "") else "right")
+    for row in report.comparisons:
+        table.add_row(
+            row.inputs,
+            str(row.batch_size),
+            str(row.examples),
+            f"{row.scale:g}",
+            f"{row.max_abs:.2e}",
+            f"{row.max_rel:.2e}",
+            f"{row.agreement:.2%}",
+            "ok" if row.passed else "FAILED",
+        )
+    people = console(json_path)
+    people.print(table)
+    people.print("parity holds" if report.passed else "parity is broken: a difference is above the tolerance")
+    write_json(json_path, report.to_dict())
+    if not report.passed:
+        raise click.exceptions.Exit(3)

@@ -1,0 +1,37 @@
+"""Data sets: real digits inside a package, torchvision's, and a user's own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from smx.data.dataset import Dataset as Dataset
+from smx.data.dataset import Split as Split
+from smx.errors import InputError
+
+NAMES = ("digits", "mnist", "fashion-mnist")
+"""The data sets that have a name; anything else is the path of an .npz file."""
+
+
+def load(name: str, data_dir: Path | None = None) -> Dataset:
+    """Load a data set by its name or, for a user's own, by the path of its `.npz` file.
+
+    Args:
+        name: one of `NAMES`, or a path that ends in `.npz`.
+        data_dir: where torchvision's data sets lie, or are downloaded to when they are absent.
+
+    Raises:
+        InputError: the name is unknown, a file is missing or damaged, or the content is not usable.
+    """
+    if name == "digits":
+        from smx.data.digits import load_digits
+
+        return load_digits()
+    if name in NAMES:
+        from smx.data.torchvision_sets import load_torchvision
+
+        return load_torchvision(name, data_dir or Path.home() / ".cache" / "smartmixed")
+    if name.endswith(".npz"):
+        from smx.data.npz import load_npz
+
+        return load_npz(Path(name))
+    raise InputError(f"unknown data set {name!r}; give {', '.join(NAMES)} or the path of an .npz file")

@@ -1,0 +1,145 @@
+"""What every data set becomes: checked arrays, split as in the paper."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from smx.errors import InputError
+
+SPLIT_SEED = 42
+"""Seed of the stratified splits; the author's code has the same."""
+VALIDATION_SHARE = 0.1
+"""Share of the training examples kept for validation (paper, section 4.1)."""
+TEST_SHARE = 0.2
+"""Share of all examples kept for the test where a data set has no official test set."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples and their labels.
+
+    Attributes:
+        x: float32 (B, F), normalised and flattened.
+        y: int64 (B,), class indices.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A classification data set in its three parts.
+
+    Attributes:
+        name: as given to `smx.data.load`.
+        train, validation, test: the parts.
+        sample_shape: the shape of one example before it was flattened, for example (28, 28).
+        maximum: the raw values were divided by it; 255 for 8-bit pixels.
+        class_names: one for each class, in the order of the class indices.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    sample_shape: tuple[int, ...]
+    maximum: float
+    class_names: tuple[str, ...]
+
+    @property
+    def num_features(self) -> int:
+        """F, the values of one flattened example."""
+        return int(self.train.x.shape[1])
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over all examples and labels: equal data, equal fingerprint, wherever it lies."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            digest.update(split.x.tobytes())
+            digest.update(split.y.tobytes())
+        return digest.hexdigest()
+
+
+def build(
+    name: str,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    *,
+    test: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    maximum: float,
+    class_names: tuple[str, ...],
+) -> Dataset:
+    """Check raw arrays and make the data set: normalised, flattened, split stratified by class.
+
+    Args:
+        name: the data set's name, for messages.
+        x: (B, *), any real dtype.
+        y: (B,), class indices 0 to the number of classes - 1.
+        test: the official test set, in the same form; without one, `TEST_SHARE` of the examples is kept for it.
+        maximum: what x is divided by.
+        class_names: one for each class.
+
+    Raises:
+        InputError: shapes that don't match, labels out of range, values that are not finite, too few examples.
+    """
+    parts = {"": (x, y)} | ({"test ": test} if test else {})
+    for part, (px, py) in parts.items():
+        _check(f"{name}: {part}", px, py, x.shape[1:], len(class_names))
+    rest = Split(_normalise(x, maximum), y.astype(np.int64))
+    if test is None:
+        rest, tested = _stratified(name, rest, TEST_SHARE)
+    else:
+        tested = Split(_normalise(test[0], maximum), test[1].astype(np.int64))
+    train, validation = _stratified(name, rest, VALIDATION_SHARE)
+    return Dataset(
+        name=name,
+        train=train,
+        validation=validation,
+        test=tested,
+        sample_shape=tuple(x.shape[1:]),
+        maximum=maximum,
+        class_names=class_names,
+    )
+
+
+def _normalise(x: NDArray[Any], maximum: float) -> NDArray[np.float32]:
+    return x.reshape(len(x), -1).astype(np.float32) / np.float32(maximum)
+
+
+def _stratified(name: str, split: Split, share: float) -> tuple[Split, Split]:
+    try:
+        x_kept, x_taken, y_kept, y_taken = train_test_split(
+            split.x, split.y, test_size=share, random_state=SPLIT_SEED, stratify=split.y
+        )
+    except ValueError as error:
+        raise InputError(
+            f"{name}: {len(split)} examples are too few to keep {share:.0%} of every class apart ({error})"
+        ) from error
+    return Split(x_kept, y_kept), Split(x_taken, y_taken)
+
+
+def _check(what: str, x: NDArray[Any], y: NDArray[Any], sample_shape: tuple[int, ...], classes: int) -> None:
+    if x.ndim < 2 or 0 in x.shape:
+        raise InputError(f"{what}x must have the shape (examples, values, ...) and not be empty, got {x.shape}")
+    if y.shape != (len(x),):
+        raise InputError(f"{what}y must have one label for each of the {len(x)} examples of x, got shape {y.shape}")
+    if x.shape[1:] != sample_shape:
+        raise InputError(f"{what}x must have examples of shape {sample_shape}, got {x.shape[1:]}")
+    if not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
+        raise InputError(f"{what}x must hold numbers, got dtype {x.dtype}")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise InputError(f"{what}y must hold class indices of an integer dtype, got {y.dtype}")
+    if not np.isfinite(x).all():
+        raise InputError(f"{what}x holds {np.count_nonzero(~np.isfinite(x))} values that are not finite; remove them")
+    if y.min() < 0 or y.max() >= classes:
+        raise InputError(f"{what}y must lie between 0 and {classes - 1}, got {y.min()} to {y.max()}")

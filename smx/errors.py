@@ -1,0 +1,21 @@
+"""The errors a user can meet, each with the exit code it ends a command with. Standard library only."""
+
+from __future__ import annotations
+
+
+class SmxError(Exception):
+    """Something failed on the way; the message is one line for the user. Exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(SmxError, ValueError):
+    """What the user gave is wrong: the message says what was expected, what came and what to do. Exit code 2."""
+
+    exit_code = 2
+
+
+class ParityError(SmxError):
+    """Two implementations of one function disagree beyond the stated tolerance. Exit code 3."""
+
+    exit_code = 3

@@ -1,0 +1,104 @@
+"""The paper's equations as pure functions.
+
+Shapes: B examples, N neurons (channels), K activations in the pool; `*` is anything, such as (H, W).
+The neurons stand on axis `dim` of z, by default axis 1 of (B, N, *).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from smx.activations import Activation
+
+Group = tuple[int, Tensor]
+"""An activation's index in the pool, and the int64 indices of the neurons that chose it."""
+
+
+def gumbel_noise(
+    shape: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+    eps: float = 1e-20,
+) -> Tensor:
+    """Draw Gumbel noise g = -log(-log(u + eps) + eps) with u ~ Uniform(0, 1) (eq. 1)."""
+    u = torch.rand(tuple(shape), dtype=dtype, device=device, generator=generator)
+    return -torch.log(-torch.log(u + eps) + eps)
+
+
+def straight_through(logits_NK: Tensor, noise_NK: Tensor, temperature: float) -> Tensor:
+    """Sample s (N, K): one-hot in value, with the gradient of the relaxed sample (eq. 2-4).
+
+    y = softmax((logits + noise) / temperature) and s = onehot(argmax y) + y - stopgrad(y). The difference is
+    taken first, so that s is exactly one-hot. Half-precision logits are relaxed in float32.
+    """
+    dtype = torch.promote_types(logits_NK.dtype, torch.float32)
+    y_NK = torch.softmax((logits_NK.to(dtype) + noise_NK.to(dtype)) / temperature, dim=-1)
+    onehot_NK = torch.zeros_like(y_NK).scatter_(-1, y_NK.argmax(-1, keepdim=True), 1.0)
+    return onehot_NK + (y_NK - y_NK.detach())
+
+
+def selective(
+    z: Tensor,
+    logits: Tensor,
+    noise: Tensor,
+    temperature: float,
+    pool: Sequence[Activation],
+    dim: int = 1,
+) -> Tensor:
+    """Apply to each neuron the activation that its noisy logits select (eq. 1-6).
+
+    h = sum_k s[k] f_k(z); in value h = f_k*(z) with k* = argmax(logits + noise). The gradient reaches z through
+    f_k* alone, and the logits through the relaxed sample and every f_k(z).
+
+    Args:
+        z: pre-activations (B, N, *), any floating dtype.
+        logits: preferences (N, K).
+        noise: Gumbel noise (N, K), or zeros for none; one draw serves all examples.
+        temperature: tau of eq. 2, positive.
+        pool: K activations.
+        dim: the axis of z on which the N neurons stand.
+
+    Returns:
+        h, of z's shape and dtype.
+    """
+    s_NK = straight_through(logits, noise, temperature).to(z.dtype)
+    values = torch.stack([activation.function(z) for activation in pool])
+    along_neurons = [1] * (z.dim() + 1)
+    along_neurons[0] = len(pool)
+    along_neurons[1 + dim % z.dim()] = z.shape[dim]
+    return (values * s_NK.t().reshape(along_neurons)).sum(0)
+
+
+def groups(choice: Tensor) -> tuple[Group, ...]:
+    """Group the neurons that share an activation (eq. 9): for each k that occurs in `choice` (N,), its neurons."""
+    return tuple((int(k), (choice == k).nonzero().flatten()) for k in torch.unique(choice))
+
+
+def grouped(z: Tensor, groups: Sequence[Group], pool: Sequence[Activation], dim: int = 1) -> Tensor:
+    """Apply to each group its activation (eq. 11): h[G_k] = f_k(z[G_k]) for each k with G_k not empty."""
+    if len(groups) == 1:
+        return pool[groups[0][0]].function(z)
+    h = torch.empty_like(z)
+    for k, index in groups:
+        h = h.index_copy_(dim, index, pool[k].function(z.index_select(dim, index)))
+    return h
+
+
+def mixed(z: Tensor, choice: Tensor, pool: Sequence[Activation], dim: int = 1) -> Tensor:
+    """Apply to each neuron the activation it chose (eq. 11).
+
+    Args:
+        z: pre-activations (B, N, *), any floating dtype.
+        choice: int64 (N,), indices into the pool.
+        pool: K activations.
+        dim: the axis of z on which the N neurons stand.
+
+    Returns:
+        h, of z's shape and dtype.
+    """
+    return grouped(z, groups(choice), pool, dim)

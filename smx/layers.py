@@ -1,0 +1,181 @@
+"""The two layers: `Selective` learns each neuron's activation (phase 1), `Mixed` has it fixed (phase 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smx import functional
+from smx.activations import Activation, Pool, resolve_pool
+from smx.paper import PAPER_POOL, TEMPERATURE
+
+START_LOGIT = 0.001
+"""Each neuron starts with one random logit at this value and the others at 0, so that no two start alike."""
+
+
+class Selective(nn.Module):
+    """Phase 1: every neuron chooses among the pool by a hard Gumbel-softmax with straight-through gradients.
+
+    In `train()` each forward pass draws noise, one draw for the whole batch (eq. 1-6). In `eval()` each neuron
+    uses its largest logit, without noise (eq. 8); `with smx.sampling(module)` keeps the noise on.
+
+    Args:
+        num_features: N, the neurons (or channels) on axis `dim` of the input.
+        pool: names or activations, K of them.
+        temperature: tau of eq. 2.
+        dim: the axis of the neurons.
+        device: where the logits are created.
+        dtype: the logits' dtype.
+
+    Input and output: (B, N, *) of any floating dtype, or N on another axis `dim`.
+    """
+
+    logits: nn.Parameter
+
+    def __init__(
+        self,
+        num_features: int,
+        pool: Iterable[str | Activation] = PAPER_POOL,
+        temperature: float = TEMPERATURE,
+        dim: int = 1,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features must be at least 1, got {num_features}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        self.num_features = num_features
+        self.pool: Pool = resolve_pool(pool)
+        self.temperature = temperature
+        self.dim = dim
+        self.samples_in_eval = False
+        self.logits = nn.Parameter(torch.empty(num_features, len(self.pool), device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the logits to 0, and one entry of each neuron, drawn at random, to `START_LOGIT`."""
+        with torch.no_grad():
+            favourite = torch.randint(len(self.pool), (self.num_features, 1), device=self.logits.device)
+            self.logits.zero_().scatter_(1, favourite, START_LOGIT)
+
+    @property
+    def choice(self) -> Tensor:
+        """The activation each neuron would commit to now (eq. 8): int64 (N,)."""
+        return self.logits.detach().argmax(1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply to each neuron its sampled (or, in eval, its preferred) activation; see the class."""
+        _check_features(self, z)
+        if not (self.training or self.samples_in_eval):
+            return functional.mixed(z, self.choice, self.pool, self.dim)
+        dtype = torch.promote_types(self.logits.dtype, torch.float32)
+        noise = functional.gumbel_noise(self.logits.shape, dtype=dtype, device=self.logits.device)
+        return functional.selective(z, self.logits, noise, self.temperature, self.pool, self.dim)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in the module's printed tree."""
+        return f"{self.num_features}, pool=({_names(self.pool)}), temperature={self.temperature:g}, dim={self.dim}"
+
+
+class Mixed(nn.Module):
+    """Phase 2: every neuron's activation is fixed, and neurons that share one are computed as a group (eq. 11).
+
+    Args:
+        choice: int64 (N,), for each neuron the index of its activation in the pool.
+        pool: names or activations, K of them.
+        dim: the axis of the neurons.
+
+    The choice is a buffer: it moves with `.to()`, is saved by `state_dict()` and follows `load_state_dict()`.
+
+    Input and output: (B, N, *) of any floating dtype, or N on another axis `dim`.
+    """
+
+    choice: Tensor
+
+    def __init__(
+        self, choice: Tensor | Iterable[int], pool: Iterable[str | Activation] = PAPER_POOL, dim: int = 1
+    ) -> None:
+        super().__init__()
+        if not isinstance(choice, Tensor):
+            choice = torch.tensor(list(choice), dtype=torch.int64)
+        self.pool: Pool = resolve_pool(pool)
+        self.dim = dim
+        self.register_buffer("choice", choice.detach().clone())
+        self._group_neurons()
+        self.register_load_state_dict_post_hook(_regroup)  # type: ignore[no-untyped-call]
+
+    @property
+    def num_features(self) -> int:
+        """N, the neurons on axis `dim` of the input."""
+        return self.choice.numel()
+
+    @property
+    def group_sizes(self) -> dict[str, int]:
+        """How many neurons chose each activation, in the pool's order, without the empty groups."""
+        return {self.pool[k].name: index.numel() for k, index in self._groups()}
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply to each neuron its activation (eq. 11)."""
+        _check_features(self, z)
+        return functional.grouped(z, self._groups(), self.pool, self.dim)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in the module's printed tree."""
+        sizes = ", ".join(f"{name}: {size}" for name, size in self.group_sizes.items())
+        return f"{self.num_features}, {{{sizes}}}, dim={self.dim}"
+
+    def _group_neurons(self) -> None:
+        # The groups' indices are buffers too, so that they are on the right device, but not saved: choice has it all.
+        choice = self.choice
+        if choice.dim() != 1 or choice.dtype != torch.int64 or choice.numel() == 0:
+            raise ValueError(f"choice must be int64 (N,) with N >= 1, got {choice.dtype} {tuple(choice.shape)}")
+        if not 0 <= int(choice.min()) <= int(choice.max()) < len(self.pool):
+            raise ValueError(
+                f"choice must index the pool's {len(self.pool)} activations,"
+                f" got values from {int(choice.min())} to {int(choice.max())}"
+            )
+        grouped = dict(functional.groups(choice))
+        for k in range(len(self.pool)):
+            self.register_buffer(f"_group{k}", grouped.get(k, choice.new_empty(0)), persistent=False)
+
+    def _groups(self) -> tuple[functional.Group, ...]:
+        indices = ((k, self.get_buffer(f"_group{k}")) for k in range(len(self.pool)))
+        return tuple((k, index) for k, index in indices if index.numel())
+
+
+@contextmanager
+def sampling(module: nn.Module) -> Iterator[None]:
+    """Keep the Gumbel noise of every `Selective` in `module` on in `eval()`, as for the paper's phase 1 figures."""
+    layers = [layer for layer in module.modules() if isinstance(layer, Selective)]
+    before = [layer.samples_in_eval for layer in layers]
+    try:
+        for layer in layers:
+            layer.samples_in_eval = True
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.samples_in_eval = value
+
+
+def _regroup(module: nn.Module, incompatible_keys: Any) -> None:
+    assert isinstance(module, Mixed)
+    module._group_neurons()
+
+
+def _check_features(layer: Selective | Mixed, z: Tensor) -> None:
+    if not -z.dim() <= layer.dim < z.dim() or z.shape[layer.dim] != layer.num_features:
+        raise ValueError(
+            f"{type(layer).__name__} expects {layer.num_features} features on axis {layer.dim},"
+            f" got an input of shape {tuple(z.shape)}"
+        )
+
+
+def _names(pool: Pool) -> str:
+    return ", ".join(activation.name for activation in pool)

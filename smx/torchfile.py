@@ -1,0 +1,70 @@
+"""Files of plain tensors and plain values, written whole and read without running any code in them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smx import files
+from smx.errors import InputError
+
+VERSION = 1
+"""Of the layout of `model.pt` and `checkpoint.pt`; a file with a higher one was written by a later release."""
+
+
+def save(path: Path, format: str, content: dict[str, Any]) -> None:
+    """Write plain tensors and values with the name and version of their format, atomically."""
+    buffer = io.BytesIO()
+    torch.save({"format": format, "version": VERSION, **content}, buffer)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def load(path: Path, format: str) -> dict[str, Any]:
+    """Read what `save` wrote, to the CPU.
+
+    Raises:
+        InputError: the file is missing, damaged, wants to run code, or is something else.
+    """
+    expected = f"expected a {format} file written by smx train"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; {expected}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "global" in str(error).lower():
+            raise InputError(f"{path} was refused: it holds Python objects that could run code; {expected}") from error
+        raise InputError(f"{path} is no file of tensors; {expected}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is damaged or no file of tensors; {expected}") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(found, str):
+        raise InputError(f"{path} holds {_describe(content)}; {expected}")
+    if found != format:
+        raise InputError(f"{path} is a {found} file; {expected}{_advice(found, content)}")
+    if not isinstance(content.get("version"), int) or content["version"] > VERSION:
+        raise InputError(
+            f"{path} has format version {content.get('version')}, this smx reads up to {VERSION}; upgrade smartmixed"
+        )
+    return content
+
+
+def _describe(content: object) -> str:
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    keys = ", ".join(map(str, list(content)[:3])) + (", ..." if len(content) > 3 else "")
+    kind = "a state dict" if content and all(isinstance(value, Tensor) for value in content.values()) else "a dict"
+    return f"{kind} with {keys}" if content else "an empty dict"
+
+
+def _advice(found: str, content: dict[str, Any]) -> str:
+    if found != "smx-checkpoint":
+        return ""
+    return (
+        f", and this is the state of a run in phase {content.get('phase')}:"
+        " finish it with smx train --resume, which commits the choices and writes model.pt"
+    )

@@ -1,0 +1,1 @@
+"""Training through both phases: settings, one loop, checkpoints."""

@@ -1,0 +1,70 @@
+"""`checkpoint.pt`: the state of a run after an epoch, from which it continues as if nothing had happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from smx import torchfile
+from smx.errors import InputError
+from smx.training.config import TrainConfig, from_values
+from smx.training.metrics import EpochMetrics
+
+FORMAT = "smx-checkpoint"
+State = dict[str, Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """All that the next epoch depends on.
+
+    Attributes:
+        config: the run's settings.
+        fingerprint: of the data set.
+        phase, epoch: the last epoch that was finished, counted within the phase; 0 before the first.
+        model: state dict of the network in training.
+        optimizer: state dict of Adam.
+        best_loss: lowest validation loss of this phase.
+        best_model: state dict of that epoch.
+        rows: the metrics of every epoch so far.
+        results: of each finished phase, test figures by name.
+    """
+
+    config: TrainConfig
+    fingerprint: str
+    phase: int
+    epoch: int = 0
+    model: State = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    best_loss: float = float("inf")
+    best_model: State = field(default_factory=dict)
+    rows: list[EpochMetrics] = field(default_factory=list)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the file, atomically."""
+        content = {
+            **vars(self),
+            "config": self.config.to_dict(),
+            "rows": [row.to_dict() for row in self.rows],
+        }
+        torchfile.save(path, FORMAT, content)
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read the file.
+
+        Raises:
+            InputError: it is missing, damaged or something else.
+        """
+        content = torchfile.load(path, FORMAT)
+        try:
+            rows = [EpochMetrics(**row) for row in content.pop("rows")]
+            config = from_values(content.pop("config"))
+            del content["format"], content["version"]
+            return cls(config=config, rows=rows, **content)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error}); start the run again without --resume") from error

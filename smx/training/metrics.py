@@ -1,0 +1,91 @@
+"""What is recorded of every epoch, and `metrics.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smx.activations import Pool
+from smx.layers import Mixed, Selective
+
+Shares = dict[str, dict[str, float]]
+"""For each layer, by its module path, the share of its neurons that prefers each activation of the pool."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """One row of `metrics.csv`.
+
+    Attributes:
+        phase: 1 while neurons choose, 2 with the choices fixed.
+        epoch: counted from 1 within the phase.
+        train_loss, train_accuracy: means over the epoch's steps, with the noise of training.
+        validation_loss: as the protocol evaluates; the epoch with the lowest one counts.
+        validation_accuracy: with the committed choice, that is each neuron's largest logit.
+        validation_accuracy_sampled: with the choice sampled (phase 1 only).
+        changed: how many neurons prefer another activation than one epoch before.
+        seconds: duration of training and validation.
+        shares: see `Shares`.
+    """
+
+    phase: int
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    validation_accuracy_sampled: float | None
+    changed: int
+    seconds: float
+    shares: Shares
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def choices(model: nn.Module) -> dict[str, Tensor]:
+    """Return each layer's present choice by its module path: int64 (N,)."""
+    return {name: layer.choice.cpu() for name, layer in model.named_modules() if isinstance(layer, Selective | Mixed)}
+
+
+def shares(choices: Mapping[str, Tensor], pool: Pool) -> Shares:
+    """Return the shares of each activation in each layer."""
+    names = [activation.name for activation in pool]
+    return {
+        layer: dict(zip(names, (torch.bincount(choice, minlength=len(names)) / len(choice)).tolist(), strict=True))
+        for layer, choice in choices.items()
+    }
+
+
+def to_csv(rows: Iterable[EpochMetrics]) -> str:
+    """Write `metrics.csv`: the columns of `EpochMetrics`, with one column `layer.activation` for each share."""
+    flat = [_flat(row) for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(flat[0]) if flat else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def best(rows: Sequence[EpochMetrics], phase: int) -> EpochMetrics:
+    """Return the epoch that counts: the first with the lowest validation loss of the phase."""
+    return min((row for row in rows if row.phase == phase), key=lambda row: row.validation_loss)
+
+
+def _flat(row: EpochMetrics) -> dict[str, Any]:
+    values = row.to_dict()
+    layers = values.pop("shares")
+    per_layer = {
+        f"{layer.removesuffix('.activation')}.{activation}": f"{share:.6f}"
+        for layer, activations in layers.items()
+        for activation, share in activations.items()
+    }
+    rounded = {key: f"{value:.6f}" if isinstance(value, float) else value for key, value in values.items()}
+    return rounded | per_layer

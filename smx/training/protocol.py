@@ -1,0 +1,49 @@
+"""The two ways to train: the one that is right, and the author's, to compare with the paper's figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smx.activations import Pool
+from smx.training.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What the author's code does differently from what the formulas ask for.
+
+    Attributes:
+        double_softmax: cross-entropy is applied to an output that already went through a softmax.
+        phase1_clamp: in phase 1 every activation and the output are clamped to [-c, c]; None for no clamp.
+        noisy_evaluation: in phase 1 the Gumbel noise stays on in validation and test.
+        warm_start: phase 2 continues with the weights of phase 1; otherwise it starts from fresh ones.
+    """
+
+    double_softmax: bool = False
+    phase1_clamp: float | None = None
+    noisy_evaluation: bool = False
+    warm_start: bool = True
+
+    def loss(self, logits: Tensor, y: Tensor, phase: int) -> Tensor:
+        """Return the mean loss of logits (B, C) for class indices y (B,), as a scalar."""
+        if phase == 1 and self.phase1_clamp is not None:
+            logits = torch.clamp(logits, -self.phase1_clamp, self.phase1_clamp)
+        return F.cross_entropy(torch.softmax(logits, 1) if self.double_softmax else logits, y)
+
+    def phase1_pool(self, pool: Pool) -> Pool:
+        """Return the pool as phase 1 uses it."""
+        clamp = self.phase1_clamp
+        return pool if clamp is None else tuple(activation.clamped(clamp) for activation in pool)
+
+
+STANDARD = Protocol()
+AUTHOR = Protocol(double_softmax=True, phase1_clamp=10.0, noisy_evaluation=True, warm_start=False)
+
+
+def rules(config: TrainConfig) -> Protocol:
+    """Return the protocol that the settings name."""
+    return {"standard": STANDARD, "author": AUTHOR}[config.protocol]
