@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from smx.figures.style import bare, colour, new_figure, save
+from smx.figures.style import COLOURS, bare, colour, new_figure, save
 from smx.runtime.latency import LatencyReport
+
+MIXED = "#b3004b"
+"""The mixed model's colour, in whatever layout."""
 
 
 def draw_latency(report: LatencyReport, path: Path) -> Path:
@@ -19,20 +22,21 @@ def draw_latency(report: LatencyReport, path: Path) -> Path:
         for position, name in enumerate(names):
             row = rows[name]
             spread = [[row.ratio - row.ratio_low], [row.ratio_high - row.ratio]]
-            panel.errorbar(row.ratio, position, xerr=spread, fmt="o", color=colour(name, position), capsize=3)
+            shade = colour(name, position) if name in COLOURS else MIXED
+            panel.errorbar(row.ratio, position, xerr=spread, fmt="o", color=shade, capsize=3)
             panel.annotate(
                 f"{row.ratio:.2f}",
                 (row.ratio, position),
-                (0, 6),
+                (9, 0),
                 textcoords="offset points",
-                ha="center",
+                va="center",
                 fontsize=8,
             )
         panel.axvline(1.0, color="black", linewidth=0.8, linestyle="--")
         panel.set_title(f"batch {batch}", fontsize=10)
-        panel.margins(x=0.15)
+        panel.margins(x=0.28)
         bare(panel)
     panels[0].set_yticks(range(len(names)), names)
-    panels[0].set_ylim(len(names) - 0.5, -0.7)
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel(f"median time of a run, as a multiple of {report.baseline}'s", fontsize=10)
     return save(figure, path)

@@ -1,0 +1,56 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+RUN := runs/demo
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-install check results clean
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	touch $@
+
+demo: $(RUN)/verify.json $(RUN)/bench.json  ## train on real digits, export, verify and bench, into runs/demo
+	@echo 'Done; look at $(RUN)/figures and $(RUN)/bench.png. make clean starts over.'
+
+$(RUN)/model.pt: | $(INSTALLED)
+	$(BIN)/smx train --resume --out $(RUN)
+
+$(RUN)/scatter.onnx: $(RUN)/model.pt
+	$(BIN)/smx export $< $@ --layout scatter
+
+$(RUN)/verify.json: $(RUN)/model.pt $(RUN)/scatter.onnx
+	$(BIN)/smx verify $^ --json $@
+
+$(RUN)/bench.json: $(RUN)/model.pt
+	$(BIN)/smx bench $< --json $@ --plot $(RUN)/bench.png
+
+test: $(INSTALLED)  ## run the tests
+	$(BIN)/python -m pytest
+
+test-install: $(INSTALLED)  ## install the built wheel without torch and use it, which downloads packages
+	$(BIN)/python -m pytest -m install
+
+check: $(INSTALLED)  ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The figures in README.md and docs/results; MNIST is downloaded unless SMX_DATA_DIR has it.
+RESULTS := docs/results
+MNIST := runs/mnist
+results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images
+	$(BIN)/smx train --resume --data mnist --hidden 512,256,128 --phase1-epochs 5 --phase2-epochs 5 --out $(MNIST) --json $(RESULTS)/mnist-train.json
+	$(BIN)/smx export $(MNIST)/model.pt $(MNIST)/scatter.onnx --json $(RESULTS)/mnist-export.json
+	$(BIN)/smx verify $(MNIST)/model.pt $(MNIST)/scatter.onnx --json $(RESULTS)/mnist-verify.json
+	$(BIN)/smx bench $(MNIST)/model.pt --json $(RESULTS)/mnist-bench.json --plot docs/images/mnist-bench.png
+	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png
+
+clean:  ## remove runs, caches and the virtual environment
+	rm -rf .venv runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

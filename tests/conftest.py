@@ -1,0 +1,61 @@
+"""What many tests need: the real command, and one small run made with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = ("--hidden", "24,16", "--phase1-epochs", "3", "--phase2-epochs", "3", "--lr", "0.01", "--device", "cpu")
+
+
+def smx(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "smx", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str], exit_code: int, *parts: str) -> None:
+    """Assert that a command ended in one line of error that says the given parts, with an exit code."""
+    assert result.returncode == exit_code, result.stderr
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1, result.stderr
+    for part in parts:
+        assert part in errors[0], errors[0]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a small run on the digits."""
+    out = tmp_path_factory.mktemp("run") / "small"
+    result = smx("train", *SMALL, "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def exported(run: Path) -> Path:
+    """Return the ONNX file of that run."""
+    path = run.parent / "small.onnx"
+    result = smx("export", run / "model.pt", path)
+    assert result.returncode == 0, result.stderr
+    return path
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """Return where MNIST lies; tests that want it are skipped on a machine without it."""
+    folder = Path(os.environ.get("SMX_DATA_DIR", "absent"))
+    if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip("MNIST is not on this machine; set SMX_DATA_DIR")
+    return folder

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import smx
+from smx.activations import get, known, resolve_pool
+from tests import reference
+
+
+@pytest.mark.parametrize("name", known()[:11])
+def test_the_pytorch_function_is_the_formula(name: str) -> None:
+    z = np.concatenate([np.linspace(-12, 12, 401), [0.0, -1e-9, 1e-9]])
+    np.testing.assert_allclose(
+        get(name).function(torch.tensor(z)).numpy(), reference.FUNCTIONS[name](z), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown activation 'softmax'; known are relu, sigmoid, .*identity"):
+        resolve_pool(("relu", "softmax"))
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [((), "the pool is empty"), (("relu", "elu", "relu"), "once, got relu, elu, relu"), ("relu", "the string 'relu'")],
+)
+def test_bad_pools_are_refused(pool: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve_pool(pool)
+
+
+def test_a_users_own_activation() -> None:
+    square = smx.Activation("square_for_test", torch.square, smx.op("Mul", "x", "x"))
+    smx.register(square)
+    assert resolve_pool(("relu", "square_for_test"))[1] is square
+    smx.register(square)  # the same one again is no conflict
+    with pytest.raises(ValueError, match="already registered"):
+        smx.register(smx.Activation("square_for_test", torch.abs))
+    with pytest.raises(ValueError, match="plain identifier"):
+        smx.Activation("my square", torch.square)
+
+
+def test_operators_are_plain_data() -> None:
+    assert smx.op("LeakyRelu", alpha=0.01) == get("leaky_relu").onnx
+    assert str(get("silu").onnx) == "Mul(x, Sigmoid(x))"

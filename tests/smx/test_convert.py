@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import smx
+
+
+class Residual(nn.Module):
+    """Parts defined in another order than they run, and an activation that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, 12), nn.GELU(), nn.Dropout(0.5), nn.Linear(12, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.norm(self.first(x)))
+        return self.head(self.act(self.second(x) + x))  # type: ignore[no-any-return]
+
+
+def selectives(module: nn.Module) -> dict[str, tuple[int, int]]:
+    return {
+        name: (layer.num_features, layer.dim)
+        for name, layer in module.named_modules()
+        if isinstance(layer, smx.Selective)
+    }
+
+
+def test_select_infers_channels_from_the_definition() -> None:
+    net = nn.Sequential(nn.Conv1d(2, 5, 3), nn.BatchNorm1d(5), nn.SiLU(), nn.Flatten(), nn.Linear(30, 7), nn.Tanh())
+    chosen = smx.select(net, pool=("relu", "mish"))
+    assert selectives(chosen) == {"2": (5, 1), "5": (7, -1)}
+    assert chosen(torch.randn(4, 2, 8)).shape == (4, 7)
+    assert isinstance(net[2], nn.SiLU)
+
+
+def test_select_infers_channels_by_a_dry_run() -> None:
+    net = Residual()
+    with pytest.raises(ValueError, match="channels of 'act' can't be told: no layer with channels stands before it"):
+        smx.select(net)
+    chosen = smx.select(net, example_input=torch.randn(1, 3, 4, 4))
+    assert selectives(chosen) == {"act": (8, 1), "head.2": (12, -1)}
+    assert chosen.training
+    assert chosen(torch.randn(2, 3, 4, 4)).shape == (2, 2)
+
+
+def test_a_transformers_feed_forward_block_has_its_neurons_last() -> None:
+    block = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 24), nn.GELU(), nn.Linear(24, 6))
+    chosen = smx.select(block, example_input=torch.randn(2, 5, 6))
+    assert selectives(chosen) == {"2": (24, -1)}
+    assert chosen(torch.randn(2, 5, 6)).shape == (2, 5, 6)
+
+
+def test_one_activation_for_two_widths_is_refused() -> None:
+    act = nn.ReLU()
+    net = nn.Sequential(nn.Linear(3, 4), act, nn.Linear(4, 5), act)
+    with pytest.raises(ValueError, match="used for inputs of 4 and of 5 channels"):
+        smx.select(net, example_input=torch.zeros(1, 3))
+
+
+def test_nothing_to_replace() -> None:
+    with pytest.raises(ValueError, match=r"no activation module to replace; calls such as F\.relu can't be seen"):
+        smx.select(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="no Selective layer to commit"):
+        smx.commit(nn.Linear(3, 3))
+
+
+def test_types_narrow_what_is_replaced() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Sigmoid())
+    assert list(selectives(smx.select(net, types=(nn.ReLU,)))) == ["1"]
+
+
+def test_commit_takes_the_largest_logit_and_keeps_the_rest() -> None:
+    torch.manual_seed(0)
+    net = smx.select(nn.Sequential(nn.Linear(5, 9), nn.ReLU(), nn.BatchNorm1d(9), nn.Linear(9, 3)))
+    selective = net[1]  # type: ignore[index]
+    assert isinstance(selective, smx.Selective)
+    with torch.no_grad():
+        selective.logits.normal_()
+    net(torch.randn(20, 5))  # moves the running statistics
+    committed = smx.commit(net)
+    mixed = committed[1]  # type: ignore[index]
+    assert isinstance(mixed, smx.Mixed)
+    assert mixed.choice.tolist() == selective.logits.detach().numpy().argmax(1).tolist()
+    kept = {key: value for key, value in net.state_dict().items() if not key.startswith("1.")}
+    for key, value in committed.state_dict().items():
+        assert key == "1.choice" or torch.equal(value, kept[key])
+    x = torch.randn(6, 5)
+    assert torch.equal(committed.eval()(x), net.eval()(x))
+    with torch.no_grad():
+        kept["0.weight"].zero_()
+    assert not torch.equal(committed.eval()(x), net.eval()(x))  # a copy, not a view
+
+
+def test_a_shared_layer_stays_shared() -> None:
+    act = nn.ReLU()
+    net = smx.commit(smx.select(nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act)))
+    assert net[1] is net[3]  # type: ignore[index]

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from smx import functional
+from smx.activations import known, resolve_pool
+from smx.paper import PAPER_POOL
+from tests import reference
+
+POOL = resolve_pool(PAPER_POOL)
+pools = st.lists(st.sampled_from(PAPER_POOL), min_size=1, unique=True).map(tuple)
+
+
+def test_gumbel_noise_is_equation_1() -> None:
+    u = torch.rand(50, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).numpy()
+    noise = functional.gumbel_noise((50, 6), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    np.testing.assert_allclose(noise.numpy(), -np.log(-np.log(u + 1e-20) + 1e-20), rtol=1e-12)
+
+
+def test_gumbel_noise_is_finite_for_any_uniform_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    extremes = torch.tensor([0.0, 1.0 - 2**-24, 0.5])
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: extremes)
+    assert torch.isfinite(functional.gumbel_noise((3,))).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    names=pools,
+    batch=st.integers(1, 5),
+    neurons=st.integers(1, 9),
+    temperature=st.sampled_from([0.05, 0.3, 1.0, 5.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_selective_and_its_gradients_are_the_formulas(
+    names: tuple[str, ...], batch: int, neurons: int, temperature: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    z, g_h = random.normal(0, 2, (2, batch, neurons))
+    logits, noise = random.normal(0, 1, (2, neurons, len(names)))
+    h, g_z, g_logits = reference.selective(z, logits, noise, temperature, names, g_h)
+    tz, tlogits = torch.tensor(z, requires_grad=True), torch.tensor(logits, requires_grad=True)
+    out = functional.selective(tz, tlogits, torch.tensor(noise), temperature, resolve_pool(names))
+    out.backward(torch.tensor(g_h))  # type: ignore[no-untyped-call]
+    assert tz.grad is not None
+    assert tlogits.grad is not None
+    np.testing.assert_allclose(out.detach().numpy(), h, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(tz.grad.numpy(), g_z, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(tlogits.grad.numpy(), g_logits, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 2.0])
+def test_selective_agrees_with_torchs_gumbel_softmax(temperature: float) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(40, 6, dtype=torch.float64, requires_grad=True)
+    z = torch.randn(7, 40, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(7, 40, dtype=torch.float64)
+    # gumbel_softmax draws its noise so; the same seed gives the same draw.
+    torch.manual_seed(1)
+    noise = -torch.empty_like(logits).exponential_().log()
+    torch.manual_seed(1)
+    s = F.gumbel_softmax(logits, tau=temperature, hard=True)
+    theirs = (torch.stack([activation.function(z) for activation in POOL], -1) * s).sum(-1)
+    ours = functional.selective(z, logits, noise, temperature, POOL)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    for own, their in zip(
+        torch.autograd.grad((ours * weights).sum(), (z, logits)),
+        torch.autograd.grad((theirs * weights).sum(), (z, logits)),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, their, rtol=1e-10, atol=1e-12)
+
+
+def test_the_sample_is_exactly_one_hot() -> None:
+    s = functional.straight_through(torch.randn(500, 6), functional.gumbel_noise((500, 6)), 0.3)
+    assert torch.equal(s.detach().sort(1).values, torch.tensor([0.0] * 5 + [1.0]).expand(500, 6))
+
+
+def test_gumbel_max_samples_the_softmax_of_the_logits() -> None:
+    """Equation 7, by a chi-squared test of 60,000 draws."""
+    logits = torch.tensor([0.5, -1.0, 0.0, 2.0, 1.0, -0.3])
+    draws = 60_000
+    noise = functional.gumbel_noise((draws, 6), generator=torch.Generator().manual_seed(7))
+    s = functional.straight_through(logits.expand(draws, 6), noise, 0.3)
+    expected = torch.softmax(logits.double(), 0).numpy() * draws
+    assert chisquare(s.sum(0).double().numpy(), expected * (draws / expected.sum())).pvalue > 1e-3
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    names=st.lists(st.sampled_from(known()[:11]), min_size=1, unique=True).map(tuple),
+    shape=st.lists(st.integers(1, 4), min_size=2, max_size=4),
+    axis=st.integers(-4, 3),
+    seed=st.integers(0, 2**31),
+)
+def test_mixed_is_one_activation_a_neuron(names: tuple[str, ...], shape: list[int], axis: int, seed: int) -> None:
+    axis %= len(shape)
+    random = np.random.default_rng(seed)
+    z = random.normal(0, 2, shape)
+    choice = random.integers(0, len(names), shape[axis])
+    h = functional.mixed(torch.tensor(z), torch.tensor(choice), resolve_pool(names), axis)
+    np.testing.assert_allclose(h.numpy(), reference.mixed(z, choice, names, axis), rtol=1e-10, atol=1e-12)
+
+
+def test_mixed_has_the_gradient_of_each_neurons_activation() -> None:
+    torch.manual_seed(0)
+    choice = torch.tensor([0, 1, 2, 3, 4, 5, 1, 1])
+    z = torch.randn(4, 8, 3, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(functional.mixed(z, choice, POOL).sum(), z)
+    expected = np.stack(
+        [reference.DERIVATIVES[PAPER_POOL[k]](z.detach().numpy()[:, i]) for i, k in enumerate(choice)], 1
+    )
+    np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_dtypes_are_kept(dtype: torch.dtype) -> None:
+    z = torch.randn(3, 6, 2, dtype=dtype)
+    logits = torch.randn(6, 6, dtype=dtype)
+    assert functional.selective(z, logits, torch.zeros(6, 6), 0.3, POOL).dtype == dtype
+    assert functional.mixed(z, logits.argmax(1), POOL).dtype == dtype
+    torch.testing.assert_close(
+        functional.selective(z, logits, torch.zeros(6, 6), 0.3, POOL), functional.mixed(z, logits.argmax(1), POOL)
+    )
+
+
+def test_groups_are_equation_9() -> None:
+    groups = functional.groups(torch.tensor([4, 0, 4, 2]))
+    assert [(k, index.tolist()) for k, index in groups] == [(0, [1]), (2, [3]), (4, [0, 2])]
