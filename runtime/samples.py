@@ -60,18 +60,16 @@ def load_samples(
 
 def _array(path: Path) -> NDArray[Any]:
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            if "x" not in content.files and len(content.files) != 1:
-                raise InputError(f"{path} must have an array x, got {', '.join(content.files) or 'none'}")
-            array: NDArray[Any] = content["x" if "x" in content.files else content.files[0]]
-            return array
-    except InputError:
-        raise
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
+            arrays = {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} can't be read ({str(error).splitlines()[0]}); {EXPECTED}") from error
+    if "x" not in arrays and len(arrays) != 1:
+        raise InputError(f"{path} must have an array x, got {', '.join(arrays) or 'none'}")
+    return arrays["x"] if "x" in arrays else next(iter(arrays.values()))
 
 
 def _as_samples(path: Path, x: NDArray[Any], sample_shape: Sequence[int]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,18 +71,18 @@ def without_choices(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_model(path: Path, model: SavedModel) -> None:
-    """Write `model.pt`, atomically."""
-    content = {
+    """Write `model.pt`, atomically; equal models give equal files."""
+    plain = {
         "smx_version": __version__,
-        "architecture": {"kind": "mlp", "sizes": list(model.sizes)},
-        "pool": list(model.pool),
-        "choices": model.choices,
-        "weights": model.weights,
+        "architecture": {"kind": "mlp", "sizes": model.sizes},
+        "pool": model.pool,
         "data": model.data,
         "training": model.training,
         "metrics": model.metrics,
     }
-    torchfile.save(path, FORMAT, content)
+    # Through JSON, because pickle's output depends on which equal strings happen to be the same object.
+    plain = json.loads(json.dumps(plain))
+    torchfile.save(path, FORMAT, {**plain, "choices": model.choices, "weights": model.weights})
 
 
 def load_model(path: Path) -> SavedModel:

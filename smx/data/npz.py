@@ -22,7 +22,7 @@ def load_npz(path: Path) -> Dataset:
     if not path.is_file():
         raise InputError(f"{path} does not exist; {EXPECTED}")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             content = {key: arrays[key] for key in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise InputError(f"{path} can't be read ({str(error).splitlines()[0]}); {EXPECTED}") from error

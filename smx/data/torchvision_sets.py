@@ -23,7 +23,7 @@ def load_torchvision(name: str, data_dir: Path) -> Dataset:
         InputError: a file is damaged.
         SmxError: the files are absent and can't be downloaded.
     """
-    datasets = _torchvision_datasets()
+    datasets = import_datasets()
     kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     train, test = (_read(kind, name, data_dir, train=train) for train in (True, False))
     classes = tuple(str(label).split(" - ")[0] for label in kind.classes)
@@ -45,7 +45,7 @@ def _read(kind: Any, name: str, data_dir: Path, *, train: bool) -> tuple[NDArray
     return dataset.data.numpy(), dataset.targets.numpy()
 
 
-def _torchvision_datasets() -> Any:
+def import_datasets() -> Any:
     """Import torchvision.datasets, also where torchvision's compiled part does not fit the torch that is installed.
 
     Beside a CPU-only torch, torchvision's CUDA build can't load its operators, and its import then stops at the first

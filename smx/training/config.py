@@ -147,7 +147,7 @@ def _convert(value: Any, kind: type) -> Any:
 
 def _kind(default: Any) -> str:
     if isinstance(default, tuple):
-        return f"{_kind(default[0])}s, with commas between"
+        return "whole numbers, with commas between" if isinstance(default[0], int) else "names, with commas between"
     return {int: "a whole number", float: "a number", str: "a word"}[type(default)]
 
 

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
+
+import smx
+from smx.activations import known
+from smx.errors import InputError, ParityError, SmxError
+from smx.export import export_onnx, exporter
+from smx.runtime import Session
+from tests import reference
+
+
+def mixed_net(pool: tuple[str, ...] = smx.PAPER_POOL, neurons: int = 12) -> nn.Sequential:
+    torch.manual_seed(0)
+    choice = torch.arange(neurons) % len(pool)
+    return nn.Sequential(nn.Linear(5, neurons), smx.Mixed(choice, pool), nn.Linear(neurons, 3))
+
+
+def operators(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def agree(path: Path, module: nn.Module, *inputs: Tensor, atol: float = 1e-6) -> None:
+    """Hold onnxruntime and the ONNX reference evaluator against PyTorch."""
+    with torch.no_grad():
+        expected = module.eval()(*inputs).numpy()
+    arrays = [x.numpy() for x in inputs]
+    np.testing.assert_allclose(Session(path).run(*arrays), expected, atol=atol, rtol=1e-5)
+    evaluator = ReferenceEvaluator(str(path))
+    (got,) = evaluator.run(None, dict(zip(evaluator.input_names, arrays, strict=True)))  # type: ignore[arg-type,misc]
+    np.testing.assert_allclose(got, expected, atol=atol, rtol=1e-5)
+
+
+def test_each_group_is_one_gather_its_activation_and_one_scatter(tmp_path: Path) -> None:
+    net = mixed_net()
+    report = export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 5))
+    nodes = onnx.load(tmp_path / "m.onnx").graph.node
+    mixed = [node for node in nodes if node.op_type != "Gemm"]
+    for i, (name, operator) in enumerate(
+        zip(smx.PAPER_POOL, ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Elu", "Selu"), strict=True)
+    ):
+        part = mixed[5 * i : 5 * i + 5]
+        assert [node.op_type for node in part] == ["Gather", operator, "Shape", "Expand", "ScatterElements"]
+        assert part[0].name == f"1/{name}/Gather"
+    assert report.operators == {
+        "Gather": 6, "Shape": 6, "Expand": 6, "ScatterElements": 6, "Gemm": 2,
+        "Relu": 1, "Sigmoid": 1, "Tanh": 1, "LeakyRelu": 1, "Elu": 1, "Selu": 1,
+    }  # fmt: skip
+    for batch in (1, 2, 1000):
+        agree(tmp_path / "m.onnx", net, torch.randn(batch, 5))
+
+
+def test_a_layer_with_one_activation_is_that_activation(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(4, 6), smx.Mixed([3] * 6), nn.Linear(6, 2))
+    export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 4))
+    assert operators(tmp_path / "m.onnx") == ["Gemm", "LeakyRelu", "Gemm"]
+    agree(tmp_path / "m.onnx", net, torch.randn(3, 4))
+
+
+@pytest.mark.parametrize("name", known()[:11])
+def test_every_activation_is_the_same_function_in_onnx(name: str, tmp_path: Path) -> None:
+    """Against the formulas in float64, in onnxruntime and in the reference evaluator."""
+    layer = smx.Mixed([0, 0], pool=(name,))
+    export_onnx(layer, tmp_path / "m.onnx", example_input=torch.zeros(1, 2))
+    z = np.linspace(-9, 9, 2000, dtype=np.float32).reshape(-1, 2)
+    expected = reference.FUNCTIONS[name](z.astype(np.float64))
+    np.testing.assert_allclose(Session(tmp_path / "m.onnx").run(z), expected, atol=3e-6, rtol=1e-5)
+    (got,) = ReferenceEvaluator(str(tmp_path / "m.onnx")).run(None, {"input": z})  # type: ignore[misc]
+    np.testing.assert_allclose(got, expected, atol=3e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("opset", exporter.OPSETS)
+def test_opsets(opset: int, tmp_path: Path) -> None:
+    net = mixed_net(known()[:11], 22)
+    export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 5), opset=opset)
+    assert onnx.load(tmp_path / "m.onnx").opset_import[0].version == opset
+    agree(tmp_path / "m.onnx", net, torch.randn(4, 5))
+
+
+class Branches(nn.Module):
+    """Channels on axis 1 and on the last axis, a layer used twice, two inputs, an activation at the very end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.act = smx.Mixed([0, 5, 5, 2])
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.side = nn.Sequential(nn.Linear(3, 6), smx.Mixed([1, 4, 4, 0, 1, 1], dim=-1), nn.Linear(6, 4))
+        self.last = smx.Mixed([3, 3, 1, 0])
+
+    def forward(self, image: Tensor, tokens: Tensor) -> Tensor:
+        x = self.act(self.norm(self.conv(image)))
+        x = self.act(x + image.mean(1, keepdim=True))
+        return self.last(self.pool(x).flatten(1) + self.side(tokens).mean(1))  # type: ignore[no-any-return]
+
+
+def test_any_network_of_mixed_layers_exports(tmp_path: Path) -> None:
+    net = Branches().eval()
+    example = (torch.randn(1, 2, 5, 5), torch.randn(1, 7, 3))
+    report = export_onnx(net, tmp_path / "m.onnx", example_input=example)
+    assert [(layer.name, layer.axis) for layer in report.layers] == [
+        ("act", 1), ("act", 1), ("side.1", 2), ("last", 1),
+    ]  # fmt: skip
+    names = [node.name for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert len(set(names)) == len(names)
+    assert "act/relu/Gather" in names
+    assert "act_2/relu/Gather" in names
+    assert "side/0/MatMul" in names or "side/0/Gemm" in names
+    agree(tmp_path / "m.onnx", net, torch.randn(3, 2, 5, 5), torch.randn(3, 7, 3), atol=3e-6)
+
+
+def test_selected_and_committed_module_of_a_user(tmp_path: Path) -> None:
+    plain = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
+    selective = smx.select(plain, example_input=torch.zeros(1, 3, 8))
+    with pytest.raises(InputError, match=r"still in phase 1: 1 is a Selective layer; .* smx\.commit"):
+        export_onnx(selective, tmp_path / "m.onnx", example_input=torch.zeros(1, 3, 8))
+    assert not list(tmp_path.iterdir())
+    net = smx.commit(selective)
+    export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 3, 8))
+    agree(tmp_path / "m.onnx", net, torch.randn(2, 3, 8))
+
+
+def test_float64(tmp_path: Path) -> None:
+    net = mixed_net().double()
+    export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 5, dtype=torch.float64))
+    agree(tmp_path / "m.onnx", net, torch.randn(3, 5, dtype=torch.float64), atol=1e-12)
+
+
+def test_metadata_and_validity(tmp_path: Path) -> None:
+    export_onnx(
+        mixed_net(),
+        tmp_path / "m.onnx",
+        example_input=torch.zeros(1, 5),
+        describe={"architecture": "5-12-3", "class_names": ("a", "b", "ç"), "sample_shape": (5,), "maximum": 255.0},
+    )
+    proto = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(proto, full_check=True)
+    assert (proto.producer_name, proto.producer_version) == ("smartmixed", smx.__version__)
+    assert {entry.domain for entry in proto.opset_import} == {""}
+    assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert proto.graph.output[0].name == "output"
+    assert all(not node.doc_string and not node.metadata_props for node in proto.graph.node)
+    info = Session(tmp_path / "m.onnx").info
+    assert info is not None
+    assert info.class_names == ("a", "b", "ç")
+    assert info.layers[0].groups == dict.fromkeys(smx.PAPER_POOL, 2)
+    assert info.tolerance["max_abs"] < 1e-5 == info.tolerance["atol"]
+
+
+def test_exporting_does_not_change_the_module(tmp_path: Path) -> None:
+    net = mixed_net().train()
+    before = copy.deepcopy(net.state_dict())
+    export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 5))
+    assert net.training
+    assert isinstance(net[1], smx.Mixed)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_what_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = mixed_net()
+
+    def refuse(message: str, module: nn.Module = net, error: type[SmxError] = InputError, **options: Any) -> None:
+        with pytest.raises(error, match=message):
+            export_onnx(module, tmp_path / "m.onnx", **{"example_input": torch.zeros(1, 5), **options})
+        assert not list(tmp_path.iterdir())
+
+    refuse("unknown layout 'sideways'; known are scatter", layout="sideways")
+    refuse("opset must be between 18 and 21, got 22", opset=22)
+    no_onnx = smx.Activation("cube", lambda z: z**3)
+    refuse("the activation 'cube' has no ONNX form", nn.Sequential(smx.Mixed([0], pool=(no_onnx,))))
+    other_relu = smx.Activation("relu", torch.abs, smx.op("Abs"))
+    refuse("two different activations are named 'relu'", nn.Sequential(net, smx.Mixed([0] * 3, pool=(other_relu,))))
+    broken = copy.deepcopy(net)
+    with torch.no_grad():
+        broken[0].bias[2] = torch.inf
+    refuse(r"0\.bias has values that are not finite", broken)
+    wrong = smx.Activation("wrong", torch.relu, smx.op("Elu", alpha=1.0))
+    refuse(
+        r"m\.onnx was not written: it differs from PyTorch by up to",
+        nn.Sequential(nn.Linear(5, 3), smx.Mixed([0] * 3, pool=(wrong,))),
+        ParityError,
+    )
+    invalid = smx.Activation("invalid", torch.relu, smx.op("Relu", alpha=1.0))
+    refuse("graph is not valid: .*alpha", nn.Sequential(smx.Mixed([0] * 5, pool=(invalid,))), SmxError)
+
+
+class Undecidable(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_module_that_torch_cant_export(tmp_path: Path) -> None:
+    with pytest.raises(SmxError, match="PyTorch's exporter can't convert Undecidable: .+"):
+        export_onnx(Undecidable(), tmp_path / "m.onnx", example_input=torch.zeros(1, 5))

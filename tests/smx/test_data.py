@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from smx import data
+from smx.data.torchvision_sets import import_datasets
+from smx.errors import InputError, SmxError
+
+
+def write_npz(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def user_arrays(examples: int = 60) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (examples, 4, 3), dtype=np.uint8), np.arange(examples) % 3
+
+
+def test_digits_are_split_stratified_and_normalised() -> None:
+    digits = data.load("digits")
+    assert [len(part) for part in (digits.train, digits.validation, digits.test)] == [1293, 144, 360]
+    for part in (digits.train, digits.validation, digits.test):
+        shares = np.bincount(part.y, minlength=10) / len(part)
+        np.testing.assert_allclose(shares, 0.1, atol=0.012)
+        assert part.x.dtype == np.float32
+        assert part.x.min() == 0
+        assert part.x.max() == 1
+    rows = np.concatenate([part.x for part in (digits.train, digits.validation, digits.test)])
+    assert len(np.unique(rows, axis=0)) == 1797  # every image is in one part only
+    assert digits.sample_shape == (8, 8)
+    assert digits.fingerprint() == data.load("digits").fingerprint()
+
+
+def test_mnist_is_split_as_in_the_paper(mnist_dir: Path) -> None:
+    mnist = data.load("mnist", mnist_dir)
+    assert [len(part) for part in (mnist.train, mnist.validation, mnist.test)] == [54_000, 6_000, 10_000]
+    assert mnist.num_features == 784
+    assert mnist.class_names == tuple("0123456789")
+    assert np.bincount(mnist.test.y)[:3].tolist() == [980, 1135, 1032]
+
+
+def test_a_users_file(tmp_path: Path) -> None:
+    x, y = user_arrays()
+    own = data.load(str(write_npz(tmp_path / "own.npz", x=x, y=y, names=["a", "b", "c"])))
+    assert own.class_names == ("a", "b", "c")
+    assert own.sample_shape == (4, 3)
+    assert own.maximum == 255
+    assert own.train.x.max() <= 1
+    assert len(own.train) + len(own.validation) + len(own.test) == 60
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": np.zeros(5, np.int64)}, r"y must have one label for each of the 60 examples of x, got shape \(5,\)"),
+        ({"y": np.full(60, 3), "names": ["a", "b"]}, "y must lie between 0 and 1, got 3 to 3"),
+        ({"y": np.arange(60) - 1}, "y must lie between 0 and 58, got -1 to 58"),
+        ({"y": np.zeros(60)}, "y must hold class indices of an integer dtype, got float64"),
+        ({"x": np.full((60, 2), np.nan)}, "x holds 120 values that are not finite"),
+        ({"x": np.zeros(60)}, r"x must have the shape \(examples, values, ...\)"),
+        ({"x": np.full((60, 2), "a")}, "x must hold numbers, got dtype <U1"),
+        ({"y": np.arange(60)}, "60 examples are too few"),
+    ],
+)
+def test_unusable_content_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    x, y = user_arrays()
+    with pytest.raises(InputError, match=message):
+        data.load(str(write_npz(tmp_path / "bad.npz", **{"x": x, "y": y, **change})))
+
+
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+    x, y = user_arrays()
+    whole = write_npz(tmp_path / "whole.npz", x=x, y=y).read_bytes()
+    (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"half\.npz can't be read"):
+        data.load(str(tmp_path / "half.npz"))
+    with pytest.raises(InputError, match=r"none\.npz does not exist; expected an \.npz file with x"):
+        data.load(str(tmp_path / "none.npz"))
+    with pytest.raises(InputError, match="has no array y, only x"):
+        data.load(str(write_npz(tmp_path / "x.npz", x=x)))
+    with pytest.raises(InputError, match="can't be read"):  # objects could run code
+        data.load(str(write_npz(tmp_path / "code.npz", x=np.array([print], object), y=y)))
+    with pytest.raises(InputError, match="unknown data set 'cifar'; give digits, mnist, fashion-mnist or the path"):
+        data.load("cifar")
+
+
+def test_a_truncated_mnist_file_is_refused(mnist_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(mnist_dir / "MNIST", tmp_path / "MNIST")
+    labels = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"mnist in .* is damaged .*; remove the folder"):
+        data.load("mnist", tmp_path)
+
+
+def test_absent_files_that_cant_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_datasets().FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(SmxError, match=r"fashion-mnist is not in .* and could not be downloaded .*--data-dir"):
+        data.load("fashion-mnist", tmp_path)

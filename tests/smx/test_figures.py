@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smx.figures.latency import draw_latency
+from smx.figures.training import draw_run
+from smx.runtime.latency import Latency, LatencyReport
+from smx.training.checkpoint import Checkpoint
+
+
+def colours(path: Path) -> set[tuple[int, ...]]:
+    with Image.open(path) as image:
+        return {tuple(pixel) for pixel in np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0).tolist()}
+
+
+def test_a_run_is_drawn_with_the_colours_of_its_activations(run: Path, tmp_path: Path) -> None:
+    rows = Checkpoint.load(run / "checkpoint.pt").rows
+    paths = draw_run(rows, tmp_path)
+    assert [path.name for path in paths] == ["curves.png", "shares.png", "shares_by_epoch.png"]
+    relu_colour = (0x00, 0x72, 0xB2)
+    assert relu_colour in colours(tmp_path / "shares.png")
+    assert relu_colour in colours(tmp_path / "shares_by_epoch.png")
+
+
+def test_a_baseline_has_curves_alone(run: Path, tmp_path: Path) -> None:
+    rows = [replace(row, phase=2) for row in Checkpoint.load(run / "checkpoint.pt").rows]
+    assert [path.name for path in draw_run(rows[:1], tmp_path)] == ["curves.png"]
+
+
+@pytest.mark.parametrize("names", [("scatter", "relu"), ("scatter", "relu", "my_own")])
+def test_a_bench_is_drawn(names: tuple[str, ...], tmp_path: Path) -> None:
+    results = tuple(
+        Latency(name=name, batch_size=batch, runs=9, p50=5, p90=6, p99=7, ratio=1.5, ratio_low=1.4, ratio_high=1.7)
+        for batch in (1, 128)
+        for name in names
+    )
+    report = LatencyReport(baseline="relu", threads=1, provider="cpu", rounds=3, machine={}, results=results)
+    assert len(colours(draw_latency(report, tmp_path / "bench.png"))) > 10

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import smx
+from smx import data
+from smx.data import Dataset
+from smx.errors import InputError, SmxError
+from smx.modelfile import load_model
+from smx.training.checkpoint import Checkpoint
+from smx.training.config import TrainConfig, from_values, parse, read_toml
+from smx.training.engine import Examples, evaluate, seed_for
+from smx.training.metrics import shares
+from smx.training.protocol import AUTHOR, STANDARD
+from smx.training.run import TrainResult, train
+
+SMALL = TrainConfig(hidden=(20, 12), phase1_epochs=3, phase2_epochs=2, lr=0.01, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def small(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
+    out = tmp_path_factory.mktemp("training") / "run"
+    return out, train(SMALL, digits, out)
+
+
+def same_tensors(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_learns_and_its_model_file_holds_what_it_says(small: tuple[Path, TrainResult], digits: Dataset) -> None:
+    out, result = small
+    saved = load_model(out / "model.pt")
+    assert same_tensors(saved.weights, result.model.weights)
+    assert same_tensors(saved.choices, result.model.choices)
+    assert saved.metrics == result.model.metrics
+    with torch.no_grad():
+        predicted = saved.build()(torch.from_numpy(digits.test.x)).argmax(1).numpy()
+    assert np.mean(predicted == digits.test.y) == pytest.approx(saved.metrics["phase2"]["test_accuracy"])
+    assert saved.metrics["phase2"]["test_accuracy"] > 0.8
+
+
+def test_metrics_csv_has_a_row_an_epoch(small: tuple[Path, TrainResult]) -> None:
+    out, result = small
+    with (out / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
+        ("1", "1"), ("1", "2"), ("1", "3"), ("2", "1"), ("2", "2"),
+    ]  # fmt: skip
+    for row in rows:
+        for layer in ("layer1", "layer2"):
+            assert sum(float(row[f"{layer}.{name}"]) for name in smx.PAPER_POOL) == pytest.approx(1, abs=1e-5)
+    assert [row["validation_accuracy_sampled"] != "" for row in rows] == [True] * 3 + [False] * 2
+    assert rows[0]["changed"] != "0"
+    assert rows[3]["changed"] == rows[4]["changed"] == "0"
+    # The shares of phase 2 are those of the epoch of phase 1 that counted.
+    best = min(rows[:3], key=lambda row: float(row["validation_loss"]))
+    assert all(best[key] == rows[3][key] for key in best if key.startswith("layer"))
+    counts = shares(result.model.choices, smx.Mixed([0]).pool)
+    assert float(rows[-1]["layer1.selu"]) == pytest.approx(counts["layer1.activation"]["selu"], abs=1e-6)
+
+
+def test_a_seed_decides_everything(small: tuple[Path, TrainResult], digits: Dataset, tmp_path: Path) -> None:
+    _, result = small
+    torch.manual_seed(99)  # what happened before does not matter
+    again = train(SMALL, digits, tmp_path / "again")
+    assert same_tensors(again.model.weights, result.model.weights)
+    assert (tmp_path / "again" / "model.pt").read_bytes() == (small[0] / "model.pt").read_bytes()
+    other = train(replace(SMALL, seed=1), digits, tmp_path / "other")
+    assert not same_tensors(other.model.weights, result.model.weights)
+
+
+class Stopped(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 5])
+def test_resuming_after_any_epoch_gives_the_same_model(
+    small: tuple[Path, TrainResult], digits: Dataset, tmp_path: Path, after: int
+) -> None:
+    seen = 0
+
+    def stop(row: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == after:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(SMALL, digits, tmp_path, on_epoch=stop)
+    train(SMALL, digits, tmp_path, resume=True)
+    assert (tmp_path / "model.pt").read_bytes() == (small[0] / "model.pt").read_bytes()
+
+
+def test_a_run_is_not_overwritten_nor_mixed_up(small: tuple[Path, TrainResult], digits: Dataset) -> None:
+    out, _ = small
+    with pytest.raises(InputError, match="already holds a run; add --resume"):
+        train(SMALL, digits, out)
+    with pytest.raises(InputError, match=r"was trained with lr = 0\.01, not 0\.02; resume with the same settings"):
+        train(replace(SMALL, lr=0.02), digits, out, resume=True)
+    other = replace(digits, test=digits.validation)
+    with pytest.raises(InputError, match="was trained on other data than this digits"):
+        train(SMALL, other, out, resume=True)
+
+
+def test_warm_start_keeps_the_weights_and_cold_start_the_choices_only(digits: Dataset, tmp_path: Path) -> None:
+    """One step with a learning rate of nearly nothing leaves phase 2 where it began."""
+    still = replace(SMALL, phase1_epochs=1, phase2_epochs=1, lr=1e-30)
+    for protocol, warm in (("standard", True), ("author", False)):
+        out = tmp_path / protocol
+        states = []
+        train(
+            replace(still, protocol=protocol),
+            digits,
+            out,
+            on_epoch=lambda row, out=out: states.append(Checkpoint.load(out / "checkpoint.pt")),  # type: ignore[misc]
+        )
+        phase1, phase2 = (state.model for state in states)
+        assert torch.equal(phase2["layer1.activation.choice"], phase1["layer1.activation.logits"].argmax(1))
+        assert torch.allclose(phase1["layer1.linear.weight"], phase2["layer1.linear.weight"]) == warm
+        assert states[1].optimizer["state"][0]["step"] == math.ceil(1293 / 128)  # a new Adam
+
+
+def test_the_authors_protocol() -> None:
+    logits = torch.tensor([[30.0, -30.0, 1.0]], dtype=torch.float64)
+    y = torch.tensor([1])
+    assert torch.equal(STANDARD.loss(logits, y, 1), F.cross_entropy(logits, y))
+    twice = F.cross_entropy(torch.softmax(torch.tensor([[10.0, -10.0, 1.0]], dtype=torch.float64), 1), y)
+    torch.testing.assert_close(AUTHOR.loss(logits, y, 1), twice)
+    torch.testing.assert_close(AUTHOR.loss(logits, y, 2), F.cross_entropy(torch.softmax(logits, 1), y))
+    relu = AUTHOR.phase1_pool(smx.Selective(1, pool=("relu",)).pool)[0]
+    assert relu.function(torch.tensor([-1.0, 5.0, 70.0])).tolist() == [0, 5, 10]
+    assert STANDARD.phase1_pool(()) == ()
+
+
+def test_evaluation_in_batches_is_the_mean_over_all(digits: Dataset) -> None:
+    model = load_or_build()
+    loss, accuracy = evaluate(model, Examples.of(digits.train, "cpu"), SMALL, 2)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(digits.train.x))
+    y = torch.from_numpy(digits.train.y)
+    assert loss == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-5)
+    assert accuracy == pytest.approx((logits.argmax(1) == y).float().mean().item(), rel=1e-5)
+
+
+def load_or_build() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(64, 10), smx.Mixed([0] * 5 + [5] * 5))
+
+
+def test_a_baseline_trains_as_long_as_both_phases(digits: Dataset, tmp_path: Path) -> None:
+    result = train(replace(SMALL, activation="tanh"), digits, tmp_path)
+    assert [(row.phase, row.epoch) for row in result.rows] == [(2, epoch) for epoch in range(1, 6)]
+    assert result.model.pool == ("tanh",)
+    assert result.model.build()[0].activation.group_sizes == {"tanh": 20}  # type: ignore[union-attr]
+
+
+def test_a_loss_that_explodes_stops_the_run(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(SmxError, match="the loss became .* in epoch 1 of phase 2; try a lower --lr"):
+        train(replace(SMALL, activation="identity", lr=1e38), digits, tmp_path)
+
+
+def test_seeds_differ_by_path() -> None:
+    seeds = {seed_for(seed, *path) for seed in (0, 1) for path in ((1,), (2,), (1, 1), (1, 2), (2, 1))}
+    assert len(seeds) == 10
+
+
+def test_config_goes_through_toml(tmp_path: Path) -> None:
+    config = from_values({"hidden": "7,5", "pool": "gelu, relu", "lr": "3e-4", "data": 'a "b".npz'})
+    (tmp_path / "c.toml").write_text(config.to_toml())
+    assert from_values(read_toml(tmp_path / "c.toml")) == config
+    assert config.hidden == (7, 5)
+    assert config.pool == ("gelu", "relu")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("phase1_epochs", "0", "phase1_epochs must be at least 1, got 0"),
+        ("hidden", "", "hidden must be one or more layers"),
+        ("hidden", "4,x", "hidden must be whole numbers, with commas between, got '4,x'"),
+        ("lr", "fast", "lr must be a number, got 'fast'"),
+        ("lr", "nan", "lr must be positive and finite, got nan"),
+        ("seed", 1.5, r"seed must be a whole number, got 1\.5"),
+        ("seed", True, "seed must be a whole number, got True"),
+        ("pool", "", "the pool is empty"),
+        ("pool", "relu,swish", "unknown activation 'swish'; known are relu"),
+        ("activation", "swish", "unknown activation 'swish'"),
+        ("protocol", "paper", "protocol must be one of standard, author, got 'paper'"),
+        ("device", "tpu", "device must be one of auto, cpu, cuda, got 'tpu'"),
+    ],
+)
+def test_bad_settings(name: str, value: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_values({name: value})
+
+
+def test_bad_toml(tmp_path: Path) -> None:
+    for text, message in (("epochs = 3", "unknown setting 'epochs'; known are data, hidden"), ("a = ", "is no TOML")):
+        (tmp_path / "c.toml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_toml(tmp_path / "c.toml")
+    with pytest.raises(InputError, match="does not exist; expected a TOML file"):
+        read_toml(tmp_path / "none.toml")
+    assert parse("hidden", [3, 4]) == (3, 4)
