@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime as ort
+PACKAGES = ("numpy", "onnxruntime", "onnx", "torch", "torchvision", "sklearn")
 
 
 def machine() -> dict[str, Any]:
-    """Return the processor, the cores, the load before the measurement's end and the versions, as plain values."""
+    """Return the processor, the cores, the load average and the versions of what this process uses, as plain values."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
         "python": platform.python_version(),
-        "numpy": np.__version__,
-        "onnxruntime": ort.__version__,
+        **{name: sys.modules[name].__version__ for name in PACKAGES if name in sys.modules},
     }
 
 

@@ -79,11 +79,11 @@ def compare(
     a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (got, reference))
     if a.shape != b.shape:
         a = np.full(b.shape, np.nan)
+    finite = np.isfinite(a) & np.isfinite(b)
     with np.errstate(invalid="ignore"):
-        difference = np.abs(a - b)
-    difference = np.where(np.isnan(difference), np.inf, difference)
-    size = np.abs(b)
-    scale = max(1.0, float(np.sqrt(np.mean(b**2)))) if b.size else 1.0
+        difference = np.where(finite, np.abs(a - b), np.inf)
+    size = np.where(finite, np.abs(b), 0.0)
+    scale = max(1.0, float(np.sqrt(np.mean(size**2)))) if b.size else 1.0
     relative = difference[size > atol] / size[size > atol]
     return Comparison(
         inputs=inputs,

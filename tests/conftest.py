@@ -6,22 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 SMALL = ("--hidden", "24,16", "--phase1-epochs", "3", "--phase2-epochs", "3", "--lr", "0.01", "--device", "cpu")
 
 
-def smx(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+def smx(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "smx", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        **options,  # type: ignore[call-overload]
-    )
+    command = [sys.executable, "-m", "smx", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
 
 
 def refused(result: subprocess.CompletedProcess[str], exit_code: int, *parts: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 from scipy.special import erf
 
 Array = NDArray[np.float64]
@@ -64,3 +65,10 @@ def mixed(z: NDArray[Any], choice: NDArray[np.int64], names: tuple[str, ...], ax
     moved = np.moveaxis(z.astype(np.float64), axis, 0)
     h = np.stack([FUNCTIONS[names[k]](part) for k, part in zip(choice, moved, strict=True)])
     return np.moveaxis(h, 0, axis)
+
+
+def evaluate_onnx(model: Any, **inputs: NDArray[Any]) -> NDArray[Any]:
+    """Run a model (a path or a ModelProto) with one output in the ONNX reference evaluator."""
+    evaluator: Any = ReferenceEvaluator(model)
+    (output,) = evaluator.run(None, inputs)
+    return np.asarray(output)

@@ -34,6 +34,7 @@ def export(model_path: Path, onnx_path: str, layout: str, opset: int, json_path:
     """
     from smx.export import export_onnx
     from smx.modelfile import load_model
+    from smx.runtime.machine import machine
 
     model = load_model(model_path)
     report = export_onnx(
@@ -57,7 +58,7 @@ def export(model_path: Path, onnx_path: str, layout: str, opset: int, json_path:
         f"{sum(report.operators.values())} operators; largest difference from PyTorch {report.max_abs:.2g};"
         f" {report.seconds:.1f} s"
     )
-    write_json(json_path, report.to_dict())
+    write_json(json_path, {**report.to_dict(), "machine": machine()})
 
 
 def example_input(model: SavedModel) -> Any:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from smx.cli.options import console, data_dir_option, json_option, logs, write_json
 from smx.cli.progress import training_progress
+from smx.runtime.machine import machine
 from smx.training.config import FIELDS, TrainConfig, from_values, parse, read_toml
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def train(
         "config": config.to_dict(),
         "metrics": result.model.metrics,
         "shares": result.rows[-1].shares,
+        "machine": machine(),
         "seconds": round(sum(row.seconds for row in result.rows), 3),
     }
     write_json(json_path, summary)

@@ -54,6 +54,7 @@ def verify(
 
     from smx import data as datasets
     from smx.modelfile import load_model
+    from smx.runtime.machine import machine
     from smx.runtime.parity import check_parity, probes
     from smx.runtime.session import Session
 
@@ -96,6 +97,6 @@ def verify(
     people = console(json_path)
     people.print(table)
     people.print("parity holds" if report.passed else "parity is broken: a difference is above the tolerance")
-    write_json(json_path, report.to_dict())
+    write_json(json_path, {"model": str(onnx_path), **report.to_dict(), "machine": machine()})
     if not report.passed:
         raise click.exceptions.Exit(3)

@@ -13,10 +13,10 @@ from smx.paper import PAPER_POOL
 
 def test_logits_start_at_zero_with_one_favourite() -> None:
     layer = smx.Selective(200)
-    values, counts = layer.logits.detach().unique(return_counts=True)
+    values, counts = torch.unique(layer.logits.detach(), return_counts=True)
     assert values.tolist() == pytest.approx([0.0, START_LOGIT])
     assert counts.tolist() == [1000, 200]
-    assert layer.choice.unique().numel() == 6
+    assert torch.unique(layer.choice).numel() == 6
 
 
 def test_training_samples_and_eval_does_not() -> None:

@@ -120,13 +120,12 @@ def test_warm_start_keeps_the_weights_and_cold_start_the_choices_only(digits: Da
     still = replace(SMALL, phase1_epochs=1, phase2_epochs=1, lr=1e-30)
     for protocol, warm in (("standard", True), ("author", False)):
         out = tmp_path / protocol
-        states = []
-        train(
-            replace(still, protocol=protocol),
-            digits,
-            out,
-            on_epoch=lambda row, out=out: states.append(Checkpoint.load(out / "checkpoint.pt")),  # type: ignore[misc]
-        )
+        states: list[Checkpoint] = []
+
+        def keep(row: object, out: Path = out, states: list[Checkpoint] = states) -> None:
+            states.append(Checkpoint.load(out / "checkpoint.pt"))
+
+        train(replace(still, protocol=protocol), digits, out, on_epoch=keep)
         phase1, phase2 = (state.model for state in states)
         assert torch.equal(phase2["layer1.activation.choice"], phase1["layer1.activation.logits"].argmax(1))
         assert torch.allclose(phase1["layer1.linear.weight"], phase2["layer1.linear.weight"]) == warm
@@ -168,7 +167,7 @@ def test_a_baseline_trains_as_long_as_both_phases(digits: Dataset, tmp_path: Pat
 
 
 def test_a_loss_that_explodes_stops_the_run(digits: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(SmxError, match="the loss became .* in epoch 1 of phase 2; try a lower --lr"):
+    with pytest.raises(SmxError, match=r"the loss became .* in epoch 1 of phase 2; try a lower --lr"):
         train(replace(SMALL, activation="identity", lr=1e38), digits, tmp_path)
 
 

@@ -1,0 +1,165 @@
+"""Every command as a user runs it: what it prints, leaves and returns."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tests.conftest import SMALL, refused, smx
+
+
+def test_train_leaves_a_whole_run(run: Path) -> None:
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert names == {
+        "model.pt", "checkpoint.pt", "config.toml", "metrics.csv",
+        "figures/curves.png", "figures/shares.png", "figures/shares_by_epoch.png",
+    }  # fmt: skip
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert config["hidden"] == [24, 16]
+    assert config["temperature"] == 0.3
+
+
+def test_train_prints_json_alone(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('hidden = [8]\nphase1_epochs = 2\nphase2_epochs = 9\npool = ["relu", "gelu"]\n')
+    result = smx(
+        "train", "--config", tmp_path / "c.toml", "--phase2-epochs", "1", "--out", tmp_path / "run", "--json", "-"
+    )
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["config"]["phase2_epochs"] == 1  # options go before the file
+    assert summary["config"]["hidden"] == [8]
+    assert set(summary["shares"]["layer1.activation"]) == {"relu", "gelu"}
+    assert 0 <= summary["metrics"]["phase1"]["test_accuracy_sampled"] <= 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("phase ")]
+    assert [line.split("  loss")[0] for line in lines] == [
+        "phase 1  epoch 1/2", "phase 1  epoch 2/2", "phase 2  epoch 1/1",
+    ]  # fmt: skip
+
+
+def test_train_a_baseline_and_the_authors_protocol(tmp_path: Path) -> None:
+    for name, options in {"a": ("--activation", "elu"), "b": ("--protocol", "author")}.items():
+        result = smx("train", *SMALL, *options, "--out", tmp_path / name)
+        assert result.returncode == 0, result.stderr
+        assert "test accuracy" in result.stdout
+    assert not (tmp_path / "a" / "figures" / "shares.png").exists()
+
+
+def test_train_on_a_users_file_until_predict(tmp_path: Path) -> None:
+    digits = load_digits()
+    low = digits.target < 3
+    x = (digits.images[low] * 15).astype(np.uint8)
+    np.savez(tmp_path / "own.npz", x=x, y=digits.target[low], names=["zero", "one", "two"])
+    result = smx("train", *SMALL, "--data", tmp_path / "own.npz", "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert smx("export", tmp_path / "run" / "model.pt", tmp_path / "m.onnx").returncode == 0
+    np.save(tmp_path / "x.npy", x[:20])
+    result = smx("predict", tmp_path / "m.onnx", tmp_path / "x.npy", "--json", "-")
+    found = [prediction["class"] for prediction in json.loads(result.stdout)["predictions"]]
+    wanted = [("zero", "one", "two")[k] for k in digits.target[low][:20]]
+    assert np.mean([a == b for a, b in zip(found, wanted, strict=True)]) > 0.8
+
+
+def test_export_reports_the_groups(run: Path, tmp_path: Path) -> None:
+    result = smx("export", run / "model.pt", tmp_path / "m.onnx", "--opset", "20", "--json", tmp_path / "r.json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    groups = [layer["groups"] for layer in report["layers"]]
+    assert [sum(group.values()) for group in groups] == [24, 16]
+    assert report["operators"]["ScatterElements"] == sum(len(group) for group in groups)
+    assert report["bytes"] == (tmp_path / "m.onnx").stat().st_size
+    assert "layer1.activation" in result.stdout
+
+
+def test_verify_holds_and_breaks(run: Path, exported: Path, tmp_path: Path) -> None:
+    result = smx("verify", run / "model.pt", exported, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["passed"]
+    assert {row["inputs"] for row in report["comparisons"]} == {
+        "digits test", "random", "zeros", "large", "large mixed", "denormal",
+    }  # fmt: skip
+    assert {row["batch_size"] for row in report["comparisons"]} == {1, 16, 128}
+    proto = onnx.load(exported)
+    elu = next(node for node in proto.graph.node if node.op_type == "LeakyRelu")
+    elu.attribute[0].f = 0.02
+    onnx.save(proto, tmp_path / "broken.onnx")
+    result = smx("verify", run / "model.pt", tmp_path / "broken.onnx", "--json", tmp_path / "v.json")
+    assert result.returncode == 3
+    assert "FAILED" in result.stdout
+    assert "parity is broken" in result.stdout
+    assert not json.loads((tmp_path / "v.json").read_text())["passed"]
+    assert smx("verify", run / "model.pt", exported, "--atol", "0", "--rtol", "0").returncode == 3
+
+
+def test_bench_measures_the_mixed_model_and_the_baselines(run: Path, tmp_path: Path) -> None:
+    result = smx(
+        "bench", run / "model.pt", "--batch-sizes", "1,8", "--rounds", "2",
+        "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "b.json").read_text())
+    names = ["scatter", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu"]
+    assert [(row["name"], row["batch_size"]) for row in report["results"]] == [(n, b) for b in (1, 8) for n in names]
+    assert report["machine"]["cores"] >= 1
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    result = smx("bench", run / "model.pt", "--baselines", "gelu", "--batch-sizes", "1", "--rounds", "1", "--json", "-")
+    assert json.loads(result.stdout)["baseline"] == "gelu"
+
+
+def test_predict_reads_images(exported: Path, tmp_path: Path) -> None:
+    digits = load_digits()
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(10):
+        dark_on_light = 255 - (digits.images[i] * 255 / 16).astype(np.uint8)
+        Image.fromarray(dark_on_light).resize((64, 64), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+    result = smx("predict", exported, folder, "--invert", "--json", "-")
+    assert result.returncode == 0, result.stderr
+    predictions = json.loads(result.stdout)["predictions"]
+    np.save(tmp_path / "raw.npy", digits.images[:10].astype(np.uint8))
+    raw = json.loads(smx("predict", exported, tmp_path / "raw.npy", "--json", "-").stdout)["predictions"]
+    assert [row["class"] for row in predictions] == [row["class"] for row in raw]
+    assert np.mean([row["index"] == digits.target[i] for i, row in enumerate(raw)]) >= 0.7
+    assert all(sum(row["probabilities"]) == pytest.approx(1, abs=1e-4) for row in raw)
+
+
+@pytest.mark.parametrize("kind", ["pt", "onnx"])
+def test_inspect(kind: str, run: Path, exported: Path) -> None:
+    path = run / "model.pt" if kind == "pt" else exported
+    shown = smx("inspect", path)
+    assert shown.returncode == 0, shown.stderr
+    assert "layer1.activation" in shown.stdout
+    found: dict[str, Any] = json.loads(smx("inspect", path, "--json", "-").stdout)
+    assert [layer["neurons"] for layer in found["layers"]] == [24, 16]
+    assert found["architecture"] == "64-24-16-10"
+    assert found["bytes"] == path.stat().st_size
+
+
+def test_help_has_an_example_for_every_command() -> None:
+    for command in ("train", "export", "verify", "bench", "predict", "inspect"):
+        result = smx(command, "--help")
+        assert result.returncode == 0
+        assert f"\n  smx {command}" in result.stdout
+
+
+def test_mnist_the_whole_way(mnist_dir: Path, tmp_path: Path) -> None:
+    """One epoch of each phase; `make results` does what README quotes."""
+    options = ("--data", "mnist", "--data-dir", mnist_dir, "--hidden", "64,32", "--lr", "1e-3")
+    result = smx("train", *options, "--phase1-epochs", "1", "--phase2-epochs", "1", "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert smx("export", tmp_path / "run" / "model.pt", tmp_path / "m.onnx").returncode == 0
+    result = smx("verify", tmp_path / "run" / "model.pt", tmp_path / "m.onnx", "--data-dir", mnist_dir, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    test_set = [row for row in report["comparisons"] if row["inputs"] == "mnist test"]
+    assert [row["examples"] for row in test_set] == [10_000] * 4
+    result = smx("verify", tmp_path / "run" / "model.pt", tmp_path / "m.onnx", "--data", "digits")
+    refused(result, 2, "takes 784 values")

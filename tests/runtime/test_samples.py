@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from smx.errors import InputError
+from smx.runtime.metadata import ModelInfo
+from smx.runtime.samples import load_samples
+
+
+def info(sample_shape: tuple[int, ...], maximum: float) -> ModelInfo:
+    return ModelInfo(
+        smx_version="0", architecture="", layout="scatter", pool=(), layers=(), tolerance={},
+        sample_shape=sample_shape, maximum=maximum,
+    )  # fmt: skip
+
+
+DIGITS = info((4, 3), 16.0)
+
+
+def load(path: Path, shape: tuple[int, ...] = (12,), about: ModelInfo | None = DIGITS, **options: Any) -> NDArray[Any]:
+    return load_samples(path, shape, about, **options)[1]
+
+
+def test_whole_numbers_are_raw_and_floats_are_taken_as_they_are(tmp_path: Path) -> None:
+    raw = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) % 17
+    np.save(tmp_path / "raw.npy", raw)
+    np.testing.assert_array_equal(load(tmp_path / "raw.npy"), raw.reshape(2, 12).astype(np.float32) / np.float32(16))
+    np.save(tmp_path / "float.npy", raw / 16)
+    np.testing.assert_array_equal(load(tmp_path / "float.npy"), raw.reshape(2, 12) / 16)
+    np.save(tmp_path / "one.npy", raw[0])
+    assert load(tmp_path / "one.npy").shape == (1, 12)
+    np.savez(tmp_path / "many.npz", y=np.zeros(2), x=raw)
+    assert load_samples(tmp_path / "many.npz", (12,), DIGITS)[0] == ["many.npz[0]", "many.npz[1]"]
+
+
+def test_images_get_the_datas_size_and_range(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 6), np.uint8)
+    pixels[:2] = 255
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "a.jpg", quality=100)
+    expected = np.repeat([1.0, 0, 0, 0], 3)
+    np.testing.assert_allclose(load(tmp_path / "b.png")[0], expected)
+    np.testing.assert_allclose(load(tmp_path / "b.png", invert=True)[0], 1 - expected)
+    (tmp_path / "notes.txt").touch()
+    names, x = load_samples(tmp_path, (12,), DIGITS)
+    assert names == ["a.jpg", "b.png"]
+    np.testing.assert_allclose(x, [expected, expected], atol=0.02)
+
+
+def test_colour_images_have_their_channels_where_the_model_wants_them(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "c.png")
+    expected = pixels.astype(np.float32) / 255
+    np.testing.assert_allclose(load(tmp_path / "c.png", (3, 5, 4), None)[0], expected.transpose(2, 0, 1))
+    np.testing.assert_allclose(load(tmp_path / "c.png", (60,), info((5, 4, 3), 255))[0], expected.reshape(-1))
+
+
+def test_transparency_is_lost_against_black(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 3, 4), (255, 255, 255, 0), np.uint8)).save(tmp_path / "t.png")
+    assert not load(tmp_path / "t.png").any()
+
+
+def test_what_can_not_be_read(tmp_path: Path) -> None:
+    def refuse(name: str, message: str, about: ModelInfo | None = DIGITS, content: bytes | None = None) -> None:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            load(tmp_path / name, about=about)
+
+    refuse("none.npy", "does not exist; expected a .npy or .npz file")
+    refuse(".", "holds no .png, .jpg, .jpeg files")
+    refuse("a.txt", "has an unknown ending", content=b"x")
+    refuse("a.png", "is no image that can be read", content=b"x")
+    refuse("a.npy", "can't be read", content=b"x")
+    np.save(tmp_path / "wide.npy", np.zeros((2, 13)))
+    refuse("wide.npy", r"examples of 12 values \(shape \(12,\)\), got shape \(2, 13\)")
+    np.save(tmp_path / "nan.npy", np.full((2, 12), np.nan))
+    refuse("nan.npy", "holds 24 values that are not finite")
+    np.save(tmp_path / "text.npy", np.full((2, 12), "a"))
+    refuse("text.npy", "must hold numbers, got dtype <U1")
+    np.savez(tmp_path / "two.npz", a=np.zeros(12), b=np.zeros(12))
+    refuse("two.npz", "must have an array x, got a, b")
+    Image.new("L", (3, 4)).save(tmp_path / "ok.png")
+    refuse("ok.png", r"the model takes examples of shape \(12,\); give it an array", info((12,), 1.0))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from smx.errors import InputError
+from smx.runtime import Session
+
+
+def test_run_takes_any_number_dtype_and_batch(exported: Path) -> None:
+    session = Session(exported, threads=1)
+    x = np.random.default_rng(0).random((7, 64))
+    together = session.run(x)
+    assert together.shape == (7, 10)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(np.concatenate([session.run(x[i : i + 1]) for i in range(7)]), together, atol=1e-5)
+    assert session.bound(x.astype(np.float32))()[0].shape == (7, 10)  # type: ignore[index]
+
+
+def test_wrong_inputs_say_what_was_expected(exported: Path) -> None:
+    session = Session(exported)
+    with pytest.raises(InputError, match=r"small\.onnx expects an input of shape \(batch, 64\), got \(2, 63\)"):
+        session.run(np.zeros((2, 63)))
+    with pytest.raises(InputError, match=r"got \(64,\)"):
+        session.run(np.zeros(64))
+    with pytest.raises(InputError, match="expects 1 inputs, got 2"):
+        session.run(np.zeros((1, 64)), np.zeros((1, 64)))
+    with pytest.raises(InputError, match="an input of numbers, got dtype <U1"):
+        session.run(np.full((1, 64), "a"))
+
+
+def test_the_provider_is_the_one_that_was_asked_for(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(InputError, match=r"the provider 'cuda' is not in this ONNX Runtime; available: .*cpu"):
+            Session(exported, "cuda")
+    with pytest.raises(InputError, match="the provider 'gpu' is not in this ONNX Runtime"):
+        Session(exported, "gpu")
+    # A provider that is built in but does not start falls back in silence; that is an error here.
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with (
+        pytest.warns(UserWarning, match="Specified provider"),
+        pytest.raises(InputError, match=r"cuda could not be started .* fell back to CPU"),
+    ):
+        Session(exported, "cuda")
+
+
+def test_files_that_are_no_model(tmp_path: Path, exported: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.onnx does not exist; expected an ONNX model"):
+        Session(tmp_path / "none.onnx")
+    for content in (b"", b"hello", exported.read_bytes()[:5000]):
+        (tmp_path / "bad.onnx").write_bytes(content)
+        with pytest.raises(InputError, match=r"bad\.onnx is no model that ONNX Runtime can load: [^\n]+$"):
+            Session(tmp_path / "bad.onnx")
+    with pytest.raises(InputError, match="threads must be at least 1, got 0"):
+        Session(exported, threads=0)
