@@ -143,8 +143,8 @@ def _names(value: str) -> tuple[str, ...]:
 
 def _show(report: LatencyReport, model_path: Path, json_path: str | None) -> None:
     table = Table(
-        title=f"{model_path}: {report.provider}, {report.threads} thread(s), {report.rounds} rounds;"
-        f" microseconds a run, and the ratio to {report.baseline} with its quartiles"
+        title=f"{model_path}, {report.provider}, threads: {report.threads}, rounds: {report.rounds}",
+        caption=f"microseconds a run; ratio to {report.baseline}, and its quartiles",
     )
     table.add_column("candidate")
     for heading in ("batch", "p50", "p90", "p99", "ratio", "quartiles"):

@@ -45,7 +45,7 @@ def draw_curves(rows: Sequence[EpochMetrics], path: Path) -> Path:
         if 0 < committed < len(rows):
             axes.axvline(committed + 0.5, color="black", linewidth=1, linestyle="--", label="commit")
         bare(axes)
-        axes.legend(frameon=False)
+        axes.legend(edgecolor="none", framealpha=0.9)
     return save(figure, path)
 
 

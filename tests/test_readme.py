@@ -1,0 +1,69 @@
+"""The README is true: its example runs, and its numbers are those of docs/results."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.test_house import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def result(name: str) -> Any:
+    return json.loads((ROOT / "docs" / "results" / name).read_text())
+
+
+BEFORE = """
+import torch
+from sklearn.datasets import load_digits
+
+digits = load_digits()
+x, y = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32), torch.tensor(digits.target)
+
+
+def fit(net, x, y):
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for _ in range(40):
+        adam.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        adam.step()
+"""
+AFTER = """
+assert (net(x).argmax(1) == y).float().mean() > 0.9
+"""
+
+
+def test_the_examples_run(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = "\n".join([BEFORE, *blocks, AFTER])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[0 1 2 3 4]" in done.stdout
+    assert (tmp_path / "net.onnx").is_file()
+
+
+def test_the_latency_table_is_the_benchs() -> None:
+    table = {name: cells.split("|") for name, cells in re.findall(r"^\| `(\w+)`[^|]*\|(.*)\|$", README, re.MULTILINE)}
+    measured: dict[str, list[float]] = {}
+    for row in result("mnist-bench.json")["results"]:
+        measured.setdefault(row["name"], []).append(row["ratio"])
+    for name, ratios in measured.items():
+        assert [cell.strip() for cell in table[name]] == [f"{ratio:.2f}" for ratio in ratios], name
+
+
+def test_the_accuracies_are_the_runs() -> None:
+    metrics = result("mnist-train.json")["metrics"]
+    assert f"test accuracy {metrics['phase1']['test_accuracy']:.4f} with the choices committed" in README
+    assert f"**{metrics['phase2']['test_accuracy']:.4f}** after phase 2" in README
+
+
+def test_the_parity_is_the_verifications() -> None:
+    rows = [row for row in result("mnist-verify.json")["comparisons"] if row["inputs"] == "mnist test"]
+    assert all(row["examples"] == 10_000 and row["agreement"] == 1 for row in rows)
+    assert f"at most {max(row['max_abs'] for row in rows):.1e} on" in README
+    assert f"root mean square {rows[0]['scale']:.1f}" in README
