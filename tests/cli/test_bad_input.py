@@ -111,9 +111,11 @@ LONG = ("--hidden", "16", "--phase1-epochs", "40", "--phase2-epochs", "40", "--d
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "smx", "train", *LONG, *options, "--out", str(out)], stderr=subprocess.PIPE, text=True
-    )
+    def heed_ctrl_c() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job starts with it ignored
+
+    command = [sys.executable, "-m", "smx", "train", *LONG, *options, "--out", str(out)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
 
 
 def rows_of(out: Path) -> int:
