@@ -49,6 +49,7 @@ results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images
 	$(BIN)/smx export $(MNIST)/model.pt $(MNIST)/scatter.onnx --json $(RESULTS)/mnist-export.json
 	$(BIN)/smx verify $(MNIST)/model.pt $(MNIST)/scatter.onnx --json $(RESULTS)/mnist-verify.json
 	$(BIN)/smx bench $(MNIST)/model.pt --json $(RESULTS)/mnist-bench.json --plot docs/images/mnist-bench.png
+	$(BIN)/smx train --resume --out runs/digits --json $(RESULTS)/digits-train.json
 	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png
 
 clean:  ## remove runs, caches and the virtual environment

@@ -24,7 +24,7 @@ _TEXT, _INT64 = _Field.TYPE_STRING, _Field.TYPE_INT64
 # message -> (field, number, type or message name, repeated)
 _MESSAGES: dict[str, list[tuple[str, int, Any, bool]]] = {
     "Opset": [("domain", 1, _TEXT, False), ("version", 2, _INT64, False)],
-    "Tensor": [("dims", 1, _INT64, True)],
+    "Tensor": [("dims", 1, _INT64, True), ("data_type", 2, _Field.TYPE_INT32, False)],
     "Node": [("name", 3, _TEXT, False), ("op_type", 4, _TEXT, False), ("domain", 7, _TEXT, False)],
     "Graph": [("node", 1, "Node", True), ("initializer", 5, "Tensor", True)],
     "Model": [
@@ -35,6 +35,9 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, bool]]] = {
     ],
 }
 
+FLOATS = (1, 10, 11, 16)
+"""TensorProto.DataType: FLOAT, FLOAT16, DOUBLE, BFLOAT16."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSummary:
@@ -44,7 +47,7 @@ class GraphSummary:
         producer: name and version of the tool that wrote it.
         opsets: version of each operator domain; the standard one is `ai.onnx`.
         operators: how often each operator occurs.
-        parameters: values of all initializers.
+        parameters: floating-point values of all initializers; indices and shapes don't count.
     """
 
     producer: str
@@ -71,7 +74,7 @@ def summarise(path: str | os.PathLike[str]) -> GraphSummary:
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         opsets={opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
         operators=dict(operators.most_common()),
-        parameters=sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
+        parameters=sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in FLOATS),
     )
 
 

@@ -76,7 +76,7 @@ def measure_latency(
     The process should not have loaded another framework whose threads spin (ONNX Runtime issue 13808).
 
     Args:
-        candidates: files by name; all take one input of the same shape (B, *).
+        candidates: files by name; all take one input, of the same shape (B, *).
         baseline: the name of the candidate that the ratios refer to.
         batch_sizes: examples a run.
         threads: of ONNX Runtime, for one operator.

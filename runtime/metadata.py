@@ -42,8 +42,8 @@ class ModelInfo:
         layout: `scatter`, or another of the exporter's layouts.
         pool: names of the candidate activations.
         layers: the mixed layers, in the order of the graph.
-        tolerance: `atol` and `rtol` within which the file agreed with PyTorch at export, and `max_abs`, the largest
-            difference seen.
+        tolerance: what the file agreed with PyTorch within at export: `atol`, the `scale` it was multiplied by, and
+            `rtol` (see `smx.runtime.parity.compare`); and `max_abs`, the largest difference seen.
         class_names: one for each output, or empty.
         sample_shape: the shape of one raw example, or empty when it is not known.
         maximum: raw values are divided by it before they go in.

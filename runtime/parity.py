@@ -24,8 +24,9 @@ class Comparison:
         examples: how many were compared.
         max_abs: largest |a - b|.
         max_rel: largest |a - b| / |b|, b being the reference, where |b| is above the absolute tolerance.
-        agreement: share of the examples whose largest output is the same one.
-        scale: s, what the absolute tolerance was multiplied by, see `compare`.
+        agreement: share of the examples whose largest output is the same one; within the tolerance only a tie can
+            change that, so it does not decide whether the comparison passed.
+        scale: what the absolute tolerance was multiplied by, see `compare`.
         passed: whether all values are within the tolerance, and finite.
     """
 
@@ -57,6 +58,11 @@ class ParityReport:
         """The largest absolute difference of all comparisons."""
         return max(comparison.max_abs for comparison in self.comparisons)
 
+    @property
+    def scale(self) -> float:
+        """The largest scale of all comparisons."""
+        return max(comparison.scale for comparison in self.comparisons)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return {**asdict(self), "passed": self.passed}
@@ -68,13 +74,14 @@ def compare(
     *,
     atol: float,
     rtol: float,
+    scale: float = 1.0,
     inputs: str = "",
     batch_size: int = 0,
 ) -> Comparison:
-    """Compare two outputs of shape (B, *) for the same examples: |a - b| <= atol * s + rtol * |b| everywhere.
+    """Compare two outputs of shape (B, *) for the same examples: |a - b| <= atol * scale + rtol * |b| everywhere.
 
-    The scale s is the root mean square of b, or 1 if that is larger: `atol` is meant for outputs of unit size, and
-    the rounding of a sum grows with its terms.
+    With `scale` 1 that is `numpy.allclose`. The rounding of a sum grows with its terms, so whoever compares values far
+    beyond unit size gives a scale in proportion. Values that are not finite never pass.
     """
     a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (got, reference))
     if a.shape != b.shape:
@@ -83,8 +90,8 @@ def compare(
     with np.errstate(invalid="ignore"):
         difference = np.where(finite, np.abs(a - b), np.inf)
     size = np.where(finite, np.abs(b), 0.0)
-    scale = max(1.0, float(np.sqrt(np.mean(size**2)))) if b.size else 1.0
-    relative = difference[size > atol] / size[size > atol]
+    counted = size > max(atol, np.finfo(np.float32).tiny)
+    relative = difference[counted] / size[counted]
     return Comparison(
         inputs=inputs,
         batch_size=batch_size,
@@ -109,6 +116,8 @@ def check_parity(
 ) -> ParityReport:
     """Run a model on sets of inputs, in batches of several sizes, and compare it with a reference.
 
+    The absolute tolerance is multiplied by a set's largest |input| where that is above 1 (`scale` of `compare`).
+
     Args:
         reference: computes the right outputs (B, *) of inputs (B, *); called with up to 1000 examples at a time.
         session: the model.
@@ -121,10 +130,13 @@ def check_parity(
     comparisons = []
     for name, x in inputs.items():
         right = _in_batches(reference, x, 1000)
+        scale = max(1.0, float(np.abs(x).max(initial=0.0)))
         for batch_size in [size for size in batch_sizes if size <= len(x)] or [min(batch_sizes)]:
             on_progress(name, batch_size)
             got = _in_batches(session.run, x, batch_size)
-            comparisons.append(compare(got, right, atol=atol, rtol=rtol, inputs=name, batch_size=batch_size))
+            comparisons.append(
+                compare(got, right, atol=atol, rtol=rtol, scale=scale, inputs=name, batch_size=batch_size)
+            )
     return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons))
 
 

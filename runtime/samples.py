@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from smx.errors import InputError
+from smx.runtime.arrays import read_arrays
 from smx.runtime.metadata import ModelInfo
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -24,8 +24,8 @@ def load_samples(
     """Read examples from `path`.
 
     Whole numbers are raw values and are divided by the data set's maximum; floating numbers are taken as they are.
-    Images become grey (or RGB, if the data had three channels), get the data's size and range, and lose their
-    transparency against black.
+    Images become grey (or RGB, if the data had three channels), get the data's size and values from 0 to 1, and lose
+    their transparency against black.
 
     Args:
         path: `.npy` (B, *) or one example; `.npz` with an array `x`, or a single one; an image; a folder of images.
@@ -59,14 +59,7 @@ def load_samples(
 
 
 def _array(path: Path) -> NDArray[Any]:
-    try:
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content
-            arrays = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} can't be read ({str(error).splitlines()[0]}); {EXPECTED}") from error
+    arrays = read_arrays(path, EXPECTED)
     if "x" not in arrays and len(arrays) != 1:
         raise InputError(f"{path} must have an array x, got {', '.join(arrays) or 'none'}")
     return arrays["x"] if "x" in arrays else next(iter(arrays.values()))

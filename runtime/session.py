@@ -34,8 +34,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(bool)": np.dtype(np.bool_),
 }
 
-ort.set_default_logger_severity(3)  # errors reach the user once, as exceptions
-
 
 class Session:
     """A model in ONNX Runtime, on the provider that was asked for.
@@ -119,7 +117,9 @@ class Session:
 
 def _available(provider: str) -> str:
     available = [name for name, full in PROVIDERS.items() if full in ort.get_available_providers()]
-    if PROVIDERS.get(provider) not in ort.get_available_providers():
+    if provider not in PROVIDERS:
+        raise InputError(f"unknown provider {provider!r}; known are {', '.join(PROVIDERS)}")
+    if provider not in available:
         raise InputError(
             f"the provider {provider!r} is not in this ONNX Runtime; available: {', '.join(available)}"
             " (another onnxruntime package brings it, such as onnxruntime-gpu)"
@@ -128,6 +128,8 @@ def _available(provider: str) -> str:
 
 
 def _existing(path: Path) -> str:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the ONNX file in it")
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected an ONNX model, as smx export writes it")
     return str(path)

@@ -71,7 +71,9 @@ def select(
             f"{type(module).__name__} has no activation module to replace; calls such as F.relu can't be seen,"
             " write them as modules (nn.ReLU)"
         )
-    channels = _channels_by_definition(module) if example_input is None else _channels_by_run(module, example_input)
+    channels = (
+        _channels_by_definition(module) if example_input is None else _channels_by_run(module, example_input, types)
+    )
     device = next((parameter.device for parameter in module.parameters()), None)
 
     def selective(name: str) -> nn.Module:
@@ -124,6 +126,10 @@ def _replace(
             if part not in made:
                 made[part] = replacement(name)
             module.set_submodule(name, made[part])
+            parent = module.get_submodule(name.rpartition(".")[0])
+            if hasattr(parent, "activation_relu_or_gelu"):
+                # nn.TransformerEncoderLayer's fast path computes this one instead of calling its activation module.
+                setattr(parent, "activation_relu_or_gelu", 0)  # noqa: B010
     return module
 
 
@@ -162,7 +168,9 @@ def _channels_by_definition(module: nn.Module) -> dict[str, tuple[int, int]]:
     return channels
 
 
-def _channels_by_run(module: nn.Module, example_input: Tensor | tuple[Any, ...]) -> dict[str, tuple[int, int]]:
+def _channels_by_run(
+    module: nn.Module, example_input: Tensor | tuple[Any, ...], types: tuple[type[nn.Module], ...]
+) -> dict[str, tuple[int, int]]:
     channels: dict[str, tuple[int, int]] = {}
     last: _Channels | None = None
 
@@ -174,7 +182,7 @@ def _channels_by_run(module: nn.Module, example_input: Tensor | tuple[Any, ...])
         known = last is not None and output.dim() > last.dim and output.shape[last.dim] == last.count
         dim = last.dim if last is not None and known else 1
         found = (int(output.shape[dim]), dim)
-        if channels.setdefault(name, found) != found and isinstance(part, ACTIVATION_MODULES):
+        if channels.setdefault(name, found) != found and isinstance(part, types):
             raise ValueError(
                 f"{name} is used for inputs of {channels[name][0]} and of {found[0]} channels;"
                 " give each use its own activation module"

@@ -60,7 +60,7 @@ def selective(
         logits: preferences (N, K).
         noise: Gumbel noise (N, K), or zeros for none; one draw serves all examples.
         temperature: tau of eq. 2, positive.
-        pool: K activations.
+        pool: K activations, finite for every z: one that overflows spoils the neurons that did not choose it, too.
         dim: the axis of z on which the N neurons stand.
 
     Returns:

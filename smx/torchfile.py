@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,19 @@ def load(path: Path, format: str) -> dict[str, Any]:
         InputError: the file is missing, damaged, wants to run code, or is something else.
     """
     expected = f"expected a {format} file written by smx train"
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the file in it, such as {path / 'model.pt'}")
     if not path.is_file():
         raise InputError(f"{path} does not exist; {expected}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of a file that is refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "global" in str(error).lower():
             raise InputError(f"{path} was refused: it holds Python objects that could run code; {expected}") from error
         raise InputError(f"{path} is no file of tensors; {expected}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # whatever a damaged file makes the unpickler run into
         raise InputError(f"{path} is damaged or no file of tensors; {expected}") from error
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(found, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,11 +17,14 @@ ROOT = Path(__file__).parent.parent
 STDLIB = sys.stdlib_module_names
 LEAVES = {"smx", "smx.errors", "smx.files", "smx.paper"}  # standard library only; anyone may import them
 LAYERS = {"smx.activations", "smx.functional", "smx.layers", "smx.convert", "smx.models"}
+RUN = {"smx.modelfile", "smx.torchfile", "smx.data", "smx.training"}
 MAY_IMPORT = {
     # what: (packages, modules of smx)
     "leaves": (set(), {"smx.errors"}),
     "layers": ({"torch"}, LAYERS | LEAVES),
     "runtime": ({"numpy", "onnxruntime", "google", "PIL"}, {"smx.errors"}),
+    "run": ({"torch", "torchvision", "numpy", "sklearn"}, RUN | LAYERS | LEAVES | {"smx.runtime.arrays"}),
+    "figures": ({"matplotlib"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency"}),
     "export": ({"torch", "numpy", "onnx", "onnx_ir"}, LAYERS | LEAVES),
 }
 
@@ -43,6 +47,10 @@ def room(path: Path) -> str | None:
     if relative.parts[0] in ("runtime", "export"):
         return relative.parts[0]
     name = ".".join(relative.parts)
+    if name.startswith("smx.figures"):
+        return "figures"
+    if name.startswith(tuple(RUN)):
+        return "run"
     return "leaves" if name in LEAVES else "layers" if name in LAYERS else None
 
 
@@ -55,7 +63,12 @@ def test_who_may_import_whom(path: Path) -> None:
     home = room(path)
     assert home is not None
     packages, modules = MAY_IMPORT[home]
-    own = {"export": ("smx.export", "smx.runtime"), "runtime": ("smx.runtime",)}.get(home, ())
+    own = {
+        "export": ("smx.export", "smx.runtime"),
+        "runtime": ("smx.runtime",),
+        "figures": ("smx.figures",),
+        "run": tuple(f"{name}." for name in RUN),
+    }.get(home, ())
     for name in imports(path):
         top = name.partition(".")[0]
         if top == "smx":
@@ -153,17 +166,40 @@ def test_the_version_is_the_packages() -> None:
     assert smx("--version").stdout.strip().endswith(package.__version__)
 
 
-@pytest.mark.install
-@pytest.mark.timeout(900)
-def test_the_wheel_without_torch(exported: Path, tmp_path: Path) -> None:
-    """Build the wheel, install it with its base dependencies only, and use it."""
-    subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path, ROOT], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel of a copy of the project."""
+    folder = tmp_path_factory.mktemp("wheel")
+    ignore = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=ignore)
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        folder,
+    ]
+    subprocess.run([*pip, folder / "source"], check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_is_one_package(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "smx").glob("*.py")}
     sources |= {f"smx/{path.relative_to(ROOT)}" for top in ("export", "runtime") for path in (ROOT / top).rglob("*.py")}
     assert sources <= names
     assert {name.partition("/")[0] for name in names} == {"smx", wheel.name.partition("-py3")[0] + ".dist-info"}
+
+
+@pytest.mark.install
+@pytest.mark.timeout(900)
+def test_the_wheel_without_torch(wheel: Path, exported: Path, tmp_path: Path) -> None:
+    """Install the wheel with its base dependencies only, and use it."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
     python = tmp_path / "env" / "bin" / "python"
     constraints = ROOT / "constraints.txt"

@@ -31,11 +31,14 @@ class LowerToScatter(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower the whole graph."""
         found = mixed_nodes(model)
-        used: dict[str, int] = {}
-        for node in found:
-            layer = node.attributes["layer"].as_string().replace(".", "/") or "activation"
-            used[layer] = used.get(layer, 0) + 1
-            scope = layer if used[layer] == 1 else f"{layer}_{used[layer]}"  # a layer that is called twice
+        layers = [node.attributes["layer"].as_string().replace(".", "/") or "activation" for node in found]
+        taken: set[str] = set()
+        for node, layer in zip(found, layers, strict=True):
+            scope, number = layer, 1
+            while scope in taken or (number > 1 and scope in layers):  # a layer that is called more than once
+                number += 1
+                scope = f"{layer}_{number}"
+            taken.add(scope)
             self._lower(model.graph, node, scope)
         return ir.passes.PassResult(model, modified=bool(found))
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.progress import Progress
 from rich.table import Table
 
 from smx.cli.options import Numbers, OutputPath, console, json_option, logs, provider_option, write_json
-from smx.errors import InputError
-from smx.runtime.latency import LatencyReport, measure_latency
+from smx.errors import InputError, SmxError
+
+if TYPE_CHECKING:
+    from smx.runtime.latency import LatencyReport
 
 REFERENCE = "relu"
 
@@ -35,7 +40,7 @@ REFERENCE = "relu"
     default=1,
     show_default=True,
     metavar="N",
-    help="Of ONNX Runtime.",
+    help="Threads of ONNX Runtime for one operator.",
 )
 @click.option(
     "--rounds",
@@ -43,7 +48,7 @@ REFERENCE = "relu"
     default=40,
     show_default=True,
     metavar="N",
-    help="Turns of each candidate.",
+    help="Rounds, in each of which every candidate is timed once.",
 )
 @provider_option
 @json_option
@@ -67,14 +72,12 @@ def bench(
     \b
     smx bench runs/mnist/model.pt --json bench.json --plot bench.png
     """
+    from smx.runtime.latency import measure_latency
+
     notes = logs()
     with tempfile.TemporaryDirectory() as folder:
         notes.print("exporting the candidates ...")
-        # A process of its own: the one that measures never loads torch, whose threads would disturb it.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as exporter:
-            candidates = exporter.submit(
-                export_candidates, model_path, Path(folder), _names(layouts), _names(baselines)
-            ).result()
+        candidates = _export_elsewhere(model_path, Path(folder), _names(layouts), _names(baselines))
         reference = REFERENCE if REFERENCE in candidates else _names(baselines)[0]
         with Progress(console=notes, disable=not notes.is_terminal) as progress:
             task = progress.add_task("measuring", total=len(batch_sizes) * rounds)
@@ -93,6 +96,19 @@ def bench(
 
         draw_latency(report, Path(plot))
     write_json(json_path, {"model": str(model_path), **report.to_dict()})
+
+
+def _export_elsewhere(
+    model_path: Path, folder: Path, layouts: tuple[str, ...], baselines: tuple[str, ...]
+) -> dict[str, Path]:
+    """Export in a process of its own: the one that measures never loads torch, whose threads would disturb it."""
+    context = multiprocessing.get_context("spawn")
+    # Ctrl-C reaches both processes; this one answers it.
+    with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as exporter:
+        try:
+            return exporter.submit(export_candidates, model_path, folder, layouts, baselines).result()
+        except BrokenProcessPool as error:
+            raise SmxError("the process that exports the candidates was killed; is there enough memory?") from error
 
 
 def export_candidates(

@@ -66,7 +66,6 @@ data_dir_option = click.option(
 provider_option = click.option(
     "--provider", default="cpu", show_default=True, metavar="NAME", help="ONNX Runtime's execution provider."
 )
-positive = click.FloatRange(min=0, min_open=True)
 not_negative = click.FloatRange(min=0)
 
 

@@ -10,8 +10,6 @@ from rich.table import Table
 
 from smx.cli.options import console, json_option, provider_option, write_json
 from smx.errors import InputError
-from smx.runtime.samples import load_samples
-from smx.runtime.session import Session
 
 BATCH = 1024
 
@@ -30,6 +28,9 @@ def predict(onnx_path: Path, samples_path: Path, invert: bool, provider: str, js
     \b
     smx predict mnist.onnx digit.png --invert
     """
+    from smx.runtime.samples import load_samples
+    from smx.runtime.session import Session
+
     session = Session(onnx_path, provider)
     if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
         raise InputError(f"{onnx_path} must have one input of shape (batch, fixed sizes) for smx predict")
@@ -40,7 +41,9 @@ def predict(onnx_path: Path, samples_path: Path, invert: bool, provider: str, js
         raise InputError(f"{onnx_path} must put out one row of class scores an example, got shape {logits.shape}")
     odds = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     probabilities = odds / odds.sum(1, keepdims=True)
-    classes = info.class_names if info and info.class_names else tuple(map(str, range(logits.shape[1])))
+    classes = info.class_names if info else ()
+    if len(classes) != logits.shape[1]:
+        classes = tuple(map(str, range(logits.shape[1])))
     table = Table()
     for heading in ("example", "class", "probability"):
         table.add_column(heading, justify="right" if heading == "probability" else "left")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ NAMES = {1: "phase 1, choosing", 2: "phase 2, fixed   "}
 
 
 @contextmanager
-def training_progress(phases: dict[int, int], done: dict[int, int]) -> Iterator[Callable[[EpochMetrics], None]]:
+def training_progress(phases: Mapping[int, int], done: Mapping[int, int]) -> Iterator[Callable[[EpochMetrics], None]]:
     """Yield what is to be called after each epoch.
 
     Args:

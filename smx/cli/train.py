@@ -12,7 +12,7 @@ from rich.table import Table
 
 from smx.cli.options import console, data_dir_option, json_option, logs, write_json
 from smx.cli.progress import training_progress
-from smx.runtime.machine import machine
+from smx.errors import InputError
 from smx.training.config import FIELDS, TrainConfig, from_values, parse, read_toml
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     "config_path",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
-    help="Settings; options go before them.",
+    help="Read settings from a file; options given beside it win.",
 )
 @data_dir_option
 @click.option(
@@ -68,27 +68,32 @@ def train(
     smx train --resume --out runs/mnist
     """
     from smx import data
-    from smx.training.run import phases, stored_config
+    from smx.runtime.machine import machine
+    from smx.training.run import CHECKPOINT, load_checkpoint, phases, require_same
     from smx.training.run import train as run
 
     given = read_toml(config_path) if config_path else {}
     given |= {name: parse(name, value) for name, value in settings.items() if value is not None}
-    if "device" in given or not resume:
-        given["device"] = _resolve_device(given.get("device", "auto"))
-    config = from_values(given)
-    out = out or Path("runs") / f"{Path(config.data).stem}-{config.activation}"
-    if resume:
-        config = stored_config(out, given) or from_values({"device": _resolve_device("auto"), **given})
+    if given.get("device") == "auto":
+        del given["device"]
+    data_name, activation = (given.get(name, FIELDS[name].default) for name in ("data", "activation"))
+    out = out or Path("runs") / f"{Path(data_name).stem}-{activation}"
+    checkpoint = load_checkpoint(out) if resume else None
+    if checkpoint:
+        require_same(checkpoint, given, out)
+        config = checkpoint.config
+    else:
+        config = from_values({"device": _best_device(), **given})
+    _require_device(config.device)
     dataset = data.load(config.data, data_dir)
-    done = _epochs_done(out) if resume else {}
+    done = Counter(row.phase for row in checkpoint.rows) if checkpoint else {}
     try:
         with training_progress(phases(config), done) as on_epoch:
-            result = run(config, dataset, out, resume=resume, on_epoch=on_epoch)
+            result = run(config, dataset, out, checkpoint=checkpoint, on_epoch=on_epoch)
     except KeyboardInterrupt:
-        logs().print(
-            f"Stopped; the last finished epoch is kept. Continue with: smx train --resume --out {out}",
-            soft_wrap=True,
-        )
+        if (out / CHECKPOINT).exists():
+            again = f"smx train --resume --out {out}" + (f" --data-dir {data_dir}" if data_dir else "")
+            logs().print(f"Stopped; the finished epochs are kept. Continue with: {again}", soft_wrap=True)
         raise
     figures = _draw(result, out)
     _show(result, config, out, json_path)
@@ -105,23 +110,15 @@ def train(
     write_json(json_path, summary)
 
 
-def _resolve_device(name: str) -> str:
+def _best_device() -> str:
     import torch
 
-    from smx.errors import InputError
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda was asked for, but this PyTorch finds no CUDA device; use --device cpu")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _epochs_done(out: Path) -> dict[int, int]:
-    from smx.training.checkpoint import Checkpoint
-
-    path = out / "checkpoint.pt"
-    return dict(Counter(row.phase for row in Checkpoint.load(path).rows)) if path.exists() else {}
+def _require_device(name: str) -> None:
+    if name == "cuda" and _best_device() != "cuda":
+        raise InputError("the device is cuda, but this PyTorch finds no CUDA device; start a new run with --device cpu")
 
 
 def _draw(result: TrainResult, out: Path) -> list[Path]:

@@ -28,7 +28,11 @@ from smx.errors import InputError
 @click.option("--data", metavar="NAME|FILE.npz", help="Whose test set to use.  [default: the one it was trained on]")
 @data_dir_option
 @click.option(
-    "--atol", type=not_negative, default=1e-5, show_default=True, help="Absolute tolerance, for outputs of unit size."
+    "--atol",
+    type=not_negative,
+    default=1e-5,
+    show_default=True,
+    help="Absolute tolerance; times the scale of inputs beyond 1.",
 )
 @click.option("--rtol", type=not_negative, default=1e-4, show_default=True, help="Relative tolerance.")
 @provider_option
@@ -45,7 +49,8 @@ def verify(
 ) -> None:
     """Compare an exported file with PyTorch: on the test set, on random and on extreme inputs, in several batch sizes.
 
-    Ends with exit code 3 when a difference is above the tolerance.
+    Ends with exit code 3 when a difference is above the tolerance, which is numpy.allclose's; for the inputs of 10000
+    the absolute part is multiplied by their size.
 
     \b
     smx verify runs/mnist/model.pt mnist.onnx
@@ -80,8 +85,8 @@ def verify(
             rtol=rtol,
             on_progress=lambda inputs, batch: status.update(f"{inputs}, batch {batch}") if status else None,
         )
-    table = Table(title=f"{onnx_path} against {model_path}: |a - b| <= {atol:g} s + {rtol:g} |b|")
-    for heading in ("inputs", "batch", "examples", "s", "largest difference", "relative", "same class", ""):
+    table = Table(title=f"{onnx_path} against {model_path}: |a - b| <= {atol:g} scale + {rtol:g} |b|")
+    for heading in ("inputs", "batch", "examples", "scale", "largest difference", "relative", "same class", ""):
         table.add_column(heading, justify="left" if heading in ("inputs", "") else "right")
     for row in report.comparisons:
         table.add_row(

@@ -139,7 +139,9 @@ def _check(what: str, x: NDArray[Any], y: NDArray[Any], sample_shape: tuple[int,
         raise InputError(f"{what}x must hold numbers, got dtype {x.dtype}")
     if not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"{what}y must hold class indices of an integer dtype, got {y.dtype}")
-    if not np.isfinite(x).all():
-        raise InputError(f"{what}x holds {np.count_nonzero(~np.isfinite(x))} values that are not finite; remove them")
+    with np.errstate(over="ignore"):
+        bad = np.count_nonzero(~np.isfinite(x.astype(np.float32)))
+    if bad:
+        raise InputError(f"{what}x holds {bad} values that are not finite in float32; remove them")
     if y.min() < 0 or y.max() >= classes:
         raise InputError(f"{what}y must lie between 0 and {classes - 1}, got {y.min()} to {y.max()}")

@@ -73,7 +73,7 @@ class TrainConfig:
 
     def to_toml(self) -> str:
         """Write all settings as a TOML document that `--config` reads."""
-        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.to_dict().items())
+        return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in self.to_dict().items())
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as plain values."""
@@ -119,8 +119,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; expected a TOML file of training settings") from error
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be read ({error.strerror}); expected a TOML file of training settings"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no TOML file ({error})") from error
     unknown = values.keys() - FIELDS.keys()
@@ -138,7 +140,7 @@ def difference(ours: TrainConfig, theirs: Mapping[str, Any]) -> str | None:
 
 
 def _convert(value: Any, kind: type) -> Any:
-    if isinstance(value, bool) or (kind is not str and isinstance(value, float) and kind is int):
+    if isinstance(value, bool) or (isinstance(value, float) and kind is int):
         raise TypeError
     if kind is str and not isinstance(value, str):
         raise TypeError

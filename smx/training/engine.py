@@ -44,14 +44,14 @@ def train_epoch(
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     for batch in torch.split(torch.randperm(len(examples.y)).to(device), config.batch_size):
         y = examples.y[batch]
-        logits = model(examples.x[batch])
-        loss = rules(config).loss(logits, y, phase)
+        outputs = rules(config).outputs(model(examples.x[batch]), phase)
+        loss = rules(config).loss(outputs, y)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         loss_sum += loss.detach() * len(y)
-        correct += (logits.detach().argmax(1) == y).sum()
+        correct += (outputs.detach().argmax(1) == y).sum()
     return loss_sum.item() / len(examples.y), correct.item() / len(examples.y)
 
 
@@ -64,7 +64,7 @@ def evaluate(
     loss_sum, correct = 0.0, 0
     with sampling(model) if sampled else nullcontext():
         for x, y in zip(*(torch.split(part, EVALUATION_BATCH) for part in (examples.x, examples.y)), strict=True):
-            logits = model(x)
-            loss_sum += rules(config).loss(logits, y, phase).item() * len(y)
-            correct += int((logits.argmax(1) == y).sum())
+            outputs = rules(config).outputs(model(x), phase)
+            loss_sum += rules(config).loss(outputs, y).item() * len(y)
+            correct += int((outputs.argmax(1) == y).sum())
     return loss_sum / len(examples.y), correct / len(examples.y)

@@ -28,11 +28,15 @@ class Protocol:
     noisy_evaluation: bool = False
     warm_start: bool = True
 
-    def loss(self, logits: Tensor, y: Tensor, phase: int) -> Tensor:
-        """Return the mean loss of logits (B, C) for class indices y (B,), as a scalar."""
+    def outputs(self, logits: Tensor, phase: int) -> Tensor:
+        """Return what counts as the network's output (B, C) in a phase."""
         if phase == 1 and self.phase1_clamp is not None:
-            logits = torch.clamp(logits, -self.phase1_clamp, self.phase1_clamp)
-        return F.cross_entropy(torch.softmax(logits, 1) if self.double_softmax else logits, y)
+            return torch.clamp(logits, -self.phase1_clamp, self.phase1_clamp)
+        return logits
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the mean loss of outputs (B, C) for class indices y (B,), as a scalar."""
+        return F.cross_entropy(torch.softmax(outputs, 1) if self.double_softmax else outputs, y)
 
     def phase1_pool(self, pool: Pool) -> Pool:
         """Return the pool as phase 1 uses it."""

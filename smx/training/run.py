@@ -26,6 +26,8 @@ from smx.training.engine import Examples, evaluate, seed_for, train_epoch
 from smx.training.metrics import EpochMetrics, best, choices, shares, to_csv
 from smx.training.protocol import rules
 
+CHECKPOINT = "checkpoint.pt"
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -73,28 +75,28 @@ def train(
     dataset: Dataset,
     out: Path,
     *,
-    resume: bool = False,
+    checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[EpochMetrics], None] = lambda row: None,
 ) -> TrainResult:
     """Train through both phases and leave `model.pt`, `checkpoint.pt`, `config.toml` and `metrics.csv` in `out`.
 
     Each epoch draws its order and noise from a seed of its own, so that a run killed at any moment and resumed on
-    the same kind of machine ends in the same model, bit for bit.
+    the same kind of machine ends in the same model, bit for bit (on CUDA as far as PyTorch's operators allow).
 
     Args:
         config: the settings.
         dataset: the data.
         out: the run's folder; created when it is missing.
-        resume: continue from `out/checkpoint.pt` if there is one.
+        checkpoint: continue from it: what `load_checkpoint(out)` returned.
         on_epoch: called after every epoch that is trained, when its checkpoint is on disk.
 
     Raises:
-        InputError: `out` holds a run and `resume` is not set, or holds a run of other settings or data.
+        InputError: `out` holds a run that is not to be continued, or the checkpoint is of other settings or data.
         SmxError: the loss is no longer finite, or a file can't be written.
     """
     files.make_folder(out)
-    state = _start(config, dataset, out, resume)
-    for stale in out.glob(".*.tmp"):
+    state = _start(config, dataset, out, checkpoint)
+    for stale in out.rglob(".*.tmp"):  # of a writer that was killed
         stale.unlink()
     files.write_text(out / "config.toml", config.to_toml())
     _be_deterministic(config.device)
@@ -111,6 +113,7 @@ def train(
             continue
         if phase > state.phase:
             state = _next_phase(run, state, phase)
+            state.save(out / CHECKPOINT)
         _train_phase(run, state, epochs, out, on_epoch)
         state.results[f"phase{phase}"] = _test(run, state)
     model = SavedModel(
@@ -127,38 +130,41 @@ def train(
         training=config.to_dict(),
         metrics=state.results,
     )
+    files.write_text(out / "metrics.csv", to_csv(state.rows))
     save_model(out / "model.pt", model)
     return TrainResult(model, state.rows)
 
 
-def stored_config(out: Path, given: Mapping[str, Any]) -> TrainConfig | None:
-    """Return the settings of the run in `out`, or None where there is none to resume.
+def load_checkpoint(out: Path) -> Checkpoint | None:
+    """Return the state of the run in `out`, or None where there is none to continue.
 
     Raises:
-        InputError: one of the settings `given` differs from the run's.
+        InputError: the checkpoint is damaged.
     """
-    path = out / "checkpoint.pt"
-    if not path.exists():
-        return None
-    config = Checkpoint.load(path).config
-    if differs := difference(config, given):
-        raise InputError(f"{out} was trained with {differs}; resume with the same settings, or choose another --out")
-    return config
+    path = out / CHECKPOINT
+    return Checkpoint.load(path) if path.exists() else None
 
 
-def _start(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> Checkpoint:
-    path = out / "checkpoint.pt"
-    if not resume and (path.exists() or (out / "model.pt").exists()):
-        raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
-    fresh = Checkpoint(config=config, fingerprint=dataset.fingerprint(), phase=0)
-    if not path.exists():
-        return fresh
-    state = Checkpoint.load(path)
-    if differs := difference(state.config, vars(config)):
+def require_same(checkpoint: Checkpoint, settings: Mapping[str, Any], out: Path) -> None:
+    """Refuse settings that differ from those of the run that is to be continued.
+
+    Raises:
+        InputError: one of them differs; the message names it.
+    """
+    if differs := difference(checkpoint.config, settings):
         raise InputError(f"{out} was trained with {differs}; resume with the same settings, or choose another --out")
-    if state.fingerprint != fresh.fingerprint:
+
+
+def _start(config: TrainConfig, dataset: Dataset, out: Path, checkpoint: Checkpoint | None) -> Checkpoint:
+    fingerprint = dataset.fingerprint()
+    if checkpoint is None:
+        if (out / CHECKPOINT).exists() or (out / "model.pt").exists():
+            raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+        return Checkpoint(config=config, fingerprint=fingerprint, phase=0)
+    require_same(checkpoint, vars(config), out)
+    if checkpoint.fingerprint != fingerprint:
         raise InputError(f"{out} was trained on other data than this {dataset.name}; resume with the same files")
-    return state
+    return checkpoint
 
 
 def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
@@ -234,7 +240,7 @@ def _train_phase(
         if loss < state.best_loss:
             state.best_loss = loss
             state.best_model = copy.deepcopy(state.model)
-        state.save(out / "checkpoint.pt")
+        state.save(out / CHECKPOINT)
         files.write_text(out / "metrics.csv", to_csv(state.rows))
         on_epoch(row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from tests.conftest import SMALL, refused, smx
         (("--hidden", "12,0"), "hidden must be one or more layers of at least 1 neuron, got 12,0"),
         (("--lr", "-1"), "lr must be positive and finite, got -1.0"),
         (("--data", "none.npz"), "none.npz does not exist"),
-        (("--config", "none.toml"), "none.toml does not exist"),
+        (("--config", "none.toml"), "none.toml can't be read (No such file or directory)"),
     ],
 )
 def test_bad_settings(options: tuple[str, ...], part: str, tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_bad_settings(options: tuple[str, ...], part: str, tmp_path: Path) -> No
 def test_cuda_where_there_is_none(tmp_path: Path, exported: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    refused(smx("train", "--device", "cuda", "--out", tmp_path / "run"), 2, "finds no CUDA device; use --device cpu")
+    refused(smx("train", "--device", "cuda", "--out", tmp_path / "run"), 2, "finds no CUDA device; start a new run with --device cpu")
     np.save(tmp_path / "x.npy", np.zeros((1, 64)))
     refused(smx("predict", exported, tmp_path / "x.npy", "--provider", "cuda"), 2, "'cuda' is not in this ONNX Runtime")
 
@@ -105,6 +106,9 @@ def test_a_full_disk_leaves_the_old_file(run: Path, tmp_path: Path) -> None:
     result = smx("train", *SMALL, "--out", tmp_path / "run", preexec_fn=limit)
     refused(result, 1, "checkpoint.pt could not be written: File too large")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.toml"}
+    (tmp_path / "c.toml").mkdir()
+    refused(smx("train", "--config", tmp_path / "c.toml"), 2, "c.toml can't be read (Is a directory)")
+    refused(smx("export", run, tmp_path / "m.onnx"), 2, "is a folder; give the file in it")
 
 
 LONG = ("--hidden", "16", "--phase1-epochs", "40", "--phase2-epochs", "40", "--device", "cpu")
@@ -137,6 +141,11 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert f"Continue with: smx train --resume --out {tmp_path}" in stderr
+    seen = len(Checkpoint.load(tmp_path / "checkpoint.pt").rows)
+    result = smx("train", "--resume", "--out", tmp_path, "--json", "-")  # the settings are the run's own
+    assert json.loads(result.stdout)["config"]["hidden"] == [16]
+    assert sum(line.startswith("phase ") for line in result.stderr.splitlines()) == 80 - seen
+    (tmp_path / "model.pt").unlink()
     assert len(Checkpoint.load(tmp_path / "checkpoint.pt").rows) >= 3
     assert not (tmp_path / "model.pt").exists()
 
@@ -148,16 +157,18 @@ def test_a_killed_run_resumes_to_the_same_model(tmp_path: Path) -> None:
     process = start(whole)
     process.communicate(timeout=200)
     assert process.returncode == 0
-    for rows, delay in ((0, 1.0), (1, 0.0), (39, 0.013), (55, 0.007), (80, 0.05)):
+    for rows, delay in ((0, 1.0), (1, 0.0), (39, 0.013), (55, 0.007), (80, 0.0)):
         process = start(killed, "--resume")
         wait_for_rows(process, killed, rows)
         time.sleep(delay)
+        assert process.poll() is None, "it ended before it was killed"
         process.kill()
         process.communicate()
     assert not (killed / "model.pt").exists() or rows_of(killed) == 80
     process = start(killed, "--resume")
-    process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=200)
     assert process.returncode == 0
+    assert "phase 1" not in stderr  # it did not start over
     ours, theirs = (torch.load(out / "model.pt", weights_only=True) for out in (killed, whole))
     for part in ("weights", "choices"):
         assert ours[part].keys() == theirs[part].keys()

@@ -193,6 +193,39 @@ def test_what_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     refuse("graph is not valid: .*alpha", nn.Sequential(smx.Mixed([0] * 5, pool=(invalid,))), SmxError)
 
 
+class Masked(nn.Module):
+    """Infinite in a buffer, defined for positive inputs only, and with a layer called twice beside one named act_2."""
+
+    mask: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf, 0.0]))
+        self.act = smx.Mixed([0, 1, 2])
+        self.act_2 = smx.Mixed([2, 1, 0])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        masked = torch.softmax(torch.log(x) + self.mask, 1)
+        return self.act(self.act(self.act_2(x))), masked
+
+
+def test_modules_that_are_not_defined_everywhere(tmp_path: Path) -> None:
+    report = export_onnx(Masked(), tmp_path / "m.onnx", example_input=torch.tensor([[0.5, 1.0, 2.0]]))
+    assert report.max_abs < 1e-6
+    names = {node.name for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    assert {"act/relu/Gather", "act_2/relu/Gather", "act_3/relu/Gather"} <= names
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"y": x + 1}
+
+
+def test_other_outputs_than_tensors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SmxError, match="Named returns a dict; only a tensor or a tuple of tensors"):
+        export_onnx(Named(), tmp_path / "m.onnx", example_input=torch.zeros(1, 3))
+
+
 class Undecidable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x

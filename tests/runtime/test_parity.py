@@ -37,12 +37,12 @@ def test_figures_of_a_comparison() -> None:
     b = np.array([[300.0, 400.0], [0.0, 0.0]])
     a = np.array([[300.0, 401.0], [0.5, 0.0]])
     found = compare(a, b, atol=1e-5, rtol=0, inputs="x", batch_size=2)
-    assert found.scale == pytest.approx(np.sqrt((300**2 + 400**2) / 4))
     assert found.max_abs == 1
     assert found.max_rel == pytest.approx(1 / 400)
     assert found.agreement == 1
     assert not found.passed
-    assert compare(a, b, atol=1 / found.scale, rtol=0).passed
+    assert compare(a, b, atol=0.01, rtol=0, scale=100).passed
+    assert not compare(a, b, atol=0.01, rtol=0, scale=99).passed
     assert compare(a[:, ::-1], b, atol=1, rtol=0).agreement == 0.0
 
 
@@ -71,9 +71,13 @@ def test_check_parity_uses_every_batch_size() -> None:
     assert session.batches == [8, 8, 4, 16, 4, 1]
     assert report.passed
     assert report.max_abs == 0
+    assert report.scale == 1
     assert [(row.inputs, row.batch_size, row.examples) for row in report.comparisons] == [
         ("data", 8, 20), ("data", 16, 20), ("few", 8, 1),
     ]  # fmt: skip
+    large = check_parity(lambda x: 2 * x + 1e-3, session, {"large": np.full((2, 3), -500.0)}, rtol=0)
+    assert large.scale == 500
+    assert large.passed
     broken = check_parity(lambda x: 2 * x + 1e-3, session, {"data": np.ones((20, 3))})
     assert not broken.passed
     assert broken.to_dict()["passed"] is False

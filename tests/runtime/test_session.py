@@ -36,7 +36,7 @@ def test_the_provider_is_the_one_that_was_asked_for(exported: Path, monkeypatch:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with pytest.raises(InputError, match=r"the provider 'cuda' is not in this ONNX Runtime; available: .*cpu"):
             Session(exported, "cuda")
-    with pytest.raises(InputError, match="the provider 'gpu' is not in this ONNX Runtime"):
+    with pytest.raises(InputError, match="unknown provider 'gpu'; known are cpu, cuda, tensorrt"):
         Session(exported, "gpu")
     # A provider that is built in but does not start falls back in silence; that is an error here.
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
@@ -50,6 +50,8 @@ def test_the_provider_is_the_one_that_was_asked_for(exported: Path, monkeypatch:
 def test_files_that_are_no_model(tmp_path: Path, exported: Path) -> None:
     with pytest.raises(InputError, match=r"none\.onnx does not exist; expected an ONNX model"):
         Session(tmp_path / "none.onnx")
+    with pytest.raises(InputError, match="is a folder"):
+        Session(tmp_path)
     for content in (b"", b"hello", exported.read_bytes()[:5000]):
         (tmp_path / "bad.onnx").write_bytes(content)
         with pytest.raises(InputError, match=r"bad\.onnx is no model that ONNX Runtime can load: [^\n]+$"):

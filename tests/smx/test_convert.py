@@ -56,6 +56,33 @@ def test_a_transformers_feed_forward_block_has_its_neurons_last() -> None:
     assert chosen(torch.randn(2, 5, 6)).shape == (2, 5, 6)
 
 
+def test_select_inside_pytorchs_transformer_layer() -> None:
+    """Its fast path, taken without gradients, computes ReLU on its own account unless it is told not to."""
+    torch.manual_seed(0)
+    plain = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, dropout=0.0, activation=nn.ReLU(), batch_first=True)
+    x = torch.randn(3, 5, 8)
+    net = smx.commit(smx.select(plain, pool=("tanh", "selu"), example_input=x, temperature=0.6)).eval()
+    assert isinstance(net.activation, smx.Mixed)
+    assert net.activation.num_features == 16
+    with torch.no_grad():
+        without_gradients = net(x)
+    torch.testing.assert_close(without_gradients, net(x))
+    assert not torch.allclose(net(x), plain.eval()(x), atol=1e-2)
+
+
+def test_select_passes_on_pool_and_temperature() -> None:
+    layer = smx.select(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), pool=("elu", "mish"), temperature=0.9)[1]  # type: ignore[index]
+    assert isinstance(layer, smx.Selective)
+    assert layer.temperature == 0.9
+    assert [activation.name for activation in layer.pool] == ["elu", "mish"]
+
+
+def test_a_kept_activation_may_be_shared() -> None:
+    gate = nn.Sigmoid()
+    net = nn.Sequential(nn.Linear(3, 4), gate, nn.Linear(4, 5), gate, nn.ReLU())
+    assert list(selectives(smx.select(net, types=(nn.ReLU,), example_input=torch.zeros(1, 3)))) == ["4"]
+
+
 def test_one_activation_for_two_widths_is_refused() -> None:
     act = nn.ReLU()
     net = nn.Sequential(nn.Linear(3, 4), act, nn.Linear(4, 5), act)

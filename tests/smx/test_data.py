@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ def test_a_users_file(tmp_path: Path) -> None:
     assert own.maximum == 255
     assert own.train.x.max() <= 1
     assert len(own.train) + len(own.validation) + len(own.test) == 60
+    wide = data.load(str(write_npz(tmp_path / "wide.npz", x=x.astype(np.int64) * 4, y=y)))
+    assert wide.maximum == int(x.max()) * 4
+    taken = data.load(str(write_npz(tmp_path / "float.npz", x=x * 0.5, y=y)))
+    assert (taken.maximum, taken.train.x.max() > 100) == (1.0, True)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +67,10 @@ def test_a_users_file(tmp_path: Path) -> None:
         ({"y": np.zeros(5, np.int64)}, r"y must have one label for each of the 60 examples of x, got shape \(5,\)"),
         ({"y": np.full(60, 3), "names": ["a", "b"]}, "y must lie between 0 and 1, got 3 to 3"),
         ({"y": np.arange(60) - 1}, "y must lie between 0 and 58, got -1 to 58"),
+        ({"y": np.arange(60) * 10**9}, "y must lie between 0 and 0, got 0 to 59000000000"),
+        ({"x": np.full((60, 2), 1e300)}, "x holds 120 values that are not finite in float32"),
         ({"y": np.zeros(60)}, "y must hold class indices of an integer dtype, got float64"),
-        ({"x": np.full((60, 2), np.nan)}, "x holds 120 values that are not finite"),
+        ({"x": np.full((60, 2), np.nan)}, "x holds 120 values that are not finite in float32"),
         ({"x": np.zeros(60)}, r"x must have the shape \(examples, values, ...\)"),
         ({"x": np.full((60, 2), "a")}, "x must hold numbers, got dtype <U1"),
         ({"y": np.arange(60)}, "60 examples are too few"),
@@ -85,6 +92,13 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         data.load(str(tmp_path / "none.npz"))
     with pytest.raises(InputError, match="has no array y, only x"):
         data.load(str(write_npz(tmp_path / "x.npz", x=x)))
+    damaged = bytearray(write_npz(tmp_path / "z.npz", x=x, y=y).read_bytes())
+    for position in range(40, len(damaged), 7):
+        flipped = damaged.copy()
+        flipped[position] ^= 0xFF
+        (tmp_path / "z.npz").write_bytes(flipped)
+        with contextlib.suppress(InputError):  # no other error comes out
+            data.load(str(tmp_path / "z.npz"))
     with pytest.raises(InputError, match="can't be read"):  # objects could run code
         data.load(str(write_npz(tmp_path / "code.npz", x=np.array([print], object), y=y)))
     with pytest.raises(InputError, match="unknown data set 'cifar'; give digits, mnist, fashion-mnist or the path"):

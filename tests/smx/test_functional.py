@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,25 @@ def test_selective_and_its_gradients_are_the_formulas(
     np.testing.assert_allclose(out.detach().numpy(), h, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(tz.grad.numpy(), g_z, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(tlogits.grad.numpy(), g_logits, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((4, 6, 3), 1), ((4, 3, 6), -1), ((2, 6, 3, 2), 1), ((2, 3, 6), 2)])
+def test_selective_on_any_axis(shape: tuple[int, ...], dim: int) -> None:
+    """Every position of (B, N, *) counts as an example of its neurons."""
+    random = np.random.default_rng(0)
+    z, g_h = random.normal(0, 2, (2, *shape))
+    logits, noise = random.normal(0, 1, (2, 6, 6))
+
+    def flat(array: Any) -> Any:
+        return np.moveaxis(array, dim, -1).reshape(-1, 6)
+
+    h, g_z, g_logits = reference.selective(flat(z), logits, noise, 0.3, PAPER_POOL, flat(g_h))
+    tz, tlogits = torch.tensor(z, requires_grad=True), torch.tensor(logits, requires_grad=True)
+    out = functional.selective(tz, tlogits, torch.tensor(noise), 0.3, POOL, dim)
+    got = torch.autograd.grad(out, (tz, tlogits), torch.tensor(g_h))
+    np.testing.assert_allclose(flat(out.detach().numpy()), h, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(flat(got[0].numpy()), g_z, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(got[1].numpy(), g_logits, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 2.0])

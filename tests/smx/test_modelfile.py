@@ -50,6 +50,7 @@ def test_files_that_are_no_model(run: Path, tmp_path: Path, monkeypatch: pytest.
     refuse(path, r"model\.pt does not exist; expected a smx-model file written by smx train")
     path.touch()
     refuse(path, "is damaged or no file of tensors")
+    refuse(tmp_path, "is a folder; give the file in it, such as .*model.pt")
     path.write_text("hello")
     refuse(path, "is damaged or no file of tensors")
     whole = (run / "model.pt").read_bytes()

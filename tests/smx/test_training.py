@@ -4,6 +4,7 @@ import csv
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +12,17 @@ import torch
 from torch.nn import functional as F
 
 import smx
-from smx import data
+from smx import data, functional
 from smx.data import Dataset
 from smx.errors import InputError, SmxError
 from smx.modelfile import load_model
+from smx.training import run
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import TrainConfig, from_values, parse, read_toml
 from smx.training.engine import Examples, evaluate, seed_for
-from smx.training.metrics import shares
+from smx.training.metrics import EpochMetrics, shares
 from smx.training.protocol import AUTHOR, STANDARD
-from smx.training.run import TrainResult, train
+from smx.training.run import TrainResult, load_checkpoint, train
 
 SMALL = TrainConfig(hidden=(20, 12), phase1_epochs=3, phase2_epochs=2, lr=0.01, device="cpu")
 
@@ -100,7 +102,11 @@ def test_resuming_after_any_epoch_gives_the_same_model(
 
     with pytest.raises(Stopped):
         train(SMALL, digits, tmp_path, on_epoch=stop)
-    train(SMALL, digits, tmp_path, resume=True)
+    (tmp_path / "metrics.csv").unlink()  # as if it had been killed just before
+    trained: list[EpochMetrics] = []
+    result = train(SMALL, digits, tmp_path, checkpoint=load_checkpoint(tmp_path), on_epoch=trained.append)
+    assert len(trained) == 5 - after
+    assert len(result.rows) == len((tmp_path / "metrics.csv").read_text().splitlines()) - 1 == 5
     assert (tmp_path / "model.pt").read_bytes() == (small[0] / "model.pt").read_bytes()
 
 
@@ -109,10 +115,10 @@ def test_a_run_is_not_overwritten_nor_mixed_up(small: tuple[Path, TrainResult], 
     with pytest.raises(InputError, match="already holds a run; add --resume"):
         train(SMALL, digits, out)
     with pytest.raises(InputError, match=r"was trained with lr = 0\.01, not 0\.02; resume with the same settings"):
-        train(replace(SMALL, lr=0.02), digits, out, resume=True)
+        train(replace(SMALL, lr=0.02), digits, out, checkpoint=load_checkpoint(out))
     other = replace(digits, test=digits.validation)
     with pytest.raises(InputError, match="was trained on other data than this digits"):
-        train(SMALL, other, out, resume=True)
+        train(SMALL, other, out, checkpoint=load_checkpoint(out))
 
 
 def test_warm_start_keeps_the_weights_and_cold_start_the_choices_only(digits: Dataset, tmp_path: Path) -> None:
@@ -135,13 +141,86 @@ def test_warm_start_keeps_the_weights_and_cold_start_the_choices_only(digits: Da
 def test_the_authors_protocol() -> None:
     logits = torch.tensor([[30.0, -30.0, 1.0]], dtype=torch.float64)
     y = torch.tensor([1])
-    assert torch.equal(STANDARD.loss(logits, y, 1), F.cross_entropy(logits, y))
-    twice = F.cross_entropy(torch.softmax(torch.tensor([[10.0, -10.0, 1.0]], dtype=torch.float64), 1), y)
-    torch.testing.assert_close(AUTHOR.loss(logits, y, 1), twice)
-    torch.testing.assert_close(AUTHOR.loss(logits, y, 2), F.cross_entropy(torch.softmax(logits, 1), y))
+    assert torch.equal(STANDARD.outputs(logits, 1), logits)
+    assert torch.equal(STANDARD.loss(logits, y), F.cross_entropy(logits, y))
+    assert AUTHOR.outputs(logits, 1).tolist() == [[10, -10, 1]]
+    assert torch.equal(AUTHOR.outputs(logits, 2), logits)
+    torch.testing.assert_close(AUTHOR.loss(logits, y), F.cross_entropy(torch.softmax(logits, 1), y))
     relu = AUTHOR.phase1_pool(smx.Selective(1, pool=("relu",)).pool)[0]
     assert relu.function(torch.tensor([-1.0, 5.0, 70.0])).tolist() == [0, 5, 10]
     assert STANDARD.phase1_pool(()) == ()
+
+
+class Spy:
+    """Calls through to a function, and remembers what went in and came out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        self.function = getattr(owner, name)
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any], Any]] = []
+        monkeypatch.setattr(owner, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.function(*args, **kwargs)
+        self.calls.append((args, kwargs, result))
+        return result
+
+
+@pytest.mark.parametrize("protocol", ["standard", "author"])
+def test_a_run_obeys_its_protocol(
+    protocol: str, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluations = Spy(monkeypatch, run, "evaluate")
+    forwards = Spy(monkeypatch, functional, "selective")
+    permutations = Spy(monkeypatch, torch, "randperm")
+    clips = Spy(monkeypatch, torch.nn.utils, "clip_grad_norm_")
+    result = train(replace(SMALL, protocol=protocol, temperature=0.7, clip_norm=0.5), digits, tmp_path)
+    # The validation loss that counts has the noise of the author's protocol, and none in the standard one.
+    validations = [call for call in evaluations.calls if len(call[0][1].y) == 144]
+    for row in result.rows[:3]:
+        committed, sampled = validations[2 * (row.epoch - 1) : 2 * row.epoch]
+        assert (committed[1], sampled[1]) == ({}, {"sampled": True})
+        assert row.validation_loss == (sampled if protocol == "author" else committed)[2][0]
+        assert row.validation_accuracy == committed[2][1]
+        assert row.validation_accuracy_sampled == sampled[2][1]
+    assert {len(call[0][1].y) for call in evaluations.calls} == {144, 360}
+    # Phase 1 runs with the clamped pool of the author's protocol, and the temperature of the settings.
+    for z, _, _, temperature, pool, *_ in (call[0] for call in forwards.calls):
+        assert temperature == 0.7
+        assert pool[0].function(torch.full_like(z, 70.0)).max() == (10 if protocol == "author" else 70)
+    # Every epoch has an order of its own, over all examples, and every step is clipped.
+    orders = [call[2] for call in permutations.calls]
+    assert len({tuple(order.tolist()) for order in orders}) == 5
+    assert all(order.sort().values.equal(torch.arange(1293)) for order in orders)
+    assert len(clips.calls) == 5 * 11
+    assert all(call[0][1] == 0.5 for call in clips.calls)
+
+
+def test_the_epoch_with_the_lowest_validation_loss_counts(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With losses made up for the test: epoch 2 of phase 1 and epoch 1 of phase 2 are the best."""
+    losses = iter([0.5, 9, 0.2, 9, 0.4, 9, 0.0, 0.0, 0.3, 0.6, 0.0])
+    monkeypatch.setattr(run, "evaluate", lambda *args, **kwargs: (next(losses), 0.5))
+    states: list[Checkpoint] = []
+    result = train(
+        SMALL, digits, tmp_path, on_epoch=lambda row: states.append(Checkpoint.load(tmp_path / "checkpoint.pt"))
+    )
+    assert [result.model.metrics[phase]["best_epoch"] for phase in ("phase1", "phase2")] == [2, 1]
+    best = {key: value for key, value in states[3].model.items() if not key.endswith("choice")}
+    assert same_tensors(result.model.weights, best)
+    second = states[1].model["layer1.activation.logits"].argmax(1)
+    assert torch.equal(result.model.choices["layer1.activation"], second)
+    assert not torch.equal(second, states[2].model["layer1.activation.logits"].argmax(1))
+
+
+def test_sampled_evaluation_differs_from_the_committed_one(digits: Dataset) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 10), smx.Selective(10))
+    examples = Examples.of(digits.train, "cpu")
+    committed = evaluate(model, examples, SMALL, 1)
+    assert evaluate(model, examples, SMALL, 1) == committed
+    assert evaluate(model, examples, SMALL, 1, sampled=True) != committed
+    assert evaluate(model, examples, SMALL, 1) == committed
 
 
 def test_evaluation_in_batches_is_the_mean_over_all(digits: Dataset) -> None:
@@ -211,6 +290,6 @@ def test_bad_toml(tmp_path: Path) -> None:
         (tmp_path / "c.toml").write_text(text)
         with pytest.raises(InputError, match=message):
             read_toml(tmp_path / "c.toml")
-    with pytest.raises(InputError, match="does not exist; expected a TOML file"):
+    with pytest.raises(InputError, match=r"can't be read .*; expected a TOML file"):
         read_toml(tmp_path / "none.toml")
     assert parse("hidden", [3, 4]) == (3, 4)
