@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 RUN := runs/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-install check results clean
+.PHONY: help demo test test-install test-long check results clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
 
-demo: $(RUN)/verify.json $(RUN)/bench.json  ## train on real digits, export, verify and bench, into runs/demo
+demo: $(RUN)/verify-scatter.json $(RUN)/verify-sorted.json $(RUN)/bench.json  ## train on real digits, export, verify and bench, into runs/demo
 	@echo 'Done; look at $(RUN)/figures and $(RUN)/bench.png. make clean starts over.'
 
 $(RUN)/model.pt: | $(INSTALLED)
@@ -24,7 +24,10 @@ $(RUN)/model.pt: | $(INSTALLED)
 $(RUN)/scatter.onnx: $(RUN)/model.pt
 	$(BIN)/smx export $< $@ --layout scatter
 
-$(RUN)/verify.json: $(RUN)/model.pt $(RUN)/scatter.onnx
+$(RUN)/sorted.onnx: $(RUN)/model.pt
+	$(BIN)/smx export $< $@ --layout sorted
+
+$(RUN)/verify-%.json: $(RUN)/model.pt $(RUN)/%.onnx
 	$(BIN)/smx verify $^ --json $@
 
 $(RUN)/bench.json: $(RUN)/model.pt
@@ -36,6 +39,9 @@ test: $(INSTALLED)  ## run the tests
 test-install: $(INSTALLED)  ## install the built wheel without torch and use it, which downloads packages
 	$(BIN)/python -m pytest -m install
 
+test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about half an hour
+	$(BIN)/python -m pytest -m long
+
 check: $(INSTALLED)  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,8 +52,10 @@ RESULTS := docs/results
 MNIST := runs/mnist
 results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images
 	$(BIN)/smx train --resume --data mnist --hidden 512,256,128 --phase1-epochs 5 --phase2-epochs 5 --out $(MNIST) --json $(RESULTS)/mnist-train.json
-	$(BIN)/smx export $(MNIST)/model.pt $(MNIST)/scatter.onnx --json $(RESULTS)/mnist-export.json
-	$(BIN)/smx verify $(MNIST)/model.pt $(MNIST)/scatter.onnx --json $(RESULTS)/mnist-verify.json
+	for layout in scatter sorted; do \
+	    $(BIN)/smx export $(MNIST)/model.pt $(MNIST)/$$layout.onnx --layout $$layout --json $(RESULTS)/mnist-export-$$layout.json && \
+	    $(BIN)/smx verify $(MNIST)/model.pt $(MNIST)/$$layout.onnx --json $(RESULTS)/mnist-verify-$$layout.json || exit 1; \
+	done
 	$(BIN)/smx bench $(MNIST)/model.pt --json $(RESULTS)/mnist-bench.json --plot docs/images/mnist-bench.png
 	$(BIN)/smx train --resume --out runs/digits --json $(RESULTS)/digits-train.json
 	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png

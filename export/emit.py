@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,15 @@ class Emitter:
         self.nodes.append(node)
         return node.outputs[0]
 
+    def split(self, z: ir.Value, sizes: ir.Value, axis: int, parts: Sequence[str]) -> Sequence[ir.Value]:
+        """Add a Split into parts of the given sizes, and return them."""
+        name = self._name("", "Split")
+        node = ir.node("Split", [z, sizes], {"axis": axis}, name=name, num_outputs=len(parts))
+        for value, part in zip(node.outputs, parts, strict=True):
+            value.name = self._name(part, "z")
+        self.nodes.append(node)
+        return node.outputs
+
     def constant(self, array: NDArray[Any], *, part: str, name: str) -> ir.Value:
         """Add an initializer and return it."""
         full_name = self._name(part, name)
@@ -69,3 +78,20 @@ class Emitter:
             name = f"{stem}_{number}"
         self._names.add(name)
         return name
+
+
+def emitters(model: ir.Model, nodes: Sequence[ir.Node]) -> Iterator[tuple[ir.Node, Emitter]]:
+    """Yield each MixedActivation with an emitter in the scope of its layer; a layer called twice gets two scopes."""
+    layers = [node.attributes["layer"].as_string().replace(".", "/") or "activation" for node in nodes]
+    taken = {(node.name or "").rpartition("/")[0] for node in model.graph if node not in set(nodes)}
+    taken |= {scope.rpartition("/")[0] for scope in taken}  # scope/relu/Gather stands in the scope, too
+    for node, layer in zip(nodes, layers, strict=True):
+        scope, number = layer, 1
+        while scope in taken or (number > 1 and scope in layers):
+            number += 1
+            scope = f"{layer}_{number}"
+        taken.add(scope)
+        z = node.inputs[0]
+        assert z is not None
+        assert z.dtype is not None
+        yield node, Emitter(model.graph, scope, z.dtype)

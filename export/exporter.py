@@ -43,6 +43,8 @@ class ExportReport:
         opset: version of the standard operators.
         bytes: size of the file.
         layers: the mixed layers and their groups.
+        refusals: for each mixed layer that could not be brought into the layout, by its name scope, why; it stands in
+            `scatter` instead.
         operators: how often each operator occurs in the graph.
         max_abs: the largest difference from PyTorch seen.
         seconds: duration.
@@ -53,6 +55,7 @@ class ExportReport:
     opset: int
     bytes: int
     layers: tuple[LayerInfo, ...]
+    refusals: dict[str, str]
     operators: dict[str, int]
     max_abs: float
     seconds: float
@@ -110,7 +113,7 @@ def export_onnx(
         compiled = compile(captured, layout, activations)
     except ir.passes.PassError as error:
         raise SmxError(f"{type(module).__name__} can't be compiled: {error.__cause__ or error}") from error
-    proto = _to_proto(compiled)
+    proto = _to_proto(compiled.model)
     report = _compare(module, proto, example, atol, rtol)
     if not report.passed:
         raise ParityError(f"{path} was not written: it differs from PyTorch by up to {report.max_abs:.3g}")
@@ -130,6 +133,7 @@ def export_onnx(
         opset=opset,
         bytes=path.stat().st_size,
         layers=layers,
+        refusals=compiled.refusals,
         operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
         max_abs=report.max_abs,
         seconds=time.perf_counter() - started,

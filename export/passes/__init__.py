@@ -3,4 +3,6 @@
 from __future__ import annotations
 
 from smx.export.passes.lower_to_scatter import LowerToScatter as LowerToScatter
+from smx.export.passes.lower_to_sorted import LowerToSorted as LowerToSorted
 from smx.export.passes.name_by_module import NameByModule as NameByModule
+from smx.export.passes.sort_neurons import SortNeurons as SortNeurons

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from smx.activations import Activation
 from smx.export.capture import mixed_nodes
-from smx.export.emit import Emitter
+from smx.export.emit import Emitter, emitters
 
 
 class LowerToScatter(ir.passes.InPlacePass):
@@ -31,23 +31,14 @@ class LowerToScatter(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower the whole graph."""
         found = mixed_nodes(model)
-        layers = [node.attributes["layer"].as_string().replace(".", "/") or "activation" for node in found]
-        taken: set[str] = set()
-        for node, layer in zip(found, layers, strict=True):
-            scope, number = layer, 1
-            while scope in taken or (number > 1 and scope in layers):  # a layer that is called more than once
-                number += 1
-                scope = f"{layer}_{number}"
-            taken.add(scope)
-            self._lower(model.graph, node, scope)
+        for node, emit in emitters(model, found):
+            self._lower(model.graph, node, emit)
         return ir.passes.PassResult(model, modified=bool(found))
 
-    def _lower(self, graph: ir.Graph, node: ir.Node, scope: str) -> None:
+    def _lower(self, graph: ir.Graph, node: ir.Node, emit: Emitter) -> None:
         z = node.inputs[0]
         assert z is not None
         assert z.shape is not None
-        assert z.dtype is not None
-        emit = Emitter(graph, scope, z.dtype)
         axis = node.attributes["axis"].as_int()
         choice = np.array(node.attributes["choice"].as_ints(), np.int64)
         pool = node.attributes["pool"].as_strings()

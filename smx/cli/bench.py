@@ -25,7 +25,9 @@ REFERENCE = "relu"
 
 @click.command()
 @click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
-@click.option("--layouts", default="scatter", show_default=True, metavar="NAME,...", help="Layouts of the mixed model.")
+@click.option(
+    "--layouts", default="scatter,sorted", show_default=True, metavar="NAME,...", help="Layouts of the mixed model."
+)
 @click.option(
     "--baselines",
     default="relu,sigmoid,tanh,leaky_relu,elu,selu",

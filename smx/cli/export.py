@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     default="scatter",
     show_default=True,
     metavar="NAME",
-    help="How mixed layers stand in the graph.",
+    help="How mixed layers stand in the graph: scatter or sorted.",
 )
 @click.option("--opset", default=18, show_default=True, metavar="N", help="Version of the ONNX operators, 18 to 21.")
 @json_option
@@ -58,6 +58,10 @@ def export(model_path: Path, onnx_path: str, layout: str, opset: int, json_path:
         f"{sum(report.operators.values())} operators; largest difference from PyTorch {report.max_abs:.2g};"
         f" {report.seconds:.1f} s"
     )
+    for scope, reason in report.refusals.items():
+        people.print(f"{scope} stays scatter: {reason}", soft_wrap=True)
+    if report.layout == "scatter" and report.operators.get("ScatterElements"):
+        people.print("--layout sorted needs no indices at run time; compare the two with smx bench", soft_wrap=True)
     write_json(json_path, {**report.to_dict(), "machine": machine()})
 
 

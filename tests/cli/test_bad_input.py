@@ -38,7 +38,11 @@ def test_bad_settings(options: tuple[str, ...], part: str, tmp_path: Path) -> No
 def test_cuda_where_there_is_none(tmp_path: Path, exported: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    refused(smx("train", "--device", "cuda", "--out", tmp_path / "run"), 2, "finds no CUDA device; start a new run with --device cpu")
+    refused(
+        smx("train", "--device", "cuda", "--out", tmp_path / "run"),
+        2,
+        "finds no CUDA device; start a new run with --device cpu",
+    )
     np.save(tmp_path / "x.npy", np.zeros((1, 64)))
     refused(smx("predict", exported, tmp_path / "x.npy", "--provider", "cuda"), 2, "'cuda' is not in this ONNX Runtime")
 

@@ -1,0 +1,85 @@
+"""Neurons that share an activation come to lie side by side."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from smx.export.capture import mixed_nodes
+from smx.export.orders import Channels, Orders, indices
+from smx.export.ties import pin_all, tie_node
+
+PINNED = "smx.pinned"
+"""Key of a node's `meta`: why its neurons had to keep their order."""
+
+
+class SortNeurons(ir.passes.InPlacePass):
+    """Permute the channels of every mixed layer so that its choice is sorted, at export instead of at run time.
+
+    With P the permutation that sorts the choice, f a mixed layer and f_P the one with its choice permuted,
+
+        W2 f(W1 x + b1)  =  (W2 P^-1) f_P((P W1) x + P b1)
+
+    so P moves into the rows and biases of the producers and into the columns of the consumers. What lies between them
+    must keep channels apart (`smx.export.ties`); everything that is tied together is permuted alike, residual branches
+    and depthwise weights included. Where something pins the order, the layer stays, and `node.meta[PINNED]` says why.
+
+    Where several mixed layers share one order, the one with the most values is sorted, and the next one within its
+    groups, so that it stands in a few runs.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Sort the whole graph."""
+        graph = model.graph
+        orders = Orders()
+        pin_all(orders, graph.inputs, "it is an input of the model")
+        pin_all(orders, graph.outputs, "it is an output of the model")
+        for node in graph:
+            tie_node(orders, node)
+        keys: dict[Channels, list[NDArray[np.int64]]] = defaultdict(list)
+        for node in sorted(mixed_nodes(model), key=_values, reverse=True):
+            z, axis, choice = node.inputs[0], node.attributes["axis"].as_int(), _choice(node)
+            assert z is not None
+            start = 0
+            for segment in orders.of(z, axis):
+                channels, block = segment
+                if channels.pinned:
+                    node.meta[PINNED] = channels.pinned
+                keys[channels] += list(choice[start : start + segment.length].reshape(-1, block).T)
+                start += segment.length
+        for channels, choices in keys.items():
+            if not channels.pinned:
+                channels.permutation = np.lexsort(choices[::-1])  # the last key of lexsort is the first to sort by
+        self._permute(model, orders)
+        moved = any(channels.permutation is not None for channels in keys)
+        return ir.passes.PassResult(model, modified=moved)
+
+    def _permute(self, model: ir.Model, orders: Orders) -> None:
+        for node in mixed_nodes(model):
+            z = node.inputs[0]
+            assert z is not None
+            moved = indices(orders.of(z, node.attributes["axis"].as_int()))
+            if moved is not None:
+                node.attributes["choice"] = ir.AttrInt64s("choice", _choice(node)[moved].tolist())
+        for value in model.graph.initializers.values():
+            changed = {axis: indices(orders.of(value, axis)) for axis in range(len(value.shape or ()))}
+            if any(moved is not None for moved in changed.values()):
+                assert value.const_value is not None
+                array = value.const_value.numpy()
+                for axis, moved in changed.items():
+                    array = array if moved is None else np.take(array, moved, axis)
+                value.const_value = ir.tensor(array, name=value.name)
+
+
+def _choice(node: ir.Node) -> NDArray[np.int64]:
+    return np.array(node.attributes["choice"].as_ints(), np.int64)
+
+
+def _values(node: ir.Node) -> int:
+    """Return how many values the layer has for one example: what sorting it is worth."""
+    shape = node.outputs[0].shape
+    return math.prod(size for size in shape or () if isinstance(size, int))
