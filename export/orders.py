@@ -65,9 +65,11 @@ class Orders:
     def tie(self, a: Order, b: Order) -> None:
         """Demand that two axes have the same order."""
         a, b = resolve(a), resolve(b)
-        if not a or not b or a == b:
+        if a == b:
             return
-        if [(s.channels.length, s.block) for s in a] == [(s.channels.length, s.block) for s in b]:
+        if not a or not b:
+            self.pin((*a, *b), "it is tied to an axis whose length is not fixed")
+        elif [(s.channels.length, s.block) for s in a] == [(s.channels.length, s.block) for s in b]:
             for (mine, _), (other, _) in zip(a, b, strict=True):
                 self._bind(mine, (Segment(other, 1),))
         elif len(a) == 1 and a[0].block == 1:

@@ -17,10 +17,10 @@ Rule = Callable[[Orders, ir.Node], None]
 
 def tie_node(orders: Orders, node: ir.Node) -> None:
     """Apply the operator's rule, or pin every axis of its inputs and outputs."""
-    values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+    inputs = [value for value in node.inputs if value is not None]
     rule = RULES.get(node.op_type)
-    if rule is None or any(value.shape is None for value in values[:1]):
-        pin_all(orders, values, f"{node.op_type} depends on the order")
+    if rule is None or any(value.shape is None for value in (*inputs, node.outputs[0])):
+        pin_all(orders, [*inputs, *node.outputs], f"{node.op_type} depends on the order")
     else:
         rule(orders, node)
 

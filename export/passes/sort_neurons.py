@@ -40,6 +40,9 @@ class SortNeurons(ir.passes.InPlacePass):
         pin_all(orders, graph.outputs, "it is an output of the model")
         for node in graph:
             tie_node(orders, node)
+        for node in graph.all_nodes():
+            if node.graph is not graph:
+                pin_all(orders, [x for x in node.inputs if x is not None], "a branch or a loop uses it")
         keys: dict[Channels, list[NDArray[np.int64]]] = defaultdict(list)
         for node in sorted(mixed_nodes(model), key=_values, reverse=True):
             z, axis, choice = node.inputs[0], node.attributes["axis"].as_int(), _choice(node)

@@ -48,7 +48,7 @@ class Residual(nn.Module):
 
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
-    """Draw a network (MLP, CNN, with residual and depthwise parts, or a transformer's block) and its examples' shape."""
+    """Draw an MLP, a CNN (residual and depthwise parts) or a transformer's block, and its examples' shape."""
     torch.manual_seed(draw(st.integers(0, 2**31)))
     kind = draw(st.sampled_from(["mlp", "cnn", "transformer"]))
     width, classes = draw(st.integers(1, 9)), draw(st.integers(1, 4))
