@@ -33,4 +33,6 @@ def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
             return {name: content[name] for name in content.files}
     except Exception as error:  # whatever a damaged file makes zipfile, zlib and numpy run into
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "pickle" in reason:  # numpy's advice would be to run it
+            reason = "it is another kind of file, or holds Python objects"
         raise InputError(f"{path} can't be read ({reason}); {expected}") from error

@@ -25,7 +25,7 @@ def load_samples(
 
     Whole numbers are raw values and are divided by the data set's maximum; floating numbers are taken as they are.
     Images become grey (or RGB, if the data had three channels), get the data's size and values from 0 to 1, and lose
-    their transparency against black.
+    their transparency against black, or with `invert` against white.
 
     Args:
         path: `.npy` (B, *) or one example; `.npz` with an array `x`, or a single one; an image; a folder of images.
@@ -68,7 +68,7 @@ def _array(path: Path) -> NDArray[Any]:
 def _as_samples(path: Path, x: NDArray[Any], sample_shape: Sequence[int]) -> NDArray[Any]:
     """Bring (B, *) or one example (*) to (B, *sample_shape)."""
     size = int(np.prod(sample_shape))
-    if not (np.issubdtype(x.dtype, np.number)):
+    if not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
         raise InputError(f"{path} must hold numbers, got dtype {x.dtype}")
     if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
         raise InputError(f"{path} holds {np.count_nonzero(~np.isfinite(x))} values that are not finite; remove them")
@@ -80,16 +80,18 @@ def _as_samples(path: Path, x: NDArray[Any], sample_shape: Sequence[int]) -> NDA
 
 
 def _image(path: Path, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool) -> NDArray[np.float32]:
-    shape = tuple(info.sample_shape) if info is not None else tuple(sample_shape)
+    shape = tuple(info.sample_shape) if info is not None and info.sample_shape else tuple(sample_shape)
+    shape = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
     if len(shape) not in (2, 3) or (len(shape) == 3 and 3 not in (shape[0], shape[2])):
         raise InputError(f"{path} is an image, but the model takes examples of shape {shape}; give it an array")
     height, width = shape if len(shape) == 2 else shape[1:] if shape[0] == 3 else shape[:2]
     try:
         with Image.open(path) as file:
             rgba = file.convert("RGBA")
+            paper = (255, 255, 255, 255) if invert else (0, 0, 0, 255)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is no image that can be read ({str(error).splitlines()[0]})") from error
-    opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, paper), rgba)
     grey = len(shape) == 2
     resized = opaque.convert("L" if grey else "RGB").resize((width, height), Image.Resampling.BOX)
     pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)

@@ -14,7 +14,7 @@ import click
 from rich.progress import Progress
 from rich.table import Table
 
-from smx.cli.options import Numbers, OutputPath, console, json_option, logs, provider_option, write_json
+from smx.cli.options import Command, Numbers, OutputPath, console, json_option, logs, provider_option, write_json
 from smx.errors import InputError, SmxError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REFERENCE = "relu"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
 @click.option(
     "--layouts", default="scatter,sorted", show_default=True, metavar="NAME,...", help="Layouts of the mixed model."
@@ -54,7 +54,7 @@ REFERENCE = "relu"
 )
 @provider_option
 @json_option
-@click.option("--plot", type=OutputPath(), metavar="PATH.png", help="Draw the result.")
+@click.option("--plot", type=OutputPath(".png"), metavar="PATH.png", help="Draw the result.")
 def bench(
     model_path: Path,
     layouts: str,
@@ -66,7 +66,7 @@ def bench(
     json_path: str | None,
     plot: str | None,
 ) -> None:
-    """Measure the latency of a trained model in ONNX Runtime, beside the same network with one fixed activation.
+    """Measure latency, beside the same network with one activation.
 
     All candidates are timed in turn, in one process without torch; the ratio to the ReLU network within a round is
     what to quote.

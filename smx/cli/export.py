@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from smx.cli.options import OutputPath, console, json_option, write_json
+from smx.cli.options import Command, OutputPath, console, json_option, write_json
 
 if TYPE_CHECKING:
     from smx.modelfile import SavedModel
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
-@click.argument("onnx_path", metavar="MODEL.onnx", type=OutputPath())
+@click.argument("onnx_path", metavar="MODEL.onnx", type=OutputPath(".onnx"))
 @click.option(
     "--layout",
     default="scatter",
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @click.option("--opset", default=18, show_default=True, metavar="N", help="Version of the ONNX operators, 18 to 21.")
 @json_option
 def export(model_path: Path, onnx_path: str, layout: str, opset: int, json_path: str | None) -> None:
-    """Turn a trained model into one plain ONNX file, checked against PyTorch before it is written.
+    """Write a trained model as one plain ONNX file.
+
+    The file is compared with PyTorch before it is written.
 
     \b
     smx export runs/mnist/model.pt mnist.onnx

@@ -8,11 +8,11 @@ from typing import Any
 import click
 from rich.table import Table
 
-from smx.cli.options import console, json_option, write_json
+from smx.cli.options import Command, console, json_option, write_json
 from smx.errors import InputError
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", metavar="MODEL.pt|MODEL.onnx", type=click.Path(path_type=Path))
 @json_option
 def inspect(path: Path, json_path: str | None) -> None:
@@ -92,11 +92,11 @@ def _inspect_saved(path: Path) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, between: str = "\n") -> str:
     if isinstance(value, dict):
-        return "\n".join(
-            f"{key}: {_plain(entry) if not isinstance(entry, dict) else entry}" for key, entry in value.items()
-        )
+        return between.join(f"{key}: {_plain(entry, ', ')}" for key, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import click
 from rich.console import Console
 
 from smx import files
+from smx.errors import InputError
 
 STDOUT = "-"
+PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names and paths are users' own
 
 
 class OutputPath(click.ParamType[str]):
@@ -20,14 +23,42 @@ class OutputPath(click.ParamType[str]):
 
     name = "path"
 
-    def __init__(self, *, allow_stdout: bool = False) -> None:
+    def __init__(self, suffix: str = "", *, allow_stdout: bool = False) -> None:
+        self.suffix = suffix
         self.allow_stdout = allow_stdout
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the path."""
         if not (self.allow_stdout and value == STDOUT):
             files.check_writable(value)
+            if not str(value).endswith(self.suffix):
+                raise InputError(f"{value} must end in {self.suffix}")
         return str(value)
+
+
+class Command(click.Command):
+    """A command that never writes over a file it was given to read, nor twice to the same one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Compare the paths, then run."""
+        paths = {param: ctx.params[param.name] for param in self.params if param.name and ctx.params.get(param.name)}
+        outputs = {param: Path(path) for param, path in paths.items() if isinstance(param.type, OutputPath)}
+        others = {param: path for param, path in paths.items() if isinstance(path, Path)} | outputs
+        for param, output in outputs.items():
+            for other, path in others.items():
+                if param is not other and _same(output, path):
+                    raise InputError(f"{output} is given twice, and would be written over; choose another path")
+        return super().invoke(ctx)
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.absolute() == b.absolute() or (a.exists() and b.exists() and a.samefile(b))
+
+
+def _number(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if math.isnan(value):
+        raise click.BadParameter("expected a number, got nan")
+    return value
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -64,21 +95,31 @@ data_dir_option = click.option(
     help="Where mnist and fashion-mnist lie, or are downloaded to.  [default: ~/.cache/smartmixed]",
 )
 provider_option = click.option(
-    "--provider", default="cpu", show_default=True, metavar="NAME", help="ONNX Runtime's execution provider."
+    "--provider",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda, tensorrt, openvino, coreml or directml.",
 )
-not_negative = click.FloatRange(min=0)
+
+
+def tolerance_option(name: str, default: float, help: str) -> Callable[[Any], Any]:
+    """Make an option for a tolerance: a number that is not negative."""
+    return click.option(
+        name, type=click.FloatRange(min=0), callback=_number, default=default, show_default=True, help=help
+    )
 
 
 def console(json_path: str | None) -> Console:
     """Return where people read: standard output, unless JSON goes there."""
     stderr = json_path == STDOUT
-    people = Console(stderr=stderr, highlight=False)
-    return people if people.is_terminal else Console(stderr=stderr, highlight=False, width=140)
+    people = Console(stderr=stderr, **PLAIN)
+    return people if people.is_terminal else Console(stderr=stderr, width=140, **PLAIN)
 
 
 def logs() -> Console:
     """Return where progress and notes go: standard error."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, **PLAIN)
 
 
 def write_json(json_path: str | None, content: Any) -> None:

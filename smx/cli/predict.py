@@ -5,29 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import numpy as np
 from rich.table import Table
 
-from smx.cli.options import console, json_option, provider_option, write_json
+from smx.cli.options import Command, console, json_option, provider_option, write_json
 from smx.errors import InputError
 
 BATCH = 1024
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.argument("samples_path", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--invert", is_flag=True, help="The images are dark on light; MNIST and the digits are light on dark.")
 @provider_option
 @json_option
 def predict(onnx_path: Path, samples_path: Path, invert: bool, provider: str, json_path: str | None) -> None:
-    """Classify the examples in INPUT: an .npy or .npz array, a .png or .jpg image, or a folder of images.
+    """Classify arrays and images.
 
-    Whole numbers are raw values and are normalised as in training; floating numbers are taken as they are.
+    INPUT is an .npy or .npz array, a .png or .jpg image, or a folder of images. Whole numbers are raw values and are
+    normalised as in training; floating numbers are taken as they are; images are stretched to the model's size.
 
     \b
     smx predict mnist.onnx digit.png --invert
     """
+    import numpy as np
+
     from smx.runtime.samples import load_samples
     from smx.runtime.session import Session
 

@@ -13,8 +13,6 @@ from smx.cli.options import logs
 if TYPE_CHECKING:
     from smx.training.metrics import EpochMetrics
 
-NAMES = {1: "phase 1, choosing", 2: "phase 2, fixed   "}
-
 
 @contextmanager
 def training_progress(phases: Mapping[int, int], done: Mapping[int, int]) -> Iterator[Callable[[EpochMetrics], None]]:
@@ -33,19 +31,23 @@ def training_progress(phases: Mapping[int, int], done: Mapping[int, int]) -> Ite
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
     with Progress(*columns, console=console) as progress:
         tasks = {
-            phase: progress.add_task(NAMES[phase], total=epochs, completed=done.get(phase, 0), figures="")
+            phase: progress.add_task(f"phase {phase}", total=epochs, completed=done.get(phase, 0), figures="")
             for phase, epochs in phases.items()
         }
-        yield lambda row: progress.update(tasks[row.phase], completed=row.epoch, figures=_describe(row))
+        yield lambda row: progress.update(tasks[row.phase], completed=row.epoch, figures=_brief(row))
 
 
 def _describe(row: EpochMetrics) -> str:
     text = f"loss {row.train_loss:.4f}  validation {row.validation_loss:.4f}  accuracy {row.validation_accuracy:.4f}"
     return f"{text}  changed {row.changed}" if row.phase == 1 else text
+
+
+def _brief(row: EpochMetrics) -> str:
+    return f"loss {row.validation_loss:.4f}  accuracy {row.validation_accuracy:.4f}"

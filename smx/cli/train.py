@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from smx.cli.options import console, data_dir_option, json_option, logs, write_json
+from smx.cli.options import Command, console, data_dir_option, json_option, logs, write_json
 from smx.cli.progress import training_progress
 from smx.errors import InputError
 from smx.training.config import FIELDS, TrainConfig, from_values, parse, read_toml
@@ -32,7 +34,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @setting_options
 @click.option(
     "--config",
@@ -58,9 +60,10 @@ def train(
     json_path: str | None,
     **settings: Any,
 ) -> None:
-    """Train a network in which every neuron chooses its activation, then fix the choices and train on.
+    """Train through both phases, or a baseline.
 
-    RUN gets model.pt, checkpoint.pt, config.toml, metrics.csv and figures/.
+    Every neuron chooses its activation; then the choices are fixed and training goes on. RUN gets model.pt,
+    checkpoint.pt, config.toml, metrics.csv and figures/.
 
     \b
     smx train
@@ -92,8 +95,10 @@ def train(
             result = run(config, dataset, out, checkpoint=checkpoint, on_epoch=on_epoch)
     except KeyboardInterrupt:
         if (out / CHECKPOINT).exists():
-            again = f"smx train --resume --out {out}" + (f" --data-dir {data_dir}" if data_dir else "")
-            logs().print(f"Stopped; the finished epochs are kept. Continue with: {again}", soft_wrap=True)
+            again = ["smx", "train", "--resume", "--out", str(out)]
+            if data_dir and "SMX_DATA_DIR" not in os.environ:
+                again += ["--data-dir", str(data_dir)]
+            logs().print(f"Stopped; the finished epochs are kept. Continue with: {shlex.join(again)}", soft_wrap=True)
         raise
     figures = _draw(result, out)
     _show(result, config, out, json_path)

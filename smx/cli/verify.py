@@ -4,37 +4,34 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from numpy.typing import NDArray
 from rich.table import Table
 
 from smx.cli.options import (
+    Command,
     console,
     data_dir_option,
     json_option,
     logs,
-    not_negative,
     provider_option,
+    tolerance_option,
     write_json,
 )
 from smx.errors import InputError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
 @click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option("--data", metavar="NAME|FILE.npz", help="Whose test set to use.  [default: the one it was trained on]")
 @data_dir_option
-@click.option(
-    "--atol",
-    type=not_negative,
-    default=1e-5,
-    show_default=True,
-    help="Absolute tolerance; times the scale of inputs beyond 1.",
-)
-@click.option("--rtol", type=not_negative, default=1e-4, show_default=True, help="Relative tolerance.")
+@tolerance_option("--atol", 1e-5, "Absolute tolerance; times the scale of inputs beyond 1.")
+@tolerance_option("--rtol", 1e-4, "Relative tolerance.")
 @provider_option
 @json_option
 def verify(
@@ -47,8 +44,9 @@ def verify(
     provider: str,
     json_path: str | None,
 ) -> None:
-    """Compare an exported file with PyTorch: on the test set, on random and on extreme inputs, in several batch sizes.
+    """Compare an exported file with PyTorch.
 
+    On the test set, on random and on extreme inputs, in several batch sizes.
     Ends with exit code 3 when a difference is above the tolerance, which is numpy.allclose's; for the inputs of 10000
     the absolute part is multiplied by their size.
 

@@ -26,8 +26,8 @@ def draw_latency(report: LatencyReport, path: Path) -> Path:
             panel.errorbar(row.ratio, position, xerr=spread, fmt="o", color=shade, capsize=3)
             panel.annotate(
                 f"{row.ratio:.2f}",
-                (row.ratio, position),
-                (9, 0),
+                (row.ratio_high, position),
+                (6, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=8,

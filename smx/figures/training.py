@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from smx.figures.style import bare, colour, new_figure, save
 from smx.training.metrics import EpochMetrics
@@ -37,11 +38,12 @@ def draw_curves(rows: Sequence[EpochMetrics], path: Path) -> Path:
     accuracies.plot(epochs, [row.validation_accuracy for row in rows], label="validation, committed choice")
     if committed:
         sampled = [row.validation_accuracy_sampled for row in rows[:committed]]
-        accuracies.plot(epochs[:committed], sampled, ":", label="validation, sampled choice")
+        accuracies.plot(epochs[:committed], sampled, "." if committed == 1 else ":", label="validation, sampled choice")
     # The first epochs would squeeze all that matters into a line at the top.
     settled = [row.validation_accuracy for row in rows[len(rows) // 10 :]]
     accuracies.set(xlabel="epoch", ylabel="accuracy", ylim=(max(0.0, 1 - 2.5 * (1 - min(settled)) - 0.01), 1.003))
     for axes in (losses, accuracies):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if 0 < committed < len(rows):
             axes.axvline(committed + 0.5, color="black", linewidth=1, linestyle="--", label="commit")
         bare(axes)
@@ -101,7 +103,5 @@ def _title(layer: str) -> str:
     return layer.removesuffix(".activation").replace("layer", "layer ")
 
 
-def _percent() -> Any:
-    from matplotlib.ticker import PercentFormatter
-
+def _percent() -> PercentFormatter:
     return PercentFormatter(1.0, decimals=0)

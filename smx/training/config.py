@@ -94,13 +94,13 @@ def parse(name: str, value: Any) -> Any:
     default = FIELDS[name].default
     try:
         if isinstance(default, tuple):
-            entries = value.split(",") if isinstance(value, str) else list(value)
+            entries: list[Any]
+            if isinstance(value, str):
+                entries = value.split(",") if value.strip() else []
+            else:
+                entries = [value] if isinstance(value, int) else list(value)
             convert = type(default[0])
-            return tuple(
-                _convert(entry.strip() if isinstance(entry, str) else entry, convert)
-                for entry in entries
-                if entry != ""
-            )
+            return tuple(_convert(entry.strip() if isinstance(entry, str) else entry, convert) for entry in entries)
         return _convert(value, type(default))
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be {_kind(default)}, got {_text(value)}") from error
@@ -142,7 +142,7 @@ def difference(ours: TrainConfig, theirs: Mapping[str, Any]) -> str | None:
 def _convert(value: Any, kind: type) -> Any:
     if isinstance(value, bool) or (isinstance(value, float) and kind is int):
         raise TypeError
-    if kind is str and not isinstance(value, str):
+    if kind is str and not (isinstance(value, str) and value):
         raise TypeError
     return kind(value)
 

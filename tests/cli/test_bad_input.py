@@ -59,7 +59,8 @@ def test_an_unwritable_folder(run: Path, tmp_path: Path) -> None:
     model = run / "model.pt"
     refused(smx("export", model, tmp_path / "missing" / "m.onnx"), 2, "missing for m.onnx does not exist; create it")
     refused(smx("inspect", model, "--json", tmp_path / "missing" / "i.json"), 2, "does not exist")
-    refused(smx("export", model, tmp_path), 2, "is a folder; give the name of a file in it")
+    (tmp_path / "f.onnx").mkdir()
+    refused(smx("export", model, tmp_path / "f.onnx"), 2, "is a folder; give the name of a file in it")
 
 
 def test_files_that_are_no_model(run: Path, exported: Path, tmp_path: Path) -> None:
@@ -84,6 +85,26 @@ def test_other_refusals_of_bench_and_export(run: Path, tmp_path: Path) -> None:
     refused(smx("bench", run / "model.pt", "--baselines", "swish"), 2, "unknown activation 'swish'")
     refused(smx("bench", run / "model.pt", "--layouts", "sideways"), 2, "unknown layout 'sideways'; known are scatter")
     refused(smx("export", run / "model.pt", tmp_path / "m.onnx", "--opset", "9"), 2, "between 18 and 21, got 9")
+
+
+def test_what_is_read_is_never_written_over(run: Path, exported: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"  # a model.pt under another name
+    model.write_bytes((run / "model.pt").read_bytes())
+    refused(smx("export", model, model), 2, "is given twice, and would be written over")
+    assert model.read_bytes() == (run / "model.pt").read_bytes()
+    np.save(tmp_path / "x.npy", np.zeros((1, 64)))
+    refused(smx("predict", exported, tmp_path / "x.npy", "--json", tmp_path / "x.npy"), 2, "is given twice")
+    refused(smx("export", run / "model.pt", tmp_path / "m.txt"), 2, "m.txt must end in .onnx")
+    refused(smx("bench", run / "model.pt", "--plot", tmp_path / "b.pdf"), 2, "b.pdf must end in .png")
+    assert smx("verify", run / "model.pt", exported, "--atol", "nan").returncode == 2
+
+
+def test_names_are_shown_as_they_are(exported: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "[bold]x[red].onnx"
+    odd.write_bytes(exported.read_bytes())
+    shown = smx("inspect", odd)
+    assert shown.returncode == 0, shown.stderr
+    assert "[bold]x[red].onnx" in shown.stdout
 
 
 def test_a_run_is_not_overwritten(run: Path) -> None:

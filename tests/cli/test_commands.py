@@ -106,7 +106,7 @@ def test_bench_measures_the_mixed_model_and_the_baselines(run: Path, tmp_path: P
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "b.json").read_text())
-    names = ["scatter", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu"]
+    names = ["scatter", "sorted", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu"]
     assert [(row["name"], row["batch_size"]) for row in report["results"]] == [(n, b) for b in (1, 8) for n in names]
     assert report["machine"]["cores"] >= 1
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")

@@ -58,12 +58,18 @@ def test_colour_images_have_their_channels_where_the_model_wants_them(tmp_path: 
     Image.fromarray(pixels).save(tmp_path / "c.png")
     expected = pixels.astype(np.float32) / 255
     np.testing.assert_allclose(load(tmp_path / "c.png", (3, 5, 4), None)[0], expected.transpose(2, 0, 1))
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "g.png")
+    np.testing.assert_allclose(load(tmp_path / "g.png", (1, 5, 4), None)[0, 0], expected[..., 0])
     np.testing.assert_allclose(load(tmp_path / "c.png", (60,), info((5, 4, 3), 255))[0], expected.reshape(-1))
 
 
-def test_transparency_is_lost_against_black(tmp_path: Path) -> None:
+def test_transparency_is_lost_against_the_paper(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 3, 4), (255, 255, 255, 0), np.uint8)).save(tmp_path / "t.png")
     assert not load(tmp_path / "t.png").any()
+    ink = np.zeros((4, 3, 4), np.uint8)
+    ink[0, :, 3] = 255  # black on nothing, as drawing programs save it
+    Image.fromarray(ink).save(tmp_path / "ink.png")
+    np.testing.assert_allclose(load(tmp_path / "ink.png", invert=True)[0], np.repeat([1.0, 0, 0, 0], 3))
 
 
 def test_what_can_not_be_read(tmp_path: Path) -> None:
@@ -84,6 +90,8 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
     refuse("nan.npy", "holds 24 values that are not finite")
     np.save(tmp_path / "text.npy", np.full((2, 12), "a"))
     refuse("text.npy", "must hold numbers, got dtype <U1")
+    np.save(tmp_path / "complex.npy", np.zeros((2, 12), complex))
+    refuse("complex.npy", "must hold numbers, got dtype complex128")
     np.savez(tmp_path / "two.npz", a=np.zeros(12), b=np.zeros(12))
     refuse("two.npz", "must have an array x, got a, b")
     Image.new("L", (3, 4)).save(tmp_path / "ok.png")

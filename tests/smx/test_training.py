@@ -269,6 +269,7 @@ def test_config_goes_through_toml(tmp_path: Path) -> None:
         ("phase1_epochs", "0", "phase1_epochs must be at least 1, got 0"),
         ("hidden", "", "hidden must be one or more layers"),
         ("hidden", "4,x", "hidden must be whole numbers, with commas between, got '4,x'"),
+        ("hidden", "10,,10", "hidden must be whole numbers, with commas between, got '10,,10'"),
         ("lr", "fast", "lr must be a number, got 'fast'"),
         ("lr", "nan", "lr must be positive and finite, got nan"),
         ("seed", 1.5, r"seed must be a whole number, got 1\.5"),
@@ -293,3 +294,4 @@ def test_bad_toml(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"can't be read .*; expected a TOML file"):
         read_toml(tmp_path / "none.toml")
     assert parse("hidden", [3, 4]) == (3, 4)
+    assert parse("hidden", 8) == (8,)
