@@ -39,7 +39,7 @@ test: $(INSTALLED)  ## run the tests
 test-install: $(INSTALLED)  ## install the built wheel without torch and use it, which downloads packages
 	$(BIN)/python -m pytest -m install
 
-test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about half an hour
+test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a quarter of an hour
 	$(BIN)/python -m pytest -m long
 
 check: $(INSTALLED)  ## lint, formatting and types

@@ -14,21 +14,23 @@ import copy
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from smx.activations import Activation
+from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
 
 DOMAIN = "smx"
-MIXED_ACTIVATION = "MixedActivation"
+OP_TYPE = "MixedActivation"
 
 
 def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int) -> ir.Model:
@@ -67,27 +69,49 @@ def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int) ->
 
 def mixed_nodes(model: ir.Model) -> list[ir.Node]:
     """Return the MixedActivation nodes in the order of the graph."""
-    return [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, MIXED_ACTIVATION)]
+    return [node for node in model.graph if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)]
+
+
+class MixedActivation(NamedTuple):
+    """What a MixedActivation node says; see the module."""
+
+    z: ir.Value
+    choice: NDArray[np.int64]
+    pool: Sequence[str]
+    axis: int
+    layer: str
+
+    @classmethod
+    def of(cls, node: ir.Node) -> MixedActivation:
+        """Read the node."""
+        (z,), attributes = node.inputs, node.attributes
+        assert z is not None
+        return cls(
+            z=z,
+            choice=np.array(attributes["choice"].as_ints(), np.int64),
+            pool=attributes["pool"].as_strings(),
+            axis=attributes["axis"].as_int(),
+            layer=attributes["layer"].as_string(),
+        )
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:
     """Tell the groups of every mixed layer of a captured model."""
     layers = []
-    for node in mixed_nodes(model):
-        choice, pool = node.attributes["choice"].as_ints(), node.attributes["pool"].as_strings()
-        sizes = Counter(pool[k] for k in sorted(choice))
-        name, axis = node.attributes["layer"].as_string(), node.attributes["axis"].as_int()
-        layers.append(LayerInfo(name=name, axis=axis, groups=dict(sizes)))
+    for mixed in map(MixedActivation.of, mixed_nodes(model)):
+        sizes = Counter(mixed.pool[k] for k in np.sort(mixed.choice))
+        layers.append(LayerInfo(name=mixed.layer, axis=mixed.axis, groups=dict(sizes)))
     return tuple(layers)
 
 
-def activations_of(module: nn.Module) -> dict[str, Activation]:
-    """Return the activations that the module's neurons have, by name.
+def expressions_of(module: nn.Module) -> dict[str, Operator]:
+    """Return the ONNX expressions of the activations that the module's neurons have, by name.
 
     Raises:
         InputError: a layer is still selective, two different activations share a name, or one has no ONNX form.
     """
     found: dict[str, Activation] = {}
+    expressions: dict[str, Operator] = {}
     for path, layer in module.named_modules():
         if isinstance(layer, Selective):
             raise InputError(
@@ -102,7 +126,8 @@ def activations_of(module: nn.Module) -> dict[str, Activation]:
                 raise InputError(
                     f"the activation {name!r} has no ONNX form; make it with smx.Activation(..., onnx=smx.op(...))"
                 )
-    return found
+            expressions[name] = activation.onnx
+    return expressions
 
 
 class _Marker(nn.Module):
@@ -120,7 +145,7 @@ class _Marker(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         attributes = {**self.attributes, "axis": self.dim % z.dim()}
         marked = torch.onnx.ops.symbolic(
-            f"{DOMAIN}::{MIXED_ACTIVATION}", (z,), attributes, dtype=z.dtype, shape=z.shape, version=1
+            f"{DOMAIN}::{OP_TYPE}", (z,), attributes, dtype=z.dtype, shape=z.shape, version=1
         )
         assert isinstance(marked, Tensor)
         return marked

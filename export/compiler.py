@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from smx.activations import Activation
+from smx.activations import Operator
 from smx.export.passes import LowerToScatter, LowerToSorted, NameByModule, SortNeurons
 
-Activations = Mapping[str, Activation]
+Expressions = Mapping[str, Operator]
 Passes = list[ir.passes.PassBase]
 
 
@@ -28,18 +28,18 @@ class Compiled:
     refusals: dict[str, str]
 
 
-def _scatter(activations: Activations) -> Passes:
-    return [NameByModule(), LowerToScatter(activations), *_tidy()]
+def _scatter(expressions: Expressions) -> Passes:
+    return [NameByModule(), LowerToScatter(expressions), *_tidy()]
 
 
-def _sorted(activations: Activations) -> Passes:
+def _sorted(expressions: Expressions) -> Passes:
     return [
         NameByModule(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.ShapeInferencePass(),
         SortNeurons(),
-        LowerToSorted(activations),
-        LowerToScatter(activations),
+        LowerToSorted(expressions),
+        LowerToScatter(expressions),
         *_tidy(),
     ]
 
@@ -53,19 +53,19 @@ def _tidy() -> Passes:
     ]
 
 
-LAYOUTS: dict[str, Callable[[Activations], Passes]] = {"scatter": _scatter, "sorted": _sorted}
+LAYOUTS: dict[str, Callable[[Expressions], Passes]] = {"scatter": _scatter, "sorted": _sorted}
 """How a mixed layer can stand in the graph, with the passes that bring it there."""
 
 
-def compile(model: ir.Model, layout: str, activations: Activations) -> Compiled:
+def compile(model: ir.Model, layout: str, expressions: Expressions) -> Compiled:
     """Turn a captured model into one of standard operators only.
 
     Args:
         model: with its mixed layers as `smx::MixedActivation`; changed in place.
         layout: a key of `LAYOUTS`.
-        activations: those that the layers use, by name.
+        expressions: the ONNX expressions of the activations that the layers use, by name.
     """
-    passes = LAYOUTS[layout](activations)
+    passes = LAYOUTS[layout](expressions)
     result = ir.passes.Sequential(*passes)(model)
     refusals = {layer: why for step in passes for layer, why in getattr(step, "refusals", {}).items()}
     return Compiled(result.model, refusals)

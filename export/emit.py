@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from smx.activations import Operator
+from smx.export.capture import MixedActivation, mixed_nodes
 
 
 class Emitter:
@@ -71,27 +72,30 @@ class Emitter:
         return self.node(operator.type, inputs, dict(operator.attributes), part=part)
 
     def _name(self, part: str, last: str) -> str:
-        stem = "/".join(filter(None, (self.scope, part, last)))
-        name, number = stem, 1
-        while name in self._names:
-            number += 1
-            name = f"{stem}_{number}"
-        self._names.add(name)
-        return name
+        return free_name("/".join(filter(None, (self.scope, part, last))), self._names)
 
 
-def emitters(model: ir.Model, nodes: Sequence[ir.Node]) -> Iterator[tuple[ir.Node, Emitter]]:
+def free_name(stem: str, taken: set[str]) -> str:
+    """Return `stem`, or with a number behind it if that is taken, and take it."""
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name)
+    return name
+
+
+def emitters(model: ir.Model) -> Iterator[tuple[ir.Node, MixedActivation, Emitter]]:
     """Yield each MixedActivation with an emitter in the scope of its layer; a layer called twice gets two scopes."""
-    layers = [node.attributes["layer"].as_string().replace(".", "/") or "activation" for node in nodes]
-    taken = {(node.name or "").rpartition("/")[0] for node in model.graph if node not in set(nodes)}
+    nodes = mixed_nodes(model)
+    layers = [MixedActivation.of(node).layer.replace(".", "/") or "activation" for node in nodes]
+    others = set(model.graph) - set(nodes)
+    taken = {(node.name or "").rpartition("/")[0] for node in others}
     taken |= {scope.rpartition("/")[0] for scope in taken}  # scope/relu/Gather stands in the scope, too
+    reserved = taken | set(layers)  # a second scope must not take the name of another layer
     for node, layer in zip(nodes, layers, strict=True):
-        scope, number = layer, 1
-        while scope in taken or (number > 1 and scope in layers):
-            number += 1
-            scope = f"{layer}_{number}"
+        scope = free_name(layer, taken if layer not in taken else reserved)
         taken.add(scope)
-        z = node.inputs[0]
-        assert z is not None
-        assert z.dtype is not None
-        yield node, Emitter(model.graph, scope, z.dtype)
+        mixed = MixedActivation.of(node)  # read now: lowering the layer before it may have replaced its input
+        assert mixed.z.dtype is not None
+        yield node, mixed, Emitter(model.graph, scope, mixed.z.dtype)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from smx import __version__, files
 from smx.errors import InputError, ParityError, SmxError
-from smx.export.capture import activations_of, capture, describe_layers
+from smx.export.capture import capture, describe_layers, expressions_of
 from smx.export.compiler import LAYOUTS, compile
 from smx.runtime.metadata import LayerInfo, ModelInfo
 from smx.runtime.parity import ParityReport, compare
@@ -105,12 +105,12 @@ def export_onnx(
     if opset not in OPSETS:
         raise InputError(f"opset must be between {OPSETS[0]} and {OPSETS[-1]}, got {opset}")
     files.check_writable(path)
-    activations = activations_of(module)
+    expressions = expressions_of(module)
     _check_finite(module)
     captured = capture(module, example, opset)
     layers = describe_layers(captured)
     try:
-        compiled = compile(captured, layout, activations)
+        compiled = compile(captured, layout, expressions)
     except ir.passes.PassError as error:
         raise SmxError(f"{type(module).__name__} can't be compiled: {error.__cause__ or error}") from error
     proto = _to_proto(compiled.model)
@@ -121,7 +121,7 @@ def export_onnx(
         smx_version=__version__,
         architecture=type(module).__name__,
         layout=layout,
-        pool=tuple(activations),
+        pool=tuple(expressions),
         layers=layers,
         tolerance={"atol": atol, "rtol": rtol, "scale": report.scale, "max_abs": report.max_abs},
     )

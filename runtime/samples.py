@@ -88,9 +88,9 @@ def _image(path: Path, sample_shape: Sequence[int], info: ModelInfo | None, inve
     try:
         with Image.open(path) as file:
             rgba = file.convert("RGBA")
-            paper = (255, 255, 255, 255) if invert else (0, 0, 0, 255)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is no image that can be read ({str(error).splitlines()[0]})") from error
+    paper = (255, 255, 255, 255) if invert else (0, 0, 0, 255)
     opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, paper), rgba)
     grey = len(shape) == 2
     resized = opaque.convert("L" if grey else "RGB").resize((width, height), Image.Resampling.BOX)

@@ -84,8 +84,7 @@ def select(
                 else "the dry run gave it no input of shape (B, N, *)"
             )
             raise ValueError(f"the channels of {name or type(module).__name__!r} can't be told: {reason}; {_ADVICE}")
-        count, dim = channels[name]
-        return Selective(count, resolved, temperature, dim, device=device)
+        return Selective(channels[name].count, resolved, temperature, channels[name].dim, device=device)
 
     return _replace(module, types, selective)
 
@@ -158,20 +157,20 @@ def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((name, part) for name, part in module.named_modules() if next(part.children(), None) is None)
 
 
-def _channels_by_definition(module: nn.Module) -> dict[str, tuple[int, int]]:
-    channels: dict[str, tuple[int, int]] = {}
+def _channels_by_definition(module: nn.Module) -> dict[str, _Channels]:
+    channels: dict[str, _Channels] = {}
     last: _Channels | None = None
     for name, part in _leaves(module):
         last = _channels_of(part) or last
         if last is not None:
-            channels[name] = (last.count, last.dim)
+            channels[name] = last
     return channels
 
 
 def _channels_by_run(
     module: nn.Module, example_input: Tensor | tuple[Any, ...], types: tuple[type[nn.Module], ...]
-) -> dict[str, tuple[int, int]]:
-    channels: dict[str, tuple[int, int]] = {}
+) -> dict[str, _Channels]:
+    channels: dict[str, _Channels] = {}
     last: _Channels | None = None
 
     def record(name: str, part: nn.Module, output: Tensor) -> None:
@@ -180,11 +179,10 @@ def _channels_by_run(
         if not isinstance(output, Tensor) or output.dim() < 2:
             return
         known = last is not None and output.dim() > last.dim and output.shape[last.dim] == last.count
-        dim = last.dim if last is not None and known else 1
-        found = (int(output.shape[dim]), dim)
+        found = last if last is not None and known else _Channels(int(output.shape[1]), 1)
         if channels.setdefault(name, found) != found and isinstance(part, types):
             raise ValueError(
-                f"{name} is used for inputs of {channels[name][0]} and of {found[0]} channels;"
+                f"{name} is used for inputs of {channels[name].count} and of {found.count} channels;"
                 " give each use its own activation module"
             )
 

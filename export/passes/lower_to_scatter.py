@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from smx.activations import Activation
-from smx.export.capture import mixed_nodes
+from smx.activations import Operator
+from smx.export.capture import MixedActivation
 from smx.export.emit import Emitter, emitters
 
 
@@ -24,38 +24,35 @@ class LowerToScatter(ir.passes.InPlacePass):
     just that activation: f_k(z).
     """
 
-    def __init__(self, activations: Mapping[str, Activation]) -> None:
+    def __init__(self, expressions: Mapping[str, Operator]) -> None:
         super().__init__()
-        self.activations = activations
+        self.expressions = expressions
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower the whole graph."""
-        found = mixed_nodes(model)
-        for node, emit in emitters(model, found):
-            self._lower(model.graph, node, emit)
-        return ir.passes.PassResult(model, modified=bool(found))
+        modified = False
+        for node, mixed, emit in emitters(model):
+            h = self._lower(mixed, emit)
+            ir.convenience.replace_nodes_and_values(model.graph, node, [node], emit.nodes, node.outputs, [h])
+            modified = True
+        return ir.passes.PassResult(model, modified=modified)
 
-    def _lower(self, graph: ir.Graph, node: ir.Node, emit: Emitter) -> None:
-        z = node.inputs[0]
-        assert z is not None
+    def _lower(self, mixed: MixedActivation, emit: Emitter) -> ir.Value:
+        z, choice, pool, axis, _ = mixed
         assert z.shape is not None
-        axis = node.attributes["axis"].as_int()
-        choice = np.array(node.attributes["choice"].as_ints(), np.int64)
-        pool = node.attributes["pool"].as_strings()
+        along_axis = [-1 if i == axis else 1 for i in range(len(z.shape))]
         present = np.unique(choice)
+        if len(present) == 1:
+            name = pool[present[0]]
+            return emit.activation(self.expressions[name], z, part=name)
         h = z
         for k in present:
             name = pool[k]
-            expression = self.activations[name].onnx
-            assert expression is not None  # refused before the capture
-            if len(present) == 1:
-                h = emit.activation(expression, z, part=name)
-                break
             neurons = np.flatnonzero(choice == k)
             index = emit.constant(neurons, part=name, name="neurons")
-            f = emit.activation(expression, emit.node("Gather", [z, index], {"axis": axis}, part=name), part=name)
-            along_axis = [-1 if i == axis else 1 for i in range(len(z.shape))]
+            gathered = emit.node("Gather", [z, index], {"axis": axis}, part=name)
+            f = emit.activation(self.expressions[name], gathered, part=name)
             row = emit.constant(neurons.reshape(along_axis), part=name, name="neurons_row")
             indices = emit.node("Expand", [row, emit.node("Shape", [f], part=name)], part=name)
             h = emit.node("ScatterElements", [h, indices, f], {"axis": axis}, part=name)
-        ir.convenience.replace_nodes_and_values(graph, node, [node], emit.nodes, node.outputs, [h])
+        return h

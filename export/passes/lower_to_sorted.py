@@ -8,9 +8,9 @@ from itertools import groupby
 import numpy as np
 import onnx_ir as ir
 
-from smx.activations import Activation
-from smx.export.capture import mixed_nodes
-from smx.export.emit import emitters
+from smx.activations import Operator
+from smx.export.capture import MixedActivation
+from smx.export.emit import Emitter, emitters
 from smx.export.passes.sort_neurons import PINNED
 
 SCATTER_OPERATORS = 5
@@ -28,37 +28,33 @@ class LowerToSorted(ir.passes.InPlacePass):
     and `refusals` says why, by the layer's name scope.
     """
 
-    def __init__(self, activations: Mapping[str, Activation]) -> None:
+    def __init__(self, expressions: Mapping[str, Operator]) -> None:
         super().__init__()
-        self.activations = activations
+        self.expressions = expressions
         self.refusals: dict[str, str] = {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower the layers that are sorted."""
         modified = False
-        for node, emit in emitters(model, mixed_nodes(model)):
-            z = node.inputs[0]
-            assert z is not None
-            axis, pool = node.attributes["axis"].as_int(), node.attributes["pool"].as_strings()
-            runs = [(k, len(list(run))) for k, run in groupby(node.attributes["choice"].as_ints())]
-            groups = len({k for k, _ in runs})
+        for node, mixed, emit in emitters(model):
+            runs = [(mixed.pool[k], len(list(run))) for k, run in groupby(mixed.choice)]
+            groups = len({name for name, _ in runs})
             if len(runs) > 1 and len(runs) + 2 > SCATTER_OPERATORS * groups:
-                shared = "it shares the order of a larger layer"
-                reason = node.meta.get(PINNED, shared)
+                reason = node.meta.get(PINNED, "it shares the order of a larger layer")
                 self.refusals[emit.scope] = f"{groups} groups in {len(runs)} runs, since {reason}"
                 continue
-            expressions = [self.activations[pool[k]].onnx for k, _ in runs]
-            if len(runs) == 1:
-                assert expressions[0] is not None
-                h = emit.activation(expressions[0], z, part=pool[runs[0][0]])
-            else:
-                sizes = emit.constant(np.array([size for _, size in runs]), part="", name="sizes")
-                parts = emit.split(z, sizes, axis, [pool[k] for k, _ in runs])
-                values = []
-                for (k, _), expression, part in zip(runs, expressions, parts, strict=True):
-                    assert expression is not None
-                    values.append(emit.activation(expression, part, part=pool[k]))
-                h = emit.node("Concat", values, {"axis": axis})
+            h = self._lower(mixed, runs, emit)
             ir.convenience.replace_nodes_and_values(model.graph, node, [node], emit.nodes, node.outputs, [h])
             modified = True
         return ir.passes.PassResult(model, modified=modified)
+
+    def _lower(self, mixed: MixedActivation, runs: list[tuple[str, int]], emit: Emitter) -> ir.Value:
+        names = [name for name, _ in runs]
+        if len(runs) == 1:
+            return emit.activation(self.expressions[names[0]], mixed.z, part=names[0])
+        sizes = emit.constant(np.array([size for _, size in runs]), part="", name="sizes")
+        parts = emit.split(mixed.z, sizes, mixed.axis, names)
+        values = [
+            emit.activation(self.expressions[name], part, part=name) for name, part in zip(names, parts, strict=True)
+        ]
+        return emit.node("Concat", values, {"axis": mixed.axis})

@@ -6,6 +6,8 @@ import ast
 
 import onnx_ir as ir
 
+from smx.export.emit import free_name
+
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -26,11 +28,7 @@ class NameByModule(ir.passes.InPlacePass):
             if len(scopes) < 2:
                 continue
             stem = "/".join(filter(None, (scopes[-2].replace(".", "/"), node.op_type)))
-            name, number = stem, 1
-            while name in taken:
-                number += 1
-                name = f"{stem}_{number}"
-            taken.add(name)
+            name = free_name(stem, taken)
             node.name = name
             for i, value in enumerate(node.outputs):
                 if value not in outputs:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from smx.export.capture import mixed_nodes
+from smx.export.capture import MixedActivation, mixed_nodes
 from smx.export.orders import Channels, Orders, indices
 from smx.export.ties import pin_all, tie_node
 
@@ -45,14 +45,13 @@ class SortNeurons(ir.passes.InPlacePass):
                 pin_all(orders, [x for x in node.inputs if x is not None], "a branch or a loop uses it")
         keys: dict[Channels, list[NDArray[np.int64]]] = defaultdict(list)
         for node in sorted(mixed_nodes(model), key=_values, reverse=True):
-            z, axis, choice = node.inputs[0], node.attributes["axis"].as_int(), _choice(node)
-            assert z is not None
+            mixed = MixedActivation.of(node)
             start = 0
-            for segment in orders.of(z, axis):
+            for segment in orders.of(mixed.z, mixed.axis):
                 channels, block = segment
                 if channels.pinned:
                     node.meta[PINNED] = channels.pinned
-                keys[channels] += list(choice[start : start + segment.length].reshape(-1, block).T)
+                keys[channels] += list(mixed.choice[start : start + segment.length].reshape(-1, block).T)
                 start += segment.length
         for channels, choices in keys.items():
             if not channels.pinned:
@@ -63,11 +62,10 @@ class SortNeurons(ir.passes.InPlacePass):
 
     def _permute(self, model: ir.Model, orders: Orders) -> None:
         for node in mixed_nodes(model):
-            z = node.inputs[0]
-            assert z is not None
-            moved = indices(orders.of(z, node.attributes["axis"].as_int()))
+            mixed = MixedActivation.of(node)
+            moved = indices(orders.of(mixed.z, mixed.axis))
             if moved is not None:
-                node.attributes["choice"] = ir.AttrInt64s("choice", _choice(node)[moved].tolist())
+                node.attributes["choice"] = ir.AttrInt64s("choice", mixed.choice[moved].tolist())
         for value in model.graph.initializers.values():
             changed = {axis: indices(orders.of(value, axis)) for axis in range(len(value.shape or ()))}
             if any(moved is not None for moved in changed.values()):
@@ -76,10 +74,6 @@ class SortNeurons(ir.passes.InPlacePass):
                 for axis, moved in changed.items():
                     array = array if moved is None else np.take(array, moved, axis)
                 value.const_value = ir.tensor(array, name=value.name)
-
-
-def _choice(node: ir.Node) -> NDArray[np.int64]:
-    return np.array(node.attributes["choice"].as_ints(), np.int64)
 
 
 def _values(node: ir.Node) -> int:

@@ -40,12 +40,13 @@ def train_epoch(
 ) -> tuple[float, float]:
     """Take one step a batch, in a random order; return the mean loss and the accuracy on the way."""
     model.train()
+    protocol = rules(config)
     device = examples.x.device
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     for batch in torch.split(torch.randperm(len(examples.y)).to(device), config.batch_size):
         y = examples.y[batch]
-        outputs = rules(config).outputs(model(examples.x[batch]), phase)
-        loss = rules(config).loss(outputs, y)
+        outputs = protocol.outputs(model(examples.x[batch]), phase)
+        loss = protocol.loss(outputs, y)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -61,10 +62,11 @@ def evaluate(
 ) -> tuple[float, float]:
     """Return the mean loss and the accuracy in `eval()`, with the choices committed or `sampled`."""
     model.eval()
+    protocol = rules(config)
     loss_sum, correct = 0.0, 0
     with sampling(model) if sampled else nullcontext():
         for x, y in zip(*(torch.split(part, EVALUATION_BATCH) for part in (examples.x, examples.y)), strict=True):
-            outputs = rules(config).outputs(model(x), phase)
-            loss_sum += rules(config).loss(outputs, y).item() * len(y)
+            outputs = protocol.outputs(model(x), phase)
+            loss_sum += protocol.loss(outputs, y).item() * len(y)
             correct += int((outputs.argmax(1) == y).sum())
     return loss_sum / len(examples.y), correct / len(examples.y)

@@ -130,7 +130,7 @@ def train(
         training=config.to_dict(),
         metrics=state.results,
     )
-    files.write_text(out / "metrics.csv", to_csv(state.rows))
+    files.write_text(out / "metrics.csv", to_csv(state.rows))  # again: a kill may have come before the last row
     save_model(out / "model.pt", model)
     return TrainResult(model, state.rows)
 

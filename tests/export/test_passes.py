@@ -10,7 +10,7 @@ from smx.activations import resolve_pool
 from smx.export.passes import LowerToScatter, NameByModule
 from tests import reference
 
-ACTIVATIONS = {activation.name: activation for activation in resolve_pool(smx.PAPER_POOL)}
+EXPRESSIONS = {entry.name: entry.onnx for entry in resolve_pool(smx.PAPER_POOL) if entry.onnx is not None}
 
 
 def graph(body: str, shape: str = "batch,4") -> ir.Model:
@@ -30,7 +30,7 @@ def operators(model: ir.Model) -> list[str]:
 def test_lower_to_scatter_fires_on_a_mixed_activation() -> None:
     model = graph(MIXED.format("2, 0, 2, 1", 1))
     model.graph.inputs[0].shape = ir.Shape(["batch", 4])
-    assert LowerToScatter(ACTIVATIONS)(model).modified
+    assert LowerToScatter(EXPRESSIONS)(model).modified
     assert operators(model) == [
         "Gather", "Relu", "Shape", "Expand", "ScatterElements",
         "Gather", "Tanh", "Shape", "Expand", "ScatterElements",
@@ -45,7 +45,7 @@ def test_lower_to_scatter_fires_on_a_mixed_activation() -> None:
 
 def test_lower_to_scatter_on_another_axis() -> None:
     model = graph(MIXED.format("2, 0, 1", 2), "batch,4,3")
-    LowerToScatter(ACTIVATIONS)(model)
+    LowerToScatter(EXPRESSIONS)(model)
     x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
     del model.graph.opset_imports["smx"]
     y = reference.evaluate_onnx(ir.to_proto(model), x=x)
@@ -54,13 +54,13 @@ def test_lower_to_scatter_on_another_axis() -> None:
 
 def test_lower_to_scatter_needs_no_gather_for_one_group() -> None:
     model = graph(MIXED.format("1, 1, 1, 1", 1))
-    assert LowerToScatter(ACTIVATIONS)(model).modified
+    assert LowerToScatter(EXPRESSIONS)(model).modified
     assert operators(model) == ["Tanh"]
 
 
 def test_lower_to_scatter_leaves_other_nodes() -> None:
     model = graph("z = Relu(x) y = Tanh(z)")
-    assert not LowerToScatter(ACTIVATIONS)(model).modified
+    assert not LowerToScatter(EXPRESSIONS)(model).modified
     assert operators(model) == ["Relu", "Tanh"]
 
 

@@ -20,7 +20,7 @@ from smx.export.passes import LowerToScatter, LowerToSorted, SortNeurons
 from smx.export.passes.sort_neurons import PINNED
 from tests import reference
 
-ACTIVATIONS = {activation.name: activation for activation in resolve_pool(smx.PAPER_POOL)}
+EXPRESSIONS = {entry.name: entry.onnx for entry in resolve_pool(smx.PAPER_POOL) if entry.onnx is not None}
 WEIGHTS = (
     "<float[4,3] w = {1,-2,3, 4,5,-6, -7,8,9, 1,1,-1}, float[4] b = {1,-2,3,-4}, float[4,2] v = {1,2,3,4,5,6,7,8}>"
 )
@@ -42,7 +42,7 @@ def mixed(source: str, target: str, choice: str = "2, 0, 2, 1") -> str:
 
 
 def lowered(model: ir.Model, *passes: ir.passes.PassBase) -> onnx.ModelProto:
-    for step in (*passes, LowerToScatter(ACTIVATIONS)):
+    for step in (*passes, LowerToScatter(EXPRESSIONS)):
         step(model)
     model.graph.opset_imports.pop("smx", None)
     return ir.to_proto(model)
@@ -80,7 +80,7 @@ def test_sort_neurons_fires_between_two_weights() -> None:
     weight = model.graph.initializers["w"].const_value
     assert weight is not None
     assert weight.numpy().tolist() == [[4, 5, -6], [1, 1, -1], [1, -2, 3], [-7, 8, 9]]
-    proto = lowered(model, LowerToSorted(ACTIVATIONS))
+    proto = lowered(model, LowerToSorted(EXPRESSIONS))
     assert [node.op_type for node in proto.graph.node] == [
         "Gemm", "Split", "Relu", "Tanh", "Elu", "Concat", "MatMul",
     ]  # fmt: skip
@@ -124,7 +124,7 @@ def test_lower_to_sorted_leaves_too_many_runs_and_says_so() -> None:
     choice = ", ".join(["0, 1"] * 6)
     model = prepared(mixed("x", "y", choice), inputs="float[batch,12] x", outputs="float[batch,12] y", weights="")
     SortNeurons()(model)
-    lower = LowerToSorted(ACTIVATIONS)
+    lower = LowerToSorted(EXPRESSIONS)
     assert not lower(model).modified
     assert lower.refusals == {"y": "2 groups in 12 runs, since it is an output of the model"}
 
