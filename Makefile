@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUN := runs/demo
+NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-install test-long check results clean
+.PHONY: help demo test test-install test-portability test-long check results clean
 help:  ## show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
@@ -39,6 +40,15 @@ test: $(INSTALLED)  ## run the tests
 test-install: $(INSTALLED)  ## install the built wheel without torch and use it, which downloads packages
 	$(BIN)/python -m pytest -m install
 
+test-portability: $(NODE_MODULES)/.installed  ## run exported files in OpenVINO and in node, which downloads packages
+	$(BIN)/python -m pytest -m portability
+
+$(NODE_MODULES)/.installed: $(INSTALLED) tests/portability/package.json
+	@command -v npm > /dev/null || { echo 'npm is needed: install Node.js 20 or later, with npm'; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[portability]'
+	npm install --prefix tests/portability --no-package-lock --ignore-scripts --loglevel error
+	touch $@
+
 test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a quarter of an hour
 	$(BIN)/python -m pytest -m long
 
@@ -61,5 +71,5 @@ results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images
 	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png
 
 clean:  ## remove runs, caches and the virtual environment
-	rm -rf .venv runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv $(NODE_MODULES) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -170,7 +170,7 @@ def test_the_version_is_the_packages() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel of a copy of the project."""
     folder = tmp_path_factory.mktemp("wheel")
-    ignore = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "__pycache__")
+    ignore = shutil.ignore_patterns(".*", "runs", "build", "node_modules", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=ignore)
     pip: list[str | Path] = [
         sys.executable,
