@@ -6,6 +6,8 @@ The node has one input and one output of the same shape, and the attributes
     pool    strings  names of the activations
     axis    int      of the neurons, not negative
     layer   string   the layer's module path
+
+and in its `meta`, under `FUNCTIONS`, how each activation of the pool that occurs is computed, by name.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import copy
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -26,23 +28,31 @@ from torch import Tensor, nn
 
 from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
+from smx.export.hinges import Function
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
 
 DOMAIN = "smx"
 OP_TYPE = "MixedActivation"
+FUNCTIONS = "smx.functions"
 
 
-def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int) -> ir.Model:
-    """Trace a module in `eval()` with PyTorch's exporter; the first axis of every input becomes the batch, dynamic.
+def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:
+    """Trace a module in `eval()` with PyTorch's exporter.
+
+    Args:
+        module: its `Mixed` layers become MixedActivation nodes.
+        example_input: tensors (B, *), one for each argument.
+        opset: version of the standard operators.
+        batch: the length of the first axis of every input; None makes it dynamic.
 
     Raises:
         SmxError: PyTorch's exporter can't convert the module.
     """
     marked = _mark(module).eval()
-    # A batch of 1 would be taken for a constant.
-    example = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example_input)
-    batch = torch.export.Dim("batch")
+    size = batch or max(2, len(example_input[0]))  # a dynamic batch of 1 would be taken for a constant
+    example = tuple(x[torch.arange(size, device=x.device) % len(x)] for x in example_input)
+    dynamic = None if batch else tuple({0: torch.export.Dim("batch")} for _ in example)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -50,7 +60,7 @@ def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int) ->
                 example,
                 dynamo=True,
                 opset_version=opset,
-                dynamic_shapes=tuple({0: batch} for _ in example),
+                dynamic_shapes=dynamic,
                 input_names=["input"] if len(example) == 1 else [f"input{i}" for i in range(len(example))],
                 optimize=True,
                 verbose=False,
@@ -80,6 +90,17 @@ class MixedActivation(NamedTuple):
     pool: Sequence[str]
     axis: int
     layer: str
+    functions: Mapping[str, Function]
+
+    @property
+    def scope(self) -> str:
+        """The name scope of the operators that it becomes."""
+        return self.layer.replace(".", "/") or "activation"
+
+    @property
+    def trailing(self) -> int:
+        """How many axes follow that of the neurons."""
+        return len(self.z.shape or ()) - 1 - self.axis
 
     @classmethod
     def of(cls, node: ir.Node) -> MixedActivation:
@@ -92,7 +113,16 @@ class MixedActivation(NamedTuple):
             pool=attributes["pool"].as_strings(),
             axis=attributes["axis"].as_int(),
             layer=attributes["layer"].as_string(),
+            functions=node.meta[FUNCTIONS],
         )
+
+
+def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
+    """Note at every MixedActivation node how the activations that occur in it are computed."""
+    for node in mixed_nodes(model):
+        pool = node.attributes["pool"].as_strings()
+        present = sorted(set(node.attributes["choice"].as_ints()))
+        node.meta[FUNCTIONS] = {pool[k]: functions[pool[k]] for k in present}
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:

@@ -2,45 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from smx.activations import Operator
-from smx.export.passes import LowerToScatter, LowerToSorted, NameByModule, SortNeurons
+from smx.export.passes import (
+    FoldAffine,
+    LowerToScatter,
+    LowerToSorted,
+    MergeGroups,
+    NameByModule,
+    Rewriting,
+    SortNeurons,
+)
 
-Expressions = Mapping[str, Operator]
 Passes = list[ir.passes.PassBase]
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """A model of standard operators only.
+class PassReport:
+    """What one pass did.
 
     Attributes:
-        model: the model.
-        refusals: for each layer that a pass had to leave as it was, why.
+        name: the pass.
+        applied: how many places it changed.
+        refusals: for each place that it had to leave, by its name scope, why.
     """
 
-    model: ir.Model
+    name: str
+    applied: int
     refusals: dict[str, str]
 
 
-def _scatter(expressions: Expressions) -> Passes:
-    return [NameByModule(), LowerToScatter(expressions), *_tidy()]
-
-
-def _sorted(expressions: Expressions) -> Passes:
+def _scatter() -> Passes:
     return [
         NameByModule(),
+        *_known_shapes(),
+        FoldAffine(),
+        MergeGroups(),
+        LowerToScatter(),
+        *_tidy(),
+    ]
+
+
+def _sorted() -> Passes:
+    return [
+        NameByModule(),
+        *_known_shapes(),
+        FoldAffine(),
+        MergeGroups(small=True),
+        SortNeurons(),
+        LowerToSorted(),
+        LowerToScatter(),
+        *_tidy(),
+    ]
+
+
+def _known_shapes() -> Passes:
+    return [
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.ShapeInferencePass(),
-        SortNeurons(),
-        LowerToSorted(expressions),
-        LowerToScatter(expressions),
-        *_tidy(),
     ]
 
 
@@ -53,19 +76,22 @@ def _tidy() -> Passes:
     ]
 
 
-LAYOUTS: dict[str, Callable[[Expressions], Passes]] = {"scatter": _scatter, "sorted": _sorted}
+LAYOUTS: dict[str, Callable[[], Passes]] = {"scatter": _scatter, "sorted": _sorted}
 """How a mixed layer can stand in the graph, with the passes that bring it there."""
 
 
-def compile(model: ir.Model, layout: str, expressions: Expressions) -> Compiled:
-    """Turn a captured model into one of standard operators only.
+def compile(model: ir.Model, layout: str) -> tuple[PassReport, ...]:
+    """Turn a captured model into one of standard operators only, in place.
 
     Args:
-        model: with its mixed layers as `smx::MixedActivation`; changed in place.
+        model: with its mixed layers as `smx::MixedActivation`.
         layout: a key of `LAYOUTS`.
-        expressions: the ONNX expressions of the activations that the layers use, by name.
+
+    Returns:
+        What each pass did, in their order.
     """
-    passes = LAYOUTS[layout](expressions)
-    result = ir.passes.Sequential(*passes)(model)
-    refusals = {layer: why for step in passes for layer, why in getattr(step, "refusals", {}).items()}
-    return Compiled(result.model, refusals)
+    passes = LAYOUTS[layout]()
+    ir.passes.Sequential(*passes)(model)
+    return tuple(
+        PassReport(type(step).__name__, step.applied, step.refusals) for step in passes if isinstance(step, Rewriting)
+    )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from smx.activations import Operator
 from smx.export.capture import MixedActivation, mixed_nodes
+from smx.export.hinges import Function, Hinge
 
 
 class Emitter:
@@ -29,7 +30,7 @@ class Emitter:
     def node(
         self,
         operator: str,
-        inputs: list[ir.Value],
+        inputs: Sequence[ir.Value | None],
         attributes: Mapping[str, Any] | None = None,
         *,
         part: str = "",
@@ -59,17 +60,56 @@ class Emitter:
         self.graph.register_initializer(value)
         return value
 
-    def activation(self, operator: Operator, z: ir.Value, *, part: str) -> ir.Value:
-        """Add the nodes of an activation's ONNX expression, applied to `z`."""
+    def activation(self, function: Function, z: ir.Value, *, part: str) -> ir.Value:
+        """Add the nodes of an activation, applied to `z`."""
+        if isinstance(function, Hinge):
+            return self.hinges([function], z, trailing=0, part=part)
         inputs = []
-        for source in operator.inputs:
+        for source in function.inputs:
             if isinstance(source, Operator):
                 inputs.append(self.activation(source, z, part=part))
             elif isinstance(source, str):
                 inputs.append(z)
             else:
                 inputs.append(self.constant(np.array(source, self.dtype.numpy()), part=part, name="constant"))
-        return self.node(operator.type, inputs, dict(operator.attributes), part=part)
+        return self.node(function.type, inputs, dict(function.attributes), part=part)
+
+    def hinges(self, hinges: Sequence[Hinge], z: ir.Value, *, trailing: int, part: str) -> ir.Value:
+        """Add the nodes that compute a hinge for each neuron of `z`, no more than they need.
+
+        Args:
+            hinges: one for each neuron, or a single one.
+            z: the neurons, followed by `trailing` axes.
+        """
+        positive, negative, exponential, constant = (
+            np.array([getattr(hinge, name) for hinge in hinges])
+            for name in ("positive", "negative", "exponential", "constant")
+        )
+
+        def numbers(array: NDArray[np.float64], name: str) -> ir.Value:
+            uniform = bool(np.all(array == array[0]))
+            shaped = array[0] if uniform else array.reshape(-1, *(1,) * trailing)
+            return self.constant(np.asarray(shaped, self.dtype.numpy()), part=part, name=name)
+
+        def times(value: ir.Value, array: NDArray[np.float64], name: str) -> ir.Value:
+            return value if np.all(array == 1) else self.node("Mul", [value, numbers(array, name)], part=part)
+
+        if np.all(negative == 0):
+            line = times(self.node("Relu", [z], part=part), positive, "positive")
+        elif np.all(positive == 1) and np.all(negative == negative[0]):
+            slope = float(negative[0])
+            line = self.node(*(("Identity", [z]) if slope == 1 else ("LeakyRelu", [z], {"alpha": slope})), part=part)
+        else:
+            line = self.node("Max", [times(z, positive, "positive"), times(z, negative, "negative")], part=part)
+        if not exponential.any():
+            return line
+        zero = numbers(np.zeros(1), "zero")
+        curve = self.node("Exp", [self.node("Clip", [z, None, zero], part=part)], part=part)
+        if np.array_equal(constant, -exponential):  # before the product, so that near z = 0 little is lost
+            curve = self.node("Sub", [curve, numbers(np.ones(1), "one")], part=part)
+            constant = np.zeros(1)
+        h = self.node("Add", [line, times(curve, exponential, "exponential")], part=part)
+        return self.node("Add", [h, numbers(constant, "constant")], part=part) if constant.any() else h
 
     def _name(self, part: str, last: str) -> str:
         return free_name("/".join(filter(None, (self.scope, part, last))), self._names)

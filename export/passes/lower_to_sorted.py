@@ -2,59 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
-from smx.activations import Operator
 from smx.export.capture import MixedActivation
 from smx.export.emit import Emitter, emitters
+from smx.export.hinges import Hinge, hinge_of, is_small, operator_of
+from smx.export.passes.lower_to_scatter import groups_in_place
+from smx.export.passes.rewriting import Rewriting
 from smx.export.passes.sort_neurons import PINNED
 
-SCATTER_OPERATORS = 5
-"""What the layout `scatter` takes for a group."""
+RIDERS = 16
+"""A ReLU group of so many neurons at most is computed along with its neighbours that have an exponential."""
 
 
-class LowerToSorted(ir.passes.InPlacePass):
+MOVED = 50
+"""So many values that are gathered and scattered take about as long as an operator takes to start."""
+
+
+class Run(NamedTuple):
+    """Neighbouring neurons that are computed together."""
+
+    names: tuple[str, ...]
+    choice: tuple[int, ...]
+
+
+class LowerToSorted(Rewriting):
     """Replace a MixedActivation whose choice is sorted by standard operators.
 
-    With the neurons in runs R_1, R_2, ... of one activation each,
+    With the neurons in runs R_1, R_2, ... that are computed together,
 
         h = Concat(f_1(z[R_1]), f_2(z[R_2]), ...),    z[R_1], z[R_2], ... = Split(z)
 
-    A layer in so many runs that it would take more operators than with Gather and ScatterElements is left to them,
-    and `refusals` says why, by the layer's name scope.
+    A run is one activation, or neighbours of one form that has an exponential (`smx.export.hinges`). A layer in so many
+    runs that it would cost more than in the layout `scatter` is left to it, and `refusals` says why.
     """
-
-    def __init__(self, expressions: Mapping[str, Operator]) -> None:
-        super().__init__()
-        self.expressions = expressions
-        self.refusals: dict[str, str] = {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower the layers that are sorted."""
-        modified = False
         for node, mixed, emit in emitters(model):
-            runs = [(mixed.pool[k], len(list(run))) for k, run in groupby(mixed.choice)]
-            groups = len({name for name, _ in runs})
-            if len(runs) > 1 and len(runs) + 2 > SCATTER_OPERATORS * groups:
+            runs = _runs(mixed)
+            if len(runs) > 1 and len(runs) + 2 > _scatter_cost(mixed):
                 reason = node.meta.get(PINNED, "it shares the order of a larger layer")
+                groups = len({name for run in runs for name in run.names})
                 self.refusals[emit.scope] = f"{groups} groups in {len(runs)} runs, since {reason}"
                 continue
-            h = self._lower(mixed, runs, emit)
+            h = _lower(mixed, runs, emit)
             ir.convenience.replace_nodes_and_values(model.graph, node, [node], emit.nodes, node.outputs, [h])
-            modified = True
-        return ir.passes.PassResult(model, modified=modified)
+            self.applied += 1
+        return ir.passes.PassResult(model, modified=self.applied > 0)
 
-    def _lower(self, mixed: MixedActivation, runs: list[tuple[str, int]], emit: Emitter) -> ir.Value:
-        names = [name for name, _ in runs]
-        if len(runs) == 1:
-            return emit.activation(self.expressions[names[0]], mixed.z, part=names[0])
-        sizes = emit.constant(np.array([size for _, size in runs]), part="", name="sizes")
-        parts = emit.split(mixed.z, sizes, mixed.axis, names)
-        values = [
-            emit.activation(self.expressions[name], part, part=name) for name, part in zip(names, parts, strict=True)
-        ]
-        return emit.node("Concat", values, {"axis": mixed.axis})
+
+def _runs(mixed: MixedActivation) -> list[Run]:
+    """Return the layer's neurons in runs."""
+    runs = [Run((mixed.pool[k],), tuple(run)) for k, run in groupby(mixed.choice)]
+    if is_small(mixed.z.shape):
+        return runs
+    joined = runs[:1]
+    for run in runs[1:]:
+        if _together(mixed, joined[-1]) and _together(mixed, run):
+            last = joined.pop()
+            run = Run(tuple(dict.fromkeys(last.names + run.names)), last.choice + run.choice)
+        joined.append(run)
+    return joined
+
+
+def _together(mixed: MixedActivation, run: Run) -> bool:
+    """Whether a run has an exponential, or is so short a ReLU that it may be computed as if it had one."""
+    hinges = [hinge_of(mixed.functions[name]) for name in run.names]
+    if any(hinge is not None and hinge.exponential for hinge in hinges):
+        return True
+    return hinges == [Hinge()] and len(run.choice) <= RIDERS
+
+
+def _scatter_cost(mixed: MixedActivation) -> float:
+    """Return about what the layout `scatter` costs, in operators."""
+    in_place = groups_in_place(mixed)
+    sizes = Counter(mixed.pool[k] for k in mixed.choice if mixed.pool[k] not in in_place)
+    operators = 7 if len(in_place) > 1 else 1
+    if not sizes:
+        return operators
+    trailing = [size for size in (mixed.z.shape or ())[mixed.axis + 1 :] if isinstance(size, int)]
+    return operators + 7 + len(sizes) + sum(sizes.values()) * math.prod(trailing) / MOVED
+
+
+def _lower(mixed: MixedActivation, runs: list[Run], emit: Emitter) -> ir.Value:
+    if len(runs) == 1:
+        return _compute(mixed, runs[0], mixed.z, emit)
+    sizes = emit.constant(np.array([len(run.choice) for run in runs]), part="", name="sizes")
+    parts = emit.split(mixed.z, sizes, mixed.axis, ["_".join(run.names) for run in runs])
+    values = [_compute(mixed, run, part, emit) for run, part in zip(runs, parts, strict=True)]
+    return emit.node("Concat", values, {"axis": mixed.axis})
+
+
+def _compute(mixed: MixedActivation, run: Run, z: ir.Value, emit: Emitter) -> ir.Value:
+    part = "_".join(run.names)
+    hinges = [hinge_of(mixed.functions[mixed.pool[k]]) for k in run.choice]
+    known = [hinge for hinge in hinges if hinge is not None]
+    if not known:
+        return emit.activation(mixed.functions[run.names[0]], z, part=part)
+    if is_small(mixed.z.shape) and (operator := operator_of(known[0])) is not None:
+        return emit.activation(operator, z, part=part)
+    return emit.hinges(known, z, trailing=mixed.trailing, part=part)

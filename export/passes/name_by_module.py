@@ -7,11 +7,13 @@ import ast
 import onnx_ir as ir
 
 from smx.export.emit import free_name
+from smx.export.passes.rewriting import Rewriting
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+UNKNOWN = "_empty_nn_module_stack"
 
 
-class NameByModule(ir.passes.InPlacePass):
+class NameByModule(Rewriting):
     """Name every node that PyTorch's exporter made `module/path/Operator`, and its output likewise.
 
     The exporter notes for each node the module paths it was reached through, from the outermost, and last the call
@@ -22,9 +24,8 @@ class NameByModule(ir.passes.InPlacePass):
         """Rename in place."""
         taken: set[str] = set()
         outputs = set(model.graph.outputs)
-        modified = False
         for node in model.graph:
-            scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+            scopes = [s for s in ast.literal_eval(node.metadata_props.get(SCOPES, "[]")) if not s.startswith(UNKNOWN)]
             if len(scopes) < 2:
                 continue
             stem = "/".join(filter(None, (scopes[-2].replace(".", "/"), node.op_type)))
@@ -33,5 +34,5 @@ class NameByModule(ir.passes.InPlacePass):
             for i, value in enumerate(node.outputs):
                 if value not in outputs:
                     value.name = name if i == 0 else f"{name}:{i}"
-            modified = True
-        return ir.passes.PassResult(model, modified=modified)
+            self.applied += 1
+        return ir.passes.PassResult(model, modified=self.applied > 0)

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from smx.export.capture import MixedActivation, mixed_nodes
 from smx.export.orders import Channels, Orders, indices
+from smx.export.passes.rewriting import Rewriting
 from smx.export.ties import pin_all, tie_node
+from smx.export.weights import permute
 
 PINNED = "smx.pinned"
 """Key of a node's `meta`: why its neurons had to keep their order."""
 
 
-class SortNeurons(ir.passes.InPlacePass):
+class SortNeurons(Rewriting):
     """Permute the channels of every mixed layer so that its choice is sorted, at export instead of at run time.
 
     With P the permutation that sorts the choice, f a mixed layer and f_P the one with its choice permuted,
@@ -57,8 +59,8 @@ class SortNeurons(ir.passes.InPlacePass):
             if not channels.pinned:
                 channels.permutation = np.lexsort(choices[::-1])  # the last key of lexsort is the first to sort by
         self._permute(model, orders)
-        moved = any(channels.permutation is not None for channels in keys)
-        return ir.passes.PassResult(model, modified=moved)
+        self.applied = sum(channels.permutation is not None for channels in keys)
+        return ir.passes.PassResult(model, modified=self.applied > 0)
 
     def _permute(self, model: ir.Model, orders: Orders) -> None:
         for node in mixed_nodes(model):
@@ -67,13 +69,10 @@ class SortNeurons(ir.passes.InPlacePass):
             if moved is not None:
                 node.attributes["choice"] = ir.AttrInt64s("choice", mixed.choice[moved].tolist())
         for value in model.graph.initializers.values():
-            changed = {axis: indices(orders.of(value, axis)) for axis in range(len(value.shape or ()))}
-            if any(moved is not None for moved in changed.values()):
-                assert value.const_value is not None
-                array = value.const_value.numpy()
-                for axis, moved in changed.items():
-                    array = array if moved is None else np.take(array, moved, axis)
-                value.const_value = ir.tensor(array, name=value.name)
+            for axis in range(len(value.shape or ())):
+                moved = indices(orders.of(value, axis))
+                if moved is not None:
+                    permute(value, moved, axis)
 
 
 def _values(node: ir.Node) -> int:

@@ -1,67 +1,347 @@
-"""Each pass on small graphs, with the expected answers from the formulas."""
+"""Each pass on small graphs: one where it must fire, and one where it must not, with the answers of the formulas."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
+from numpy.typing import NDArray
 
-import smx
-from smx.activations import resolve_pool
-from smx.export.passes import LowerToScatter, NameByModule
+from smx.activations import op
+from smx.export.capture import MixedActivation, mixed_nodes
+from smx.export.hinges import Hinge, hinge_of
+from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, NameByModule
+from smx.export.passes.lower_to_sorted import RIDERS
 from tests import reference
+from tests.export.graphs import FUNCTIONS, graph, mixed, operators, run, standard
 
-EXPRESSIONS = {entry.name: entry.onnx for entry in resolve_pool(smx.PAPER_POOL) if entry.onnx is not None}
-
-
-def graph(body: str, shape: str = "batch,4") -> ir.Model:
-    return ir.from_onnx_text(
-        f"""<ir_version: 10, opset_import: ["" : 18, "smx" : 1]>
-        g (float[{shape}] x) => (float[{shape}] y) {{ {body} }}"""
-    )
+POOL = ("relu", "tanh", "elu")
+DEPTH, SCALE = 1.6732632423543772, 1.0507009873554805  # of SELU
+PAPER = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
 
 
-MIXED = 'y = smx.MixedActivation <choice = [{}], pool = ["relu", "tanh", "elu"], axis = {}, layer = "a.b"> (x)'
+def normal(*shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def operators(model: ir.Model) -> list[str]:
-    return [node.op_type for node in model.graph]
+def random_weights(**shapes: tuple[int, ...]) -> str:
+    """Write initializers with positive values of several sizes."""
+    random = np.random.default_rng(1)
+    parts = []
+    for name, shape in shapes.items():
+        values = ", ".join(f"{value:.4f}" for value in random.uniform(0.3, 2.0, int(np.prod(shape))))
+        parts.append(f"float[{','.join(map(str, shape))}] {name} = {{{values}}}")
+    return f"<{', '.join(parts)}>"
 
 
-def test_lower_to_scatter_fires_on_a_mixed_activation() -> None:
-    model = graph(MIXED.format("2, 0, 2, 1", 1))
-    model.graph.inputs[0].shape = ir.Shape(["batch", 4])
-    assert LowerToScatter(EXPRESSIONS)(model).modified
+# --- LowerToScatter
+
+
+def test_lower_to_scatter_moves_what_can_not_be_computed_in_place() -> None:
+    model = graph(mixed("x", "y", "2, 0, 2, 1"))
+    assert LowerToScatter()(model).modified
     assert operators(model) == [
-        "Gather", "Relu", "Shape", "Expand", "ScatterElements",
-        "Gather", "Tanh", "Shape", "Expand", "ScatterElements",
-        "Gather", "Elu", "Shape", "Expand", "ScatterElements",
+        "Relu", "Clip", "Exp", "Sub", "Mul", "Add", "Gather", "Tanh", "Shape", "Expand", "ScatterElements",
     ]  # fmt: skip
-    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
-    del model.graph.opset_imports["smx"]
-    y = reference.evaluate_onnx(ir.to_proto(model), x=x)
-    expected = reference.mixed(x, np.array([2, 0, 2, 1]), ("relu", "tanh", "elu"))
-    np.testing.assert_allclose(y, expected, atol=1e-6)
+    x = normal(5, 4)
+    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([2, 0, 2, 1]), POOL), atol=1e-6)
 
 
-def test_lower_to_scatter_on_another_axis() -> None:
-    model = graph(MIXED.format("2, 0, 1", 2), "batch,4,3")
-    LowerToScatter(EXPRESSIONS)(model)
-    x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
-    del model.graph.opset_imports["smx"]
-    y = reference.evaluate_onnx(ir.to_proto(model), x=x)
-    np.testing.assert_allclose(y, reference.mixed(x, np.array([2, 0, 1]), ("relu", "tanh", "elu"), axis=2), atol=1e-6)
+def test_lower_to_scatter_moves_several_groups_with_one_scatter() -> None:
+    pool = ("gelu", "tanh", "silu")
+    model = graph(mixed("x", "y", "0, 1, 2, 0, 0, 1", pool), "float[batch,6] x", "float[batch,6] y")
+    LowerToScatter()(model)
+    found = operators(model)
+    assert found.count("Gather") == found.count("Split") == found.count("Concat") == found.count("ScatterElements") == 1
+    assert found[0] == "Div"  # GELU is the largest group: it is computed in place
+    x = normal(5, 6)
+    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([0, 1, 2, 0, 0, 1]), pool), atol=1e-6)
 
 
-def test_lower_to_scatter_needs_no_gather_for_one_group() -> None:
-    model = graph(MIXED.format("1, 1, 1, 1", 1))
-    assert LowerToScatter(EXPRESSIONS)(model).modified
-    assert operators(model) == ["Tanh"]
+def test_lower_to_scatter_needs_no_expand_for_a_fixed_batch() -> None:
+    model = graph(mixed("x", "y", "2, 0, 2, 1"), "float[3,4] x", "float[3,4] y")
+    LowerToScatter()(model)
+    assert "Expand" not in operators(model)
+    x = normal(3, 4)
+    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([2, 0, 2, 1]), POOL), atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_lower_to_scatter_on_every_axis(axis: int) -> None:
+    model = graph(mixed("x", "y", "2, 0, 1", axis=axis), "float[batch,3,3] x", "float[batch,3,3] y")
+    LowerToScatter()(model)
+    x = normal(2, 3, 3)
+    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([2, 0, 1]), POOL, axis=axis), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_lower_to_scatter_needs_no_index_for_one_group(name: str) -> None:
+    model = graph(mixed("x", "y", "0, 0, 0, 0", (name,)))
+    assert LowerToScatter()(model).modified
+    assert not {"Gather", "ScatterElements"} & set(operators(model))
+    x = np.linspace(-9, 9, 400, dtype=np.float32).reshape(-1, 4)
+    np.testing.assert_allclose(run(model, x=x), reference.FUNCTIONS[name](x.astype(np.float64)), atol=2e-6)
 
 
 def test_lower_to_scatter_leaves_other_nodes() -> None:
     model = graph("z = Relu(x) y = Tanh(z)")
-    assert not LowerToScatter(EXPRESSIONS)(model).modified
+    assert not LowerToScatter()(model).modified
     assert operators(model) == ["Relu", "Tanh"]
+
+
+# --- LowerToSorted
+
+
+def test_lower_to_sorted_splits_and_concatenates() -> None:
+    choice = "1, 1, " + "0, " * (RIDERS + 1) + "2, 2, 2"
+    n = RIDERS + 6
+    model = graph(mixed("x", "y", choice), f"float[batch,{n}] x", f"float[batch,{n}] y")
+    assert LowerToSorted()(model).modified
+    assert operators(model) == ["Split", "Tanh", "Relu", "Relu", "Clip", "Exp", "Sub", "Add", "Concat"]
+    x = normal(3, n)
+    expected = reference.mixed(x, np.array([int(k) for k in choice.split(", ")]), POOL)
+    np.testing.assert_allclose(run(model, x=x), expected, atol=1e-6)
+
+
+def test_lower_to_sorted_computes_neighbours_of_one_form_together() -> None:
+    pool = ("tanh", "relu", "elu", "selu")
+    model = graph(mixed("x", "y", "0, 1, 2, 2, 3, 3", pool), "float[batch,6] x", "float[batch,6] y")
+    assert LowerToSorted()(model).modified
+    found = operators(model)
+    assert (found.count("Split"), found.count("Exp"), found.count("Concat")) == (1, 1, 1)
+    assert len(model.graph.node(0).outputs) == 2
+    x = normal(3, 6)
+    expected = reference.mixed(x, np.array([0, 1, 2, 2, 3, 3]), pool)
+    np.testing.assert_allclose(run(model, x=x), expected, atol=1e-6)
+
+
+def test_lower_to_sorted_keeps_single_operators_where_there_are_few_values() -> None:
+    pool = ("tanh", "elu", "selu")
+    model = graph(mixed("x", "y", "0, 1, 2, 2", pool), "float[1,4] x", "float[1,4] y")
+    LowerToSorted()(model)
+    assert operators(model) == ["Split", "Tanh", "Elu", "Selu", "Concat"]
+    x = normal(1, 4)
+    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([0, 1, 2, 2]), pool), atol=1e-6)
+
+
+def test_lower_to_sorted_leaves_too_many_runs_and_says_so() -> None:
+    model = graph(mixed("x", "y", ", ".join(["0, 1"] * 9)), "float[batch,18] x", "float[batch,18] y")
+    lower = LowerToSorted()
+    assert not lower(model).modified
+    assert lower.refusals == {"y": "2 groups in 18 runs, since it shares the order of a larger layer"}
+
+
+# --- MergeGroups
+
+
+BETWEEN = "z = Gemm <transB = 1> (x, w, b) {} y = Gemm <transB = 1> (h, v, c)"
+WEIGHTS = random_weights(w=(6, 3), b=(6,), v=(2, 6), c=(2,))
+
+
+def between(choice: str, pool: tuple[str, ...] = PAPER) -> ir.Model:
+    body = BETWEEN.format(mixed("z", "h", choice, pool))
+    return graph(body, "float[batch,3] x", "float[batch,2] y", WEIGHTS)
+
+
+def layer(model: ir.Model) -> MixedActivation:
+    (node,) = mixed_nodes(model)
+    return MixedActivation.of(node)
+
+
+def test_merge_groups_writes_every_activation_by_a_simpler_one() -> None:
+    x = normal(5, 3)
+    before = run(between("0, 1, 2, 3, 4, 5"), x=x)
+    model = between("0, 1, 2, 3, 4, 5")
+    merge = MergeGroups()
+    assert merge(model).modified
+    assert not merge.refusals
+    assert layer(model).functions == {
+        "sigmoid_tanh": op("Tanh"),
+        "leaky_relu": op("LeakyRelu", alpha=0.01),
+        "relu": op("Relu"),
+        "elu": Hinge(exponential=1.0),
+        "selu": Hinge(exponential=DEPTH * SCALE / SCALE),
+    }
+    np.testing.assert_allclose(run(model, x=x), before, rtol=2e-6, atol=2e-6)
+
+
+def test_merge_groups_rounds_once() -> None:
+    """The weights are those of the formulas in float64, rounded to float32."""
+    model = between("0, 1, 2, 3, 4, 5")
+    old = {value.name: value.const_value.numpy().astype(np.float64) for value in model.graph.initializers.values()}  # type: ignore[union-attr]
+    MergeGroups()(model)
+    new = {value.name: value.const_value.numpy() for value in model.graph.initializers.values()}  # type: ignore[union-attr]
+    half = np.array([1, 0.5, 1, 1, 1, 1])
+    scale = np.array([1, 0.5, 1, 1, 1, SCALE])
+    shift = np.array([0, 0.5, 0, 0, -1, -SCALE * DEPTH])
+    np.testing.assert_array_equal(new["w"], (old["w"] * half[:, None]).astype(np.float32))
+    np.testing.assert_array_equal(new["b"], (old["b"] * half).astype(np.float32))
+    np.testing.assert_array_equal(new["v"], (old["v"] * scale).astype(np.float32))
+    np.testing.assert_allclose(new["c"], (old["c"] + old["v"] @ shift).astype(np.float32), rtol=1e-7)
+
+
+def test_merge_groups_gives_equal_activations_one_group() -> None:
+    body = BETWEEN.format(mixed("z", "h", "0, 1, 0, 1, 0, 1", ("relu", "ramp")))
+    model = graph(body.replace("ramp", "tanh"), "float[batch,3] x", "float[batch,2] y", WEIGHTS)
+    (node,) = mixed_nodes(model)
+    node.attributes["pool"] = ir.AttrStrings("pool", ["relu", "ramp"])
+    node.meta["smx.functions"] = {"relu": op("Relu"), "ramp": op("Relu")}
+    assert MergeGroups()(model).modified
+    assert layer(model).functions == {"relu_ramp": op("Relu")}
+    assert set(layer(model).choice) == {0}
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs", "reason"),
+    [
+        (f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'y', '4, 4, 1, 1, 2, 2', PAPER)}", 6, "it is an output"),
+        (
+            f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'h', '4, 4, 1, 1, 2, 2', PAPER)} y = Add(h, z)",
+            6,
+            "the Add after it needs the values as they are",
+        ),
+        (
+            f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'h', '4, 4, 1, 1, 2, 2', PAPER)} s = Softmax(h)"
+            " y = Gemm <transB = 1> (s, v, c)",
+            2,
+            "the Softmax after it needs the values as they are",
+        ),
+    ],
+)
+def test_merge_groups_leaves_what_others_need_as_it_is(body: str, outputs: int, reason: str) -> None:
+    model = graph(body, "float[batch,3] x", f"float[batch,{outputs}] y", WEIGHTS)
+    before = {name: value.const_value for name, value in model.graph.initializers.items()}
+    merge = MergeGroups()
+    assert not merge(model).modified
+    assert reason in merge.refusals[layer(model).scope]
+    assert {name: value.const_value for name, value in model.graph.initializers.items()} == before
+    assert sorted(layer(model).functions) == ["elu", "sigmoid", "tanh"]
+
+
+def test_merge_groups_moves_a_factor_but_no_shift_through_zero_padding() -> None:
+    def net() -> ir.Model:
+        body = (
+            "z = Conv (x, w, b) " + mixed("z", "h", "0, 1, 4, 5", PAPER) + " y = Conv <pads = [1, 1, 1, 1]> (h, v, c)"
+        )
+        weights = random_weights(w=(4, 2, 1, 1), b=(4,), v=(3, 4, 3, 3), c=(3,))
+        return graph(body, "float[batch,2,5,5] x", "float[batch,3,5,5] y", weights)
+
+    x = normal(2, 2, 5, 5)
+    model = net()
+    merge = MergeGroups()
+    merge(model)
+    assert layer(model).functions["selu"] == Hinge(exponential=DEPTH * SCALE / SCALE, constant=-DEPTH * SCALE / SCALE)
+    assert layer(model).functions["elu"] == op("Elu", alpha=1.0)
+    assert "pads with zeros" in merge.refusals["h"]
+    np.testing.assert_allclose(run(model, x=x), run(net(), x=x), rtol=1e-5, atol=1e-5)
+
+
+def test_merge_groups_keeps_elu_where_there_are_few_values() -> None:
+    body = BETWEEN.format(mixed("z", "h", "4, 4, 5, 5, 0, 0", PAPER))
+    model = graph(body, "float[1,3] x", "float[1,2] y", WEIGHTS)
+    MergeGroups(small=True)(model)
+    assert layer(model).functions["elu"] == op("Elu", alpha=1.0)
+
+
+# --- FoldAffine
+
+
+NORM = random_weights(
+    w=(6, 3, 1, 1), b=(6,), gamma=(6,), beta=(6,), mean=(6,), variance=(6,), v=(2, 6, 3, 3), c=(2,), s=(6, 1, 1)
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "z = Conv(x, w, b) n = BatchNormalization(z, gamma, beta, mean, variance) r = Relu(n) y = Conv(r, v, c)",
+        "z = Conv(x, w) n = BatchNormalization(z, gamma, beta, mean, variance) r = Relu(n) y = Conv(r, v)",
+        "z = Conv(x, w, b) r = Relu(z) n = BatchNormalization(r, gamma, beta, mean, variance) y = Conv(n, v, c)",
+        "z = Conv(x, w, b) r = Relu(z) n = BatchNormalization(r, gamma, beta, mean, variance)"
+        " p = MaxPool <kernel_shape = [1, 1]> (n) y = Conv(p, v)",
+        "z = Conv(x, w, b) m = Mul(z, s) r = Relu(m) y = Conv(r, v, c)",
+        "z = Conv(x, w, b) r = Relu(z) m = Div(r, s) y = Conv <pads = [1, 1, 1, 1]> (m, v, c)",
+        "z = Conv(x, w, b) m = Sub(z, s) r = Relu(m) y = Conv(r, v, c)",
+    ],
+)
+def test_fold_affine_fires(body: str) -> None:
+    size = 5 if "pads" in body else 3
+    outputs = f"float[batch,2,{size},{size}] y"
+    before = graph(body, "float[batch,3,5,5] x", outputs, NORM)
+    model = graph(body, "float[batch,3,5,5] x", outputs, NORM)
+    assert FoldAffine()(model).modified
+    assert not {"BatchNormalization", "Mul", "Div", "Sub"} & set(operators(model))
+    x = normal(2, 3, 5, 5)
+    np.testing.assert_allclose(run(model, x=x), run(before, x=x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            "z = Conv(x, w, b) r = Relu(z) n = BatchNormalization(r, gamma, beta, mean, variance)"
+            " y = Conv <pads = [1, 1, 1, 1]> (n, v, c)",
+            "pads with zeros",
+        ),
+        (
+            "z = Conv(x, w, b) n = BatchNormalization(z, gamma, beta, mean, variance) t = Tanh(n) y = Mul(t, z)",
+            "what comes before it is used elsewhere, too",
+        ),
+        (
+            "z = Conv(x, w, b) r = Relu(z) n = BatchNormalization(r, gamma, beta, mean, variance) y = Add(n, r)",
+            "the Add after it needs the values as they are",
+        ),
+    ],
+)
+def test_fold_affine_does_not_fire(body: str, reason: str) -> None:
+    channels = 2 if "pads" in body else 6
+    model = graph(body, "float[batch,3,5,5] x", f"float[batch,{channels},5,5] y", NORM)
+    before = {name: value.const_value for name, value in model.graph.initializers.items()}
+    fold = FoldAffine()
+    assert not fold(model).modified
+    assert [reason in why for why in fold.refusals.values()] == [True]
+    assert {name: value.const_value for name, value in model.graph.initializers.items()} == before
+
+
+def test_fold_affine_leaves_the_weights_of_others() -> None:
+    """Two Convs share their weights; only one of them is followed by BatchNorm."""
+    body = (
+        "z = Conv(x, w, b) n = BatchNormalization(z, gamma, beta, mean, variance) r = Relu(n)"
+        " u = Conv(x, w, b) q = Tanh(u) y = Add(r, q)"
+    )
+    model = graph(body, "float[batch,3,5,5] x", "float[batch,6,5,5] y", NORM)
+    assert FoldAffine()(model).modified
+    x = normal(2, 3, 5, 5)
+    expected = run(graph(body, "float[batch,3,5,5] x", "float[batch,6,5,5] y", NORM), x=x)
+    np.testing.assert_allclose(run(model, x=x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_fold_affine_through_flatten_and_into_an_output() -> None:
+    weights = random_weights(s=(4, 1, 1), t=(4, 1, 1), w=(5, 36), b=(5,), o=(5,))
+    body = (
+        "m = Mul(x, s) n = Add(m, t) shape = Constant <value_ints = [0, 36]> () f = Reshape(n, shape)"
+        " g = Gemm <transB = 1> (f, w, b) y = Mul(g, o)"
+    )
+    model = graph(body, "float[batch,4,3,3] x", "float[batch,5] y", weights)
+    fold = FoldAffine()
+    assert fold(model).modified
+    assert fold.applied == 3
+    assert operators(model) == ["Constant", "Reshape", "Gemm"]
+    assert model.graph.outputs[0].name == "y"
+    x = normal(2, 4, 3, 3)
+    expected = run(graph(body, "float[batch,4,3,3] x", "float[batch,5] y", weights), x=x)
+    np.testing.assert_allclose(run(model, x=x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_fold_affine_takes_the_bias_of_a_linear_layer_for_what_it_is() -> None:
+    weights = random_weights(w=(4, 4), b=(4,))
+    model = graph("m = MatMul(x, w) n = Add(m, b) y = Tanh(n)", weights=weights)
+    fold = FoldAffine()
+    assert not fold(model).modified
+    assert not fold.refusals
+
+
+# --- NameByModule
 
 
 def test_name_by_module_names_after_the_innermost_module() -> None:
@@ -80,3 +360,22 @@ def test_name_by_module_leaves_nodes_of_unknown_origin() -> None:
     name = model.graph.node(0).name
     assert not NameByModule()(model).modified
     assert model.graph.node(0).name == name
+
+
+# --- hinges
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "selu", "identity"])
+def test_hinges_are_the_activations(name: str) -> None:
+    hinge = hinge_of(FUNCTIONS[name])
+    assert hinge is not None
+    z = np.linspace(-9, 9, 999)
+    low, high = np.minimum(z, 0), np.maximum(z, 0)
+    value = hinge.positive * high + hinge.negative * low + hinge.exponential * np.exp(low) + hinge.constant
+    np.testing.assert_allclose(value, reference.FUNCTIONS[name](z), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "gelu", "silu", "mish", "hardswish"])
+def test_other_activations_are_no_hinges(name: str) -> None:
+    assert hinge_of(FUNCTIONS[name]) is None
+    assert standard(graph(mixed("x", "y", "0, 0, 0, 0", (name,))))

@@ -1,0 +1,294 @@
+"""Moving h = scale * h' + shift, one pair of numbers a channel, into the weights before or after it.
+
+Nothing is moved unless all of it can be: planning returns the changes to make, or raises `RefusedError` and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from smx.export.weights import Exact, formula, is_weight, own, rewrite, zeros
+
+Change = Callable[[], None]
+
+
+class RefusedError(Exception):
+    """A move that the graph does not allow; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """h = scale * h' + shift; float64 (N,), for the N channels of an axis."""
+
+    scale: Exact
+    shift: Exact
+
+    @property
+    def shifts(self) -> bool:
+        """Whether any shift is not 0."""
+        return bool(self.shift.any())
+
+
+def into_producer(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -> list[Change]:
+    """Plan that the operator that computes `value` computes scale * value + shift instead.
+
+    Raises:
+        RefusedError: it has no weights for this axis, or something else uses its output as it is.
+    """
+    node = value.producer()
+    if node is None:
+        raise RefusedError("it is an input of the model")
+    if len(value.uses()) != 1 or value.is_graph_output():
+        raise RefusedError("what comes before it is used elsewhere, too")
+    match node.op_type:
+        case "Gemm" if axis == 1 and _is_linear(node):
+            rows = 0 if _int(node, "transB", 0) else 1
+            return _scaled(graph, node, 1, rows, affine.scale) + _biased(graph, node, 2, affine)
+        case "Conv" if axis == 1 and is_weight(node.inputs[1]):
+            return _scaled(graph, node, 1, 0, affine.scale) + _biased(graph, node, 2, affine)
+        case "BatchNormalization" if axis == 1 and all(map(is_weight, node.inputs[1:3])):
+            return _scaled(graph, node, 1, 0, affine.scale) + _biased(graph, node, 2, affine)
+        case "MatMul" if axis == _rank(value) - 1 and _is_linear(node) and not affine.shifts:
+            return _scaled(graph, node, 1, 1, affine.scale)
+        case "Add" if (bias := bias_of(node, axis)) is not None:
+            source = node.inputs[1 - bias]
+            assert source is not None
+            scaling = Affine(affine.scale, np.zeros_like(affine.shift))
+            scaled = [] if np.all(affine.scale == 1) else into_producer(graph, source, axis, scaling)
+            return scaled + _biased(graph, node, bias, affine)
+    raise RefusedError(f"the {node.op_type} before it can't take it up")
+
+
+def into_consumers(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -> list[Change]:
+    """Plan that `value` may be h' where it was h: everything that uses it takes scale and shift into its weights.
+
+    Raises:
+        RefusedError: something uses the values as they are.
+    """
+    if value.is_graph_output():
+        raise RefusedError("it is an output of the model")
+    changes: list[Change] = []
+    for node, index in value.uses():
+        if node.graph is not graph:
+            raise RefusedError("a branch or a loop uses it")
+        if index != 0 and node.op_type != "Concat":
+            raise RefusedError(f"the {node.op_type} after it needs the values as they are")
+        changes += _into_consumer(graph, node, value, axis, affine)
+    return changes
+
+
+def _into_consumer(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, affine: Affine) -> list[Change]:
+    y = node.outputs[0]
+    match node.op_type:
+        case "Gemm" if axis == 1 and _is_linear(node):
+            return _linear(graph, node, 1 if _int(node, "transB", 0) else 0, affine, (node, 2))
+        case "MatMul" if axis == _rank(x) - 1 and _is_linear(node):
+            return _linear(graph, node, 0, affine, _bias_after(y) if affine.shifts else None)
+        case "Conv" if axis == 1 and is_weight(node.inputs[1]):
+            return _conv(graph, node, affine)
+        case "BatchNormalization" if axis == 1 and all(map(is_weight, node.inputs[1:4])):
+            # gamma (s h' + t - m) / sigma = gamma s (h' - (m - t) / s) / sigma
+            moved: Change = lambda: rewrite(own(graph, node, 3), lambda mean: (mean - affine.shift) / affine.scale)  # noqa: E731
+            return [moved, *_scaled(graph, node, 1, 0, affine.scale)]
+        case "Identity" | "Dropout" | "GlobalAveragePool":
+            return into_consumers(graph, y, axis, affine)
+        case "AveragePool" if not (affine.shifts and _pads(node)):
+            return into_consumers(graph, y, axis, affine)
+        case "MaxPool" | "GlobalMaxPool" if np.all(affine.scale > 0) and len(node.outputs) == 1:
+            return into_consumers(graph, y, axis, affine)
+        case "ReduceMean" if (kept := _kept_axis(node, axis)) is not None:
+            return into_consumers(graph, y, kept, affine)
+        case "Transpose":
+            perm = node.attributes.get("perm")
+            order = list(perm.as_ints()) if perm is not None else list(reversed(range(_rank(x))))
+            return into_consumers(graph, y, order.index(axis), affine)
+        case "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
+            target, block = _regrouped(node, x, axis)
+            return into_consumers(graph, y, target, Affine(affine.scale.repeat(block), affine.shift.repeat(block)))
+        case "Concat" if axis == _int(node, "axis", 0) % _rank(y):
+            return into_consumers(graph, y, axis, _within(node, x, axis, affine))
+    raise RefusedError(f"the {node.op_type} after it needs the values as they are")
+
+
+def _linear(
+    graph: ir.Graph, node: ir.Node, axis: int, affine: Affine, bias: tuple[ir.Node, int] | None
+) -> list[Change]:
+    """W (s h' + t) + b = (W s) h' + (b + W t), with the channels along `axis` of the 2-D weight."""
+    scaled = _scaled(graph, node, 1, axis, affine.scale)
+    if not affine.shifts or bias is None:
+        return scaled
+    weight = node.inputs[1]
+    assert weight is not None
+    before = formula(weight)
+    return _added(graph, *bias, weight, 1 - axis, lambda: np.tensordot(affine.shift, before(), (0, axis))) + scaled
+
+
+def _conv(graph: ir.Graph, node: ir.Node, affine: Affine) -> list[Change]:
+    """Like `_linear`; a border padded with zeros holds h = 0, which no h' with a shift can stand for."""
+    if affine.shifts and _pads(node):
+        raise RefusedError("the Conv after it pads with zeros, which would be shifted, too")
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    before = formula(weight)
+    outputs, inputs = weight.const_value.shape.numpy()[:2]
+    # Output channel o reads the I input channels of its group, from (o // (O / groups)) * I on.
+    start = np.arange(outputs) // (outputs // _int(node, "group", 1)) * inputs
+    source = start[:, None] + np.arange(inputs)
+    scale = affine.scale[source].reshape(outputs, inputs, *(1,) * (_rank(weight) - 2))
+    changes: list[Change] = [lambda: rewrite(own(graph, node, 1), lambda w: w * scale)]
+    if affine.shifts:
+
+        def shifted() -> Exact:
+            sums: Exact = before().reshape(outputs, inputs, -1).sum(2)
+            total: Exact = (sums * affine.shift[source]).sum(1)
+            return total
+
+        changes = _added(graph, node, 2, weight, 0, shifted) + changes
+    return changes
+
+
+def _scaled(graph: ir.Graph, node: ir.Node, index: int, axis: int, scale: Exact) -> list[Change]:
+    """Multiply a weight along one axis."""
+    if np.all(scale == 1):
+        return []
+    shape = [-1 if i == axis else 1 for i in range(_rank(node.inputs[index]))]
+    return [lambda: rewrite(own(graph, node, index), lambda w: w * scale.reshape(shape))]
+
+
+def _biased(graph: ir.Graph, node: ir.Node, index: int, affine: Affine) -> list[Change]:
+    """A bias b becomes scale * b + shift; where there is none, it becomes shift."""
+    weight = node.inputs[1]
+    if not _has(node, index):
+        assert weight is not None
+        axis = 0 if node.op_type == "Conv" or _int(node, "transB", 0) else 1
+        return _added(graph, node, index, weight, axis, lambda: affine.shift) if affine.shifts else []
+    _check_bias(node, index, len(affine.scale))
+    return [
+        lambda: rewrite(
+            own(graph, node, index), lambda b: (b.reshape(-1) * affine.scale + affine.shift).reshape(b.shape)
+        )
+    ]
+
+
+def _added(
+    graph: ir.Graph, node: ir.Node, index: int, weight: ir.Value, axis: int, summand: Callable[[], Exact]
+) -> list[Change]:
+    """Add to a bias, which is made if there is none, with one value for each entry of an axis of the weight."""
+    length = int(weight.shape[axis])  # type: ignore[index,arg-type]
+    if _has(node, index):
+        _check_bias(node, index, length)
+
+    def change() -> None:
+        if not _has(node, index):
+            node.resize_inputs(max(len(node.inputs), index + 1))
+            node.replace_input_with(index, zeros(graph, weight, length, f"{node.name}/bias"))
+        rewrite(own(graph, node, index), lambda b: (b.reshape(-1) + summand()).reshape(b.shape))
+
+    return [change]
+
+
+def bias_of(node: ir.Node, axis: int) -> int | None:
+    """Return which input of an elementwise operator is a constant with one value for each channel of an axis."""
+    y = node.outputs[0]
+    for index, value in enumerate(node.inputs):
+        if is_weight(value) and y.shape is not None:
+            assert value is not None
+            shape = (1,) * (_rank(y) - _rank(value)) + tuple(value.shape or ())
+            if shape == tuple(size if i == axis else 1 for i, size in enumerate(y.shape)):
+                return index
+    return None
+
+
+def _bias_after(y: ir.Value) -> tuple[ir.Node, int]:
+    """Return the Add, and which of its inputs is the bias, that follows a MatMul."""
+    after = list(y.consumers())
+    if len(y.uses()) == 1 and after[0].op_type == "Add" and not y.is_graph_output():
+        bias = bias_of(after[0], _rank(y) - 1)
+        if bias is not None:
+            return after[0], bias
+    raise RefusedError("the MatMul after it has no bias to take the shift")
+
+
+def _within(node: ir.Node, x: ir.Value, axis: int, affine: Affine) -> Affine:
+    """Return the map of a Concat's output, where only one of its inputs changes."""
+    sizes = [value.shape[axis] if value is not None and value.shape is not None else None for value in node.inputs]
+    if not all(isinstance(size, int) for size in sizes) or sum(value is x for value in node.inputs) != 1:
+        raise RefusedError("the Concat after it has inputs of unknown size")
+    lengths = [int(size) for size in sizes]  # type: ignore[arg-type]
+    start = sum(lengths[: [value is x for value in node.inputs].index(True)])
+    scale, shift = np.ones(sum(lengths)), np.zeros(sum(lengths))
+    scale[start : start + len(affine.scale)], shift[start : start + len(affine.shift)] = affine.scale, affine.shift
+    return Affine(scale, shift)
+
+
+def _regrouped(node: ir.Node, x: ir.Value, axis: int) -> tuple[int, int]:
+    """Return where an axis stands after a reshape, and how many neighbouring entries a channel has become."""
+    before, after = tuple(x.shape or ()), tuple(node.outputs[0].shape or ())
+    inner = before[axis:]
+    if all(isinstance(size, int) for size in inner):
+        channels, values = int(inner[0]), math.prod(map(int, inner[1:]))  # type: ignore[arg-type]
+        for target in reversed(range(len(after))):
+            rest = after[target:]
+            if not all(isinstance(size, int) for size in rest):
+                break
+            block, remainder = divmod(values, math.prod(map(int, rest[1:])))  # type: ignore[arg-type]
+            if not remainder and after[target] == channels * block:
+                return target, block
+    raise RefusedError(f"the {node.op_type} after it does not keep its axis whole")
+
+
+def _kept_axis(node: ir.Node, axis: int) -> int | None:
+    """Return where an axis stands after a ReduceMean; None if it is reduced, or that is not known."""
+    (x, *rest), attribute = node.inputs, node.attributes.get("axes")
+    constant = ir.convenience.get_const_tensor(rest[0]) if rest and rest[0] is not None else None
+    if attribute is None and constant is None:
+        return None
+    axes = attribute.as_ints() if attribute is not None else constant.numpy().tolist()  # type: ignore[union-attr]
+    gone = {index % _rank(x) for index in axes}
+    if axis in gone:
+        return None
+    return axis if _int(node, "keepdims", 1) else axis - sum(index < axis for index in gone)
+
+
+def _is_linear(node: ir.Node) -> bool:
+    """Whether a Gemm or MatMul is a b + c with a constant matrix b."""
+    factors = (node.attributes.get(name) for name in ("alpha", "beta"))
+    plain = not _int(node, "transA", 0) and all(factor is None or factor.as_float() == 1 for factor in factors)
+    return plain and is_weight(node.inputs[1]) and _rank(node.inputs[1]) == 2
+
+
+def _pads(node: ir.Node) -> bool:
+    """Whether zeros come into the windows of a Conv or of an average."""
+    pads, auto = node.attributes.get("pads"), node.attributes.get("auto_pad")
+    padded = (pads is not None and any(pads.as_ints())) or (
+        auto is not None and auto.as_string() not in ("NOTSET", "VALID")
+    )
+    if node.op_type == "AveragePool":
+        return bool(_int(node, "ceil_mode", 0)) or (padded and bool(_int(node, "count_include_pad", 0)))
+    return padded
+
+
+def _check_bias(node: ir.Node, index: int, length: int) -> None:
+    bias = node.inputs[index]
+    if not is_weight(bias) or math.prod(bias.shape or ()) != length:  # type: ignore[union-attr]
+        raise RefusedError(f"the bias of the {node.op_type} is not one constant for each channel")
+
+
+def _has(node: ir.Node, index: int) -> bool:
+    return len(node.inputs) > index and node.inputs[index] is not None
+
+
+def _rank(value: ir.Value | None) -> int:
+    return len(value.shape) if value is not None and value.shape is not None else 0
+
+
+def _int(node: ir.Node, name: str, default: int) -> int:
+    attribute = node.attributes.get(name)
+    return attribute.as_int() if attribute is not None else default

@@ -1,0 +1,102 @@
+"""BatchNorm and constants disappear into the weights next to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from smx.export.affine import Affine, RefusedError, bias_of, into_consumers, into_producer
+from smx.export.passes.rewriting import Rewriting
+from smx.export.weights import Exact, formula, is_weight
+
+
+class FoldAffine(Rewriting):
+    """Fold y = scale * x + shift, one pair of numbers a channel, into the weights before it, or else after it.
+
+        scale (W x + b) + shift  =  (scale W) x + (scale b + shift)
+        W (scale x + shift) + b  =  (W scale) x + (b + W shift)
+
+    BatchNormalization in inference is such a map, with scale = gamma / sqrt(variance + epsilon) and
+    shift = beta - mean scale; so are Mul, Div, Add and Sub with a constant. Where zeros are padded in between, or
+    something else uses the values, the map stays.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Fold every map that can be; one may make room for the next."""
+        while sum(self._fold(model.graph, node) for node in list(model.graph)):
+            self.refusals.clear()
+        return ir.passes.PassResult(model, modified=self.applied > 0)
+
+    def _fold(self, graph: ir.Graph, node: ir.Node) -> bool:
+        found = _affine(node)
+        if found is None:
+            return False
+        x, axis, affine = found
+        y = node.outputs[0]
+        try:
+            changes = into_producer(graph, x, axis, affine)
+        except RefusedError as before:
+            try:
+                changes = into_consumers(graph, y, axis, affine)
+            except RefusedError as after:
+                if any(value is not None and is_weight(value) and value.shape for value in node.inputs):
+                    self.refusals[node.name or node.op_type] = f"{before}, and {after}"
+                return False
+        for change in changes:
+            change()
+        if y.is_graph_output():
+            x.name, y.name = y.name, f"{y.name}/folded"
+        ir.convenience.replace_all_uses_with(y, x, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        self.applied += 1
+        return True
+
+
+def _affine(node: ir.Node) -> tuple[ir.Value, int, Affine] | None:
+    """Read a node as a map of one of its inputs: that input, the axis of the channels, and the map."""
+    y = node.outputs[0]
+    if y.shape is None or len(y.shape) < 2:
+        return None
+    if node.op_type == "BatchNormalization":
+        attribute = node.attributes.get("training_mode")
+        if (attribute is not None and attribute.as_int()) or not all(map(is_weight, node.inputs[1:5])):
+            return None
+        gamma, beta, mean, variance = (formula(value)() for value in node.inputs[1:5] if value is not None)
+        epsilon = node.attributes.get_float("epsilon", 1e-5)
+        scale = gamma / np.sqrt(variance + epsilon)
+        return _known(node, 0, 1, scale, beta - mean * scale)
+    if node.op_type not in ("Mul", "Div", "Add", "Sub"):
+        return None
+    index = next((i for i in (1, 0) if is_weight(node.inputs[i])), None)
+    if index is None or (index == 0 and node.op_type in ("Div", "Sub")):
+        return None
+    x, constant = node.inputs[1 - index], node.inputs[index]
+    assert x is not None
+    assert constant is not None
+    producer = x.producer()
+    if node.op_type == "Add" and producer is not None and producer.op_type == "MatMul":
+        return None  # the bias of a linear layer
+    if constant.shape:
+        axes = [axis for axis in range(1, len(y.shape)) if bias_of(node, axis) == index]
+    else:  # the same for every channel, whichever axis they are on
+        axes = [1 if producer is not None and producer.op_type == "Conv" else len(y.shape) - 1]
+    channels = y.shape[axes[0]] if axes else None
+    if not isinstance(channels, int):
+        return None
+    axis, values = axes[0], np.broadcast_to(formula(constant)().reshape(-1), channels)
+    one, zero = np.ones(channels), np.zeros(channels)
+    match node.op_type:
+        case "Mul":
+            return _known(node, 1 - index, axis, values, zero)
+        case "Div":
+            return _known(node, 1 - index, axis, 1 / values, zero)
+        case "Add":
+            return _known(node, 1 - index, axis, one, values)
+    return _known(node, 1 - index, axis, one, -values)
+
+
+def _known(node: ir.Node, index: int, axis: int, scale: Exact, shift: Exact) -> tuple[ir.Value, int, Affine] | None:
+    """A map that is finite and loses nothing, or None."""
+    x = node.inputs[index]
+    usable = np.isfinite(scale).all() and np.isfinite(shift).all() and np.all(scale != 0)
+    return (x, axis, Affine(scale, shift)) if usable and x is not None else None

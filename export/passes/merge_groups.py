@@ -1,0 +1,146 @@
+"""Fewer groups that compute the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from smx.activations import op
+from smx.export.affine import Affine, RefusedError, into_consumers, into_producer
+from smx.export.capture import FUNCTIONS, MixedActivation, mixed_nodes
+from smx.export.hinges import Function, Hinge, hinge_of, is_small
+from smx.export.passes.rewriting import Rewriting
+
+
+class Identity(NamedTuple):
+    """f(z) = scale * other(inner * z) + shift."""
+
+    other: Function
+    inner: float = 1.0
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+Identities = Mapping[str, Identity]
+"""For the activations of a layer that can be written by another one, how."""
+
+
+class MergeGroups(Rewriting):
+    """Write activations by others, and move what they differ by into the weights.
+
+        f(z) = scale * other(inner * z) + shift
+
+    `inner` goes into the weights that make z; scale and shift go into the weights that use f(z). The identities, in the
+    order in which they are tried:
+
+        elu(z)     = (max(z, 0) + exp(min(z, 0))) - 1
+        selu(z)    = 1.0507 (max(z, 0) + 1.6733 exp(min(z, 0))) - 1.7581
+        selu(z)    = 1.0507 (max(z, 0) + 1.6733 (exp(min(z, 0)) - 1))           where the shift can't be moved
+        sigmoid(z) = 1/2 tanh(z / 2) + 1/2                                      where the layer has tanh, too
+
+    Activations of different names and equal operators become one. In the pool, those that can be computed together
+    (`smx.export.hinges`) come to stand side by side.
+
+    Args:
+        small: keep ELU and SELU, which are one operator each, in layers known to have few values.
+    """
+
+    def __init__(self, *, small: bool = False) -> None:
+        super().__init__()
+        self.small = small
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Merge in every layer."""
+        for node in mixed_nodes(model):
+            self._try(model.graph, node, self._without_shift(node), "keep their shift")
+            self._try(model.graph, node, _without_scale(node), "keep their factor")
+            self._try(model.graph, node, _by_tanh(node), "is not computed by tanh")
+            self.applied += _unify(node)
+        return ir.passes.PassResult(model, modified=self.applied > 0)
+
+    def _try(self, graph: ir.Graph, node: ir.Node, identities: Identities, otherwise: str) -> None:
+        if identities:
+            try:
+                _apply(graph, node, identities)
+                self.applied += 1
+            except RefusedError as reason:
+                scope, names = MixedActivation.of(node).scope, ", ".join(identities)
+                told = self.refusals.get(scope)
+                self.refusals[scope] = f"{told}; " * bool(told) + f"{names} {otherwise}, since {reason}"
+
+    def _without_shift(self, node: ir.Node) -> Identities:
+        mixed = MixedActivation.of(node)
+        if self.small and is_small(mixed.z.shape):
+            return {}
+        hinges = {name: hinge_of(function) for name, function in mixed.functions.items()}
+        return {
+            name: Identity(_scaled(hinge, constant=0.0), scale=hinge.positive, shift=hinge.constant)
+            for name, hinge in hinges.items()
+            if hinge is not None and hinge.exponential and hinge.constant
+        }
+
+
+def _without_scale(node: ir.Node) -> Identities:
+    hinges = {name: hinge_of(function) for name, function in MixedActivation.of(node).functions.items()}
+    return {
+        name: Identity(_scaled(hinge, constant=hinge.constant / hinge.positive), scale=hinge.positive)
+        for name, hinge in hinges.items()
+        if hinge is not None and hinge.positive != 1
+    }
+
+
+def _scaled(hinge: Hinge, constant: float) -> Hinge:
+    return Hinge(1.0, hinge.negative / hinge.positive, hinge.exponential / hinge.positive, constant)
+
+
+def _by_tanh(node: ir.Node) -> Identities:
+    functions = MixedActivation.of(node).functions
+    if op("Tanh") not in functions.values():
+        return {}
+    half = Identity(op("Tanh"), inner=0.5, scale=0.5, shift=0.5)
+    return {name: half for name, function in functions.items() if function == op("Sigmoid")}
+
+
+def _apply(graph: ir.Graph, node: ir.Node, identities: Identities) -> None:
+    """Let the layer compute the other functions, and its neighbours the rest.
+
+    Raises:
+        RefusedError: they can't; nothing was changed.
+    """
+    mixed = MixedActivation.of(node)
+    names = [mixed.pool[k] for k in mixed.choice]
+    neurons = [identities.get(name, Identity(mixed.functions[name])) for name in names]
+    inner, scale, shift = (
+        np.array([getattr(identity, field) for identity in neurons]) for field in ("inner", "scale", "shift")
+    )
+    changes = into_consumers(graph, node.outputs[0], mixed.axis, Affine(scale, shift))
+    if np.any(inner != 1):
+        changes += into_producer(graph, mixed.z, mixed.axis, Affine(inner, np.zeros_like(inner)))
+    for change in changes:
+        change()
+    others = {name: identity.other for name, identity in identities.items()}
+    node.meta[FUNCTIONS] = {**mixed.functions, **others}
+
+
+def _unify(node: ir.Node) -> int:
+    """Let equal functions be one entry of the pool, and put the hinges at its end; return how many became fewer."""
+    mixed = MixedActivation.of(node)
+    by_function: dict[Function, list[str]] = {}
+    for name, function in mixed.functions.items():
+        by_function.setdefault(function, []).append(name)
+    ordered = sorted(by_function.items(), key=lambda entry: _rank(entry[0]))
+    functions = {"_".join(names): function for function, names in ordered}
+    index = {name: k for k, (_, names) in enumerate(ordered) for name in names}
+    node.attributes["choice"] = ir.AttrInt64s("choice", [index[mixed.pool[k]] for k in mixed.choice])
+    node.attributes["pool"] = ir.AttrStrings("pool", list(functions))
+    node.meta[FUNCTIONS] = functions
+    return len(mixed.functions) - len(functions)
+
+
+def _rank(function: Function) -> tuple[float, ...]:
+    """What can't be computed together first, then lines, ReLU, and what has an exponential."""
+    hinge = hinge_of(function)
+    return (0,) if hinge is None else (1, abs(hinge.exponential), -hinge.negative)

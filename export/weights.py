@@ -1,0 +1,96 @@
+"""Rewriting weights: exactly, late, and one at a time.
+
+Passes change weights by functions of float64 arrays. The functions are kept and applied when the weight is needed, so
+that whatever several passes do to it is computed in float64 and rounded once, and a large model is never held twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from smx.export.emit import free_name
+
+Exact = NDArray[np.float64]
+Formula = Callable[[], Exact]
+
+_FORMULA = "smx.formula"
+
+
+def is_weight(value: ir.Value | None) -> bool:
+    """Whether a value is a constant array of floating numbers."""
+    return value is not None and value.const_value is not None and value.const_value.dtype.is_floating_point()
+
+
+def formula(value: ir.Value) -> Formula:
+    """Return how a weight is computed as it is now: later changes of it are not seen."""
+    kept: Formula | None = value.meta.get(_FORMULA)
+    tensor = value.const_value
+    assert tensor is not None
+    return kept or (lambda: tensor.numpy().astype(np.float64))
+
+
+def rewrite(value: ir.Value, function: Callable[[Exact], Exact]) -> None:
+    """Let a weight become `function` of what it is; the shape stays.
+
+    Args:
+        value: an initializer that nothing else uses, see `own`.
+        function: of a float64 array, which it must not change.
+    """
+    old, before = value.const_value, formula(value)
+    assert old is not None
+
+    def after() -> Exact:
+        return function(before())
+
+    value.meta[_FORMULA] = after
+    value.const_value = ir.LazyTensor(
+        lambda: ir.tensor(after().astype(old.dtype.numpy()), name=value.name),
+        dtype=old.dtype,
+        shape=ir.Shape(old.shape.numpy()),
+        name=value.name,
+    )
+
+
+def permute(value: ir.Value, indices: NDArray[np.int64], axis: int) -> None:
+    """Reorder a constant of any dtype along an axis: entry i becomes what entry `indices[i]` was."""
+    if _FORMULA in value.meta:
+        rewrite(value, lambda weight: np.take(weight, indices, axis))
+        return
+    old = value.const_value
+    assert old is not None
+    value.const_value = ir.LazyTensor(
+        lambda: ir.tensor(np.take(old.numpy(), indices, axis), name=value.name),
+        dtype=old.dtype,
+        shape=ir.Shape(old.shape.numpy()),
+        name=value.name,
+    )
+
+
+def own(graph: ir.Graph, node: ir.Node, index: int) -> ir.Value:
+    """Return an input of a node that is a weight; if other nodes use it too, the node gets a copy first."""
+    value = node.inputs[index]
+    assert value is not None
+    if len(value.uses()) == 1 and not value.is_graph_output():
+        return value
+    taken = set(graph.initializers)
+    copy = ir.Value(name=free_name(value.name or "weight", taken), type=value.type, shape=value.shape)
+    copy.const_value = value.const_value
+    copy.meta.update(value.meta)
+    graph.register_initializer(copy)
+    node.replace_input_with(index, copy)
+    return copy
+
+
+def zeros(graph: ir.Graph, like: ir.Value, length: int, name: str) -> ir.Value:
+    """Add a vector of zeros of the dtype of a weight: a bias where there was none."""
+    assert like.const_value is not None
+    dtype = like.const_value.dtype
+    full_name = free_name(name, set(graph.initializers))
+    value = ir.Value(name=full_name, type=ir.TensorType(dtype), shape=ir.Shape([length]))
+    value.const_value = ir.tensor(np.zeros(length, dtype.numpy()), name=full_name)
+    graph.register_initializer(value)
+    return value
