@@ -1,0 +1,109 @@
+"""Does the opset change the latency? `python benchmarks/opsets.py --json PATH` asks ONNX Runtime.
+
+Perceptrons of one activation each, a mixed one in the layout `sorted`, and a convolutional network, at several opsets
+in turn. The ratios refer to the first opset; it runs a second time under another name, and that column tells the noise.
+
+An older ONNX Runtime can be asked as well: `pip install --no-deps --target old onnxruntime==1.23.2`, then the same with
+`PYTHONPATH=old` and `--opsets` that it knows.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.runtime.latency import LatencyReport, measure_latency
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SIZES = (784, 768, 512, 512, 256, 256, 128, 10)
+
+
+@click.command()
+@click.option("--opsets", type=Numbers(), default="18,13,15,17,21,22,26", show_default=True, help="The baseline first.")
+@click.option("--batch-sizes", type=Numbers(), default="1,128", show_default=True, help="Examples a run.")
+@click.option("--rounds", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
+@json_option
+def main(opsets: tuple[int, ...], batch_sizes: tuple[int, ...], rounds: int, json_path: str | None) -> None:
+    """Time each network at each opset, on one thread."""
+    reports = {}
+    with tempfile.TemporaryDirectory() as folder:
+        # The process that measures never loads torch, whose threads would disturb it.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
+            networks = elsewhere.submit(export, Path(folder), opsets).result()
+        for network, files in networks.items():
+            logs().print(f"measuring {network} ...")
+            reports[network] = measure_latency(files, baseline=str(opsets[0]), batch_sizes=batch_sizes, rounds=rounds)
+    for batch_size in batch_sizes:
+        show(reports, batch_size, json_path)
+    write_json(json_path, {"sizes": SIZES, "networks": {name: report.to_dict() for name, report in reports.items()}})
+
+
+def export(folder: Path, opsets: tuple[int, ...]) -> dict[str, dict[str, Path]]:
+    """Write each network at each opset; return the files by network and opset."""
+    import onnx
+    import torch
+
+    import smx
+    from smx.export import export_onnx
+    from smx.export.opsets import convert
+
+    torch.manual_seed(0)
+    pools = {name: (name,) for name in ("leaky_relu", "elu", "selu", "relu")} | {"mixed": smx.PAPER_POOL}
+    networks = {name: (perceptron(pool), torch.zeros(1, SIZES[0])) for name, pool in pools.items()}
+    networks["cnn"] = convolutional(), torch.zeros(1, 3, 32, 32)
+    files: dict[str, dict[str, Path]] = {}
+    for network, (module, example) in networks.items():
+        captured = folder / f"{network}.onnx"
+        export_onnx(module, captured, example_input=example, layout="sorted", opset=18)
+        files[network] = {}
+        for name, opset in [*((str(opset), opset) for opset in opsets), (f"{opsets[0]} again", opsets[0])]:
+            files[network][name] = path = folder / f"{network}-{name}.onnx"
+            path.write_bytes(convert(onnx.load(captured), opset).SerializeToString())
+    return files
+
+
+def perceptron(pool: tuple[str, ...]) -> nn.Module:
+    """Build a network whose neurons have random activations of the pool."""
+    import torch
+
+    import smx
+    from smx.models import mlp
+
+    return mlp(SIZES, lambda layer: smx.Mixed(torch.randint(len(pool), (SIZES[layer],)), pool))
+
+
+def convolutional() -> nn.Module:
+    """Build a network of what ONNX Runtime fuses and lays out by blocks of channels: Conv, activations, pooling."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.LeakyReLU(), nn.AvgPool2d(2)),
+        nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)),
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+    )
+
+
+def show(reports: dict[str, LatencyReport], batch_size: int, json_path: str | None) -> None:
+    """Print the ratios at one batch size."""
+    table = Table(title=f"batch {batch_size}: ratio to the first opset, and its quartiles")
+    table.add_column("network")
+    for name in dict.fromkeys(row.name for report in reports.values() for row in report.results):
+        table.add_column(name, justify="right")
+    for network, report in reports.items():
+        rows = [row for row in report.results if row.batch_size == batch_size]
+        table.add_row(network, *(f"{row.ratio:.2f}\n{row.ratio_low:.2f}-{row.ratio_high:.2f}" for row in rows))
+    console(json_path).print(table)
+
+
+if __name__ == "__main__":
+    main()

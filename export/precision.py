@@ -1,0 +1,247 @@
+"""Lower precision: a finished float32 model with float16 or int8 inside, its inputs and outputs as they were."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+from smx.errors import InputError, SmxError
+from smx.runtime.session import DTYPES, Session
+
+PRECISIONS = ("float32", "float16", "int8")
+"""What the weights can be stored in, and computed with."""
+
+MIN_EXAMPLES = 32
+"""Fewer examples say too little about the range of a layer's values."""
+
+_BATCH = 128  # of the calibration; only its speed depends on it
+_QUANTIZED = ("Gemm", "MatMul", "Conv")
+_OTHER_FLOATS: dict[int, str] = {
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+}
+
+
+def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with float16 weights and arithmetic; its float32 inputs and outputs stay float32.
+
+    Conversion is ONNX Runtime's own (`onnxruntime.transformers.float16`): a Cast behind each input and before each
+    output, and around the few operators that it keeps in float32, such as CumSum. Weights are rounded to 11
+    significant bits. Below 6.1e-05 they are subnormal and keep fewer, with steps of 6e-08; what lies between 0 and the
+    smallest of them becomes that one, so that no divisor turns to 0. Values beyond 65504 that arise on the way become
+    infinite, which `changed_predictions` shows.
+
+    ONNX Runtime's CPU provider has hardly any float16 arithmetic and casts the weights in each run: there the file is
+    smaller, but not faster.
+
+    Args:
+        proto: a model of standard operators with float32 weights; it is not modified.
+
+    Raises:
+        InputError: weights of another floating-point type, or beyond 65504, which float16 can't hold.
+        SmxError: the result is not valid.
+    """
+    _check_float32(proto, "float16")
+    coarse = [operator for operator in DEFAULT_OP_BLOCK_LIST if operator not in ("Max", "Min")]  # those are exact
+    half = convert_float_to_float16(proto, keep_io_types=True, op_block_list=coarse)
+    largest = float(np.finfo(np.float16).max)
+    originals = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for tensor in half.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            weights = numpy_helper.to_array(originals[tensor.name])
+            peak = float(np.abs(weights[np.isfinite(weights)]).max(initial=0))
+            if peak > largest:
+                raise InputError(
+                    f"{tensor.name} holds {peak:.6g}, float16 ends at {largest:.0f}; keep the model in float32"
+                )
+    # The converter appends its Casts behind the nodes that read them.
+    model = ir.from_proto(half)
+    model.graph.sort()
+    return _finished(ir.to_proto(model), proto, "float16")
+
+
+def to_int8(proto: onnx.ModelProto, *calibration: NDArray[Any]) -> onnx.ModelProto:
+    """Return the model with int8 weights and layer inputs; its inputs and outputs stay float32.
+
+    Static quantization by ONNX Runtime (`onnxruntime.quantization`), in the QDQ form: standard operators that a runtime
+    fuses into integer arithmetic, and that any other evaluates as they stand. Quantized are the Gemm, MatMul and Conv
+    that have constant weights, with settings that were chosen by measuring:
+
+    1. Weights are int8 with a scale for each neuron, since neighbours with different activations differ in size.
+    2. They use 7 of the 8 bits. On x86 without VNNI the sum of two uint8 x int8 products saturates at 16 bits; with 7
+       bits it can't, and the integer arithmetic is exact on every processor.
+    3. Inputs of those operators are uint8 with one scale and zero point, from the least and the largest value that the
+       calibration data cause.
+    4. Results of Gemm and MatMul stay float32: what lies between them, the mixed activations, is exact, and the groups
+       need no common scale before they are put together. A Conv has an integer kernel only with a quantized result.
+
+    Args:
+        proto: a model of standard operators with float32 weights and a dynamic or fixed batch; it is not modified.
+        calibration: one array (B, *) for each input of the model, examples such as it will meet, prepared as for
+            inference; all of them are used, a thousand are enough.
+
+    Raises:
+        InputError: weights of another floating-point type, nothing to quantize, or calibration data that are too few,
+            of the wrong shape or not finite.
+        SmxError: the quantizer fails, or its result is not valid.
+    """
+    _check_float32(proto, "int8")
+    feeds = _feeds(proto, calibration)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        given, prepared, quantized = (Path(folder) / f"{stage}.onnx" for stage in ("given", "prepared", "quantized"))
+        onnx.save(proto, given)
+        # Makes a Gemm of MatMul and Add. When it loads a model ONNX Runtime does so too, but that Gemm, with a float32
+        # bias, has no integer kernel, and takes many times as long as in float32.
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        nodes = _quantizable(model)
+        if not nodes:
+            raise InputError("the model has no Gemm, MatMul or Conv with constant weights: nothing to make int8 of")
+        try:
+            quantize_static(
+                model,
+                quantized,
+                _Reader(feeds),
+                op_types_to_quantize=_QUANTIZED,
+                nodes_to_quantize=nodes,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                reduce_range=True,
+                extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+            )
+        except Exception as error:  # whatever it meets: ValueError, AssertionError, onnxruntime's own
+            raise SmxError(f"ONNX Runtime can't quantize the model: {_line(error)}") from error
+        result = onnx.load(quantized)
+    known = {tensor.name for tensor in model.graph.initializer}
+    scales = [numpy_helper.to_array(tensor) for tensor in result.graph.initializer if tensor.name not in known]
+    if not all(np.isfinite(scale).all() for scale in scales):
+        raise InputError("the calibration data lead to values in the model that are not finite")
+    return _finished(result, proto, "int8")
+
+
+def changed_predictions(a: NDArray[Any], b: NDArray[Any]) -> int:
+    """Count the examples whose predicted class differs between two models.
+
+    Args:
+        a, b: logits (B, C) of the same examples. An example with a NaN in either counts as changed.
+
+    Raises:
+        ValueError: the shapes differ, or are not (B, C).
+    """
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(f"expected two arrays of one shape (B, C), got {a.shape} and {b.shape}")
+    undefined = np.isnan(a).any(1) | np.isnan(b).any(1)
+    return int(np.count_nonzero(undefined | (a.argmax(1) != b.argmax(1))))
+
+
+def _check_float32(proto: onnx.ModelProto, precision: str) -> None:
+    types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
+    types |= {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    for name, type in types.items():
+        if type in _OTHER_FLOATS:
+            raise InputError(f"{name} is {_OTHER_FLOATS[type]}; only a float32 model can become {precision}")
+
+
+def _feeds(proto: onnx.ModelProto, calibration: tuple[NDArray[Any], ...]) -> list[dict[str, NDArray[Any]]]:
+    """Check the calibration data and cut them into batches that the model takes."""
+    session = Session(proto.SerializeToString())
+    examples = min((len(x) if x.ndim else 0 for x in calibration), default=0)
+    sizes = [value.shape[0] for value in session.inputs if value.shape and isinstance(value.shape[0], int)]
+    batch = sizes[0] if sizes else min(_BATCH, examples)
+    if examples < max(MIN_EXAMPLES, batch):
+        raise InputError(f"int8 needs at least {max(MIN_EXAMPLES, batch)} examples to calibrate, got {examples}")
+    feed = {}
+    with np.errstate(over="ignore"):
+        session.run_all(*(x[:batch] for x in calibration))  # says what is wrong with the number or the shapes of inputs
+        for wanted, x in zip(session.inputs, calibration, strict=True):
+            feed[wanted.name] = x.astype(DTYPES.get(wanted.type, x.dtype), copy=False)
+    for name, x in feed.items():
+        bad = np.count_nonzero(~np.isfinite(x))
+        if bad:
+            raise InputError(f"the calibration data for {name} hold {bad} values that are not finite")
+    stop = examples - examples % batch if sizes else examples
+    return [{name: x[i : i + batch] for name, x in feed.items()} for i in range(0, stop, batch)]
+
+
+class _Reader:
+    """Hands out the calibration batches as onnxruntime asks for them."""
+
+    def __init__(self, feeds: list[dict[str, NDArray[Any]]]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._feeds, None)
+
+
+def _quantizable(proto: onnx.ModelProto) -> list[str]:
+    """Return the names of the nodes whose weights, and bias if there is one, are constant.
+
+    A weight that is read along two axes, as in a tied autoencoder, gets a copy for the second: its scales, one for each
+    neuron, lie along one.
+    """
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    axes: dict[str, int] = {}
+    names = []
+    for node in proto.graph.node:
+        if node.op_type not in _QUANTIZED or any(name not in tensors for name in node.input[1:]):
+            continue
+        weight, *bias = (tensors[name] for name in node.input[1:])
+        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        axis = 0 if node.op_type == "Conv" or transposed else 1
+        if (node.op_type != "Conv" and len(weight.dims) != 2) or any(x.dims != [weight.dims[axis]] for x in bias):
+            continue
+        names.append(node.name)
+        if axes.setdefault(weight.name, axis) != axis:
+            node.input[1] += "_transposed"
+            if node.input[1] not in tensors:
+                tensors[node.input[1]] = proto.graph.initializer.add()
+                tensors[node.input[1]].CopyFrom(weight)
+                tensors[node.input[1]].name = node.input[1]
+    return names
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantizer's advice from the screen."""
+    root, handler, disabled = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(handler)  # to a root without one, logging.info() and its like would add one that prints, for good
+    logging.disable()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(disabled)
+        root.removeHandler(handler)
+
+
+def _finished(converted: onnx.ModelProto, original: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """Give the model back its own header, infer all shapes, and validate."""
+    for field in ("opset_import", "metadata_props"):
+        converted.ClearField(field)
+        getattr(converted, field).extend(getattr(original, field))
+    converted.producer_name, converted.producer_version = original.producer_name, original.producer_version
+    try:
+        converted = onnx.shape_inference.infer_shapes(converted, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(converted, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise SmxError(f"the {precision} model is not valid: {_line(error)}") from error
+    return converted
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
