@@ -46,7 +46,8 @@ class ModelInfo:
             `rtol` (see `smx.runtime.parity.compare`); and `max_abs`, the largest difference seen.
         class_names: one for each output, or empty.
         sample_shape: the shape of one raw example, or empty when it is not known.
-        maximum: raw values are divided by it before they go in.
+        maximum: raw values are divided by it before they go in, or in the graph if it takes uint8.
+        precision: of the weights and the arithmetic: float32, float16 or int8.
     """
 
     smx_version: str
@@ -58,6 +59,7 @@ class ModelInfo:
     class_names: tuple[str, ...] = ()
     sample_shape: tuple[int, ...] = ()
     maximum: float = 1.0
+    precision: str = "float32"
 
     def to_properties(self) -> dict[str, str]:
         """Write the entries of the ONNX model's `metadata_props`; values are JSON, but for plain words."""
@@ -92,6 +94,7 @@ class ModelInfo:
                 class_names=tuple(read("class_names")),
                 sample_shape=tuple(read("sample_shape")),
                 maximum=float(read("maximum")),
+                precision=properties.get(PREFIX + "precision", "float32"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the model's smx metadata is damaged ({error}); export it again") from error

@@ -42,11 +42,12 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityReport:
-    """All comparisons, with the tolerance they were held against."""
+    """All comparisons, with the tolerance they were held against, or the share of examples that may change class."""
 
     atol: float
     rtol: float
     comparisons: tuple[Comparison, ...]
+    max_changed: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -75,10 +76,13 @@ def compare(
     atol: float,
     rtol: float,
     scale: float = 1.0,
+    max_changed: float | None = None,
     inputs: str = "",
     batch_size: int = 0,
 ) -> Comparison:
     """Compare two outputs of shape (B, *) for the same examples: |a - b| <= atol * scale + rtol * |b| everywhere.
+
+    With `max_changed` it is not the differences that decide, but the share of examples that get another class.
 
     With `scale` 1 that is `numpy.allclose`. The rounding of a sum grows with its terms, so whoever compares values far
     beyond unit size gives a scale in proportion. Values that are not finite never pass.
@@ -100,7 +104,11 @@ def compare(
         max_rel=float(relative.max(initial=0.0)),
         agreement=float(np.mean(a.argmax(1) == b.argmax(1))) if a.size else 1.0,
         scale=scale,
-        passed=bool((difference <= atol * scale + rtol * size).all()),
+        passed=bool(
+            (difference <= atol * scale + rtol * size).all()
+            if max_changed is None
+            else finite.all() and np.mean(a.argmax(1) != b.argmax(1)) <= max_changed
+        ),
     )
 
 
@@ -111,6 +119,7 @@ def check_parity(
     *,
     atol: float = 1e-5,
     rtol: float = 1e-4,
+    max_changed: float | None = None,
     batch_sizes: Sequence[int] = (1, 16, 128, 1000),
     on_progress: Callable[[str, int], None] = lambda inputs, batch_size: None,
 ) -> ParityReport:
@@ -124,24 +133,38 @@ def check_parity(
         inputs: sets of examples (B, *) by name.
         atol: absolute tolerance.
         rtol: relative tolerance.
-        batch_sizes: examples a run; sizes above a set's number of examples are left out, but for the smallest.
+        max_changed: the share of examples that may get another class, for models of lower precision; the tolerances
+            then decide nothing.
+        batch_sizes: examples a run; sizes above a set's number of examples are left out, but for the smallest. A model
+            made for one batch size is run with that.
         on_progress: called before each comparison.
     """
     comparisons = []
     for name, x in inputs.items():
-        right = _in_batches(reference, x, 1000)
+        right = np.concatenate([reference(x[start : start + 1000]) for start in range(0, len(x), 1000)])
         scale = max(1.0, float(np.abs(x).max(initial=0.0)))
-        for batch_size in [size for size in batch_sizes if size <= len(x)] or [min(batch_sizes)]:
+        usable = [size for size in batch_sizes if size <= len(x)] or [min(batch_sizes)]
+        for batch_size in [session.batch] if session.batch else usable:
             on_progress(name, batch_size)
-            got = _in_batches(session.run, x, batch_size)
-            comparisons.append(
-                compare(got, right, atol=atol, rtol=rtol, scale=scale, inputs=name, batch_size=batch_size)
-            )
-    return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons))
+            got = session.run_many(x, batch_size)
+            limits: dict[str, Any] = {"atol": atol, "rtol": rtol, "scale": scale, "max_changed": max_changed}
+            comparisons.append(compare(got, right, **limits, inputs=name, batch_size=batch_size))
+    return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons), max_changed=max_changed)
 
 
-def probes(shape: Sequence[int], *, seed: int = 0, examples: int = 128) -> dict[str, NDArray[np.float32]]:
-    """Return inputs that no data set has, of shape (examples, *shape): random ones and extremes, by name."""
+def raw_probes(shape: Sequence[int], maximum: int, *, seed: int = 0, examples: int = 128) -> dict[str, Array]:
+    """Return the like of `probes` for a model that takes uint8 from 0 to `maximum`."""
+    random = np.random.default_rng(seed)
+    full = (examples, *shape)
+    return {
+        "random": random.integers(0, maximum, full, np.uint8, endpoint=True),
+        "zeros": np.zeros(full, np.uint8),
+        "largest": np.full(full, maximum, np.uint8),
+    }
+
+
+def probes(shape: Sequence[int], *, seed: int = 0, examples: int = 128) -> dict[str, Array]:
+    """Return inputs that no data set has, float32 (examples, *shape): random ones and extremes, by name."""
     random = np.random.default_rng(seed)
     full = (examples, *shape)
     uniform = random.uniform(-1.0, 1.0, full).astype(np.float32)
@@ -153,7 +176,3 @@ def probes(shape: Sequence[int], *, seed: int = 0, examples: int = 128) -> dict[
         "large mixed": signs * np.float32(1e4),
         "denormal": signs * np.float32(1e-40),
     }
-
-
-def _in_batches(function: Callable[[Array], Array], x: Array, batch_size: int) -> Array:
-    return np.concatenate([function(x[start : start + batch_size]) for start in range(0, len(x), batch_size)])

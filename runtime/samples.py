@@ -19,19 +19,21 @@ EXPECTED = "expected a .npy or .npz file of examples, a .png or .jpg image, or a
 
 
 def load_samples(
-    path: Path, sample_shape: Sequence[int], info: ModelInfo | None, *, invert: bool = False
+    path: Path, sample_shape: Sequence[int], info: ModelInfo | None, *, invert: bool = False, raw: bool = False
 ) -> tuple[list[str], NDArray[Any]]:
     """Read examples from `path`.
 
     Whole numbers are raw values and are divided by the data set's maximum; floating numbers are taken as they are.
     Images become grey (or RGB, if the data had three channels), get the data's size and values from 0 to 1, and lose
-    their transparency against black, or with `invert` against white.
+    their transparency against black, or with `invert` against white. With `raw` it is the other way round: whole
+    numbers are taken as they are, floating ones and images are multiplied by the maximum and rounded.
 
     Args:
         path: `.npy` (B, *) or one example; `.npz` with an array `x`, or a single one; an image; a folder of images.
         sample_shape: what the model takes after the batch axis, for example (784,).
         info: of the model, for the size of its images and the range of its data; None for another tool's model.
         invert: images are dark on light, and the model knows light on dark.
+        raw: the model takes uint8, and normalises itself.
 
     Returns:
         A name for each example, and the examples, (B, *sample_shape).
@@ -39,6 +41,22 @@ def load_samples(
     Raises:
         InputError: the path can't be read, or its examples don't have the model's size.
     """
+    names, x = _load(path, sample_shape, info, invert)
+    maximum = np.float32(info.maximum if info is not None else 255 if raw else 1)
+    whole = bool(np.issubdtype(x.dtype, np.integer))
+    if raw:
+        x = x if whole else np.rint(x * maximum)
+        if x.min() < 0 or x.max() > 255:
+            raise InputError(f"{path} must hold values from 0 to {maximum:g}, got {x.min():g} to {x.max():g}")
+        x = x.astype(np.uint8)
+    elif whole:
+        x = x.astype(np.float32) / maximum
+    return names, x
+
+
+def _load(
+    path: Path, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool
+) -> tuple[list[str], NDArray[Any]]:
     if path.is_dir():
         images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
@@ -50,10 +68,7 @@ def load_samples(
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return [path.name], _image(path, sample_shape, info, invert)[None]
     if path.suffix.lower() in (".npy", ".npz"):
-        x = _array(path)
-        x = _as_samples(path, x, sample_shape)
-        if np.issubdtype(x.dtype, np.integer) and info is not None:
-            x = x.astype(np.float32) / np.float32(info.maximum)
+        x = _as_samples(path, _array(path), sample_shape)
         return [f"{path.name}[{i}]" for i in range(len(x))], x
     raise InputError(f"{path} has an unknown ending; {EXPECTED}")
 

@@ -88,6 +88,32 @@ class Session:
         """
         return self.run_all(*inputs)[0]
 
+    @property
+    def batch(self) -> int | None:
+        """The batch size that the model is made for; None if it takes any."""
+        sizes = {wanted.shape[0] for wanted in self.inputs if wanted.shape}
+        fixed = sorted(size for size in sizes if isinstance(size, int))
+        return fixed[0] if fixed else None
+
+    @property
+    def takes_raw(self) -> bool:
+        """Whether the model takes whole numbers from 0 to 255, as files and cameras have them."""
+        return bool(self.inputs[0].type == "tensor(uint8)")
+
+    def run_many(self, x: NDArray[Any], batch_size: int) -> NDArray[Any]:
+        """Run the model on any number of examples and return its first output for all of them.
+
+        Args:
+            x: (B, *), with B at least 1.
+            batch_size: examples a run; a model made for one batch size runs with that, the last run filled up with
+                zeros.
+        """
+        size = self.batch or batch_size
+        missing = -len(x) % size if self.batch else 0
+        filled = np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
+        outputs = [self.run(filled[start : start + size]) for start in range(0, len(filled), size)]
+        return np.concatenate(outputs)[: len(x)]
+
     def run_all(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Run the model like `run` and return all its outputs."""
         if len(inputs) != len(self.inputs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from smx import __version__, torchfile
 from smx.activations import resolve_pool
 from smx.errors import InputError
 from smx.layers import Mixed
-from smx.models import mlp
+from smx.models import Normalize, mlp
 
 FORMAT = "smx-model"
 _CHOICE = ".choice"
@@ -47,11 +48,25 @@ class SavedModel:
         """The sizes as people write them: `784-512-10`."""
         return "-".join(map(str, self.sizes))
 
-    def build(self) -> nn.Sequential:
-        """Return the network in `eval()`, (B, sizes[0]) float32 -> logits (B, sizes[-1])."""
+    def build(self, *, raw: bool = False) -> nn.Sequential:
+        """Return the network in `eval()`, (B, sizes[0]) float32 -> logits (B, sizes[-1]).
+
+        With `raw` it takes the values as the data set has them, uint8 (B, *sample_shape).
+
+        Raises:
+            InputError: `raw` is asked for, but the data set's values are no whole numbers up to 255.
+        """
         model = mixed_mlp(self.sizes, self.choices, self.pool)
         choices = {name + _CHOICE: choice for name, choice in self.choices.items()}
         model.load_state_dict({**self.weights, **choices})
+        if raw:
+            maximum = self.data["maximum"]
+            if not 1 < maximum <= 255:
+                raise InputError(
+                    f"the values of {self.data['name']} are no whole numbers from 0 to 255 (divided by {maximum:g} in"
+                    " training), so the model can't take them as uint8"
+                )
+            model = nn.Sequential(OrderedDict([("normalize", Normalize(maximum)), *model.named_children()]))
         return model.eval()
 
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "runtime": ({"numpy", "onnxruntime", "google", "PIL"}, {"smx.errors"}),
     "run": ({"torch", "torchvision", "numpy", "sklearn"}, RUN | LAYERS | LEAVES | {"smx.runtime.arrays"}),
     "figures": ({"matplotlib"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency"}),
-    "export": ({"torch", "numpy", "onnx", "onnx_ir"}, LAYERS | LEAVES),
+    "export": ({"torch", "numpy", "onnx", "onnx_ir", "onnxruntime"}, LAYERS | LEAVES),
 }
 
 

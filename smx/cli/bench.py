@@ -118,14 +118,14 @@ def export_candidates(
 ) -> dict[str, Path]:
     """Export a saved model in each layout, and its architecture with each fixed activation; return the files by name.
 
-    The baselines have the model's weights: latency does not depend on their values.
+    The baselines are plain modules with the model's weights, as PyTorch's exporter writes them: latency does not depend
+    on the weights' values.
     """
-    import torch
-
     from smx.activations import get
     from smx.cli.export import description, example_input
     from smx.export import export_onnx
-    from smx.modelfile import load_model, mixed_mlp
+    from smx.modelfile import load_model
+    from smx.models import Fixed, mlp
 
     saved = load_model(model_path)
     trained = saved.build()
@@ -141,12 +141,11 @@ def export_candidates(
         )
     for name in baselines:
         try:
-            get(name)
+            function = get(name).function
         except ValueError as error:
             raise InputError(str(error)) from error
-        choices = {layer: torch.zeros_like(choice) for layer, choice in saved.choices.items()}
-        model = mixed_mlp(saved.sizes, choices, (name,))
-        model.load_state_dict(saved.weights, strict=False)
+        model = mlp(saved.sizes, lambda _, function=function: Fixed(function))  # type: ignore[misc]
+        model.load_state_dict(saved.weights)
         paths[name] = folder / f"baseline-{name}.onnx"
         export_onnx(model, paths[name], example_input=example_input(saved))
     return paths

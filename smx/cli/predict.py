@@ -37,8 +37,8 @@ def predict(onnx_path: Path, samples_path: Path, invert: bool, provider: str, js
     if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
         raise InputError(f"{onnx_path} must have one input of shape (batch, fixed sizes) for smx predict")
     info = session.info
-    names, x = load_samples(samples_path, session.inputs[0].shape[1:], info, invert=invert)
-    logits = np.concatenate([session.run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)])
+    names, x = load_samples(samples_path, session.inputs[0].shape[1:], info, invert=invert, raw=session.takes_raw)
+    logits = session.run_many(x, BATCH)
     if logits.ndim != 2:
         raise InputError(f"{onnx_path} must put out one row of class scores an example, got shape {logits.shape}")
     odds = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))

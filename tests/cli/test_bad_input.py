@@ -84,7 +84,12 @@ def test_files_that_are_no_model(run: Path, exported: Path, tmp_path: Path) -> N
 def test_other_refusals_of_bench_and_export(run: Path, tmp_path: Path) -> None:
     refused(smx("bench", run / "model.pt", "--baselines", "swish"), 2, "unknown activation 'swish'")
     refused(smx("bench", run / "model.pt", "--layouts", "sideways"), 2, "unknown layout 'sideways'; known are scatter")
-    refused(smx("export", run / "model.pt", tmp_path / "m.onnx", "--opset", "9"), 2, "between 18 and 21, got 9")
+    refused(smx("export", run / "model.pt", tmp_path / "m.onnx", "--opset", "9"), 2, "between 13 and 26, got 9")
+    refused(
+        smx("export", run / "model.pt", tmp_path / "m.onnx", "--batch", "many"), 2, "dynamic or a whole number", "many"
+    )
+    refused(smx("export", run / "model.pt", tmp_path / "m.onnx", "--precision", "int4"), 2, "unknown precision 'int4'")
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_what_is_read_is_never_written_over(run: Path, exported: Path, tmp_path: Path) -> None:

@@ -39,23 +39,91 @@ def agree(path: Path, module: nn.Module, *inputs: Tensor, atol: float = 1e-6) ->
     np.testing.assert_allclose(got, expected, atol=atol, rtol=1e-5)
 
 
-def test_each_group_is_one_gather_its_activation_and_one_scatter(tmp_path: Path) -> None:
+def test_scatter_moves_no_more_than_it_must(tmp_path: Path) -> None:
+    """What can be computed in place is, and one Gather and one ScatterElements move the rest."""
     net = mixed_net()
     report = export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 5))
-    nodes = onnx.load(tmp_path / "m.onnx").graph.node
-    mixed = [node for node in nodes if node.op_type != "Gemm"]
-    for i, (name, operator) in enumerate(
-        zip(smx.PAPER_POOL, ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Elu", "Selu"), strict=True)
-    ):
-        part = mixed[5 * i : 5 * i + 5]
-        assert [node.op_type for node in part] == ["Gather", operator, "Shape", "Expand", "ScatterElements"]
-        assert part[0].name == f"1/{name}/Gather"
-    assert report.operators == {
-        "Gather": 6, "Shape": 6, "Expand": 6, "ScatterElements": 6, "Gemm": 2,
-        "Relu": 1, "Sigmoid": 1, "Tanh": 1, "LeakyRelu": 1, "Elu": 1, "Selu": 1,
-    }  # fmt: skip
+    names = [node.name for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert names == [
+        "0/Gemm",
+        *(f"1/leaky_relu_relu_elu_selu/{operator}" for operator in ("Mul", "Max", "Clip", "Exp", "Mul_2", "Add")),
+        *(f"1/sigmoid_tanh/{operator}" for operator in ("Gather", "Tanh", "Shape", "Expand", "ScatterElements")),
+        "2/Gemm",
+    ]
+    assert report.operators_before == {"Gemm": 2, "MixedActivation": 1}
+    assert sum(report.operators.values()) == len(names)
+    assert report.other_layouts["sorted"]["Split"] == 1
     for batch in (1, 2, 1000):
         agree(tmp_path / "m.onnx", net, torch.randn(batch, 5))
+
+
+@pytest.mark.parametrize("layout", ["scatter", "sorted"])
+def test_a_fixed_batch(layout: str, tmp_path: Path) -> None:
+    net = mixed_net()
+    report = export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 5), layout=layout, batch=3)
+    session = Session(tmp_path / "m.onnx")
+    assert report.batch == session.batch == 3
+    assert not {"Shape", "Expand"} & set(report.operators)
+    agree(tmp_path / "m.onnx", net, torch.randn(3, 5))
+    with pytest.raises(InputError, match=r"expects an input of shape \(3, 5\), got \(4, 5\)"):
+        session.run(np.zeros((4, 5), np.float32))
+    x = torch.randn(7, 5)
+    with torch.no_grad():
+        np.testing.assert_allclose(session.run_many(x.numpy(), 100), net(x).numpy(), atol=1e-6)
+
+
+def test_the_report_says_what_each_pass_did(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 12, 3), smx.Mixed(torch.arange(12) % 6), nn.Conv2d(12, 2, 3, padding=1))
+    report = export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 1, 5, 5), layout="sorted")
+    names = [step.name for step in report.passes]
+    assert names == ["NameByModule", "FoldAffine", "MergeGroups", "SortNeurons", "LowerToSorted", "LowerToScatter"]
+    assert "the Conv after it pads with zeros" in report.refusals("MergeGroups")["1"]
+    assert next(step.applied for step in report.passes if step.name == "SortNeurons") == 1
+
+
+@pytest.mark.parametrize("layout", ["scatter", "sorted"])
+def test_weights_of_a_large_model_lie_beside_it(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "LARGE", 100)
+    net, path = mixed_net(neurons=120), tmp_path / "m.onnx"
+    for _ in range(2):  # the second export removes the weights of the first
+        report = export_onnx(net, path, example_input=torch.zeros(1, 5), layout=layout)
+        (beside,) = tmp_path.glob("m.onnx.*.data")
+        assert len(list(tmp_path.iterdir())) == 2
+        assert report.bytes == path.stat().st_size + beside.stat().st_size
+        onnx.checker.check_model(path, full_check=True)
+        agree(path, net, torch.randn(4, 5))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ParityError, match="was not written"):
+        export_onnx(net, path, example_input=torch.randn(2, 5), layout=layout, atol=0, rtol=0)
+    with pytest.raises(
+        InputError,
+        match="a model above 2 GB can only be exported in float32 and at opset 18 to 25, got float32 and opset 17",
+    ):
+        export_onnx(net, path, example_input=torch.zeros(1, 5), opset=17)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float16", 0.02), ("int8", 0.3)])
+def test_lower_precision_counts_the_predictions_that_change(precision: str, error: float, tmp_path: Path) -> None:
+    net, x = mixed_net(), torch.randn(200, 5)
+    report = export_onnx(
+        net,
+        tmp_path / "m.onnx",
+        example_input=torch.zeros(1, 5),
+        precision=precision,
+        calibration=x.numpy(),
+        evaluation=x.numpy(),
+    )
+    session = Session(tmp_path / "m.onnx")
+    with torch.no_grad():
+        expected = net(x).numpy()
+    got = session.run(x.numpy())
+    np.testing.assert_allclose(got, expected, atol=error)
+    assert not np.allclose(got, expected, atol=1e-6)
+    assert report.predictions == 200
+    assert report.changed == np.count_nonzero(got.argmax(1) != expected.argmax(1))
+    assert session.info is not None
+    assert session.info.precision == precision
 
 
 def test_a_layer_with_one_activation_is_that_activation(tmp_path: Path) -> None:
@@ -77,7 +145,7 @@ def test_every_activation_is_the_same_function_in_onnx(name: str, tmp_path: Path
     np.testing.assert_allclose(got, expected, atol=3e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("opset", exporter.OPSETS)
+@pytest.mark.parametrize("opset", [13, 17, 26])
 def test_opsets(opset: int, tmp_path: Path) -> None:
     net = mixed_net(known()[:11], 22)
     export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 5), opset=opset)
@@ -112,8 +180,8 @@ def test_any_network_of_mixed_layers_exports(tmp_path: Path) -> None:
     ]  # fmt: skip
     names = [node.name for node in onnx.load(tmp_path / "m.onnx").graph.node]
     assert len(set(names)) == len(names)
-    assert "act/relu/Gather" in names
-    assert "act_2/relu/Gather" in names
+    assert any(name.startswith("act/") for name in names)
+    assert any(name.startswith("act_2/") for name in names)
     assert "side/0/MatMul" in names or "side/0/Gemm" in names
     agree(tmp_path / "m.onnx", net, torch.randn(3, 2, 5, 5), torch.randn(3, 7, 3), atol=3e-6)
 
@@ -174,7 +242,10 @@ def test_what_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert not list(tmp_path.iterdir())
 
     refuse("unknown layout 'sideways'; known are scatter", layout="sideways")
-    refuse("opset must be between 18 and 21, got 22", opset=22)
+    refuse("opset must be between 13 and 26, got 12", opset=12)
+    refuse("the batch size must be at least 1, got -1", batch=-1)
+    refuse("unknown precision 'int4'; known are float32, float16, int8", precision="int4")
+    refuse("int8 needs examples to calibrate on", precision="int8")
     no_onnx = smx.Activation("cube", lambda z: z**3)
     refuse("the activation 'cube' has no ONNX form", nn.Sequential(smx.Mixed([0], pool=(no_onnx,))))
     other_relu = smx.Activation("relu", torch.abs, smx.op("Abs"))
@@ -213,7 +284,7 @@ def test_modules_that_are_not_defined_everywhere(tmp_path: Path) -> None:
     report = export_onnx(Masked(), tmp_path / "m.onnx", example_input=torch.tensor([[0.5, 1.0, 2.0]]))
     assert report.max_abs < 1e-6
     names = {node.name for node in onnx.load(tmp_path / "m.onnx").graph.node}
-    assert {"act/relu/Gather", "act_2/relu/Gather", "act_3/relu/Gather"} <= names
+    assert {"act", "act_2", "act_3"} <= {name.split("/")[0] for name in names}
 
 
 class Named(nn.Module):

@@ -15,6 +15,7 @@ class Double(Session):
 
     def __init__(self) -> None:  # loads no model
         self.batches: list[int] = []
+        self.inputs = []
 
     def run(self, *inputs: Array) -> Array:
         self.batches.append(len(inputs[0]))
