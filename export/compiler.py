@@ -39,35 +39,37 @@ class PassReport:
 def _scatter() -> Passes:
     return [
         NameByModule(),
-        *_known_shapes(),
+        *known_shapes(),
         FoldAffine(),
         MergeGroups(),
         LowerToScatter(),
-        *_tidy(),
+        *tidy(),
     ]
 
 
 def _sorted() -> Passes:
     return [
         NameByModule(),
-        *_known_shapes(),
+        *known_shapes(),
         FoldAffine(),
         MergeGroups(small=True),
         SortNeurons(),
         LowerToSorted(),
         LowerToScatter(),
-        *_tidy(),
+        *tidy(),
     ]
 
 
-def _known_shapes() -> Passes:
+def known_shapes() -> Passes:
+    """Every constant an initializer, and the shape of every value: what the rewriting passes look at."""
     return [
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.ShapeInferencePass(),
     ]
 
 
-def _tidy() -> Passes:
+def tidy() -> Passes:
+    """Nothing that is not used, and no notes."""
     return [
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),

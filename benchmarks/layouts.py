@@ -1,0 +1,266 @@
+"""Forms that a mixed layer can take in ONNX, timed side by side: the ones that `smx export` writes, and the others.
+
+    python benchmarks/layouts.py --json layouts.json
+
+The network is the paper's largest, with neurons distributed as the paper found them (`paper_model.py`). The ratios refer
+to the same network with ReLU. Every form is compared with PyTorch before it is timed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+from rich.table import Table
+
+from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.runtime.latency import LatencyReport, measure_latency
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from smx.export.capture import MixedActivation
+    from smx.export.emit import Emitter
+
+    Lowering = Callable[[MixedActivation, Emitter], ir.Value]
+
+BASELINES = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
+
+
+def chain(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """For each group: Gather, activation, ScatterElements with indices expanded at run time."""
+    h = mixed.z
+    for name, neurons in groups(mixed).items():
+        h = scattered(mixed, emit, h, name, neurons, name)
+    return h
+
+
+def largest_first(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """The largest group's activation on the whole layer, the others by one Gather and one ScatterElements."""
+    parts = groups(mixed)
+    largest = max(parts, key=lambda name: len(parts[name]))
+    h = emit.activation(mixed.functions[largest], mixed.z, part=largest)
+    rest = {name: neurons for name, neurons in parts.items() if name != largest}
+    neurons = np.concatenate(list(rest.values()))
+    index = emit.constant(neurons, part="", name="neurons")
+    gathered = emit.node("Gather", [mixed.z, index], {"axis": 1})
+    f = split_by_group(mixed, emit, gathered, list(rest.items()))
+    row = emit.constant(neurons.reshape(1, -1), part="", name="row")
+    expanded = emit.node("Expand", [row, emit.node("Shape", [f])])
+    return emit.node("ScatterElements", [h, expanded, f], {"axis": 1})
+
+
+def masks(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """Every activation on the whole layer, chosen by Where."""
+    parts = groups(mixed)
+    first, *others = parts
+    h = emit.activation(mixed.functions[first], mixed.z, part=first)
+    for name in others:
+        mask = np.zeros(len(mixed.choice), bool)
+        mask[parts[name]] = True
+        f = emit.activation(mixed.functions[name], mixed.z, part=name)
+        h = emit.node("Where", [emit.constant(mask, part=name, name="mask"), f, h], part=name)
+    return h
+
+
+def rows(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """Neurons first, so that Gather and ScatterND move whole rows: between two Transposes, group by group."""
+    z = emit.node("Transpose", [mixed.z], {"perm": [1, 0]})
+    h = z
+    for name, neurons in groups(mixed).items():
+        gathered = emit.node("Gather", [z, emit.constant(neurons, part=name, name="neurons")], {"axis": 0}, part=name)
+        f = emit.activation(mixed.functions[name], gathered, part=name)
+        index = emit.constant(neurons.reshape(-1, 1), part=name, name="index")
+        h = emit.node("ScatterND", [h, index, f], part=name)
+    return emit.node("Transpose", [h], {"perm": [1, 0]})
+
+
+def inverse_gather(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """Gather all neurons in the order of their groups, Split, activations, Concat, and Gather them back."""
+    parts = groups(mixed)
+    order = np.concatenate(list(parts.values()))
+    gathered = emit.node("Gather", [mixed.z, emit.constant(order, part="", name="order")], {"axis": 1})
+    h = split_by_group(mixed, emit, gathered, list(parts.items()))
+    return emit.node("Gather", [h, emit.constant(np.argsort(order), part="", name="inverse")], {"axis": 1})
+
+
+def split(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """Sorted neurons: Split, an operator for each activation, Concat."""
+    runs = [(mixed.pool[k], np.arange(len(list(run)))) for k, run in groupby(mixed.choice)]
+    return split_by_group(mixed, emit, mixed.z, runs)
+
+
+def gemms(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """Sorted neurons: a Gemm with its activation for each group, Concat."""
+    producer = mixed.z.producer()
+    assert producer is not None
+    x, w, b = producer.inputs
+    weight, bias = (value.const_value.numpy() for value in (w, b))  # type: ignore[union-attr]
+    values, start = [], 0
+    for k, run in groupby(mixed.choice):
+        name, size = mixed.pool[k], len(list(run))
+        here = slice(start, start + size)
+        constants = [
+            emit.constant(array[here], part=name, name=what) for array, what in ((weight, "weight"), (bias, "bias"))
+        ]
+        z = emit.node("Gemm", [x, *constants], {"transB": 1}, part=name)
+        values.append(emit.activation(mixed.functions[name], z, part=name))
+        start += size
+    return emit.node("Concat", values, {"axis": 1}) if len(values) > 1 else values[0]
+
+
+def in_place_and_masks(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """What has one form on the whole layer, with numbers for each neuron; the others on the whole layer by Where."""
+    from smx.export.hinges import Hinge, hinge_of
+
+    hinges = [hinge_of(mixed.functions[mixed.pool[k]]) for k in mixed.choice]
+    h = emit.hinges([hinge or Hinge() for hinge in hinges], mixed.z, trailing=0, part="in_place")
+    for name, neurons in groups(mixed).items():
+        if hinge_of(mixed.functions[name]) is None:
+            mask = np.zeros(len(mixed.choice), bool)
+            mask[neurons] = True
+            f = emit.activation(mixed.functions[name], mixed.z, part=name)
+            h = emit.node("Where", [emit.constant(mask, part=name, name="mask"), f, h], part=name)
+    return h
+
+
+def two_runs(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """Sorted neurons in two runs: what has one form, with numbers for each neuron, and the others."""
+    from smx.export.hinges import hinge_of
+
+    hinges = [hinge_of(mixed.functions[mixed.pool[k]]) for k in mixed.choice]
+    known = [hinge for hinge in hinges if hinge is not None]
+    others = [(mixed.pool[k], len(list(run))) for k, run in groupby(mixed.choice[: len(hinges) - len(known)])]
+    sizes = [*(size for _, size in others), len(known)]
+    pieces = emit.split(
+        mixed.z, emit.constant(np.array(sizes), part="", name="sizes"), 1, [*(name for name, _ in others), "in_place"]
+    )
+    values = [
+        emit.activation(mixed.functions[name], piece, part=name)
+        for (name, _), piece in zip(others, pieces[:-1], strict=True)
+    ]
+    return emit.node("Concat", [*values, emit.hinges(known, pieces[-1], trailing=0, part="in_place")], {"axis": 1})
+
+
+def groups(mixed: MixedActivation) -> dict[str, np.ndarray]:
+    """Return the neurons of each activation that occurs."""
+    found = {name: np.flatnonzero(mixed.choice == k) for k, name in enumerate(mixed.pool)}
+    return {name: neurons for name, neurons in found.items() if len(neurons)}
+
+
+def scattered(
+    mixed: MixedActivation, emit: Emitter, h: ir.Value, name: str, neurons: np.ndarray, part: str
+) -> ir.Value:
+    """Gather some neurons, apply their activation, and scatter them into h."""
+    index = emit.constant(neurons, part=part, name="neurons")
+    gathered = emit.node("Gather", [mixed.z, index], {"axis": 1}, part=part)
+    f = emit.activation(mixed.functions[name], gathered, part=part)
+    row = emit.constant(neurons.reshape(1, -1), part=part, name="row")
+    indices = emit.node("Expand", [row, emit.node("Shape", [f], part=part)], part=part)
+    return emit.node("ScatterElements", [h, indices, f], {"axis": 1}, part=part)
+
+
+def split_by_group(mixed: MixedActivation, emit: Emitter, z: ir.Value, parts: list[tuple[str, np.ndarray]]) -> ir.Value:
+    """Split, apply an activation to each part, Concat."""
+    names = [name for name, _ in parts]
+    if len(parts) == 1:
+        return emit.activation(mixed.functions[names[0]], z, part=names[0])
+    sizes = emit.constant(np.array([len(neurons) for _, neurons in parts]), part="", name="sizes")
+    pieces = emit.split(z, sizes, 1, names)
+    values = [
+        emit.activation(mixed.functions[name], piece, part=name) for name, piece in zip(names, pieces, strict=True)
+    ]
+    return emit.node("Concat", values, {"axis": 1})
+
+
+FORMS: dict[str, tuple[Lowering, bool, bool]] = {
+    # what it is: the lowering, whether groups are merged before, whether neurons are sorted before
+    "scatter: a chain, group by group": (chain, False, False),
+    "scatter: the largest group in place, one ScatterElements": (largest_first, False, False),
+    "scatter: the same, groups merged": (largest_first, True, False),
+    "in place, with masks for each activation": (masks, False, False),
+    "in place, with masks for what has another form": (in_place_and_masks, True, False),
+    "neurons first: Transpose, ScatterND by rows": (rows, False, False),
+    "Gather by group, and Gather back": (inverse_gather, False, False),
+    "sorted: an operator for each activation": (split, False, True),
+    "sorted: the same, groups merged": (split, True, True),
+    "sorted: a Gemm for each activation": (gemms, False, True),
+    "sorted: a Gemm for each group, merged": (gemms, True, True),
+    "sorted: two runs": (two_runs, True, True),
+}
+
+
+def export(folder: Path) -> dict[str, Path]:
+    """Write the baselines, what `smx export` writes, and every other form; return the files by name."""
+    import onnx
+    import onnx_ir as ir
+    import torch
+    from paper_model import paper_model
+
+    from smx.cli.bench import export_candidates
+    from smx.export.capture import attach, capture, expressions_of
+    from smx.export.compiler import known_shapes, tidy
+    from smx.export.emit import emitters
+    from smx.export.passes import MergeGroups, NameByModule, SortNeurons
+    from smx.modelfile import save_model
+    from smx.runtime.session import Session
+
+    saved = paper_model()
+    save_model(folder / "model.pt", saved)
+    files = export_candidates(folder / "model.pt", folder, ("scatter", "sorted"), BASELINES)
+    net, example = saved.build(), torch.rand(16, saved.sizes[0])
+    with torch.no_grad():
+        expected = net(example).numpy()
+    for i, (name, (lowering, merge, sort)) in enumerate(FORMS.items()):
+        model = capture(net, (example,), 18)
+        attach(model, expressions_of(net))
+        passes = [NameByModule(), *known_shapes(), *[MergeGroups()] * merge, *[SortNeurons()] * sort]
+        ir.passes.Sequential(*passes)(model)
+        for node, mixed, emit in emitters(model):
+            h = lowering(mixed, emit)
+            ir.convenience.replace_nodes_and_values(model.graph, node, [node], emit.nodes, node.outputs, [h])
+        ir.passes.Sequential(*tidy())(model)
+        files[name] = folder / f"form{i}.onnx"
+        onnx.save(ir.to_proto(model), files[name])
+        np.testing.assert_allclose(Session(files[name]).run(example.numpy()), expected, atol=1e-5)
+    return files
+
+
+@click.command()
+@click.option("--batch-sizes", type=Numbers(), default="1,16,128,1024", show_default=True, help="Examples a run.")
+@click.option("--rounds", type=click.IntRange(min=1), default=40, show_default=True, metavar="N")
+@json_option
+def main(batch_sizes: tuple[int, ...], rounds: int, json_path: str | None) -> None:
+    """Time every form, on one thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        # The process that measures never loads torch, whose threads would disturb it.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
+            files = elsewhere.submit(export, Path(folder)).result()
+        logs().print(f"measuring {len(files)} candidates ...")
+        report = measure_latency(files, baseline="relu", batch_sizes=batch_sizes, rounds=rounds)
+    show(report, json_path)
+    write_json(json_path, {"forms": {name: form[0].__doc__ for name, form in FORMS.items()}, **report.to_dict()})
+
+
+def show(report: LatencyReport, json_path: str | None) -> None:
+    """Print the ratios."""
+    sizes = list(dict.fromkeys(row.batch_size for row in report.results))
+    table = Table(title="ratio to ReLU, one thread")
+    table.add_column("form")
+    for size in sizes:
+        table.add_column(f"batch {size}", justify="right")
+    for name in dict.fromkeys(row.name for row in report.results):
+        ratios = {row.batch_size: f"{row.ratio:.2f}" for row in report.results if row.name == name}
+        table.add_row(name, *(ratios[size] for size in sizes))
+    console(json_path).print(table)
+
+
+if __name__ == "__main__":
+    main()
