@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-install test-portability test-long check results clean
+.PHONY: help demo test test-install test-portability test-long check results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -66,9 +66,17 @@ results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images
 	    $(BIN)/smx export $(MNIST)/model.pt $(MNIST)/$$layout.onnx --layout $$layout --json $(RESULTS)/mnist-export-$$layout.json && \
 	    $(BIN)/smx verify $(MNIST)/model.pt $(MNIST)/$$layout.onnx --json $(RESULTS)/mnist-verify-$$layout.json || exit 1; \
 	done
+	for precision in float16 int8; do \
+	    $(BIN)/smx export $(MNIST)/model.pt $(MNIST)/$$precision.onnx --layout sorted --precision $$precision --json $(RESULTS)/mnist-export-$$precision.json || exit 1; \
+	done
 	$(BIN)/smx bench $(MNIST)/model.pt --json $(RESULTS)/mnist-bench.json --plot docs/images/mnist-bench.png
 	$(BIN)/smx train --resume --out runs/digits --json $(RESULTS)/digits-train.json
 	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png
+
+benchmarks: $(INSTALLED)  ## time the forms of a mixed layer, the opsets and a large export again, a quarter of an hour
+	$(BIN)/python benchmarks/layouts.py --json $(RESULTS)/layouts.json
+	$(BIN)/python benchmarks/opsets.py --json $(RESULTS)/opsets.json
+	$(BIN)/python benchmarks/large_export.py --json $(RESULTS)/large-export.json
 
 clean:  ## remove runs, caches and the virtual environment
 	rm -rf .venv $(NODE_MODULES) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,13 +12,13 @@ import onnx_ir as ir
 
 from smx.export.capture import MixedActivation
 from smx.export.emit import Emitter, emitters
-from smx.export.hinges import Hinge, hinge_of, is_small, operator_of
+from smx.export.hinges import hinge_of, is_small, operator_of
 from smx.export.passes.lower_to_scatter import groups_in_place
 from smx.export.passes.rewriting import Rewriting
 from smx.export.passes.sort_neurons import PINNED
 
-RIDERS = 16
-"""A ReLU group of so many neurons at most is computed along with its neighbours that have an exponential."""
+RIDERS = 32
+"""A group of so few values, ReLU or the like, is computed along with neighbours of its form: that saves operators."""
 
 
 MOVED = 50
@@ -73,11 +73,11 @@ def _runs(mixed: MixedActivation) -> list[Run]:
 
 
 def _together(mixed: MixedActivation, run: Run) -> bool:
-    """Whether a run has an exponential, or is so short a ReLU that it may be computed as if it had one."""
+    """Whether a run has an exponential, or is of that form and so short that it may be computed as if it had one."""
     hinges = [hinge_of(mixed.functions[name]) for name in run.names]
     if any(hinge is not None and hinge.exponential for hinge in hinges):
         return True
-    return hinges == [Hinge()] and len(run.choice) <= RIDERS
+    return None not in hinges and len(run.choice) * _values(mixed) <= RIDERS
 
 
 def _scatter_cost(mixed: MixedActivation) -> float:
@@ -87,8 +87,12 @@ def _scatter_cost(mixed: MixedActivation) -> float:
     operators = 7 if len(in_place) > 1 else 1
     if not sizes:
         return operators
-    trailing = [size for size in (mixed.z.shape or ())[mixed.axis + 1 :] if isinstance(size, int)]
-    return operators + 7 + len(sizes) + sum(sizes.values()) * math.prod(trailing) / MOVED
+    return operators + 7 + len(sizes) + sum(sizes.values()) * _values(mixed) / MOVED
+
+
+def _values(mixed: MixedActivation) -> int:
+    """Return how many values a neuron has in one example, as far as that is known."""
+    return math.prod(size for size in (mixed.z.shape or ())[mixed.axis + 1 :] if isinstance(size, int))
 
 
 def _lower(mixed: MixedActivation, runs: list[Run], emit: Emitter) -> ir.Value:
