@@ -138,7 +138,10 @@ class Session:
             raise InputError(f"{self.name} expects an input of shape ({shape}), got {x.shape}")
         if not (np.issubdtype(x.dtype, np.number) or x.dtype == np.bool_):
             raise InputError(f"{self.name} expects an input of numbers, got dtype {x.dtype}")
-        return np.ascontiguousarray(x.astype(DTYPES.get(wanted.type, x.dtype), copy=False))
+        dtype = DTYPES.get(wanted.type, x.dtype)
+        if np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer):
+            raise InputError(f"{self.name} expects whole numbers ({dtype}), got dtype {x.dtype}")
+        return np.ascontiguousarray(x.astype(dtype, copy=False))
 
 
 def _available(provider: str) -> str:

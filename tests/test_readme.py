@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.test_house import ROOT
 
@@ -47,13 +50,13 @@ def test_the_examples_run(tmp_path: Path) -> None:
     assert (tmp_path / "net.onnx").is_file()
 
 
-def test_the_latency_table_is_the_benchs() -> None:
-    table = {name: cells.split("|") for name, cells in re.findall(r"^\| `(\w+)`[^|]*\|(.*)\|$", README, re.MULTILINE)}
-    measured: dict[str, list[float]] = {}
-    for row in result("mnist-bench.json")["results"]:
-        measured.setdefault(row["name"], []).append(row["ratio"])
-    for name, ratios in measured.items():
-        assert [cell.strip() for cell in table[name]] == [f"{ratio:.2f}" for ratio in ratios], name
+@pytest.mark.parametrize("name", ["README.md", "docs/layouts.md"])
+def test_the_tables_are_those_of_the_results(name: str) -> None:
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
+    text = (ROOT / name).read_text()
+    assert name in tables["TEXTS"]
+    assert "<!-- table: " in text
+    assert tables["filled"](text) == text, "run python benchmarks/tables.py"
 
 
 def test_the_accuracies_are_the_runs() -> None:

@@ -80,6 +80,46 @@ def test_export_reports_the_groups(run: Path, tmp_path: Path) -> None:
     assert "layer1.activation" in result.stdout
 
 
+def test_export_takes_raw_values_in_a_fixed_batch(run: Path, exported: Path, tmp_path: Path) -> None:
+    """The file normalises itself; predict and verify fill the last batch up."""
+    path = tmp_path / "raw.onnx"
+    result = smx("export", run / "model.pt", path, "--normalize", "--batch", "7", "--layout", "sorted", "--json", "-")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["batch"], report["operators"]["Cast"]) == (7, 1)
+    assert "Div" not in report["operators"]  # it went into the first weights
+    result = smx("verify", run / "model.pt", path, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["comparisons"]
+    assert {(row["inputs"], row["batch_size"]) for row in rows} == {
+        ("digits test", 7), ("random", 7), ("zeros", 7), ("largest", 7),
+    }  # fmt: skip
+    images = load_digits().images[:10]
+    np.save(tmp_path / "raw.npy", images.astype(np.uint8))
+    np.save(tmp_path / "floats.npy", (images / 16).astype(np.float32))
+    predictions = [
+        json.loads(smx("predict", model, tmp_path / name, "--json", "-").stdout)["predictions"]
+        for model in (path, exported)
+        for name in ("raw.npy", "floats.npy")
+    ]
+    assert len(predictions[0]) == 10
+    assert len({tuple(row["class"] for row in found) for found in predictions}) == 1
+    np.save(tmp_path / "bright.npy", images - 1)
+    refused(smx("predict", path, tmp_path / "bright.npy"), 2, "bright.npy", "values from 0 to 16, got -16 to 240")
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_export_in_lower_precision(precision: str, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "low.onnx"
+    result = smx("export", run / "model.pt", path, "--precision", precision, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["predictions"] == 360
+    assert report["changed"] <= 2
+    assert f"{precision} changes {report['changed']} of 360 test predictions" in result.stderr
+    assert smx("verify", run / "model.pt", path).returncode == (0 if report["changed"] / 360 <= 0.001 else 3)
+
+
 def test_verify_holds_and_breaks(run: Path, exported: Path, tmp_path: Path) -> None:
     result = smx("verify", run / "model.pt", exported, "--json", "-")
     assert result.returncode == 0, result.stderr

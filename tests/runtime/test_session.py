@@ -8,6 +8,7 @@ import pytest
 
 from smx.errors import InputError
 from smx.runtime import Session
+from tests.conftest import smx
 
 
 def test_run_takes_any_number_dtype_and_batch(exported: Path) -> None:
@@ -30,6 +31,19 @@ def test_wrong_inputs_say_what_was_expected(exported: Path) -> None:
         session.run(np.zeros((1, 64)), np.zeros((1, 64)))
     with pytest.raises(InputError, match="an input of numbers, got dtype <U1"):
         session.run(np.full((1, 64), "a"))
+
+
+def test_a_model_of_one_batch_size_runs_on_any_number_of_raw_examples(run: Path, tmp_path: Path) -> None:
+    result = smx("export", run / "model.pt", tmp_path / "m.onnx", "--normalize", "--batch", "4")
+    assert result.returncode == 0, result.stderr
+    session = Session(tmp_path / "m.onnx")
+    assert (session.batch, session.takes_raw) == (4, True)
+    x = np.random.default_rng(0).integers(0, 17, (9, 8, 8), np.uint8)
+    together = session.run_many(x, 100)
+    assert together.shape == (9, 10)
+    np.testing.assert_array_equal(together[4:8], session.run(x[4:8]))
+    with pytest.raises(InputError, match=r"expects whole numbers \(uint8\), got dtype float32"):
+        session.run(np.zeros((4, 8, 8), np.float32))
 
 
 def test_the_provider_is_the_one_that_was_asked_for(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

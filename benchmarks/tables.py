@@ -1,0 +1,119 @@
+"""Write the tables of README.md and docs/ from the JSON under docs/results: `python benchmarks/tables.py`.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. tests/test_readme.py asserts that they are up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TEXTS = ("README.md", "docs/layouts.md")
+MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table whose columns but the first are numbers."""
+    head = list(head)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *map(list, rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def result(name: str) -> Any:
+    """Read a result."""
+    return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+
+
+def ratios(report: Any, names: Iterable[str], code: bool = True) -> str:
+    """Return the ratios to ReLU of some candidates, one column a batch size."""
+    sizes = list(dict.fromkeys(row["batch_size"] for row in report["results"]))
+    found = {(row["name"], row["batch_size"]): f"{row['ratio']:.2f}" for row in report["results"]}
+    rows = [[f"`{name}`" if code else name, *(found[name, size] for size in sizes)] for name in names]
+    return markdown(["", f"batch {sizes[0]}", *map(str, sizes[1:])], rows)
+
+
+CANDIDATES = ("sorted", "scatter", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
+
+
+def forms() -> str:
+    """What `smx export` writes, and the forms that were tried."""
+    report = result("layouts")
+    return ratios(report, ["sorted", "scatter", *report["forms"]], code=False)
+
+
+def profile() -> str:
+    """Microseconds of each operator in the profiled runs."""
+    profiles = result("layouts")["profiles"]
+    sizes, kinds = ("1", "16", "128"), ("relu", "scatter", "sorted")
+    operators = dict.fromkeys(name for kind in kinds for name in profiles[kind]["1"])
+
+    def cell(kind: str, size: str, operator: str) -> str:
+        entry = profiles[kind][size].get(operator)
+        return f"{entry['microseconds']:,.0f} ({entry['count']:g})" if entry else ""
+
+    head = ["microseconds (how many)", *(f"{kind}, batch {size}" for size in sizes for kind in kinds)]
+    return markdown(
+        head, [[operator, *(cell(kind, size, operator) for size in sizes for kind in kinds)] for operator in operators]
+    )
+
+
+def opsets() -> str:
+    """The ratios to the first opset."""
+    networks = result("opsets")["networks"]
+    names = list(dict.fromkeys(row["name"] for report in networks.values() for row in report["results"]))
+    rows = []
+    for network, report in networks.items():
+        found = {(row["name"], row["batch_size"]): f"{row['ratio']:.2f}" for row in report["results"]}
+        sizes = dict.fromkeys(row["batch_size"] for row in report["results"])
+        rows += [[f"{network}, batch {size}", *(found.get((name, size), "") for name in names)] for size in sizes]
+    return markdown(["", *names], rows)
+
+
+def large_export() -> str:
+    """Time and memory of exports."""
+    results = result("large-export")["results"]
+    plain = results["plain"]
+    return markdown(
+        ["", "seconds, of plain", "peak memory, of plain"],
+        [
+            [kind, f"{row['seconds'] / plain['seconds']:.2f}", f"{row['peak_mb'] / plain['peak_mb']:.2f}"]
+            for kind, row in results.items()
+        ],
+    )
+
+
+def precision() -> str:
+    """What lower precision changes on the MNIST test set."""
+    full = result("mnist-export-sorted")
+    rows = []
+    for name in ("float16", "int8"):
+        report = result(f"mnist-export-{name}")
+        share = f"{report['changed']} of {report['predictions']:,}"
+        rows.append([f"`--precision {name}`", share, f"{report['bytes'] / full['bytes']:.2f}"])
+    return markdown(["", "test predictions that change", "size, of float32"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "mnist-bench": lambda: ratios(result("mnist-bench"), CANDIDATES),
+    "paper-bench": lambda: ratios(result("layouts"), CANDIDATES),
+    "forms": forms,
+    "profile": profile,
+    "opsets": opsets,
+    "large-export": large_export,
+    "precision": precision,
+}
+
+
+def filled(text: str) -> str:
+    """Return a text with its tables as the results have them."""
+    return MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+
+
+if __name__ == "__main__":
+    for name in TEXTS:
+        path = ROOT / name
+        path.write_text(filled(path.read_text()))
