@@ -48,8 +48,7 @@ def hinge_of(function: Function) -> Hinge | None:
         case "Elu":
             alpha = attributes.get("alpha", 1.0)
             return Hinge(exponential=alpha, constant=-alpha)
-        case "Selu":
-            scale = attributes.get("gamma", 1.0507009873554805)
+        case "Selu" if (scale := attributes.get("gamma", 1.0507009873554805)) > 0:
             depth = scale * attributes.get("alpha", 1.6732632423543772)
             return Hinge(positive=scale, exponential=depth, constant=-depth)
     return None
