@@ -52,13 +52,14 @@ def into_producer(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -
             return _scaled(graph, node, 1, rows, affine.scale) + _biased(graph, node, 2, affine)
         case "Conv" if axis == 1 and is_weight(node.inputs[1]):
             return _scaled(graph, node, 1, 0, affine.scale) + _biased(graph, node, 2, affine)
-        case "BatchNormalization" if axis == 1 and all(map(is_weight, node.inputs[1:3])):
+        case "BatchNormalization" if axis == 1 and _has_weights(node, 3):
             return _scaled(graph, node, 1, 0, affine.scale) + _biased(graph, node, 2, affine)
         case "MatMul" if axis == _rank(value) - 1 and _is_linear(node) and not affine.shifts:
             return _scaled(graph, node, 1, 1, affine.scale)
         case "Add" if (bias := bias_of(node, axis)) is not None:
             source = node.inputs[1 - bias]
-            assert source is not None
+            if source is None or source.shape != value.shape:
+                raise RefusedError("the Add before it makes its input larger")
             scaling = Affine(affine.scale, np.zeros_like(affine.shift))
             scaled = [] if np.all(affine.scale == 1) else into_producer(graph, source, axis, scaling)
             return scaled + _biased(graph, node, bias, affine)
@@ -92,7 +93,7 @@ def _into_consumer(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, affin
             return _linear(graph, node, 0, affine, _bias_after(y) if affine.shifts else None)
         case "Conv" if axis == 1 and is_weight(node.inputs[1]):
             return _conv(graph, node, affine)
-        case "BatchNormalization" if axis == 1 and all(map(is_weight, node.inputs[1:4])):
+        case "BatchNormalization" if axis == 1 and not _int(node, "training_mode", 0) and _has_weights(node, 4):
             # gamma (s h' + t - m) / sigma = gamma s (h' - (m - t) / s) / sigma
             moved: Change = lambda: rewrite(own(graph, node, 3), lambda mean: (mean - affine.shift) / affine.scale)  # noqa: E731
             return [moved, *_scaled(graph, node, 1, 0, affine.scale)]
@@ -209,7 +210,8 @@ def bias_of(node: ir.Node, axis: int) -> int | None:
 def _bias_after(y: ir.Value) -> tuple[ir.Node, int]:
     """Return the Add, and which of its inputs is the bias, that follows a MatMul."""
     after = list(y.consumers())
-    if len(y.uses()) == 1 and after[0].op_type == "Add" and not y.is_graph_output():
+    whole = len(y.uses()) == 1 and after[0].op_type == "Add" and not y.is_graph_output()
+    if whole and after[0].outputs[0].shape == y.shape:
         bias = bias_of(after[0], _rank(y) - 1)
         if bias is not None:
             return after[0], bias
@@ -238,8 +240,8 @@ def _regrouped(node: ir.Node, x: ir.Value, axis: int) -> tuple[int, int]:
             rest = after[target:]
             if not all(isinstance(size, int) for size in rest):
                 break
-            block, remainder = divmod(values, math.prod(map(int, rest[1:])))  # type: ignore[arg-type]
-            if not remainder and after[target] == channels * block:
+            block, remainder = divmod(values, max(1, math.prod(map(int, rest[1:]))))  # type: ignore[arg-type]
+            if block and not remainder and after[target] == channels * block:
                 return target, block
     raise RefusedError(f"the {node.op_type} after it does not keep its axis whole")
 
@@ -252,7 +254,7 @@ def _kept_axis(node: ir.Node, axis: int) -> int | None:
         return None
     axes = attribute.as_ints() if attribute is not None else constant.numpy().tolist()  # type: ignore[union-attr]
     gone = {index % _rank(x) for index in axes}
-    if axis in gone:
+    if axis in gone or not gone:
         return None
     return axis if _int(node, "keepdims", 1) else axis - sum(index < axis for index in gone)
 
@@ -277,8 +279,15 @@ def _pads(node: ir.Node) -> bool:
 
 def _check_bias(node: ir.Node, index: int, length: int) -> None:
     bias = node.inputs[index]
-    if not is_weight(bias) or math.prod(bias.shape or ()) != length:  # type: ignore[union-attr]
+    sizes = [size for size in (bias.shape or ()) if size != 1] if bias is not None else []
+    per_row = node.op_type == "Gemm" and _rank(bias) == 2 and bias.shape[0] != 1  # type: ignore[union-attr,index]
+    if not is_weight(bias) or per_row or sizes != [length] * (length != 1):
         raise RefusedError(f"the bias of the {node.op_type} is not one constant for each channel")
+
+
+def _has_weights(node: ir.Node, stop: int) -> bool:
+    """Whether all inputs from the second one on are constants."""
+    return all(is_weight(value) for value in node.inputs[1:stop])
 
 
 def _has(node: ir.Node, index: int) -> bool:

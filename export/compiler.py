@@ -36,23 +36,23 @@ class PassReport:
     refusals: dict[str, str]
 
 
-def _scatter() -> Passes:
+def _scatter(shifts: bool) -> Passes:
     return [
         NameByModule(),
         *known_shapes(),
-        FoldAffine(),
-        MergeGroups(),
+        FoldAffine(shifts=shifts),
+        MergeGroups(shifts=shifts),
         LowerToScatter(),
         *tidy(),
     ]
 
 
-def _sorted() -> Passes:
+def _sorted(shifts: bool) -> Passes:
     return [
         NameByModule(),
         *known_shapes(),
-        FoldAffine(),
-        MergeGroups(small=True),
+        FoldAffine(shifts=shifts),
+        MergeGroups(shifts=shifts, small=True),
         SortNeurons(),
         LowerToSorted(),
         LowerToScatter(),
@@ -78,21 +78,22 @@ def tidy() -> Passes:
     ]
 
 
-LAYOUTS: dict[str, Callable[[], Passes]] = {"scatter": _scatter, "sorted": _sorted}
+LAYOUTS: dict[str, Callable[[bool], Passes]] = {"scatter": _scatter, "sorted": _sorted}
 """How a mixed layer can stand in the graph, with the passes that bring it there."""
 
 
-def compile(model: ir.Model, layout: str) -> tuple[PassReport, ...]:
+def compile(model: ir.Model, layout: str, *, shifts: bool = True) -> tuple[PassReport, ...]:
     """Turn a captured model into one of standard operators only, in place.
 
     Args:
         model: with its mixed layers as `smx::MixedActivation`.
         layout: a key of `LAYOUTS`.
+        shifts: let constants move from one layer's activations into the next one's weights, see `MergeGroups`.
 
     Returns:
         What each pass did, in their order.
     """
-    passes = LAYOUTS[layout]()
+    passes = LAYOUTS[layout](shifts)
     ir.passes.Sequential(*passes)(model)
     return tuple(
         PassReport(type(step).__name__, step.applied, step.refusals) for step in passes if isinstance(step, Rewriting)

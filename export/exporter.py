@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
-import torch
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 from torch import Tensor, nn
@@ -23,11 +20,13 @@ from torch import Tensor, nn
 from smx import __version__, files
 from smx.errors import InputError, ParityError, SmxError
 from smx.export.capture import attach, capture, describe_layers, expressions_of
+from smx.export.checks import check_example, check_weights, compare_with_pytorch
 from smx.export.compiler import LAYOUTS, PassReport, compile
+from smx.export.large import is_large, weights_beside
 from smx.export.opsets import OPSETS, convert
 from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
 from smx.runtime.metadata import LayerInfo, ModelInfo
-from smx.runtime.parity import ParityReport, compare
+from smx.runtime.parity import ParityReport
 from smx.runtime.session import Session
 
 CAPTURED = range(18, 26)
@@ -35,9 +34,6 @@ CAPTURED = range(18, 26)
 
 BATCHES = (1, 2, 7)
 """Batch sizes at which an export that takes any is compared with PyTorch before it is written."""
-
-LARGE = 2**31 - 2**24
-"""From so many bytes of weights on they lie in a file of their own: one protobuf message ends at 2 GiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +52,7 @@ class ExportReport:
         operators_before: how often each operator occurs in what PyTorch's exporter made, where each mixed layer is one
             MixedActivation.
         operators: how often each operator occurs in the file.
-        other_layouts: how often each operator would occur in the other layouts.
+        layouts: how often each operator occurs in this layout and would in the others, before opset and precision.
         max_abs: the largest difference from PyTorch seen, before the precision was lowered.
         predictions: how many examples the float32 model and this one were compared on; 0 for float32.
         changed: how many of them got another class.
@@ -73,7 +69,7 @@ class ExportReport:
     passes: tuple[PassReport, ...]
     operators_before: dict[str, int]
     operators: dict[str, int]
-    other_layouts: dict[str, dict[str, int]]
+    layouts: dict[str, dict[str, int]]
     max_abs: float
     predictions: int
     changed: int
@@ -136,27 +132,25 @@ def export_onnx(
         raise InputError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
     if opset not in OPSETS:
         raise InputError(f"opset must be between {OPSETS[0]} and {OPSETS[-1]}, got {opset}")
-    if batch is not None and batch < 1:
-        raise InputError(f"the batch size must be at least 1, got {batch}")
+    if batch is not None and (not isinstance(batch, int) or batch < 1):
+        raise InputError(f"the batch size must be a whole number from 1, got {batch}")
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
     if precision == "int8" and calibration is None:
         raise InputError("int8 needs examples to calibrate on; give calibration=x, an array (B, *) of training data")
+    check_example(example)
     files.check_writable(path)
     functions = expressions_of(module)
-    _check_finite(module)
+    check_weights(module)
     captured = min(max(opset, CAPTURED[0]), CAPTURED[-1])
     model = capture(module, example, captured, batch)
     attach(model, functions)
-    layers, before = describe_layers(model), _operators(model)
-    compiled: dict[str, ir.Model] = {other: model.clone() for other in LAYOUTS if other != layout} | {layout: model}
-    try:
-        passes = {name: compile(variant, name) for name, variant in compiled.items()}[layout]
-    except ir.passes.PassError as error:
-        raise SmxError(f"{type(module).__name__} can't be compiled: {error.__cause__ or error}") from error
-    others = {name: _operators(variant) for name, variant in compiled.items() if name != layout}
-    del compiled
-    _finish(model)
+    if is_large(model) and (opset != captured or precision != "float32"):
+        raise InputError(
+            f"a model above 2 GB can only be exported in float32 and at opset {CAPTURED[0]} to {CAPTURED[-1]},"
+            f" got {precision} and opset {opset}"
+        )
+    layers = describe_layers(model)
     info = ModelInfo(
         smx_version=__version__,
         architecture=type(module).__name__,
@@ -166,45 +160,78 @@ def export_onnx(
         precision=precision,
         tolerance={},
     )
-    changed = 0
-    with _weights_beside(model, path) as beside, files.replacing(path) as draft:
-        if beside and (opset != captured or precision != "float32"):
-            raise InputError(
-                f"a model above 2 GB can only be exported in float32 and at opset {CAPTURED[0]} to {CAPTURED[-1]},"
-                f" got {precision} and opset {opset}"
-            )
-        proto = ir.to_proto(model) if opset == captured else convert(ir.to_proto(model), opset)
-        draft.write_bytes(proto.SerializeToString())
-        session = Session(draft)
-        parity = _compare(module, session, example, (batch,) if batch else BATCHES, atol, rtol)
-        if not parity.passed:
-            raise ParityError(f"{path} was not written: it differs from PyTorch by up to {parity.max_abs:.3g}")
-        tolerance = {"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs}
-        if precision != "float32":
-            proto = to_float16(proto) if calibration is None or precision == "float16" else to_int8(proto, calibration)
-            if evaluation is not None:
-                lowered = Session(proto.SerializeToString())
-                changed = changed_predictions(session.run_many(evaluation, 1000), lowered.run_many(evaluation, 1000))
-        properties = replace(info, **{"tolerance": tolerance, **(describe or {})}).to_properties()
-        onnx.helper.set_model_props(proto, properties)
-        draft.write_bytes(proto.SerializeToString(deterministic=True))
+
+    def lowered(proto: onnx.ModelProto) -> onnx.ModelProto:
+        return to_int8(proto, calibration) if precision == "int8" and calibration is not None else to_float16(proto)
+
+    def write(model: ir.Model) -> tuple[ParityReport, onnx.ModelProto, int, int]:
+        with weights_beside(model, path) as beside, files.replacing(path) as draft:
+            proto = ir.to_proto(model) if opset == captured else convert(ir.to_proto(model), opset)
+            draft.write_bytes(proto.SerializeToString())
+            session = Session(draft, name=str(path))
+            parity = compare_with_pytorch(module, session, example, (batch,) if batch else BATCHES, atol, rtol)
+            if not parity.passed:
+                raise ParityError(f"{path} was not written: it differs from PyTorch by up to {parity.max_abs:.3g}")
+            changed = 0
+            if precision != "float32":
+                proto = lowered(proto)
+                if evaluation is not None:
+                    low = Session(proto.SerializeToString(), name=f"the {precision} model")
+                    changed = changed_predictions(session.run_many(evaluation, 1000), low.run_many(evaluation, 1000))
+            tolerance = {"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs}
+            properties = replace(info, **{"tolerance": tolerance, **(describe or {})}).to_properties()
+            onnx.helper.set_model_props(proto, properties)
+            draft.write_bytes(proto.SerializeToString(deterministic=True))
+        return parity, proto, changed, path.stat().st_size + (beside.stat().st_size if beside else 0)
+
+    # Shifts cost precision in some networks, and wherever arithmetic is coarser than float32.
+    for shifts in (True, False) if precision == "float32" else (False,):
+        variant = model.clone()
+        passes = _compile(module, variant, layout, shifts)
+        compiled = _operators(variant)
+        _finish(variant)
+        try:
+            parity, proto, changed, size = write(variant)
+            break
+        except ParityError:
+            if not shifts:
+                raise
     return ExportReport(
         path=str(path),
         layout=layout,
         batch=batch,
         opset=opset,
         precision=precision,
-        bytes=path.stat().st_size + (beside.stat().st_size if beside else 0),
+        bytes=size,
         layers=layers,
         passes=passes,
-        operators_before=before,
+        operators_before=_operators(model),
         operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
-        other_layouts=others,
+        layouts={layout: compiled, **_other_layouts(model, layout, shifts)},
         max_abs=parity.max_abs,
         predictions=len(evaluation) if evaluation is not None and precision != "float32" else 0,
         changed=changed,
         seconds=time.perf_counter() - started,
     )
+
+
+def _compile(module: nn.Module, model: ir.Model, layout: str, shifts: bool) -> tuple[PassReport, ...]:
+    try:
+        return compile(model, layout, shifts=shifts)
+    except ir.passes.PassError as error:
+        raise SmxError(f"{type(module).__name__} can't be compiled: {error.__cause__ or error}") from error
+
+
+def _other_layouts(model: ir.Model, layout: str, shifts: bool) -> dict[str, dict[str, int]]:
+    """Count the operators in the other layouts, as far as the model can be brought into them."""
+    counts = {}
+    for other in LAYOUTS:
+        variant = model.clone()
+        with suppress(ir.passes.PassError):
+            if other != layout:
+                compile(variant, other, shifts=shifts)
+                counts[other] = _operators(variant)
+    return counts
 
 
 def _operators(model: ir.Model) -> dict[str, int]:
@@ -224,76 +251,3 @@ def _finish(model: ir.Model) -> None:
         reason = " ".join(str(error.__cause__ or error).split())
         raise SmxError(f"the exported graph is not valid: {reason}") from error
     common.ShapeInferencePass()(model)
-
-
-@contextmanager
-def _weights_beside(model: ir.Model, path: Path) -> Iterator[Path | None]:
-    """Move the weights of a large model into a file of a new name, and remove the one of the export before it.
-
-    The old model and its weights stay whole until the new model has taken its place.
-    """
-    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
-    if sum(weight.nbytes for weight in weights) < LARGE:
-        yield None
-        return
-    old = set(path.parent.glob(f"{path.name}.*.data"))
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.data")
-    try:
-        # What is small stays: shape inference reads the sizes of Split and the shapes of Reshape.
-        ir.external_data.unload_from_model(model, path.parent, beside.name, size_threshold_bytes=1024)
-        yield beside
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    for file in old:
-        file.unlink()
-
-
-def _compare(
-    module: nn.Module,
-    session: Session,
-    example: tuple[Tensor, ...],
-    batch_sizes: tuple[int, ...],
-    atol: float,
-    rtol: float,
-) -> ParityReport:
-    """Compare all outputs with PyTorch's: on the example, and on normal noise where the module is defined on it.
-
-    The absolute tolerance is for outputs of unit size, and grows with the root mean square of larger ones.
-    """
-    random = torch.Generator().manual_seed(0)
-    comparisons = []
-    was_training = module.training
-    module.eval()
-    try:
-        for batch in batch_sizes:
-            tiled = tuple(x[torch.arange(batch, device=x.device) % len(x)] for x in example)
-            noise = tuple(torch.randn(x.shape, generator=random).to(x) if x.is_floating_point() else x for x in tiled)
-            for name, inputs in (("example", tiled), ("random", noise)):
-                with torch.no_grad():
-                    expected = _outputs(module, module(*inputs))
-                if name == "random" and not all(np.isfinite(output).all() for output in expected):
-                    continue
-                got = session.run_all(*(x.cpu().numpy() for x in inputs))
-                for a, b in zip(got, expected, strict=True):
-                    scale = max(1.0, float(np.sqrt(np.mean(np.square(b, dtype=np.float64)))))
-                    comparisons.append(compare(a, b, atol=atol, rtol=rtol, scale=scale, inputs=name, batch_size=batch))
-    finally:
-        module.train(was_training)
-    return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons))
-
-
-def _outputs(module: nn.Module, output: Any) -> list[NDArray[Any]]:
-    tensors = [output] if isinstance(output, Tensor) else output
-    if not isinstance(tensors, list | tuple) or not all(isinstance(tensor, Tensor) for tensor in tensors):
-        raise SmxError(
-            f"{type(module).__name__} returns a {type(output).__name__};"
-            " only a tensor or a tuple of tensors can be exported"
-        )
-    return [tensor.cpu().numpy() for tensor in tensors]
-
-
-def _check_finite(module: nn.Module) -> None:
-    for name, parameter in module.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise InputError(f"{name} has values that are not finite; such a model can't be exported")

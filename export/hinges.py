@@ -2,7 +2,8 @@
 
     f(z) = positive * max(z, 0) + negative * min(z, 0) + exponential * exp(min(z, 0)) + constant
 
-ReLU, Leaky ReLU, ELU, SELU and the identity have it. It is also how they are computed fastest: ONNX Runtime's Elu and
+ReLU, Leaky ReLU, ELU, SELU and the identity have it. (Where they are computed together, an infinite pre-activation may
+become NaN, as infinity times 0.) It is also how they are computed fastest: ONNX Runtime's Elu and
 Selu take several times as long as its Exp (docs/layouts.md).
 """
 
@@ -38,10 +39,13 @@ def hinge_of(function: Function) -> Hinge | None:
     if isinstance(function, Hinge):
         return function
     attributes = dict(function.attributes)
-    match function.type if function.inputs == (X,) else None:
-        case "Relu" if not attributes:
+    known = {"LeakyRelu": {"alpha"}, "Elu": {"alpha"}, "Selu": {"alpha", "gamma"}}
+    if function.inputs != (X,) or not attributes.keys() <= known.get(function.type, set()):
+        return None
+    match function.type:
+        case "Relu":
             return Hinge()
-        case "Identity" if not attributes:
+        case "Identity":
             return Hinge(negative=1.0)
         case "LeakyRelu" if (slope := attributes.get("alpha", 0.01)) <= 1:
             return Hinge(negative=slope)

@@ -98,11 +98,13 @@ class Orders:
 def resolve(order: Order) -> Order:
     """Return an order in terms of classes that stand for themselves."""
     found: list[Segment] = []
-    for channels, block in order:
+    left = list(reversed(order))
+    while left:
+        channels, block = left.pop()
         if channels.bound is None:
             found.append(Segment(channels, block))
         else:
-            found += [Segment(inner, inner_block * block) for inner, inner_block in resolve(channels.bound)]
+            left += [Segment(inner, inner_block * block) for inner, inner_block in reversed(channels.bound)]
     return tuple(found)
 
 

@@ -19,7 +19,8 @@ def tie_node(orders: Orders, node: ir.Node) -> None:
     """Apply the operator's rule, or pin every axis of its inputs and outputs."""
     inputs = [value for value in node.inputs if value is not None]
     rule = RULES.get(node.op_type)
-    if rule is None or any(value.shape is None for value in (*inputs, node.outputs[0])):
+    several = any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
+    if rule is None or several or any(value.shape is None for value in (*inputs, node.outputs[0])):
         pin_all(orders, [*inputs, *node.outputs], f"{node.op_type} depends on the order")
     else:
         rule(orders, node)
@@ -73,11 +74,13 @@ def gemm(orders: Orders, node: ir.Node) -> None:
         pin_all(orders, [a, b, *c, y], "Gemm with a transposed input")
         return
     rows, columns = (1, 0) if _int(node, "transB", 0) else (0, 1)
+    orders.tie(orders.of(a, 0), orders.of(y, 0))
     orders.tie(orders.of(a, 1), orders.of(b, rows))
     orders.tie(orders.of(y, 1), orders.of(b, columns))
     for bias in c:
-        if _rank(bias) and bias.shape[-1] != 1:  # type: ignore[index]
-            orders.tie(orders.of(bias, -1), orders.of(y, 1))
+        for back in range(1, _rank(bias) + 1):
+            if bias.shape[-back] != 1:  # type: ignore[index]
+                orders.tie(orders.of(bias, -back), orders.of(y, -back))
 
 
 def matmul(orders: Orders, node: ir.Node) -> None:
@@ -108,6 +111,7 @@ def conv(orders: Orders, node: ir.Node) -> None:
     else:
         pin_all(orders, [x, weight, *bias, y], "a Conv with several channels in a group")
         return
+    orders.tie(orders.of(x, 0), orders.of(y, 0))
     orders.tie(orders.of(y, 1), orders.of(weight, 0))
     for b in bias:
         orders.tie(orders.of(b, 0), orders.of(y, 1))

@@ -40,6 +40,7 @@ class Session:
 
     Args:
         model: the file's path, or its bytes.
+        name: how messages call it, if not by its path.
         provider: a short name of `PROVIDERS`; it is really used, or an error says what there is.
         threads: for one operator; None leaves it to ONNX Runtime (all cores).
 
@@ -48,9 +49,14 @@ class Session:
     """
 
     def __init__(
-        self, model: str | os.PathLike[str] | bytes, provider: str = "cpu", threads: int | None = None
+        self,
+        model: str | os.PathLike[str] | bytes,
+        provider: str = "cpu",
+        threads: int | None = None,
+        *,
+        name: str | None = None,
     ) -> None:
-        self.name = "the model" if isinstance(model, bytes) else str(model)
+        self.name = name or ("the model" if isinstance(model, bytes) else str(model))
         self.provider = provider
         full_name = _available(provider)
         options = ort.SessionOptions()
@@ -98,7 +104,7 @@ class Session:
     @property
     def takes_raw(self) -> bool:
         """Whether the model takes whole numbers from 0 to 255, as files and cameras have them."""
-        return bool(self.inputs[0].type == "tensor(uint8)")
+        return bool(self.inputs) and self.inputs[0].type == "tensor(uint8)"
 
     def run_many(self, x: NDArray[Any], batch_size: int) -> NDArray[Any]:
         """Run the model on any number of examples and return its first output for all of them.
@@ -108,6 +114,8 @@ class Session:
             batch_size: examples a run; a model made for one batch size runs with that, the last run filled up with
                 zeros.
         """
+        if not len(x):
+            raise InputError(f"{self.name} needs at least one example")
         size = self.batch or batch_size
         missing = -len(x) % size if self.batch else 0
         filled = np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x

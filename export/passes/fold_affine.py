@@ -19,7 +19,14 @@ class FoldAffine(Rewriting):
     BatchNormalization in inference is such a map, with scale = gamma / sqrt(variance + epsilon) and
     shift = beta - mean scale; so are Mul, Div, Add and Sub with a constant. Where zeros are padded in between, or
     something else uses the values, the map stays.
+
+    Args:
+        shifts: let shifts go into the weights after them, too, see `MergeGroups`.
     """
+
+    def __init__(self, *, shifts: bool = True) -> None:
+        super().__init__()
+        self.shifts = shifts
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold every map that can be; one may make room for the next."""
@@ -37,6 +44,8 @@ class FoldAffine(Rewriting):
             changes = into_producer(graph, x, axis, affine)
         except RefusedError as before:
             try:
+                if affine.shifts and not self.shifts:
+                    raise RefusedError("shifts don't move into what comes after them, for precision") from None
                 changes = into_consumers(graph, y, axis, affine)
             except RefusedError as after:
                 if any(value is not None and is_weight(value) and value.shape for value in node.inputs):
@@ -89,14 +98,15 @@ def _affine(node: ir.Node) -> tuple[ir.Value, int, Affine] | None:
         case "Mul":
             return _known(node, 1 - index, axis, values, zero)
         case "Div":
-            return _known(node, 1 - index, axis, 1 / values, zero)
+            with np.errstate(divide="ignore"):
+                return _known(node, 1 - index, axis, 1 / values, zero)
         case "Add":
             return _known(node, 1 - index, axis, one, values)
     return _known(node, 1 - index, axis, one, -values)
 
 
 def _known(node: ir.Node, index: int, axis: int, scale: Exact, shift: Exact) -> tuple[ir.Value, int, Affine] | None:
-    """A map that is finite and loses nothing, or None."""
+    """A map that is finite, of something that has the output's shape; or None."""
     x = node.inputs[index]
     usable = np.isfinite(scale).all() and np.isfinite(shift).all() and np.all(scale != 0)
-    return (x, axis, Affine(scale, shift)) if usable and x is not None else None
+    return (x, axis, Affine(scale, shift)) if usable and x is not None and x.shape == node.outputs[0].shape else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -12,6 +13,9 @@ from smx.export.capture import MixedActivation
 from smx.export.emit import Emitter, emitters
 from smx.export.hinges import hinge_of
 from smx.export.passes.rewriting import Rewriting
+
+EXPANDED = 8192
+"""So many indices, 8 bytes each, may stand in the file so that they need not be expanded at run time."""
 
 
 class LowerToScatter(Rewriting):
@@ -77,6 +81,7 @@ class LowerToScatter(Rewriting):
         shape = [size for size in z.shape if isinstance(size, int)]
         if len(shape) == len(z.shape):
             shape[axis] = len(neurons)
+        if len(shape) == len(z.shape) and math.prod(shape) <= EXPANDED:
             expanded = np.ascontiguousarray(np.broadcast_to(row, shape))
             indices = emit.constant(expanded, part=part, name="indices")
         else:

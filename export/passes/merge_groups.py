@@ -11,6 +11,7 @@ import onnx_ir as ir
 from smx.activations import op
 from smx.export.affine import Affine, RefusedError, into_consumers, into_producer
 from smx.export.capture import FUNCTIONS, MixedActivation, mixed_nodes
+from smx.export.emit import free_name
 from smx.export.hinges import Function, Hinge, hinge_of, is_small
 from smx.export.passes.rewriting import Rewriting
 
@@ -38,26 +39,30 @@ class MergeGroups(Rewriting):
 
         elu(z)     = (max(z, 0) + exp(min(z, 0))) - 1
         selu(z)    = 1.0507 (max(z, 0) + 1.6733 exp(min(z, 0))) - 1.7581
-        selu(z)    = 1.0507 (max(z, 0) + 1.6733 (exp(min(z, 0)) - 1))           where the shift can't be moved
         sigmoid(z) = 1/2 tanh(z / 2) + 1/2                                      where the layer has tanh, too
+        selu(z)    = 1.0507 (max(z, 0) + 1.6733 (exp(min(z, 0)) - 1))           where the shift can't be moved
 
     Activations of different names and equal operators become one. In the pool, those that can be computed together
     (`smx.export.hinges`) come to stand side by side.
 
     Args:
+        shifts: move constants, too. A constant that is taken back later costs precision where the values beside it are
+            much smaller, and range where arithmetic is coarse.
         small: keep ELU and SELU, which are one operator each, in layers known to have few values.
     """
 
-    def __init__(self, *, small: bool = False) -> None:
+    def __init__(self, *, shifts: bool = True, small: bool = False) -> None:
         super().__init__()
+        self.shifts = shifts
         self.small = small
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Merge in every layer."""
         for node in mixed_nodes(model):
-            self._try(model.graph, node, self._without_shift(node), "keep their shift")
+            if self.shifts:
+                self._try(model.graph, node, self._without_shift(node), "keep their shift")
+                self._try(model.graph, node, _by_tanh(node), "is not computed by tanh")
             self._try(model.graph, node, _without_scale(node), "keep their factor")
-            self._try(model.graph, node, _by_tanh(node), "is not computed by tanh")
             self.applied += _unify(node)
         return ir.passes.PassResult(model, modified=self.applied > 0)
 
@@ -132,7 +137,8 @@ def _unify(node: ir.Node) -> int:
     for name, function in mixed.functions.items():
         by_function.setdefault(function, []).append(name)
     ordered = sorted(by_function.items(), key=lambda entry: _rank(entry[0]))
-    functions = {"_".join(names): function for function, names in ordered}
+    taken: set[str] = set()
+    functions = {free_name("_".join(names), taken): function for function, names in ordered}
     index = {name: k for k, (_, names) in enumerate(ordered) for name in names}
     node.attributes["choice"] = ir.AttrInt64s("choice", [index[mixed.pool[k]] for k in mixed.choice])
     node.attributes["pool"] = ir.AttrStrings("pool", list(functions))

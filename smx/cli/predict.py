@@ -39,7 +39,7 @@ def predict(onnx_path: Path, samples_path: Path, invert: bool, provider: str, js
     info = session.info
     names, x = load_samples(samples_path, session.inputs[0].shape[1:], info, invert=invert, raw=session.takes_raw)
     logits = session.run_many(x, BATCH)
-    if logits.ndim != 2:
+    if logits.ndim != 2 or len(logits) != len(x):
         raise InputError(f"{onnx_path} must put out one row of class scores an example, got shape {logits.shape}")
     odds = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     probabilities = odds / odds.sum(1, keepdims=True)

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from smx.activations import op
+from smx.activations import Operator, op
 from smx.export.capture import MixedActivation, mixed_nodes
 from smx.export.hinges import Hinge, hinge_of
 from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, NameByModule
@@ -189,6 +189,15 @@ def test_merge_groups_gives_equal_activations_one_group() -> None:
     assert MergeGroups()(model).modified
     assert layer(model).functions == {"relu_ramp": op("Relu")}
     assert set(layer(model).choice) == {0}
+
+
+def test_merged_groups_get_names_that_are_free() -> None:
+    model = between("0, 1, 2, 0, 1, 2", ("relu", "tanh", "elu"))
+    (node,) = mixed_nodes(model)
+    node.attributes["pool"] = ir.AttrStrings("pool", ["relu", "ramp", "relu_ramp"])
+    node.meta["smx.functions"] = {"relu": op("Relu"), "ramp": op("Relu"), "relu_ramp": op("Tanh")}
+    MergeGroups()(model)
+    assert sorted(map(str, layer(model).functions.values())) == ["Relu(x)", "Tanh(x)"]
 
 
 @pytest.mark.parametrize(
@@ -373,6 +382,13 @@ def test_hinges_are_the_activations(name: str) -> None:
     low, high = np.minimum(z, 0), np.maximum(z, 0)
     value = hinge.positive * high + hinge.negative * low + hinge.exponential * np.exp(low) + hinge.constant
     np.testing.assert_allclose(value, reference.FUNCTIONS[name](z), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "expression", [op("Selu", gamma=0.0), op("Selu", gamma=-1.0), op("LeakyRelu", alpha=1.5), op("Relu", alpha=1.0)]
+)
+def test_what_is_no_hinge(expression: Operator) -> None:
+    assert hinge_of(expression) is None
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "tanh", "gelu", "silu", "mish", "hardswish"])

@@ -85,6 +85,12 @@ def test_a_residual_sum_ties_its_branches() -> None:
     assert second == [1, 0, 0, 1]
 
 
+def test_orders_move_through_long_chains() -> None:
+    steps = " ".join(f"h{i + 1} = Neg(h{i})" for i in range(1500))
+    model = prepared(f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'h0', '2, 0, 2, 1')} {steps} y = MatMul(h1500, v)")
+    assert SortNeurons()(model).modified
+
+
 def sorted_export(net: nn.Module, example: Tensor, path: Path) -> list[str]:
     """Export in both layouts, hold them against each other and PyTorch, and return the sorted one's operators."""
     net = net.eval()

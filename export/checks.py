@@ -1,0 +1,91 @@
+"""What is looked at before a file is written: the module, its example, whether the graph gives PyTorch's answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from smx.errors import InputError, SmxError
+from smx.runtime.parity import ParityReport, compare
+from smx.runtime.session import Session
+
+
+def compare_with_pytorch(
+    module: nn.Module,
+    session: Session,
+    example: tuple[Tensor, ...],
+    batch_sizes: tuple[int, ...],
+    atol: float,
+    rtol: float,
+) -> ParityReport:
+    """Compare all outputs with PyTorch's: on the example, and on normal noise where the module is defined on it.
+
+    The absolute tolerance is for outputs of unit size, and grows with the root mean square of larger ones.
+
+    Raises:
+        SmxError: the module can't be run, or returns something else than tensors with a batch.
+    """
+    random = torch.Generator().manual_seed(0)
+    comparisons = []
+    was_training = module.training
+    module.eval()
+    try:
+        for batch in batch_sizes:
+            tiled = tuple(x[torch.arange(batch, device=x.device) % len(x)] for x in example)
+            noise = tuple(torch.randn(x.shape, generator=random).to(x) if x.is_floating_point() else x for x in tiled)
+            for name, inputs in (("example", tiled), ("random", noise)):
+                expected = _outputs(module, inputs)
+                if name == "random" and not all(np.isfinite(output).all() for output in expected):
+                    continue
+                got = session.run_all(*(x.cpu().numpy() for x in inputs))
+                for a, b in zip(got, expected, strict=True):
+                    scale = max(1.0, float(np.sqrt(np.mean(np.square(b, dtype=np.float64)))))
+                    comparisons.append(compare(a, b, atol=atol, rtol=rtol, scale=scale, inputs=name, batch_size=batch))
+    finally:
+        module.train(was_training)
+    return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons))
+
+
+def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[NDArray[Any]]:
+    name = type(module).__name__
+    try:
+        with torch.no_grad():
+            output = module(*inputs)
+    except Exception as error:  # whatever the user's forward raises
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+        raise SmxError(f"{name} can't run an input of shape {shapes}: {' '.join(str(error).split())}") from error
+    tensors = [output] if isinstance(output, Tensor) else output
+    if not isinstance(tensors, list | tuple) or not all(isinstance(t, Tensor) and t.dim() for t in tensors):
+        raise SmxError(
+            f"{name} returns a {type(output).__name__}; only a tensor (B, *) or a tuple of such can be exported"
+        )
+    return [tensor.cpu().numpy() for tensor in tensors]
+
+
+def check_example(example: tuple[Any, ...]) -> None:
+    """Refuse example inputs that are no tensors with a batch.
+
+    Raises:
+        InputError: what is wrong with them.
+    """
+    bad = [x for x in example if not isinstance(x, Tensor) or not x.dim() or not len(x)]
+    if bad or not example:
+        got = tuple(bad[0].shape) if bad and isinstance(bad[0], Tensor) else type((bad or [None])[0]).__name__
+        raise InputError(f"example_input must be a tensor (B, *) or a tuple of them, with B at least 1, got {got}")
+
+
+def check_weights(module: nn.Module) -> None:
+    """Refuse weights that can't be exported.
+
+    Raises:
+        InputError: some are not finite, or bfloat16, which many ONNX operators don't take.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.dtype == torch.bfloat16:
+            raise InputError(f"{name} is bfloat16, which can't be exported; convert the module: module.float()")
+        if not bool(torch.isfinite(parameter).all()):
+            raise InputError(f"{name} has values that are not finite; such a model can't be exported")
