@@ -108,8 +108,8 @@ def test_export_takes_raw_values_in_a_fixed_batch(run: Path, exported: Path, tmp
     refused(smx("predict", path, tmp_path / "bright.npy"), 2, "bright.npy", "values from 0 to 16, got -16 to 240")
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_export_in_lower_precision(precision: str, run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "limit"), [("float16", 0.001), ("int8", 0.005)])
+def test_export_in_lower_precision(precision: str, limit: float, run: Path, tmp_path: Path) -> None:
     path = tmp_path / "low.onnx"
     result = smx("export", run / "model.pt", path, "--precision", precision, "--json", "-")
     assert result.returncode == 0, result.stderr
@@ -117,7 +117,7 @@ def test_export_in_lower_precision(precision: str, run: Path, tmp_path: Path) ->
     assert report["predictions"] == 360
     assert report["changed"] <= 2
     assert f"{precision} changes {report['changed']} of 360 test predictions" in result.stderr
-    assert smx("verify", run / "model.pt", path).returncode == (0 if report["changed"] / 360 <= 0.001 else 3)
+    assert smx("verify", run / "model.pt", path).returncode == (0 if report["changed"] / 360 <= limit else 3)
 
 
 def test_verify_holds_and_breaks(run: Path, exported: Path, tmp_path: Path) -> None:

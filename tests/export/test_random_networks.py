@@ -103,7 +103,7 @@ def exports_hold(net: nn.Module, shape: tuple[int, ...], folder: Path) -> None:
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-5 * scale, rtol=1e-4)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=networks())
 def test_export_gives_pytorchs_answers(
     drawn: tuple[nn.Module, tuple[int, ...]], tmp_path_factory: pytest.TempPathFactory
