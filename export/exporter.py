@@ -128,16 +128,7 @@ def export_onnx(
     started = time.perf_counter()
     path = Path(path)
     example = example_input if isinstance(example_input, tuple) else (example_input,)
-    if layout not in LAYOUTS:
-        raise InputError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
-    if opset not in OPSETS:
-        raise InputError(f"opset must be between {OPSETS[0]} and {OPSETS[-1]}, got {opset}")
-    if batch is not None and (not isinstance(batch, int) or batch < 1):
-        raise InputError(f"the batch size must be a whole number from 1, got {batch}")
-    if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
-    if precision == "int8" and calibration is None:
-        raise InputError("int8 needs examples to calibrate on; give calibration=x, an array (B, *) of training data")
+    _check_options(layout, batch, opset, precision, calibration)
     check_example(example)
     files.check_writable(path)
     functions = expressions_of(module)
@@ -161,10 +152,8 @@ def export_onnx(
         tolerance={},
     )
 
-    def lowered(proto: onnx.ModelProto) -> onnx.ModelProto:
-        return to_int8(proto, calibration) if precision == "int8" and calibration is not None else to_float16(proto)
-
     def write(model: ir.Model) -> tuple[ParityReport, onnx.ModelProto, int, int]:
+        """Compare with PyTorch, lower the precision, and write; return also the changed predictions and the bytes."""
         with weights_beside(model, path) as beside, files.replacing(path) as draft:
             proto = ir.to_proto(model) if opset == captured else convert(ir.to_proto(model), opset)
             draft.write_bytes(proto.SerializeToString())
@@ -173,11 +162,13 @@ def export_onnx(
             if not parity.passed:
                 raise ParityError(f"{path} was not written: it differs from PyTorch by up to {parity.max_abs:.3g}")
             changed = 0
-            if precision != "float32":
-                proto = lowered(proto)
-                if evaluation is not None:
-                    low = Session(proto.SerializeToString(), name=f"the {precision} model")
-                    changed = changed_predictions(session.run_many(evaluation, 1000), low.run_many(evaluation, 1000))
+            if precision == "float16":
+                proto = to_float16(proto)
+            elif precision == "int8" and calibration is not None:
+                proto = to_int8(proto, calibration)
+            if precision != "float32" and evaluation is not None:
+                low = Session(proto.SerializeToString(), name=f"the {precision} model")
+                changed = changed_predictions(session.run_many(evaluation, 1000), low.run_many(evaluation, 1000))
             tolerance = {"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs}
             properties = replace(info, **{"tolerance": tolerance, **(describe or {})}).to_properties()
             onnx.helper.set_model_props(proto, properties)
@@ -213,6 +204,21 @@ def export_onnx(
         changed=changed,
         seconds=time.perf_counter() - started,
     )
+
+
+def _check_options(
+    layout: str, batch: int | None, opset: int, precision: str, calibration: NDArray[Any] | None
+) -> None:
+    if layout not in LAYOUTS:
+        raise InputError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
+    if opset not in OPSETS:
+        raise InputError(f"opset must be between {OPSETS[0]} and {OPSETS[-1]}, got {opset}")
+    if batch is not None and (not isinstance(batch, int) or batch < 1):
+        raise InputError(f"the batch size must be a whole number from 1, got {batch}")
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
+    if precision == "int8" and calibration is None:
+        raise InputError("int8 needs examples to calibrate on; give calibration=x, an array (B, *) of training data")
 
 
 def _compile(module: nn.Module, model: ir.Model, layout: str, shifts: bool) -> tuple[PassReport, ...]:

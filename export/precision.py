@@ -141,10 +141,10 @@ def changed_predictions(a: NDArray[Any], b: NDArray[Any]) -> int:
         a, b: logits (B, C) of the same examples. An example with a NaN in either counts as changed.
 
     Raises:
-        ValueError: the shapes differ, or are not (B, C).
+        InputError: the shapes differ, or are not (B, C).
     """
     if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f"expected two arrays of one shape (B, C), got {a.shape} and {b.shape}")
+        raise InputError(f"predictions are counted on two arrays of one shape (B, C), got {a.shape} and {b.shape}")
     undefined = np.isnan(a).any(1) | np.isnan(b).any(1)
     return int(np.count_nonzero(undefined | (a.argmax(1) != b.argmax(1))))
 

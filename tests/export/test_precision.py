@@ -301,7 +301,7 @@ def test_changed_predictions() -> None:
     assert changed_predictions(a, a * 2) == 0
     assert changed_predictions(a, a[:, ::-1]) == 4
     assert changed_predictions(a, np.where(np.arange(4)[:, None] == 1, np.nan, a)) == 1
-    with pytest.raises(ValueError, match=r"one shape \(B, C\), got \(4, 2\) and \(4,\)"):
+    with pytest.raises(InputError, match=r"one shape \(B, C\), got \(4, 2\) and \(4,\)"):
         changed_predictions(a, a[:, 0])
 
 
