@@ -27,9 +27,9 @@ class LowerToScatter(Rewriting):
 
         h = ScatterElements(in_place(z), G, Concat(f_1(z[G_1]), f_2(z[G_2]), ...)),    z[G_1], ... = Split(Gather(z, G))
 
-    along the neurons' axis. ScatterElements wants an index for every value: where the batch is not known, G is
-    expanded to their shape. The groups cover every neuron (eq. 11), and what was computed in place for those of G is
-    overwritten.
+    along the neurons' axis. ScatterElements wants an index for every value: where the batch is not known, or they would
+    be many, G is expanded to their shape at run time. The groups cover every neuron (eq. 11), and what was computed in
+    place for those of G is overwritten.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
