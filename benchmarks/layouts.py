@@ -141,15 +141,14 @@ def two_runs(mixed: MixedActivation, emit: Emitter) -> ir.Value:
     hinges = [hinge_of(mixed.functions[mixed.pool[k]]) for k in mixed.choice]
     known = [hinge for hinge in hinges if hinge is not None]
     others = [(mixed.pool[k], len(list(run))) for k, run in groupby(mixed.choice[: len(hinges) - len(known)])]
-    sizes = [*(size for _, size in others), len(known)]
-    pieces = emit.split(
-        mixed.z, emit.constant(np.array(sizes), part="", name="sizes"), 1, [*(name for name, _ in others), "in_place"]
-    )
-    values = [
-        emit.activation(mixed.functions[name], piece, part=name)
-        for (name, _), piece in zip(others, pieces[:-1], strict=True)
-    ]
-    return emit.node("Concat", [*values, emit.hinges(known, pieces[-1], trailing=0, part="in_place")], {"axis": 1})
+    names = [*(name for name, _ in others), "in_place"]
+
+    def compute(i: int, piece: ir.Value) -> ir.Value:
+        if i == len(others):
+            return emit.hinges(known, piece, trailing=0, part="in_place")
+        return emit.activation(mixed.functions[names[i]], piece, part=names[i])
+
+    return emit.apart(mixed.z, 1, [*(size for _, size in others), len(known)], names, compute)
 
 
 def groups(mixed: MixedActivation) -> dict[str, np.ndarray]:
@@ -172,15 +171,13 @@ def scattered(
 
 def split_by_group(mixed: MixedActivation, emit: Emitter, z: ir.Value, parts: list[tuple[str, np.ndarray]]) -> ir.Value:
     """Split, apply an activation to each part, Concat."""
-    names = [name for name, _ in parts]
-    if len(parts) == 1:
-        return emit.activation(mixed.functions[names[0]], z, part=names[0])
-    sizes = emit.constant(np.array([len(neurons) for _, neurons in parts]), part="", name="sizes")
-    pieces = emit.split(z, sizes, 1, names)
-    values = [
-        emit.activation(mixed.functions[name], piece, part=name) for name, piece in zip(names, pieces, strict=True)
-    ]
-    return emit.node("Concat", values, {"axis": 1})
+    return emit.apart(
+        z,
+        1,
+        [len(neurons) for _, neurons in parts],
+        [name for name, _ in parts],
+        lambda i, piece: emit.activation(mixed.functions[parts[i][0]], piece, part=parts[i][0]),
+    )
 
 
 FORMS: dict[str, tuple[Lowering, bool, bool]] = {
@@ -227,8 +224,7 @@ def export(folder: Path) -> dict[str, Path]:
         passes = [NameByModule(), *known_shapes(), *[MergeGroups()] * merge, *[SortNeurons()] * sort]
         ir.passes.Sequential(*passes)(model)
         for node, mixed, emit in emitters(model):
-            h = lowering(mixed, emit)
-            ir.convenience.replace_nodes_and_values(model.graph, node, [node], emit.nodes, node.outputs, [h])
+            emit.replace(node, lowering(mixed, emit))
         ir.passes.Sequential(*tidy())(model)
         files[name] = folder / f"form{i}.onnx"
         onnx.save(ir.to_proto(model), files[name])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from smx.export.nodes import kept_axes, permutation, rank
 from smx.export.weights import Exact, formula, is_weight, own, rewrite, zeros
 
 Change = Callable[[], None]
@@ -48,13 +49,13 @@ def into_producer(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -
         raise RefusedError("what comes before it is used elsewhere, too")
     match node.op_type:
         case "Gemm" if axis == 1 and _is_linear(node):
-            rows = 0 if _int(node, "transB", 0) else 1
+            rows = 0 if _flag(node, "transB") else 1
             return _scaled(graph, node, 1, rows, affine.scale) + _biased(graph, node, 2, affine)
         case "Conv" if axis == 1 and is_weight(node.inputs[1]):
             return _scaled(graph, node, 1, 0, affine.scale) + _biased(graph, node, 2, affine)
         case "BatchNormalization" if axis == 1 and _has_weights(node, 3):
             return _scaled(graph, node, 1, 0, affine.scale) + _biased(graph, node, 2, affine)
-        case "MatMul" if axis == _rank(value) - 1 and _is_linear(node) and not affine.shifts:
+        case "MatMul" if axis == rank(value) - 1 and _is_linear(node) and not affine.shifts:
             return _scaled(graph, node, 1, 1, affine.scale)
         case "Add" if (bias := bias_of(node, axis)) is not None:
             source = node.inputs[1 - bias]
@@ -88,12 +89,12 @@ def _into_consumer(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, affin
     y = node.outputs[0]
     match node.op_type:
         case "Gemm" if axis == 1 and _is_linear(node):
-            return _linear(graph, node, 1 if _int(node, "transB", 0) else 0, affine, (node, 2))
-        case "MatMul" if axis == _rank(x) - 1 and _is_linear(node):
+            return _linear(graph, node, int(_flag(node, "transB")), affine, (node, 2))
+        case "MatMul" if axis == rank(x) - 1 and _is_linear(node):
             return _linear(graph, node, 0, affine, _bias_after(y) if affine.shifts else None)
         case "Conv" if axis == 1 and is_weight(node.inputs[1]):
             return _conv(graph, node, affine)
-        case "BatchNormalization" if axis == 1 and not _int(node, "training_mode", 0) and _has_weights(node, 4):
+        case "BatchNormalization" if axis == 1 and _has_weights(node, 4) and not _flag(node, "training_mode"):
             # gamma (s h' + t - m) / sigma = gamma s (h' - (m - t) / s) / sigma
             moved: Change = lambda: rewrite(own(graph, node, 3), lambda mean: (mean - affine.shift) / affine.scale)  # noqa: E731
             return [moved, *_scaled(graph, node, 1, 0, affine.scale)]
@@ -103,16 +104,14 @@ def _into_consumer(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, affin
             return into_consumers(graph, y, axis, affine)
         case "MaxPool" | "GlobalMaxPool" if np.all(affine.scale > 0) and len(node.outputs) == 1:
             return into_consumers(graph, y, axis, affine)
-        case "ReduceMean" if (kept := _kept_axis(node, axis)) is not None:
-            return into_consumers(graph, y, kept, affine)
+        case "ReduceMean" if axis in (kept := kept_axes(node) or {}):
+            return into_consumers(graph, y, kept[axis], affine)
         case "Transpose":
-            perm = node.attributes.get("perm")
-            order = list(perm.as_ints()) if perm is not None else list(reversed(range(_rank(x))))
-            return into_consumers(graph, y, order.index(axis), affine)
+            return into_consumers(graph, y, permutation(node).index(axis), affine)
         case "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze":
             target, block = _regrouped(node, x, axis)
             return into_consumers(graph, y, target, Affine(affine.scale.repeat(block), affine.shift.repeat(block)))
-        case "Concat" if axis == _int(node, "axis", 0) % _rank(y):
+        case "Concat" if axis == node.attributes.get_int("axis", 0) % rank(y):
             return into_consumers(graph, y, axis, _within(node, x, axis, affine))
     raise RefusedError(f"the {node.op_type} after it needs the values as they are")
 
@@ -140,9 +139,9 @@ def _conv(graph: ir.Graph, node: ir.Node, affine: Affine) -> list[Change]:
     before = formula(weight)
     outputs, inputs = weight.const_value.shape.numpy()[:2]
     # Output channel o reads the I input channels of its group, from (o // (O / groups)) * I on.
-    start = np.arange(outputs) // (outputs // _int(node, "group", 1)) * inputs
+    start = np.arange(outputs) // (outputs // node.attributes.get_int("group", 1)) * inputs
     source = start[:, None] + np.arange(inputs)
-    scale = affine.scale[source].reshape(outputs, inputs, *(1,) * (_rank(weight) - 2))
+    scale = affine.scale[source].reshape(outputs, inputs, *(1,) * (rank(weight) - 2))
     changes: list[Change] = [lambda: rewrite(own(graph, node, 1), lambda w: w * scale)]
     if affine.shifts:
 
@@ -159,7 +158,7 @@ def _scaled(graph: ir.Graph, node: ir.Node, index: int, axis: int, scale: Exact)
     """Multiply a weight along one axis."""
     if np.all(scale == 1):
         return []
-    shape = [-1 if i == axis else 1 for i in range(_rank(node.inputs[index]))]
+    shape = [-1 if i == axis else 1 for i in range(rank(node.inputs[index]))]
     return [lambda: rewrite(own(graph, node, index), lambda w: w * scale.reshape(shape))]
 
 
@@ -168,7 +167,7 @@ def _biased(graph: ir.Graph, node: ir.Node, index: int, affine: Affine) -> list[
     weight = node.inputs[1]
     if not _has(node, index):
         assert weight is not None
-        axis = 0 if node.op_type == "Conv" or _int(node, "transB", 0) else 1
+        axis = 0 if node.op_type == "Conv" or _flag(node, "transB") else 1
         return _added(graph, node, index, weight, axis, lambda: affine.shift) if affine.shifts else []
     _check_bias(node, index, len(affine.scale))
     return [
@@ -201,7 +200,7 @@ def bias_of(node: ir.Node, axis: int) -> int | None:
     for index, value in enumerate(node.inputs):
         if is_weight(value) and y.shape is not None:
             assert value is not None
-            shape = (1,) * (_rank(y) - _rank(value)) + tuple(value.shape or ())
+            shape = (1,) * (rank(y) - rank(value)) + tuple(value.shape or ())
             if shape == tuple(size if i == axis else 1 for i, size in enumerate(y.shape)):
                 return index
     return None
@@ -212,7 +211,7 @@ def _bias_after(y: ir.Value) -> tuple[ir.Node, int]:
     after = list(y.consumers())
     whole = len(y.uses()) == 1 and after[0].op_type == "Add" and not y.is_graph_output()
     if whole and after[0].outputs[0].shape == y.shape:
-        bias = bias_of(after[0], _rank(y) - 1)
+        bias = bias_of(after[0], rank(y) - 1)
         if bias is not None:
             return after[0], bias
     raise RefusedError("the MatMul after it has no bias to take the shift")
@@ -246,24 +245,11 @@ def _regrouped(node: ir.Node, x: ir.Value, axis: int) -> tuple[int, int]:
     raise RefusedError(f"the {node.op_type} after it does not keep its axis whole")
 
 
-def _kept_axis(node: ir.Node, axis: int) -> int | None:
-    """Return where an axis stands after a ReduceMean; None if it is reduced, or that is not known."""
-    (x, *rest), attribute = node.inputs, node.attributes.get("axes")
-    constant = ir.convenience.get_const_tensor(rest[0]) if rest and rest[0] is not None else None
-    if attribute is None and constant is None:
-        return None
-    axes = attribute.as_ints() if attribute is not None else constant.numpy().tolist()  # type: ignore[union-attr]
-    gone = {index % _rank(x) for index in axes}
-    if axis in gone or not gone:
-        return None
-    return axis if _int(node, "keepdims", 1) else axis - sum(index < axis for index in gone)
-
-
 def _is_linear(node: ir.Node) -> bool:
     """Whether a Gemm or MatMul is a b + c with a constant matrix b."""
-    factors = (node.attributes.get(name) for name in ("alpha", "beta"))
-    plain = not _int(node, "transA", 0) and all(factor is None or factor.as_float() == 1 for factor in factors)
-    return plain and is_weight(node.inputs[1]) and _rank(node.inputs[1]) == 2
+    factors = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
+    plain = factors == [1.0, 1.0] and not _flag(node, "transA")
+    return plain and is_weight(node.inputs[1]) and rank(node.inputs[1]) == 2
 
 
 def _pads(node: ir.Node) -> bool:
@@ -273,14 +259,14 @@ def _pads(node: ir.Node) -> bool:
         auto is not None and auto.as_string() not in ("NOTSET", "VALID")
     )
     if node.op_type == "AveragePool":
-        return bool(_int(node, "ceil_mode", 0)) or (padded and bool(_int(node, "count_include_pad", 0)))
+        return _flag(node, "ceil_mode") or (padded and _flag(node, "count_include_pad"))
     return padded
 
 
 def _check_bias(node: ir.Node, index: int, length: int) -> None:
     bias = node.inputs[index]
     sizes = [size for size in (bias.shape or ()) if size != 1] if bias is not None else []
-    per_row = node.op_type == "Gemm" and _rank(bias) == 2 and bias.shape[0] != 1  # type: ignore[union-attr,index]
+    per_row = node.op_type == "Gemm" and rank(bias) == 2 and bias.shape[0] != 1  # type: ignore[union-attr,index]
     if not is_weight(bias) or per_row or sizes != [length] * (length != 1):
         raise RefusedError(f"the bias of the {node.op_type} is not one constant for each channel")
 
@@ -290,14 +276,9 @@ def _has_weights(node: ir.Node, stop: int) -> bool:
     return all(is_weight(value) for value in node.inputs[1:stop])
 
 
+def _flag(node: ir.Node, name: str) -> bool:
+    return bool(node.attributes.get_int(name, 0))
+
+
 def _has(node: ir.Node, index: int) -> bool:
     return len(node.inputs) > index and node.inputs[index] is not None
-
-
-def _rank(value: ir.Value | None) -> int:
-    return len(value.shape) if value is not None and value.shape is not None else 0
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return attribute.as_int() if attribute is not None else default

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,23 +42,40 @@ class Emitter:
         self.nodes.append(node)
         return node.outputs[0]
 
-    def split(self, z: ir.Value, sizes: ir.Value, axis: int, parts: Sequence[str]) -> Sequence[ir.Value]:
-        """Add a Split into parts of the given sizes, and return them."""
+    def apart(
+        self,
+        z: ir.Value,
+        axis: int,
+        sizes: Sequence[int],
+        parts: Sequence[str],
+        compute: Callable[[int, ir.Value], ir.Value],
+    ) -> ir.Value:
+        """Add a Split of `z` along an axis, `compute(i, part)` for each part, and a Concat; one part needs neither.
+
+        Args:
+            z: what is computed.
+            axis: of the parts.
+            sizes: of the parts.
+            parts: their names.
+            compute: adds the nodes for part i, and returns a value of its shape.
+        """
+        if len(sizes) == 1:
+            return compute(0, z)
+        lengths = self.constant(np.array(sizes), part="", name="sizes")
         name = self._name("", "Split")
-        node = ir.node("Split", [z, sizes], {"axis": axis}, name=name, num_outputs=len(parts))
+        node = ir.node("Split", [z, lengths], {"axis": axis}, name=name, num_outputs=len(parts))
         for value, part in zip(node.outputs, parts, strict=True):
             value.name = self._name(part, "z")
         self.nodes.append(node)
-        return node.outputs
+        return self.node("Concat", [compute(i, value) for i, value in enumerate(node.outputs)], {"axis": axis})
 
     def constant(self, array: NDArray[Any], *, part: str, name: str) -> ir.Value:
         """Add an initializer and return it."""
-        full_name = self._name(part, name)
-        value = ir.Value(name=full_name, const_value=ir.tensor(array, name=full_name))
-        value.type = ir.TensorType(value.const_value.dtype)  # type: ignore[union-attr]
-        value.shape = ir.Shape(array.shape)
-        self.graph.register_initializer(value)
-        return value
+        return add_initializer(self.graph, self._name(part, name), array)
+
+    def replace(self, node: ir.Node, h: ir.Value) -> None:
+        """Put the collected nodes, whose result is `h`, in the place of a node."""
+        ir.convenience.replace_nodes_and_values(self.graph, node, [node], self.nodes, node.outputs, [h])
 
     def activation(self, function: Function, z: ir.Value, *, part: str) -> ir.Value:
         """Add the nodes of an activation, applied to `z`."""
@@ -115,6 +132,14 @@ class Emitter:
         return free_name("/".join(filter(None, (self.scope, part, last))), self._names)
 
 
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """Add a constant under a name that is free, and return it."""
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
 def free_name(stem: str, taken: set[str]) -> str:
     """Return `stem`, or with a number behind it if that is taken, and take it."""
     name, number = stem, 1
@@ -128,7 +153,7 @@ def free_name(stem: str, taken: set[str]) -> str:
 def emitters(model: ir.Model) -> Iterator[tuple[ir.Node, MixedActivation, Emitter]]:
     """Yield each MixedActivation with an emitter in the scope of its layer; a layer called twice gets two scopes."""
     nodes = mixed_nodes(model)
-    layers = [MixedActivation.of(node).layer.replace(".", "/") or "activation" for node in nodes]
+    layers = [MixedActivation.of(node).scope for node in nodes]
     others = set(model.graph) - set(nodes)
     taken = {(node.name or "").rpartition("/")[0] for node in others}
     taken |= {scope.rpartition("/")[0] for scope in taken}  # scope/relu/Gather stands in the scope, too

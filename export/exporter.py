@@ -231,12 +231,11 @@ def _compile(module: nn.Module, model: ir.Model, layout: str, shifts: bool) -> t
 def _other_layouts(model: ir.Model, layout: str, shifts: bool) -> dict[str, dict[str, int]]:
     """Count the operators in the other layouts, as far as the model can be brought into them."""
     counts = {}
-    for other in LAYOUTS:
+    for other in LAYOUTS.keys() - {layout}:
         variant = model.clone()
         with suppress(ir.passes.PassError):
-            if other != layout:
-                compile(variant, other, shifts=shifts)
-                counts[other] = _operators(variant)
+            compile(variant, other, shifts=shifts)
+            counts[other] = _operators(variant)
     return counts
 
 

@@ -2,9 +2,9 @@
 
     f(z) = positive * max(z, 0) + negative * min(z, 0) + exponential * exp(min(z, 0)) + constant
 
-ReLU, Leaky ReLU, ELU, SELU and the identity have it. (Where they are computed together, an infinite pre-activation may
-become NaN, as infinity times 0.) It is also how they are computed fastest: ONNX Runtime's Elu and
-Selu take several times as long as its Exp (docs/layouts.md).
+ReLU, Leaky ReLU, ELU, SELU and the identity have it. It is also how they are computed fastest: ONNX Runtime's Elu and
+Selu are slow, its Exp is fast (docs/layouts.md). Where several are computed together, an infinite pre-activation may
+become NaN, as infinity times 0.
 """
 
 from __future__ import annotations

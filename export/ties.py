@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from smx.export.nodes import kept_axes, permutation, rank
 from smx.export.orders import Order, Orders, Segment, resolve
 
 Rule = Callable[[Orders, ir.Node], None]
@@ -29,12 +30,8 @@ def tie_node(orders: Orders, node: ir.Node) -> None:
 def pin_all(orders: Orders, values: Sequence[ir.Value], reason: str) -> None:
     """Pin every axis of the values."""
     for value in values:
-        for axis in range(_rank(value)):
+        for axis in range(rank(value)):
             orders.pin(orders.of(value, axis), reason)
-
-
-def _rank(value: ir.Value) -> int:
-    return len(value.shape) if value.shape is not None else 0
 
 
 def _pin_axes(orders: Orders, node: ir.Node, value: ir.Value, axes: range) -> None:
@@ -55,8 +52,8 @@ def elementwise(orders: Orders, node: ir.Node) -> None:
     """y = f(a, b, ...) with broadcasting: every axis of y ties the axes that it is made of."""
     inputs, y = _parts(node)
     for x in inputs:
-        shift = _rank(y) - _rank(x)
-        for axis in range(_rank(x)):
+        shift = rank(y) - rank(x)
+        for axis in range(rank(x)):
             if x.shape[axis] != 1:  # type: ignore[index]
                 orders.tie(orders.of(x, axis), orders.of(y, axis + shift))
 
@@ -64,21 +61,21 @@ def elementwise(orders: Orders, node: ir.Node) -> None:
 def first_input(orders: Orders, node: ir.Node) -> None:
     """y = f(x), elementwise or along an axis whose order f does not look at (Softmax, MixedActivation)."""
     inputs, y = _parts(node)
-    _same(orders, inputs[0], y, range(_rank(y)))
+    _same(orders, inputs[0], y, range(rank(y)))
 
 
 def gemm(orders: Orders, node: ir.Node) -> None:
     """y = a b + c: b's one axis follows a's channels, its other one and c follow y's."""
     (a, b, *c), y = _parts(node)
-    if _int(node, "transA", 0):
+    if node.attributes.get_int("transA", 0):
         pin_all(orders, [a, b, *c, y], "Gemm with a transposed input")
         return
-    rows, columns = (1, 0) if _int(node, "transB", 0) else (0, 1)
+    rows, columns = (1, 0) if node.attributes.get_int("transB", 0) else (0, 1)
     orders.tie(orders.of(a, 0), orders.of(y, 0))
     orders.tie(orders.of(a, 1), orders.of(b, rows))
     orders.tie(orders.of(y, 1), orders.of(b, columns))
     for bias in c:
-        for back in range(1, _rank(bias) + 1):
+        for back in range(1, rank(bias) + 1):
             if bias.shape[-back] != 1:  # type: ignore[index]
                 orders.tie(orders.of(bias, -back), orders.of(y, -back))
 
@@ -86,15 +83,15 @@ def gemm(orders: Orders, node: ir.Node) -> None:
 def matmul(orders: Orders, node: ir.Node) -> None:
     """y[..., m, n] = a[..., m, k] b[..., k, n]."""
     (a, b), y = _parts(node)
-    if _rank(a) < 2 or _rank(b) < 2:
+    if rank(a) < 2 or rank(b) < 2:
         pin_all(orders, [a, b, y], "MatMul with a vector")
         return
     orders.tie(orders.of(a, -1), orders.of(b, -2))
     orders.tie(orders.of(a, -2), orders.of(y, -2))
     orders.tie(orders.of(b, -1), orders.of(y, -1))
     for x in (a, b):
-        shift = _rank(y) - _rank(x)
-        for axis in range(_rank(x) - 2):
+        shift = rank(y) - rank(x)
+        for axis in range(rank(x) - 2):
             if x.shape[axis] != 1:  # type: ignore[index]
                 orders.tie(orders.of(x, axis), orders.of(y, axis + shift))
 
@@ -102,7 +99,7 @@ def matmul(orders: Orders, node: ir.Node) -> None:
 def conv(orders: Orders, node: ir.Node) -> None:
     """Channels on axis 1; weights (out, in / group, *). A depthwise Conv keeps channels apart; other groups don't."""
     (x, weight, *bias), y = _parts(node)
-    group = _int(node, "group", 1)
+    group = node.attributes.get_int("group", 1)
     channels = x.shape[1]  # type: ignore[index]
     if group == 1:
         orders.tie(orders.of(x, 1), orders.of(weight, 1))
@@ -116,13 +113,13 @@ def conv(orders: Orders, node: ir.Node) -> None:
     for b in bias:
         orders.tie(orders.of(b, 0), orders.of(y, 1))
     for value in (x, weight, y):
-        _pin_axes(orders, node, value, range(2, _rank(value)))
+        _pin_axes(orders, node, value, range(2, rank(value)))
 
 
 def channelwise(orders: Orders, node: ir.Node) -> None:
     """Normalisation with one parameter a channel, on axis 1."""
     (x, *parameters), y = _parts(node)
-    _same(orders, x, y, range(_rank(y)))
+    _same(orders, x, y, range(rank(y)))
     for parameter in parameters:
         orders.tie(orders.of(parameter, 0), orders.of(y, 1))
 
@@ -132,7 +129,7 @@ def pooling(orders: Orders, node: ir.Node) -> None:
     inputs, y = _parts(node)
     _same(orders, inputs[0], y, (0, 1))
     for value in (inputs[0], y):
-        _pin_axes(orders, node, value, range(2, _rank(value)))
+        _pin_axes(orders, node, value, range(2, rank(value)))
 
 
 def reshape(orders: Orders, node: ir.Node) -> None:
@@ -174,53 +171,41 @@ def _blocks(orders: Orders, node: ir.Node, many: ir.Value, axes: range, one: Ord
 def transpose(orders: Orders, node: ir.Node) -> None:
     """Axis i of y is axis perm[i] of x."""
     (x, *_), y = _parts(node)
-    attribute = node.attributes.get("perm")
-    order = attribute.as_ints() if attribute is not None else list(reversed(range(_rank(x))))
-    for axis, source in enumerate(order):
+    for axis, source in enumerate(permutation(node)):
         orders.tie(orders.of(x, source), orders.of(y, axis))
 
 
 def concat(orders: Orders, node: ir.Node) -> None:
     """Along its axis y has the segments of all inputs; along the others it has their order."""
     inputs, y = _parts(node)
-    axis = node.attributes["axis"].as_int() % _rank(y)
+    axis = node.attributes["axis"].as_int() % rank(y)
     for x in inputs:
-        _same(orders, x, y, [i for i in range(_rank(y)) if i != axis])
+        _same(orders, x, y, [i for i in range(rank(y)) if i != axis])
     orders.tie(tuple(segment for x in inputs for segment in orders.of(x, axis)), orders.of(y, axis))
 
 
 def reduction(orders: Orders, node: ir.Node) -> None:
     """A mean, sum or extreme over axes does not look at their order; the axes that are left keep theirs."""
-    (x, *rest), y = _parts(node)
-    attribute = node.attributes.get("axes")
-    constant = ir.convenience.get_const_tensor(rest[0]) if rest else None
-    if attribute is None and constant is None:
+    (x, *_), y = _parts(node)
+    kept = kept_axes(node)
+    if kept is None:
         pin_all(orders, [x, y], f"{node.op_type} over axes that are not known")
         return
-    axes = attribute.as_ints() if attribute is not None else constant.numpy().tolist()  # type: ignore[union-attr]
-    gone = {axis % _rank(x) for axis in axes}
-    kept = [axis for axis in range(_rank(x)) if axis not in gone]
-    targets = kept if _int(node, "keepdims", 1) else range(len(kept))
-    for source, target in zip(kept, targets, strict=True):
+    for source, target in kept.items():
         orders.tie(orders.of(x, source), orders.of(y, target))
 
 
 def layer_norm(orders: Orders, node: ir.Node) -> None:
     """Mean and variance over the last axes don't look at their order; scale and bias follow it."""
     (x, *parameters), y = _parts(node)
-    _same(orders, x, y, range(_rank(y)))
+    _same(orders, x, y, range(rank(y)))
     for parameter in parameters:
-        for back in range(1, _rank(parameter) + 1):
+        for back in range(1, rank(parameter) + 1):
             orders.tie(orders.of(parameter, -back), orders.of(y, -back))
 
 
 def unrelated(orders: Orders, node: ir.Node) -> None:
     """Shapes are the same for every order."""
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return attribute.as_int() if attribute is not None else default
 
 
 RULES: dict[str, Rule] = {

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from smx.export.emit import free_name
+from smx.export.emit import add_initializer, free_name
 
 Exact = NDArray[np.float64]
 Formula = Callable[[], Exact]
@@ -88,9 +88,5 @@ def own(graph: ir.Graph, node: ir.Node, index: int) -> ir.Value:
 def zeros(graph: ir.Graph, like: ir.Value, length: int, name: str) -> ir.Value:
     """Add a vector of zeros of the dtype of a weight: a bias where there was none."""
     assert like.const_value is not None
-    dtype = like.const_value.dtype
-    full_name = free_name(name, set(graph.initializers))
-    value = ir.Value(name=full_name, type=ir.TensorType(dtype), shape=ir.Shape([length]))
-    value.const_value = ir.tensor(np.zeros(length, dtype.numpy()), name=full_name)
-    graph.register_initializer(value)
-    return value
+    array = np.zeros(length, like.const_value.dtype.numpy())
+    return add_initializer(graph, free_name(name, set(graph.initializers)), array)

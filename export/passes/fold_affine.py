@@ -67,8 +67,7 @@ def _affine(node: ir.Node) -> tuple[ir.Value, int, Affine] | None:
     if y.shape is None or len(y.shape) < 2:
         return None
     if node.op_type == "BatchNormalization":
-        attribute = node.attributes.get("training_mode")
-        if (attribute is not None and attribute.as_int()) or not all(map(is_weight, node.inputs[1:5])):
+        if node.attributes.get_int("training_mode", 0) or not all(map(is_weight, node.inputs[1:5])):
             return None
         gamma, beta, mean, variance = (formula(value)() for value in node.inputs[1:5] if value is not None)
         epsilon = node.attributes.get_float("epsilon", 1e-5)

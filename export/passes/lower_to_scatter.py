@@ -35,8 +35,7 @@ class LowerToScatter(Rewriting):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower the whole graph."""
         for node, mixed, emit in emitters(model):
-            h = self._lower(mixed, emit)
-            ir.convenience.replace_nodes_and_values(model.graph, node, [node], emit.nodes, node.outputs, [h])
+            emit.replace(node, self._lower(mixed, emit))
             self.applied += 1
         return ir.passes.PassResult(model, modified=self.applied > 0)
 
@@ -66,16 +65,14 @@ class LowerToScatter(Rewriting):
         neurons = np.concatenate(list(moved.values()))
         index = emit.constant(neurons, part=part, name="neurons")
         gathered = emit.node("Gather", [z, index], {"axis": axis}, part=part)
-        if len(moved) == 1:
-            f = emit.activation(mixed.functions[part], gathered, part=part)
-        else:
-            sizes = emit.constant(np.array([len(group) for group in moved.values()]), part="", name="sizes")
-            parts = emit.split(gathered, sizes, axis, list(moved))
-            values = [
-                emit.activation(mixed.functions[name], value, part=name)
-                for name, value in zip(moved, parts, strict=True)
-            ]
-            f = emit.node("Concat", values, {"axis": axis})
+        names = list(moved)
+        f = emit.apart(
+            gathered,
+            axis,
+            [len(group) for group in moved.values()],
+            names,
+            lambda i, value: emit.activation(mixed.functions[names[i]], value, part=names[i]),
+        )
         assert z.shape is not None
         row = neurons.reshape([-1 if i == axis else 1 for i in range(len(z.shape))])
         shape = [size for size in z.shape if isinstance(size, int)]

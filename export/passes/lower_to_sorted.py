@@ -7,7 +7,6 @@ from collections import Counter
 from itertools import groupby
 from typing import NamedTuple
 
-import numpy as np
 import onnx_ir as ir
 
 from smx.export.capture import MixedActivation
@@ -19,7 +18,6 @@ from smx.export.passes.sort_neurons import PINNED
 
 RIDERS = 32
 """A group of so few values, ReLU or the like, is computed along with neighbours of its form: that saves operators."""
-
 
 MOVED = 50
 """So many values that are gathered and scattered take about as long as an operator takes to start."""
@@ -52,8 +50,7 @@ class LowerToSorted(Rewriting):
                 groups = len({name for run in runs for name in run.names})
                 self.refusals[emit.scope] = f"{groups} groups in {len(runs)} runs, since {reason}"
                 continue
-            h = _lower(mixed, runs, emit)
-            ir.convenience.replace_nodes_and_values(model.graph, node, [node], emit.nodes, node.outputs, [h])
+            emit.replace(node, _lower(mixed, runs, emit))
             self.applied += 1
         return ir.passes.PassResult(model, modified=self.applied > 0)
 
@@ -96,12 +93,13 @@ def _values(mixed: MixedActivation) -> int:
 
 
 def _lower(mixed: MixedActivation, runs: list[Run], emit: Emitter) -> ir.Value:
-    if len(runs) == 1:
-        return _compute(mixed, runs[0], mixed.z, emit)
-    sizes = emit.constant(np.array([len(run.choice) for run in runs]), part="", name="sizes")
-    parts = emit.split(mixed.z, sizes, mixed.axis, ["_".join(run.names) for run in runs])
-    values = [_compute(mixed, run, part, emit) for run, part in zip(runs, parts, strict=True)]
-    return emit.node("Concat", values, {"axis": mixed.axis})
+    return emit.apart(
+        mixed.z,
+        mixed.axis,
+        [len(run.choice) for run in runs],
+        ["_".join(run.names) for run in runs],
+        lambda i, part: _compute(mixed, runs[i], part, emit),
+    )
 
 
 def _compute(mixed: MixedActivation, run: Run, z: ir.Value, emit: Emitter) -> ir.Value:

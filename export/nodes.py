@@ -1,0 +1,33 @@
+"""Reading nodes: what several parts of the compiler ask of an operator."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+
+def rank(value: ir.Value | None) -> int:
+    """Return how many axes a value has; 0 if it is not known."""
+    return len(value.shape) if value is not None and value.shape is not None else 0
+
+
+def permutation(node: ir.Node) -> list[int]:
+    """Return for each axis of a Transpose's output which axis of its input it is."""
+    attribute = node.attributes.get("perm")
+    return list(attribute.as_ints()) if attribute is not None else list(reversed(range(rank(node.inputs[0]))))
+
+
+def kept_axes(node: ir.Node) -> dict[int, int] | None:
+    """Return for each axis of its input that a Reduce operator keeps where it stands in the output.
+
+    None if the reduced axes are not known, or none are named: that may mean all of them.
+    """
+    (x, *rest), attribute = node.inputs, node.attributes.get("axes")
+    constant = ir.convenience.get_const_tensor(rest[0]) if rest and rest[0] is not None else None
+    if attribute is None and constant is None:
+        return None
+    axes = attribute.as_ints() if attribute is not None else constant.numpy().tolist()  # type: ignore[union-attr]
+    gone = {axis % rank(x) for axis in axes}
+    if not gone:
+        return None
+    kept = [axis for axis in range(rank(x)) if axis not in gone]
+    return dict(zip(kept, kept if node.attributes.get_int("keepdims", 1) else range(len(kept)), strict=True))
