@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,9 @@ from numpy.typing import NDArray
 
 from smx.errors import InputError
 from smx.runtime.metadata import ModelInfo
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "directml": "DmlExecutionProvider",
-}
-"""ONNX Runtime's execution providers by the names that people use."""
+from smx.runtime.providers import assignments, check_assignments, execution_providers, record_assignments
+from smx.runtime.settings import Settings
+from smx.runtime.tuning import Tuning, read_tuning
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -40,12 +34,18 @@ class Session:
 
     Args:
         model: the file's path, or its bytes.
+        provider: a short name of `smx.runtime.providers.PROVIDERS`; it is really used, or an error says what there is.
+        threads: for one operator; None leaves it to the settings.
+        settings: how to run; None takes what `smx tune` left beside the file, or else the defaults.
+        allow_fallback: let operators that the provider can't run go to the CPU.
         name: how messages call it, if not by its path.
-        provider: a short name of `PROVIDERS`; it is really used, or an error says what there is.
-        threads: for one operator; None leaves it to ONNX Runtime (all cores).
+
+    Attributes:
+        tuning: what `smx tune` left beside the file, where it is used.
+        note: why it is not used, where it is there.
 
     Raises:
-        InputError: the file is missing or no ONNX model, or the provider is not there.
+        InputError: the file is missing or no ONNX model, or the provider is not there, or does not run all operators.
     """
 
     def __init__(
@@ -54,25 +54,35 @@ class Session:
         provider: str = "cpu",
         threads: int | None = None,
         *,
+        settings: Settings | None = None,
+        allow_fallback: bool = False,
         name: str | None = None,
     ) -> None:
         self.name = name or ("the model" if isinstance(model, bytes) else str(model))
         self.provider = provider
-        full_name = _available(provider)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        if threads is not None:
-            if threads < 1:
-                raise InputError(f"threads must be at least 1, got {threads}")
-            options.intra_op_num_threads = threads
+        wanted = execution_providers(provider)
+        self.tuning: Tuning | None = None
+        self.note: str | None = None
         source = model if isinstance(model, bytes) else _existing(Path(model))
+        if settings is None and isinstance(source, str):
+            self.tuning, self.note = read_tuning(source, provider)
+            if self.tuning is not None:
+                settings = self.tuning.settings
+                source = str(Path(source).with_name(self.tuning.file)) if self.tuning.file else source
+        settings = settings or Settings()
+        self.settings = settings if threads is None else replace(settings, threads=threads)
+        options = self.settings.to_options()
+        if provider != "cpu":
+            record_assignments(options)
         try:
-            self._session = ort.InferenceSession(source, options, providers=[full_name])
+            self._session = ort.InferenceSession(source, options, providers=wanted)
         except Exception as error:  # onnxruntime's errors share no public base class
             raise InputError(f"{self.name} is no model that ONNX Runtime can load: {_line(error)}") from error
         used = self._session.get_providers()
-        if used[0] != full_name:
+        if used[0] != wanted[0]:
             raise InputError(f"{provider} could not be started by ONNX Runtime, which fell back to {used[0]}")
+        if provider != "cpu" and not allow_fallback:
+            check_assignments(self.name, provider, assignments(self._session))
         self.inputs: list[Any] = self._session.get_inputs()
         self.outputs: list[Any] = self._session.get_outputs()
 
@@ -150,18 +160,6 @@ class Session:
         if np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer):
             raise InputError(f"{self.name} expects whole numbers ({dtype}), got dtype {x.dtype}")
         return np.ascontiguousarray(x.astype(dtype, copy=False))
-
-
-def _available(provider: str) -> str:
-    available = [name for name, full in PROVIDERS.items() if full in ort.get_available_providers()]
-    if provider not in PROVIDERS:
-        raise InputError(f"unknown provider {provider!r}; known are {', '.join(PROVIDERS)}")
-    if provider not in available:
-        raise InputError(
-            f"the provider {provider!r} is not in this ONNX Runtime; available: {', '.join(available)}"
-            " (another onnxruntime package brings it, such as onnxruntime-gpu)"
-        )
-    return PROVIDERS[provider]
 
 
 def _existing(path: Path) -> str:

@@ -16,7 +16,7 @@ from tests.conftest import refused, smx
 ROOT = Path(__file__).parent.parent
 STDLIB = sys.stdlib_module_names
 LEAVES = {"smx", "smx.errors", "smx.files", "smx.paper"}  # standard library only; anyone may import them
-LAYERS = {"smx.activations", "smx.functional", "smx.layers", "smx.convert", "smx.models"}
+LAYERS = {"smx.activations", "smx.functional", "smx.layers", "smx.convert", "smx.models", "smx.hooks"}
 RUN = {"smx.modelfile", "smx.torchfile", "smx.data", "smx.training"}
 MAY_IMPORT = {
     # what: (packages, modules of smx)
