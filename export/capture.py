@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
+from smx.export import traces
 from smx.export.hinges import Function
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
@@ -123,6 +124,8 @@ def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
         pool = node.attributes["pool"].as_strings()
         present = sorted(set(node.attributes["choice"].as_ints()))
         node.meta[FUNCTIONS] = {pool[k]: functions[pool[k]] for k in present}
+        mixed = MixedActivation.of(node)
+        traces.start(node, mixed.layer, [pool[k] for k in mixed.choice])
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from smx.activations import Operator
+from smx.export import traces
 from smx.export.capture import MixedActivation, mixed_nodes
 from smx.export.hinges import Function, Hinge
 
@@ -75,6 +76,7 @@ class Emitter:
 
     def replace(self, node: ir.Node, h: ir.Value) -> None:
         """Put the collected nodes, whose result is `h`, in the place of a node."""
+        traces.hand_over(node, h)
         ir.convenience.replace_nodes_and_values(self.graph, node, [node], self.nodes, node.outputs, [h])
 
     def activation(self, function: Function, z: ir.Value, *, part: str) -> ir.Value:

@@ -25,6 +25,7 @@ from smx.export.compiler import LAYOUTS, PassReport, compile
 from smx.export.large import is_large, weights_beside
 from smx.export.opsets import OPSETS, convert
 from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
+from smx.export.traces import traced
 from smx.runtime.metadata import LayerInfo, ModelInfo
 from smx.runtime.parity import ParityReport
 from smx.runtime.session import Session
@@ -170,7 +171,8 @@ def export_onnx(
                 low = Session(proto.SerializeToString(), name=f"the {precision} model")
                 changed = changed_predictions(session.run_many(evaluation, 1000), low.run_many(evaluation, 1000))
             tolerance = {"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs}
-            properties = replace(info, **{"tolerance": tolerance, **(describe or {})}).to_properties()
+            found = {"tolerance": tolerance, "layers": traced(model, layers)}
+            properties = replace(info, **{**found, **(describe or {})}).to_properties()
             onnx.helper.set_model_props(proto, properties)
             draft.write_bytes(proto.SerializeToString(deterministic=True))
         return parity, proto, changed, path.stat().st_size + (beside.stat().st_size if beside else 0)

@@ -12,15 +12,27 @@ PACKAGES = ("numpy", "onnxruntime", "onnx", "torch", "torchvision", "sklearn")
 
 
 def machine() -> dict[str, Any]:
-    """Return the processor, the cores, the load average and the versions of what this process uses, as plain values."""
+    """Return the processor, its cores and governor, the load average, and the versions of what this process uses.
+
+    Plain values; None for what the system does not tell.
+    """
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "governor": _governor(),
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
         "python": platform.python_version(),
         **{name: sys.modules[name].__version__ for name in PACKAGES if name in sys.modules},
     }
+
+
+def _governor() -> str | None:
+    """Return how Linux sets the processor's frequency."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return None
 
 
 def _processor() -> str:

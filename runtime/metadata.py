@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from smx.errors import InputError
 
 PREFIX = "smx."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """Where a mixed layer's neurons are found in the graph, and how their values there relate to PyTorch's.
+
+    With z, h the pre-activation and the activation in PyTorch and z', h' the values in the graph, z' = inner z and
+    h = scale h' + shift.
+
+    Attributes:
+        z, h: names of the values.
+        neurons: for each position along the axis, which neuron of PyTorch stands there.
+        kinds: (activation, inner, scale, shift), as often as they differ.
+        kind: for each position, which of those it is.
+    """
+
+    z: str
+    h: str
+    neurons: tuple[int, ...]
+    kinds: tuple[tuple[str, float, float, float], ...]
+    kind: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +41,13 @@ class LayerInfo:
         name: its module path in PyTorch.
         axis: the axis of its neurons.
         groups: how many neurons have each activation; no empty groups.
+        trace: where it is in the graph; None where that was not noted.
     """
 
     name: str
     axis: int
     groups: dict[str, int]
+    trace: Trace | None = None
 
     @property
     def neurons(self) -> int:
@@ -63,9 +86,11 @@ class ModelInfo:
 
     def to_properties(self) -> dict[str, str]:
         """Write the entries of the ONNX model's `metadata_props`; values are JSON, but for plain words."""
-        values = {**vars(self), "layers": [vars(layer) for layer in self.layers]}
+        values = {**vars(self), "layers": [asdict(layer) for layer in self.layers]}
         return {
-            PREFIX + key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            PREFIX + key: value
+            if isinstance(value, str)
+            else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
             for key, value in values.items()
         }
 
@@ -89,7 +114,7 @@ class ModelInfo:
                 architecture=properties[PREFIX + "architecture"],
                 layout=properties[PREFIX + "layout"],
                 pool=tuple(read("pool")),
-                layers=tuple(LayerInfo(**layer) for layer in layers),
+                layers=tuple(map(_layer, layers)),
                 tolerance=dict(read("tolerance")),
                 class_names=tuple(read("class_names")),
                 sample_shape=tuple(read("sample_shape")),
@@ -98,3 +123,19 @@ class ModelInfo:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the model's smx metadata is damaged ({error}); export it again") from error
+
+
+def _layer(entry: dict[str, Any]) -> LayerInfo:
+    if entry.get("trace") is None:
+        return LayerInfo(**entry)
+    trace = entry["trace"]
+    found = Trace(
+        z=str(trace["z"]),
+        h=str(trace["h"]),
+        neurons=tuple(map(int, trace["neurons"])),
+        kinds=tuple(
+            (str(name), float(inner), float(scale), float(shift)) for name, inner, scale, shift in trace["kinds"]
+        ),
+        kind=tuple(map(int, trace["kind"])),
+    )
+    return LayerInfo(**{**entry, "trace": found})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smx.errors import InputError
 from smx.runtime.metadata import ModelInfo
-from smx.runtime.providers import assignments, check_assignments, execution_providers, record_assignments
+from smx.runtime.providers import DEVICES, assignments, check_assignments, execution_providers, record_assignments
 from smx.runtime.settings import Settings
 from smx.runtime.tuning import Tuning, read_tuning
 
@@ -38,6 +38,7 @@ class Session:
         threads: for one operator; None leaves it to the settings.
         settings: how to run; None takes what `smx tune` left beside the file, or else the defaults.
         allow_fallback: let operators that the provider can't run go to the CPU.
+        folder: where the weights of a model given as bytes lie, if they are not in it.
         name: how messages call it, if not by its path.
 
     Attributes:
@@ -56,6 +57,7 @@ class Session:
         *,
         settings: Settings | None = None,
         allow_fallback: bool = False,
+        folder: Path | None = None,
         name: str | None = None,
     ) -> None:
         self.name = name or ("the model" if isinstance(model, bytes) else str(model))
@@ -72,6 +74,8 @@ class Session:
         settings = settings or Settings()
         self.settings = settings if threads is None else replace(settings, threads=threads)
         options = self.settings.to_options()
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         if provider != "cpu":
             record_assignments(options)
         try:
@@ -124,13 +128,23 @@ class Session:
             batch_size: examples a run; a model made for one batch size runs with that, the last run filled up with
                 zeros.
         """
-        if not len(x):
-            raise InputError(f"{self.name} needs at least one example")
+        return np.concatenate([outputs[0] for outputs in self._runs((x,), batch_size)])[: len(x)]
+
+    def run_batches(self, *inputs: NDArray[Any], batch_size: int) -> list[NDArray[Any]]:
+        """Run the model like `run_many` on one array (B, *) for each of its inputs, and return all its outputs."""
+        outputs = zip(*self._runs(inputs, batch_size), strict=True)
+        return [np.concatenate(parts)[: len(inputs[0])] for parts in outputs]
+
+    def _runs(self, inputs: tuple[NDArray[Any], ...], batch_size: int) -> Iterator[list[NDArray[Any]]]:
+        examples = {len(x) for x in inputs}
+        if len(examples) != 1 or 0 in examples:
+            raise InputError(f"{self.name} needs at least one example, and as many of each input")
+        (count,) = examples
         size = self.batch or batch_size
-        missing = -len(x) % size if self.batch else 0
-        filled = np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
-        outputs = [self.run(filled[start : start + size]) for start in range(0, len(filled), size)]
-        return np.concatenate(outputs)[: len(x)]
+        missing = -count % size if self.batch else 0
+        filled = [np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x for x in inputs]
+        for start in range(0, count, size):
+            yield self.run_all(*(x[start : start + size] for x in filled))
 
     def run_all(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Run the model like `run` and return all its outputs."""
@@ -142,10 +156,49 @@ class Session:
         except Exception as error:
             raise InputError(f"{self.name} can't run this input: {_line(error)}") from error
 
-    def bound(self, x: NDArray[Any]) -> Callable[[], object]:
-        """Check an input once and return a call that only runs the model on it, for timing."""
-        feed = {self.inputs[0].name: self._fit(self.inputs[0], x)}
-        return lambda: self._session.run(None, feed)
+    def bound(self, *inputs: NDArray[Any], io_binding: bool = False) -> Callable[[], object]:
+        """Check inputs once and return a call that only runs the model on them, for timing.
+
+        Args:
+            inputs: as for `run`.
+            io_binding: inputs and outputs stay on the provider's device; the call waits until the device is done.
+        """
+        fitted = [self._fit(wanted, x) for wanted, x in zip(self.inputs, inputs, strict=True)]
+        if not io_binding:
+            feed = {wanted.name: x for wanted, x in zip(self.inputs, fitted, strict=True)}
+            return lambda: self._session.run(None, feed)
+        device = DEVICES.get(self.provider, "cpu")
+        binding = self._session.io_binding()
+        for wanted, x in zip(self.inputs, fitted, strict=True):
+            binding.bind_ortvalue_input(wanted.name, ort.OrtValue.ortvalue_from_numpy(x, device, 0))
+        for output in self.outputs:
+            binding.bind_output(output.name, device)
+        binding.synchronize_inputs()
+
+        def run() -> None:
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return run
+
+    def random_inputs(self, batch_size: int, seed: int = 0) -> list[NDArray[Any]]:
+        """Return random arrays that the model takes: in [0, 1), or whole numbers from 0 to 255, or booleans.
+
+        Raises:
+            InputError: the model is made for another batch size, or an input has other sizes that are not fixed.
+        """
+        random = np.random.default_rng(seed)
+        arrays: list[NDArray[Any]] = []
+        for wanted in self.inputs:
+            first, *rest = wanted.shape or [None]
+            if isinstance(first, int) and first != batch_size:
+                raise InputError(f"{self.name} is made for batch size {first}, got {batch_size}")
+            if not all(isinstance(size, int) for size in rest):
+                raise InputError(f"{self.name} has an input {wanted.name!r} whose sizes are not fixed: {wanted.shape}")
+            dtype = DTYPES.get(wanted.type, np.dtype(np.float32))
+            highest = 1 if np.issubdtype(dtype, np.floating) else 2 if dtype == np.bool_ else 256
+            arrays.append((random.random((batch_size, *rest)) * highest).astype(dtype))
+        return arrays
 
     def _fit(self, wanted: Any, x: NDArray[Any]) -> NDArray[Any]:
         fits = len(x.shape) == len(wanted.shape) and all(

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from smx.activations import op
+from smx.export import traces
 from smx.export.affine import Affine, RefusedError, into_consumers, into_producer
 from smx.export.capture import FUNCTIONS, MixedActivation, mixed_nodes
 from smx.export.emit import free_name
@@ -126,6 +127,7 @@ def _apply(graph: ir.Graph, node: ir.Node, identities: Identities) -> None:
         changes += into_producer(graph, mixed.z, mixed.axis, Affine(inner, np.zeros_like(inner)))
     for change in changes:
         change()
+    traces.rescale(node, inner, scale, shift)
     others = {name: identity.other for name, identity in identities.items()}
     node.meta[FUNCTIONS] = {**mixed.functions, **others}
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from smx.export import traces
 from smx.export.capture import MixedActivation, mixed_nodes
 from smx.export.orders import Channels, Orders, indices
 from smx.export.passes.rewriting import Rewriting
@@ -68,6 +69,7 @@ class SortNeurons(Rewriting):
             moved = indices(orders.of(mixed.z, mixed.axis))
             if moved is not None:
                 node.attributes["choice"] = ir.AttrInt64s("choice", mixed.choice[moved].tolist())
+                traces.reorder(node, moved)
         for value in model.graph.initializers.values():
             for axis in range(len(value.shape or ())):
                 moved = indices(orders.of(value, axis))

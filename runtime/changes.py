@@ -1,0 +1,100 @@
+"""What changed between two benches: ratios, not times, which belong to a machine and a moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smx.errors import InputError
+
+CONDITIONS = ("baseline", "provider", "settings", "io_binding", "level")
+MACHINE = ("processor", "cores", "system", "governor", "python", "numpy", "onnxruntime")
+
+FASTER, SLOWER, SAME = "faster", "slower", "within the intervals"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One candidate at one batch size, in an old and a new bench: its ratio to the baseline, and the interval's ends.
+
+    Attributes:
+        name, batch_size: which.
+        old, new: ratio, lowest, highest.
+        verdict: `FASTER` or `SLOWER` where the intervals do not overlap, else `SAME`.
+    """
+
+    name: str
+    batch_size: int
+    old: tuple[float, float, float]
+    new: tuple[float, float, float]
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Two benches side by side.
+
+    Attributes:
+        rows: what both have.
+        conditions: what was measured under other conditions, (old, new) by name: of the bench or of the machine.
+        missing: candidates and batch sizes of the old bench that the new one lacks, and `added` the other way round.
+    """
+
+    rows: tuple[Change, ...]
+    conditions: dict[str, tuple[Any, Any]]
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read what `smx bench --json` wrote.
+
+    Raises:
+        InputError: the file is missing, or holds something else.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected the JSON file of an earlier smx bench")
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ratios(report)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no result of smx bench --json ({type(error).__name__}: {error})") from error
+    return report
+
+
+def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
+    """Compare two reports, as `LatencyReport.to_dict` gives them."""
+    before, after = _ratios(old), _ratios(new)
+    rows = [
+        Change(
+            name=name, batch_size=size, old=before[name, size], new=ratio, verdict=_verdict(before[name, size], ratio)
+        )
+        for (name, size), ratio in after.items()
+        if (name, size) in before
+    ]
+    conditions = {key: (old.get(key), new.get(key)) for key in CONDITIONS}
+    conditions |= {key: (old["machine"].get(key), new["machine"].get(key)) for key in MACHINE}
+    return Changes(
+        rows=tuple(rows),
+        conditions={key: pair for key, pair in conditions.items() if pair[0] != pair[1]},
+        missing=tuple(f"{name}, batch {size}" for name, size in before if (name, size) not in after),
+        added=tuple(f"{name}, batch {size}" for name, size in after if (name, size) not in before),
+    )
+
+
+def _ratios(report: Mapping[str, Any]) -> dict[tuple[str, int], tuple[float, float, float]]:
+    return {
+        (str(row["name"]), int(row["batch_size"])): (
+            float(row["ratio"]),
+            float(row["ratio_low"]),
+            float(row["ratio_high"]),
+        )
+        for row in report["results"]
+    }
+
+
+def _verdict(old: tuple[float, float, float], new: tuple[float, float, float]) -> str:
+    return FASTER if new[2] < old[1] else SLOWER if new[1] > old[2] else SAME

@@ -1,0 +1,167 @@
+"""Candidates of a measurement: how each is loaded and timed, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx.errors import SmxError
+from smx.runtime.session import Session
+from smx.runtime.settings import Settings
+
+Array = NDArray[Any]
+
+
+class Runner(Protocol):
+    """Something that can be timed."""
+
+    def start(self) -> float | None:
+        """Load the model, anew if it can be, and return the seconds it took; None if it stayed loaded."""
+
+    def prepare(self, inputs: Sequence[Array]) -> None:
+        """Take the inputs of the runs to come, one array (B, *) for each argument."""
+
+    def time(self, length: int) -> NDArray[np.float64]:
+        """Run once to bring the model back into the caches, then `length` times; return microseconds (length,)."""
+
+    def stop(self) -> None:
+        """Release the model."""
+
+
+class SessionRunner:
+    """A file in ONNX Runtime.
+
+    Args:
+        path: of the file.
+        provider, settings, allow_fallback: see `Session`.
+        io_binding: keep inputs and outputs on the provider's device, and wait for it after each run.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        provider: str = "cpu",
+        settings: Settings | None = None,
+        *,
+        io_binding: bool = False,
+        allow_fallback: bool = False,
+    ) -> None:
+        self.path = path
+        self._open: Callable[[], Session] = lambda: Session(
+            path, provider, settings=settings or Settings(), allow_fallback=allow_fallback
+        )
+        self._io_binding = io_binding
+        self._session: Session | None = None
+        self._run: Callable[[], object] = lambda: None
+
+    @property
+    def session(self) -> Session:
+        """The session; loaded if it is not."""
+        if self._session is None:
+            self._session = self._open()
+        return self._session
+
+    def start(self) -> float:
+        """Load the file anew."""
+        self.stop()
+        started = time.perf_counter()
+        self._session = self._open()
+        return time.perf_counter() - started
+
+    def prepare(self, inputs: Sequence[Array]) -> None:
+        """Check the inputs once, or bring them to the device."""
+        self._run = self.session.bound(*inputs, io_binding=self._io_binding)
+
+    def time(self, length: int) -> NDArray[np.float64]:
+        """Time runs one by one."""
+        return time_runs(self._run, length)
+
+    def stop(self) -> None:
+        """Release the session."""
+        self._session, self._run = None, lambda: None
+
+
+def time_runs(run: Callable[[], object], length: int) -> NDArray[np.float64]:
+    """Run once, then time `length` runs one by one; microseconds (length,)."""
+    run()
+    times = np.empty(length)
+    for i in range(length):
+        started = time.perf_counter_ns()
+        run()
+        times[i] = time.perf_counter_ns() - started
+    return times / 1e3
+
+
+class ProcessRunner:
+    """A runner in a process of its own, for frameworks whose threads would disturb another's.
+
+    While it is not its turn, its process waits for a message and takes no time.
+
+    Args:
+        make: makes the runner there; must be picklable.
+    """
+
+    def __init__(self, make: Callable[[], Runner]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(make, other), daemon=True)
+        self._process.start()
+        other.close()
+
+    def start(self) -> float | None:
+        """Load the model there."""
+        seconds: float | None = self._ask("start")
+        return seconds
+
+    def prepare(self, inputs: Sequence[Array]) -> None:
+        """Send the inputs."""
+        self._ask("prepare", list(inputs))
+
+    def time(self, length: int) -> NDArray[np.float64]:
+        """Time runs there, by its clock."""
+        times: NDArray[np.float64] = self._ask("time", length)
+        return times
+
+    def stop(self) -> None:
+        """End the process."""
+        with suppress(OSError):
+            self._pipe.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            self._pipe.send((method, arguments))
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise SmxError("a process that runs a candidate was killed; is there enough memory?") from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _serve(make: Callable[[], Runner], pipe: Any) -> None:
+    """Answer what is asked, until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the other one answers it
+    runner: Runner | None = None
+    with suppress(EOFError, OSError):
+        while True:
+            method, arguments = pipe.recv()
+            try:
+                runner = runner or make()
+                answer = getattr(runner, method)(*arguments)
+            except SmxError as error:
+                answer = error
+            except Exception as error:
+                answer = SmxError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            pipe.send(answer)
