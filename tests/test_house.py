@@ -17,13 +17,13 @@ ROOT = Path(__file__).parent.parent
 STDLIB = sys.stdlib_module_names
 LEAVES = {"smx", "smx.errors", "smx.files", "smx.paper"}  # standard library only; anyone may import them
 LAYERS = {"smx.activations", "smx.functional", "smx.layers", "smx.convert", "smx.models", "smx.hooks"}
-RUN = {"smx.modelfile", "smx.torchfile", "smx.data", "smx.training"}
+RUN = {"smx.modelfile", "smx.torchfile", "smx.torchrunner", "smx.data", "smx.training"}
 MAY_IMPORT = {
     # what: (packages, modules of smx)
     "leaves": (set(), {"smx.errors"}),
     "layers": ({"torch"}, LAYERS | LEAVES),
     "runtime": ({"numpy", "onnxruntime", "google", "PIL"}, {"smx.errors"}),
-    "run": ({"torch", "torchvision", "numpy", "sklearn"}, RUN | LAYERS | LEAVES | {"smx.runtime.arrays"}),
+    "run": ({"torch", "torchvision", "numpy", "sklearn"}, RUN | LAYERS | LEAVES | {"smx.runtime.arrays", "smx.runtime.runners"}),
     "figures": ({"matplotlib"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency"}),
     "export": ({"torch", "numpy", "onnx", "onnx_ir", "onnxruntime"}, LAYERS | LEAVES),
 }

@@ -1,183 +1,288 @@
-"""`smx bench`: the mixed model against the fixed-activation baselines of its architecture."""
+"""`smx bench`: the mixed model against the fixed-activation baselines of its architecture, or files with each other."""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import Progress
 from rich.table import Table
 
-from smx.cli.options import Command, Numbers, OutputPath, console, json_option, logs, provider_option, write_json
-from smx.errors import InputError, SmxError
+from smx.cli.options import (
+    Command,
+    Numbers,
+    OutputPath,
+    console,
+    fallback_option,
+    json_option,
+    logs,
+    provider_option,
+    write_json,
+)
+from smx.errors import InputError
 
 if TYPE_CHECKING:
+    from smx.runtime.changes import Changes
     from smx.runtime.latency import LatencyReport
+    from smx.runtime.limits import Verdict
+    from smx.runtime.runners import Runner
 
 REFERENCE = "relu"
+PYTORCH = {"eager": "pytorch", "compiled": "pytorch compiled"}
+"""How PyTorch can run the model, and what the candidate is called."""
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Words with commas between; none for an empty value."""
+
+    name = "name,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
 
 
 @click.command(cls=Command)
-@click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="MODEL.pt|MODEL.onnx...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--layouts", default="scatter,sorted", show_default=True, metavar="NAME,...", help="Layouts of the mixed model."
+    "--layouts", type=Names(), default="scatter,sorted", show_default=True, help="Layouts of the mixed model."
 )
 @click.option(
     "--baselines",
+    type=Names(),
     default="relu,sigmoid,tanh,leaky_relu,elu,selu",
     show_default=True,
-    metavar="NAME,...",
-    help="Activations of the fixed baselines; ratios refer to relu, or to the first.",
+    help="Activations of the fixed baselines.",
+)
+@click.option("--pytorch", type=Names(), default="", help="Run MODEL.pt in PyTorch, too: eager, compiled.")
+@click.option(
+    "--reference", metavar="NAME", help="The candidate that ratios refer to.  [default: relu, or the first one]"
 )
 @click.option("--batch-sizes", type=Numbers(), default="1,16,128,1024", show_default=True, help="Examples a run.")
 @click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Threads of ONNX Runtime for one operator.",
-)
-@click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    default=40,
+    default=60,
     show_default=True,
     metavar="N",
     help="Rounds, in each of which every candidate is timed once.",
 )
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads for one operator."
+)
+@click.option("--spinning/--no-spinning", default=True, show_default=True, help="Let idle threads wait actively.")
+@click.option("--execution-mode", default="sequential", show_default=True, help="sequential or parallel.")
+@click.option(
+    "--optimization", default="all", show_default=True, help="Of the graph: disabled, basic, extended or all."
+)
+@click.option(
+    "--io-binding/--no-io-binding",
+    default=None,
+    help="Keep tensors on the provider's device.  [default: where it has memory of its own]",
+)
 @provider_option
+@fallback_option
+@click.option("--profile", is_flag=True, help="Tell where the time goes, by layer and operator.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="A/B<=X[@BATCH]",
+    help="End with exit code 3 if A's time is surely above X times B's; sorted/relu<=1.10, for example.",
+)
+@click.option(
+    "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Tell what changed since an earlier bench."
+)
 @json_option
-@click.option("--plot", type=OutputPath(".png"), metavar="PATH.png", help="Draw the result.")
+@click.option("--plot", type=OutputPath(".png"), metavar="PATH.png", help="Draw the distributions.")
 def bench(
-    model_path: Path,
-    layouts: str,
-    baselines: str,
+    paths: tuple[Path, ...],
+    layouts: tuple[str, ...],
+    baselines: tuple[str, ...],
+    pytorch: tuple[str, ...],
+    reference: str | None,
     batch_sizes: tuple[int, ...],
-    threads: int,
     rounds: int,
+    threads: int,
+    spinning: bool,
+    execution_mode: str,
+    optimization: str,
+    io_binding: bool | None,
     provider: str,
+    allow_fallback: bool,
+    profile: bool,
+    limits: tuple[str, ...],
+    compare: Path | None,
     json_path: str | None,
     plot: str | None,
 ) -> None:
     """Measure latency, beside the same network with one activation.
 
-    All candidates are timed in turn, in one process without torch; the ratio to the ReLU network within a round is
-    what to quote.
+    All candidates are timed in turn, in a process without torch; the ratio to the ReLU network within a round is what
+    to quote, with its 99 % confidence interval. ONNX files are candidates as they are, under their names; a MODEL.pt is
+    exported in each layout and with each baseline.
 
     \b
     smx bench runs/mnist/model.pt --json bench.json --plot bench.png
+    smx bench before.onnx after.onnx --limit "after/before<=1.02"
     """
-    from smx.runtime.latency import measure_latency
+    from smx.cli.candidates import export_candidates, pytorch_runner
+    from smx.cli.elsewhere import elsewhere
+    from smx.runtime.changes import compare_reports, read_report
+    from smx.runtime.latency import BLOCKS, measure_latency
+    from smx.runtime.limits import Limit, judge
+    from smx.runtime.profile import profile as profile_model
+    from smx.runtime.providers import DEVICES, execution_providers
+    from smx.runtime.runners import ProcessRunner
+    from smx.runtime.settings import Settings
 
+    parsed = [Limit.parse(limit) for limit in limits]
+    old = read_report(compare) if compare else None
+    settings = Settings(threads=threads, spinning=spinning, execution_mode=execution_mode, optimization=optimization)
+    execution_providers(provider)
+    saved, files = _sorted_out(paths, pytorch)
     notes = logs()
     with tempfile.TemporaryDirectory() as folder:
-        notes.print("exporting the candidates ...")
-        candidates = _export_elsewhere(model_path, Path(folder), _names(layouts), _names(baselines))
-        reference = REFERENCE if REFERENCE in candidates else _names(baselines)[0]
+        if saved is not None and (layouts or baselines):
+            notes.print("exporting the candidates ...")
+            files = {**elsewhere(export_candidates, saved, Path(folder), layouts, baselines), **files}
+        candidates: dict[str, Path | Runner] = dict(files)
+        if not candidates:
+            raise InputError("there are no candidates: name at least one of --layouts or --baselines, or an ONNX file")
+        reference = reference or next(name for name in (REFERENCE, *baselines, *candidates) if name in candidates)
+        for limit in parsed:
+            limit.check([*candidates, *(PYTORCH[kind] for kind in pytorch)], batch_sizes)
+        for kind in pytorch if saved is not None else ():
+            device = DEVICES.get(provider, "cpu")
+            make = partial(pytorch_runner, saved, compiled=kind == "compiled", device=device, threads=threads)
+            candidates[PYTORCH[kind]] = ProcessRunner(make)
         with Progress(console=notes, disable=not notes.is_terminal) as progress:
-            task = progress.add_task("measuring", total=len(batch_sizes) * rounds)
+            blocks = min(BLOCKS, rounds)
+            task = progress.add_task("measuring", total=len(batch_sizes) * blocks * -(-rounds // blocks))
             report = measure_latency(
                 candidates,
                 baseline=reference,
                 batch_sizes=batch_sizes,
-                threads=threads,
                 provider=provider,
+                settings=settings,
+                io_binding=io_binding,
+                allow_fallback=allow_fallback,
                 rounds=rounds,
-                on_progress=lambda batch, _: progress.update(task, advance=1, description=f"measuring, batch {batch}"),
+                on_progress=lambda batch: progress.update(task, advance=1, description=f"measuring, batch {batch}"),
             )
-    _show(report, model_path, json_path)
+        profiles = {
+            name: [profile_model(path, size, provider=provider, settings=settings) for size in batch_sizes]
+            for name, path in (files.items() if profile else ())
+        }
+    title = ", ".join(map(str, paths))
+    _show(report, title, json_path)
+    for name, tables in profiles.items():
+        from smx.cli.profile import show_profile
+
+        for table in tables:
+            show_profile(name, table, json_path)
+    verdicts = [verdict for limit in parsed for verdict in judge(limit, report)]
+    _show_verdicts(verdicts, json_path)
+    changes = compare_reports(old, report.to_dict()) if old is not None else None
+    if changes is not None:
+        _show_changes(changes, compare, json_path)
     if plot:
         from smx.figures.latency import draw_latency
 
         draw_latency(report, Path(plot))
-    write_json(json_path, {"model": str(model_path), **report.to_dict()})
+    content: dict[str, Any] = {"model": title, **report.to_dict(), "limits": [asdict(verdict) for verdict in verdicts]}
+    if profiles:
+        content["profiles"] = {name: [table.to_dict() for table in tables] for name, tables in profiles.items()}
+    if changes is not None:
+        content["changes"] = asdict(changes)
+    write_json(json_path, content)
+    if any(verdict.exceeded for verdict in verdicts):
+        raise click.exceptions.Exit(3)
 
 
-def _export_elsewhere(
-    model_path: Path, folder: Path, layouts: tuple[str, ...], baselines: tuple[str, ...]
-) -> dict[str, Path]:
-    """Export in a process of its own: the one that measures never loads torch, whose threads would disturb it."""
-    context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches both processes; this one answers it.
-    with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as exporter:
-        try:
-            return exporter.submit(export_candidates, model_path, folder, layouts, baselines).result()
-        except BrokenProcessPool as error:
-            raise SmxError("the process that exports the candidates was killed; is there enough memory?") from error
+def _sorted_out(paths: tuple[Path, ...], pytorch: tuple[str, ...]) -> tuple[Path | None, dict[str, Path]]:
+    """Return the saved model, if there is one, and the ONNX files by name."""
+    saved = [path for path in paths if path.suffix == ".pt"]
+    others = [path for path in paths if path.suffix != ".pt"]
+    if len(saved) > 1:
+        raise InputError(f"smx bench takes one MODEL.pt and any number of ONNX files, got {', '.join(map(str, saved))}")
+    if unknown := [kind for kind in pytorch if kind not in PYTORCH]:
+        raise InputError(f"--pytorch can be {', '.join(PYTORCH)}, got {', '.join(unknown)}")
+    if pytorch and not saved:
+        raise InputError("--pytorch needs a MODEL.pt: an ONNX file does not run in PyTorch")
+    for path in saved:
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; expected a model, as smx train writes it")
+    stems = [path.stem for path in others]
+    names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in others]
+    if len(set(names)) < len(names):
+        raise InputError(f"a file is given twice; copy it under another name to measure it against itself: {names[0]}")
+    return saved[0] if saved else None, dict(zip(names, others, strict=True))
 
 
-def export_candidates(
-    model_path: Path, folder: Path, layouts: tuple[str, ...], baselines: tuple[str, ...]
-) -> dict[str, Path]:
-    """Export a saved model in each layout, and its architecture with each fixed activation; return the files by name.
-
-    The baselines are plain modules with the model's weights, as PyTorch's exporter writes them: latency does not depend
-    on the weights' values.
-    """
-    from smx.activations import get
-    from smx.cli.export import description, example_input
-    from smx.export import export_onnx
-    from smx.modelfile import load_model
-    from smx.models import Fixed, mlp
-
-    saved = load_model(model_path)
-    trained = saved.build()
-    paths = {}
-    for layout in layouts:
-        paths[layout] = folder / f"{layout}.onnx"
-        export_onnx(
-            trained,
-            paths[layout],
-            example_input=example_input(saved),
-            layout=layout,
-            describe=description(saved),
+def _show(report: LatencyReport, title: str, json_path: str | None) -> None:
+    people = console(json_path)
+    sizes = Table(title=f"{title}, {report.provider}, {report.settings.describe()}, rounds: {report.rounds}")
+    sizes.add_column("candidate")
+    for heading in ("size, MB", "session start, ms", "peak memory, MB"):
+        sizes.add_column(heading, justify="right")
+    for candidate in report.candidates:
+        figures = (candidate.bytes, candidate.start, candidate.peak_memory)
+        scaled = (
+            figure if figure is None else figure / unit for figure, unit in zip(figures, (1e6, 1, 1e6), strict=True)
         )
-    for name in baselines:
-        try:
-            function = get(name).function
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        model = mlp(saved.sizes, lambda _, function=function: Fixed(function))  # type: ignore[misc]
-        model.load_state_dict(saved.weights)
-        paths[name] = folder / f"baseline-{name}.onnx"
-        export_onnx(model, paths[name], example_input=example_input(saved))
-    return paths
-
-
-def _names(value: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in value.split(",") if name.strip())
-    if not names:
-        raise InputError("--layouts and --baselines each need at least one name")
-    return names
-
-
-def _show(report: LatencyReport, model_path: Path, json_path: str | None) -> None:
-    table = Table(
-        title=f"{model_path}, {report.provider}, threads: {report.threads}, rounds: {report.rounds}",
-        caption=f"microseconds a run; ratio to {report.baseline}, and its quartiles",
-    )
+        sizes.add_row(candidate.name, *("-" if figure is None else f"{figure:,.2f}" for figure in scaled))
+    people.print(sizes)
+    table = Table(caption=f"microseconds a run; ratio to {report.baseline} and its {report.level:.0%} interval")
     table.add_column("candidate")
-    for heading in ("batch", "p50", "p90", "p99", "ratio", "quartiles"):
+    for heading in ("batch", "p50", "p90", "p99", "examples a second", "ratio", "interval"):
         table.add_column(heading, justify="right")
-    batch = None
-    for row in report.results:
-        if batch not in (None, row.batch_size):
-            table.add_section()
-        batch = row.batch_size
-        table.add_row(
-            row.name,
-            str(row.batch_size),
-            f"{row.p50:,.1f}",
-            f"{row.p90:,.1f}",
-            f"{row.p99:,.1f}",
-            f"{row.ratio:.2f}",
-            f"{row.ratio_low:.2f} - {row.ratio_high:.2f}",
+    for size in report.batch_sizes:
+        for row in (*report.results, *report.control):
+            if row.batch_size != size:
+                continue
+            table.add_row(
+                row.name,
+                str(row.batch_size),
+                *(f"{figure:,.1f}" for figure in (row.p50, row.p90, row.p99)),
+                f"{row.throughput:,.0f}",
+                f"{row.ratio:.2f}",
+                f"{row.ratio_low:.3f} - {row.ratio_high:.3f}",
+            )
+        table.add_section()
+    people.print(table)
+    for warning in report.warnings:
+        people.print(f"Warning: {warning}", soft_wrap=True)
+
+
+def _show_verdicts(verdicts: list[Verdict], json_path: str | None) -> None:
+    for verdict in verdicts:
+        interval = f"{verdict.ratio:.3f} ({verdict.low:.3f} to {verdict.high:.3f})"
+        surely = "exceeded" if verdict.exceeded else "not exceeded, as far as can be told"
+        console(json_path).print(
+            f"limit {verdict.limit}, batch {verdict.batch_size}: {interval}, {surely}", soft_wrap=True
         )
-    console(json_path).print(table)
+
+
+def _show_changes(changes: Changes, old: Path | None, json_path: str | None) -> None:
+    people = console(json_path)
+    table = Table(title=f"since {old}")
+    table.add_column("candidate")
+    for heading in ("batch", "ratio then", "ratio now", "change"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for row in changes.rows:
+        change = f"{row.new[0] / row.old[0] - 1:+.1%}"
+        table.add_row(row.name, str(row.batch_size), f"{row.old[0]:.3f}", f"{row.new[0]:.3f}", change, row.verdict)
+    people.print(table)
+    for what, (then, now) in changes.conditions.items():
+        people.print(f"measured under other conditions: {what} was {then}, is {now}", soft_wrap=True)
+    for what, names in (("not measured any more", changes.missing), ("new", changes.added)):
+        if names:
+            people.print(f"{what}: {'; '.join(names)}", soft_wrap=True)

@@ -43,10 +43,11 @@ class Command(click.Command):
         """Compare the paths, then run."""
         paths = {param: ctx.params[param.name] for param in self.params if param.name and ctx.params.get(param.name)}
         outputs = {param: Path(path) for param, path in paths.items() if isinstance(param.type, OutputPath)}
-        others = {param: path for param, path in paths.items() if isinstance(path, Path)} | outputs
+        inputs = [path for value in paths.values() for path in (value if isinstance(value, tuple) else (value,))]
         for param, output in outputs.items():
-            for other, path in others.items():
-                if param is not other and _same(output, path):
+            others = [other for each, other in outputs.items() if each is not param]
+            for path in (*inputs, *others):
+                if isinstance(path, Path) and _same(output, path):
                     raise InputError(f"{output} is given twice, and would be written over; choose another path")
         return super().invoke(ctx)
 
@@ -100,6 +101,9 @@ provider_option = click.option(
     show_default=True,
     metavar="NAME",
     help="cpu, cuda, tensorrt, openvino, coreml or directml.",
+)
+fallback_option = click.option(
+    "--allow-fallback", is_flag=True, help="Let operators that the provider can't run go to the CPU."
 )
 
 

@@ -1,42 +1,64 @@
-"""The figure of a bench: ratios to the baseline, with their spread."""
+"""The figure of a bench: how the times of all candidates are distributed, and the ratios with their intervals."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from smx.figures.style import COLOURS, bare, colour, new_figure, save
-from smx.runtime.latency import LatencyReport
+from smx.runtime.latency import Latency, LatencyReport
 
 MIXED = "#b3004b"
-"""The mixed model's colour, in whatever layout."""
+"""The colour of what is no fixed baseline."""
+
+SHOWN = (0.01, 0.95)
+"""Quantiles of the single runs between which their distribution is drawn."""
+CUT = 2.5
+"""Nothing is drawn beyond this multiple of the baseline: on a busy machine, single runs take many times as long."""
 
 
 def draw_latency(report: LatencyReport, path: Path) -> Path:
-    """Draw for each batch size every candidate's ratio to the baseline, the quartiles over the rounds as a bar."""
-    batches = list(dict.fromkeys(row.batch_size for row in report.results))
+    """Draw for each batch size the distribution of every candidate's runs, and its ratio with the interval.
+
+    Times are multiples of the baseline's median.
+    """
+    batches = report.batch_sizes
     names = list(dict.fromkeys(row.name for row in report.results))
-    figure = new_figure(2.0 + 2.2 * len(batches), 1.2 + 0.34 * len(names))
+    figure = new_figure(2.0 + 2.2 * len(batches), 1.4 + 0.42 * len(names))
     panels = figure.subplots(1, len(batches), sharey=True, squeeze=False).flatten()
     for panel, batch in zip(panels, batches, strict=True):
         rows = {row.name: row for row in report.results if row.batch_size == batch}
         for position, name in enumerate(names):
-            row = rows[name]
-            spread = [[row.ratio - row.ratio_low], [row.ratio_high - row.ratio]]
             shade = colour(name, position) if name in COLOURS else MIXED
-            panel.errorbar(row.ratio, position, xerr=spread, fmt="o", color=shade, capsize=3)
-            panel.annotate(
-                f"{row.ratio:.2f}",
-                (row.ratio_high, position),
-                (6, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-            )
-        panel.axvline(1.0, color="black", linewidth=0.8, linestyle="--")
+            _draw(panel, position, rows[name], report, shade)
+        panel.axvline(1.0, color="black", linewidth=0.8, linestyle="--", zorder=0)
         panel.set_title(f"batch {batch}", fontsize=10)
-        panel.margins(x=0.28)
+        panel.margins(x=0.15)
+        panel.set_xlim(right=min(CUT, panel.get_xlim()[1]))
         bare(panel)
     panels[0].set_yticks(range(len(names)), names)
-    panels[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel(f"median time of a run, as a multiple of {report.baseline}'s", fontsize=10)
+    panels[0].set_ylim(len(names) - 0.4, -0.6)
+    figure.supxlabel(
+        f"time of a run, as a multiple of {report.baseline}'s median; shape: single runs, 1 % to 95 %;"
+        f" dot and bar: ratio and its {report.level:.0%} interval",
+        fontsize=9,
+    )
     return save(figure, path)
+
+
+def _draw(panel: Any, position: int, row: Latency, report: LatencyReport, shade: Any) -> None:
+    runs = report.timings.runs(row.name, row.batch_size)
+    baseline = np.median(report.timings.runs(report.baseline, row.batch_size))
+    low, high = np.quantile(runs, SHOWN)
+    shown = runs[(runs >= low) & (runs <= min(high, CUT * baseline))] / baseline
+    if len(np.unique(shown)) > 1:
+        parts = panel.violinplot(shown, [position], orientation="horizontal", widths=0.8, showextrema=False)
+        for body in parts["bodies"]:
+            body.set(facecolor=shade, alpha=0.3, edgecolor="none")
+    spread = [[max(0.0, row.ratio - row.ratio_low)], [max(0.0, row.ratio_high - row.ratio)]]
+    panel.errorbar(row.ratio, position, xerr=spread, fmt="o", markersize=4, color=shade, capsize=3)
+    panel.annotate(
+        f"{row.ratio:.2f}", (row.ratio, position), (0, 6), textcoords="offset points", ha="center", fontsize=7
+    )

@@ -126,34 +126,35 @@ def test_verify_holds_and_breaks(run: Path, exported: Path, tmp_path: Path) -> N
     report = json.loads(result.stdout)
     assert report["passed"]
     assert {row["inputs"] for row in report["comparisons"]} == {
-        "digits test", "random", "zeros", "large", "large mixed", "denormal",
+        "digits test", "random", "zeros", "large", "large mixed", "denormal", "kinks",
     }  # fmt: skip
     assert {row["batch_size"] for row in report["comparisons"]} == {1, 16, 128}
+    test_set = report["comparisons"][0]
+    assert test_set["output"] == "output"
+    assert test_set["quantiles"]["p50"] <= test_set["quantiles"]["p99.9"] <= test_set["max_abs"]
+    assert test_set["cosine"] > 0.999999
+    assert (test_set["non_finite"], test_set["changed_examples"], test_set["changed"]) == (0, 0, [])
+    assert 0 < test_set["arbitration"]["reference_error"] < 1e-4
+    assert sum(report["nearer"].values()) == len(report["comparisons"])
+    assert report["needed_atol"] <= 1e-5
     proto = onnx.load(exported)
     exp = next(node for node in proto.graph.node if node.op_type == "Exp")
     exp.op_type = "Softplus"
     onnx.save(proto, tmp_path / "broken.onnx")
-    result = smx("verify", run / "model.pt", tmp_path / "broken.onnx", "--json", tmp_path / "v.json")
+    options = ("--batch-sizes", "7,50", "--json", tmp_path / "v.json")
+    result = smx("verify", run / "model.pt", tmp_path / "broken.onnx", *options)
     assert result.returncode == 3
     assert "FAILED" in result.stdout
     assert "parity is broken" in result.stdout
-    assert not json.loads((tmp_path / "v.json").read_text())["passed"]
+    assert max(map(len, result.stdout.splitlines())) <= 140
+    report = json.loads((tmp_path / "v.json").read_text())
+    assert not report["passed"]
+    assert {row["batch_size"] for row in report["comparisons"]} == {7, 50}
+    assert report["nearer"] == {"reference": len(report["comparisons"])}
+    changed = report["comparisons"][0]["changed"][0]
+    line = "test example {example}: PyTorch says {reference}, the file says {got}"
+    assert line.format(**changed) in result.stdout
     assert smx("verify", run / "model.pt", exported, "--atol", "0", "--rtol", "0").returncode == 3
-
-
-def test_bench_measures_the_mixed_model_and_the_baselines(run: Path, tmp_path: Path) -> None:
-    result = smx(
-        "bench", run / "model.pt", "--batch-sizes", "1,8", "--rounds", "2",
-        "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    report = json.loads((tmp_path / "b.json").read_text())
-    names = ["scatter", "sorted", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu"]
-    assert [(row["name"], row["batch_size"]) for row in report["results"]] == [(n, b) for b in (1, 8) for n in names]
-    assert report["machine"]["cores"] >= 1
-    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
-    result = smx("bench", run / "model.pt", "--baselines", "gelu", "--batch-sizes", "1", "--rounds", "1", "--json", "-")
-    assert json.loads(result.stdout)["baseline"] == "gelu"
 
 
 def test_predict_reads_images(exported: Path, tmp_path: Path) -> None:

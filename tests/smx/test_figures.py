@@ -9,7 +9,7 @@ from PIL import Image
 
 from smx.figures.latency import draw_latency
 from smx.figures.training import draw_run
-from smx.runtime.latency import Latency, LatencyReport
+from smx.runtime.latency import measure_latency
 from smx.training.checkpoint import Checkpoint
 
 
@@ -33,11 +33,8 @@ def test_a_baseline_has_curves_alone(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("scatter", "relu"), ("scatter", "relu", "my_own")])
-def test_a_bench_is_drawn(names: tuple[str, ...], tmp_path: Path) -> None:
-    results = tuple(
-        Latency(name=name, batch_size=batch, runs=9, p50=5, p90=6, p99=7, ratio=1.5, ratio_low=1.4, ratio_high=1.7)
-        for batch in (1, 128)
-        for name in names
+def test_a_bench_is_drawn(names: tuple[str, ...], exported: Path, tmp_path: Path) -> None:
+    report = measure_latency(
+        dict.fromkeys(names, exported), baseline="relu", batch_sizes=(1, 128), rounds=2, memory=False
     )
-    report = LatencyReport(baseline="relu", threads=1, provider="cpu", rounds=3, machine={}, results=results)
     assert len(colours(draw_latency(report, tmp_path / "bench.png"))) > 10

@@ -1,0 +1,56 @@
+"""What `smx bench` measures beside each other, made of one saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smx.errors import InputError
+
+if TYPE_CHECKING:
+    from smx.torchrunner import TorchRunner
+
+
+def export_candidates(
+    model_path: Path, folder: Path, layouts: tuple[str, ...], baselines: tuple[str, ...]
+) -> dict[str, Path]:
+    """Export a saved model in each layout, and its architecture with each fixed activation; return the files by name.
+
+    The baselines are plain modules with the model's weights, as PyTorch's exporter writes them: latency does not depend
+    on the weights' values.
+    """
+    from smx.activations import get
+    from smx.cli.export import description, example_input
+    from smx.export import export_onnx
+    from smx.modelfile import load_model
+    from smx.models import Fixed, mlp
+
+    saved = load_model(model_path)
+    trained = saved.build()
+    paths = {}
+    for layout in layouts:
+        paths[layout] = folder / f"{layout}.onnx"
+        export_onnx(
+            trained,
+            paths[layout],
+            example_input=example_input(saved),
+            layout=layout,
+            describe=description(saved),
+        )
+    for name in baselines:
+        try:
+            function = get(name).function
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        model = mlp(saved.sizes, lambda _, function=function: Fixed(function))  # type: ignore[misc]
+        model.load_state_dict(saved.weights)
+        paths[name] = folder / f"baseline-{name}.onnx"
+        export_onnx(model, paths[name], example_input=example_input(saved))
+    return paths
+
+
+def pytorch_runner(model_path: Path, **options: Any) -> TorchRunner:
+    """Make the runner of a saved model in PyTorch, in the process that will run it: here nothing loads torch."""
+    from smx.torchrunner import TorchRunner
+
+    return TorchRunner(model_path, **options)

@@ -1,0 +1,30 @@
+"""Work that loads torch, done in another process: the one that measures must not, since torch's threads disturb it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import ParamSpec, TypeVar
+
+from smx.errors import SmxError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def elsewhere(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Call a function of a module, with plain arguments, in a process of its own, and return what it returns.
+
+    Raises:
+        SmxError: the process was killed; and whatever the function raises.
+    """
+    context = multiprocessing.get_context("spawn")
+    # Ctrl-C reaches both processes; this one answers it.
+    with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as process:
+        try:
+            return process.submit(function, *arguments, **options).result()
+        except BrokenProcessPool as error:
+            raise SmxError("the process that exports the candidates was killed; is there enough memory?") from error

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import refused, smx
+from tests.test_house import base_install
+
+QUICK = ("--batch-sizes", "1,8", "--rounds", "2")
+
+
+@pytest.fixture(scope="module")
+def report(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the JSON file of a bench of the small run."""
+    path = tmp_path_factory.mktemp("bench") / "bench.json"
+    plot = path.with_suffix(".png")
+    result = smx(
+        "bench", run / "model.pt", *QUICK, "--pytorch", "eager", "--profile",
+        "--limit", "sorted/relu<=1000", "--json", path, "--plot", plot,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "limit sorted/relu<=1000, batch 8: " in result.stdout
+    assert "layer1.activation" in result.stdout
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    return path
+
+
+def test_the_mixed_model_the_baselines_and_pytorch(report: Path) -> None:
+    content = json.loads(report.read_text())
+    names = ["scatter", "sorted", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu", "pytorch"]
+    assert [(row["name"], row["batch_size"]) for row in content["results"]] == [(n, b) for b in (1, 8) for n in names]
+    assert [(row["name"], row["batch_size"]) for row in content["control"]] == [("relu again", 1), ("relu again", 8)]
+    assert content["baseline"] == "relu"
+    assert content["settings"]["threads"] == 1
+    assert {"processor", "cores", "governor", "load", "load_after", "onnxruntime"} <= content["machine"].keys()
+    assert "torch" not in content["machine"]  # the process that measured never loaded it
+    sizes = {entry["name"]: entry for entry in content["candidates"]}
+    assert all(sizes[name]["bytes"] > 1000 and sizes[name]["start"] > 0 for name in names[:-1])
+    assert sizes["pytorch"]["bytes"] is None
+    assert {name for name, tables in content["profiles"].items() if len(tables) == 2} == set(names[:-1])
+    assert [verdict["exceeded"] for verdict in content["limits"]] == [False, False]
+
+
+def test_other_baselines_become_the_reference(run: Path) -> None:
+    result = smx("bench", run / "model.pt", "--layouts", "", "--baselines", "gelu,tanh", *QUICK, "--json", "-")
+    assert json.loads(result.stdout)["baseline"] == "gelu"
+
+
+def test_files_alone_on_the_base_install(exported: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    shutil.copy(exported, other)
+    result = base_install("bench", exported, other, *QUICK, "--reference", "other", "--json", "-")
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert [row["name"] for row in content["results"]] == ["small", "other"] * 2
+    assert content["baseline"] == "other"
+
+
+def test_a_limit_that_is_exceeded_ends_with_3(exported: Path, tmp_path: Path) -> None:
+    """The whole result is still there."""
+    path = tmp_path / "bench.json"
+    result = smx("bench", exported, *QUICK, "--limit", "small/small<=0.5@8", "--json", path)
+    assert result.returncode == 3, result.stderr
+    (verdict,) = json.loads(path.read_text())["limits"]
+    assert verdict["exceeded"]
+    assert verdict["batch_size"] == 8
+
+
+def test_what_changed_since_an_earlier_bench(report: Path, run: Path) -> None:
+    result = smx("bench", run / "model.pt", "--baselines", "relu", *QUICK, "--no-spinning", "--compare", report)
+    assert result.returncode == 0, result.stderr
+    assert f"since {report}" in result.stdout
+    assert "measured under other conditions: settings was" in result.stdout
+    assert "not measured any more: sigmoid, batch 1" in result.stdout
+
+
+def test_bad_input(run: Path, exported: Path, report: Path, tmp_path: Path) -> None:
+    model = run / "model.pt"
+    refused(smx("bench", exported, "--provider", "cuda"), 2, "'cuda' is not in this ONNX Runtime; available: cpu")
+    refused(smx("bench", exported, "--limit", "small<=1"), 2, "a limit is written sorted/relu<=1.10")
+    refused(smx("bench", exported, "--limit", "small/relu<=1"), 2, "names relu, but the candidates are small")
+    refused(smx("bench", exported, exported), 2, "given twice")
+    refused(smx("bench", model, model), 2, "takes one MODEL.pt")
+    refused(smx("bench", exported, "--pytorch", "eager"), 2, "--pytorch needs a MODEL.pt")
+    refused(smx("bench", model, "--pytorch", "jax"), 2, "--pytorch can be eager, compiled, got jax")
+    refused(smx("bench", exported, "--reference", "relu"), 2, "the baseline 'relu' is not among the candidates small")
+    refused(smx("bench", exported, "--compare", tmp_path / "none.json"), 2, "none.json does not exist")
+    refused(smx("bench", exported, "--compare", model), 2, "is no result of smx bench --json")
+    refused(smx("bench", exported, "--compare", report, "--json", report), 2, "would be written over")
+    refused(smx("bench", exported, "--optimization", "most"), 2, "unknown optimization 'most'; known are disabled")
+    refused(smx("bench", model, "--layouts", "", "--baselines", ""), 2, "there are no candidates")
