@@ -77,6 +77,7 @@ benchmarks: $(INSTALLED)  ## time the forms of a mixed layer, the opsets and a l
 	$(BIN)/python benchmarks/layouts.py --json $(RESULTS)/layouts.json
 	$(BIN)/python benchmarks/opsets.py --json $(RESULTS)/opsets.json
 	$(BIN)/python benchmarks/large_export.py --json $(RESULTS)/large-export.json
+	$(BIN)/python benchmarks/tune_check.py --json $(RESULTS)/tune-check.json
 
 clean:  ## remove runs, caches and the virtual environment
 	rm -rf .venv $(NODE_MODULES) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

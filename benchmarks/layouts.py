@@ -9,7 +9,6 @@ profiler says where the time of the shipped ones goes; it adds about 2 microseco
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import tempfile
 from collections.abc import Callable
@@ -20,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import click
 import numpy as np
-import onnxruntime as ort
 from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
 from smx.runtime.latency import LatencyReport, measure_latency
+from smx.runtime.profile import profile
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -204,7 +203,7 @@ def export(folder: Path) -> dict[str, Path]:
     import torch
     from paper_model import paper_model
 
-    from smx.cli.bench import export_candidates
+    from smx.cli.candidates import export_candidates
     from smx.export.capture import attach, capture, expressions_of
     from smx.export.compiler import known_shapes, tidy
     from smx.export.emit import emitters
@@ -245,8 +244,7 @@ def main(batch_sizes: tuple[int, ...], rounds: int, json_path: str | None) -> No
         logs().print(f"measuring {len(files)} candidates ...")
         report = measure_latency(files, baseline="relu", batch_sizes=batch_sizes, rounds=rounds)
         profiles = {
-            name: {size: profile(files[name], size, Path(folder)) for size in batch_sizes}
-            for name in ("relu", "scatter", "sorted")
+            name: {size: operators(files[name], size) for size in batch_sizes} for name in ("relu", "scatter", "sorted")
         }
     show(report, json_path)
     show_profiles(profiles, json_path)
@@ -254,22 +252,14 @@ def main(batch_sizes: tuple[int, ...], rounds: int, json_path: str | None) -> No
     write_json(json_path, {"forms": forms, **report.to_dict(), "profiles": profiles})
 
 
-def profile(path: Path, batch_size: int, folder: Path, runs: int = 100) -> dict[str, dict[str, float]]:
+def operators(path: Path, batch_size: int) -> dict[str, dict[str, float]]:
     """Return for each operator how often it runs, and its microseconds, in one run of the model on one thread."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(0).random((batch_size, *session.get_inputs()[0].shape[1:]), dtype=np.float32)
-    for _ in range(runs):
-        session.run(None, {session.get_inputs()[0].name: x})
-    events = json.loads(Path(session.end_profiling()).read_text())
-    durations: dict[str, list[float]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            durations.setdefault(event["args"]["op_name"], []).append(event["dur"])
-    return {name: {"count": len(dur) / runs, "microseconds": sum(dur) / runs} for name, dur in durations.items()}
+    found: dict[str, dict[str, float]] = {}
+    for row in profile(path, batch_size).rows:
+        entry = found.setdefault(row.operator, {"count": 0, "microseconds": 0.0})
+        entry["count"] += row.count
+        entry["microseconds"] += row.microseconds
+    return found
 
 
 def show_profiles(profiles: dict[str, dict[int, dict[str, dict[str, float]]]], json_path: str | None) -> None:

@@ -116,7 +116,7 @@ def export_onnx(
         precision: one of `smx.export.precision.PRECISIONS`; the comparison with PyTorch is made in float32, before.
         calibration: for int8, examples (B, *) that show how large values become.
         evaluation: for lower precision, examples (B, *) on which the changed predictions are counted.
-        atol, rtol: tolerance towards PyTorch, see `smx.runtime.parity.compare`.
+        atol, rtol: tolerance towards PyTorch, see `smx.runtime.compare.compare`.
         describe: fields of `ModelInfo` for the metadata: `architecture`, `pool`, `class_names`, `sample_shape`,
             `maximum`.
 

@@ -60,6 +60,8 @@ def read_report(path: Path) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ratios(report)
+        if not isinstance(report["machine"], dict):
+            raise ValueError("its machine is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no result of smx bench --json ({type(error).__name__}: {error})") from error
     return report

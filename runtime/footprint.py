@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import multiprocessing
 import os
 import sys
@@ -21,7 +22,9 @@ from smx.runtime.settings import Settings
 def model_bytes(path: str | os.PathLike[str]) -> int:
     """Return the size of a model's file, with the weights that lie beside it."""
     file = Path(path)
-    return sum(part.stat().st_size for part in (file, *file.parent.glob(f"{file.name}.*.data")))
+    beside = list(file.parent.glob(f"{glob.escape(file.name)}[._]*data"))
+    content = file.read_bytes() if beside else b""
+    return sum(part.stat().st_size for part in (file, *(part for part in beside if part.name.encode() in content)))
 
 
 def peak_memory(

@@ -1,6 +1,6 @@
 """What stands in an ONNX file, read without the onnx package, which the base install does not have.
 
-The messages declare only the fields that are used; protobuf passes over the others. Numbers as in onnx.proto.
+The messages declare only the fields that are used; protobuf keeps the others as they are. Numbers as in onnx.proto.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,8 +26,20 @@ _TEXT, _INT64 = _Field.TYPE_STRING, _Field.TYPE_INT64
 _MESSAGES: dict[str, list[tuple[str, int, Any, bool]]] = {
     "Opset": [("domain", 1, _TEXT, False), ("version", 2, _INT64, False)],
     "Tensor": [("dims", 1, _INT64, True), ("data_type", 2, _Field.TYPE_INT32, False)],
-    "Node": [("name", 3, _TEXT, False), ("op_type", 4, _TEXT, False), ("domain", 7, _TEXT, False)],
-    "Graph": [("node", 1, "Node", True), ("initializer", 5, "Tensor", True)],
+    "Value": [("name", 1, _TEXT, False)],
+    "Node": [
+        ("input", 1, _TEXT, True),
+        ("output", 2, _TEXT, True),
+        ("name", 3, _TEXT, False),
+        ("op_type", 4, _TEXT, False),
+        ("domain", 7, _TEXT, False),
+    ],
+    "Graph": [
+        ("node", 1, "Node", True),
+        ("initializer", 5, "Tensor", True),
+        ("input", 11, "Value", True),
+        ("output", 12, "Value", True),
+    ],
     "Model": [
         ("producer_name", 2, _TEXT, False),
         ("producer_version", 3, _TEXT, False),
@@ -56,19 +69,30 @@ class GraphSummary:
     parameters: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class NodeInfo:
+    """A node of a graph.
+
+    Attributes:
+        name: "" where the tool that wrote the file gave none.
+        operator, domain: the standard domain is "".
+        inputs, outputs: names of values; "" for one that is left out.
+    """
+
+    name: str
+    operator: str
+    domain: str = ""
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
 def summarise(path: str | os.PathLike[str]) -> GraphSummary:
     """Read the outline of the ONNX file at `path`.
 
     Raises:
         InputError: the file is missing or no ONNX model.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist; expected an ONNX model")
-    model = _model_class()()
-    try:
-        model.ParseFromString(Path(path).read_bytes())
-    except DecodeError as error:
-        raise InputError(f"{path} is no ONNX model: {error}") from error
+    model = _read(path)
     operators = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
     return GraphSummary(
         producer=f"{model.producer_name} {model.producer_version}".strip(),
@@ -78,10 +102,66 @@ def summarise(path: str | os.PathLike[str]) -> GraphSummary:
     )
 
 
+def nodes(model: str | os.PathLike[str] | bytes) -> list[NodeInfo]:
+    """Return the nodes of a model, the file's path or its bytes, in the order of the file; not those of subgraphs.
+
+    Raises:
+        InputError: the file is missing or no ONNX model.
+    """
+    return [
+        NodeInfo(
+            name=node.name,
+            operator=node.op_type,
+            domain=node.domain,
+            inputs=tuple(node.input),
+            outputs=tuple(node.output),
+        )
+        for node in _read(model).graph.node
+    ]
+
+
+def expose(path: Path, values: Sequence[str]) -> bytes:
+    """Return the model with some of its values as further outputs, after its own and in the order given.
+
+    ONNX Runtime finds their types and shapes itself. Weights beside the file stay there: the session option
+    `session.model_external_initializers_file_folder_path` says where, for bytes have no folder.
+
+    Args:
+        path: the file.
+        values: what nodes make, or inputs of the model; one that is an output already is not added again.
+
+    Raises:
+        InputError: the file is missing or no ONNX model, or does not have such a value.
+    """
+    model = _read(path)
+    graph = model.graph
+    made = {value.name for value in graph.input} | {name for node in graph.node for name in node.output if name}
+    outputs = {value.name for value in graph.output}
+    for value in dict.fromkeys(values):
+        if value not in made:
+            raise InputError(f"{path} has no value {value!r}; expected the output of a node, or an input")
+        if value not in outputs:
+            graph.output.add(name=value)
+    return bytes(model.SerializeToString())
+
+
+def _read(model: str | os.PathLike[str] | bytes) -> Any:
+    name = "the model" if isinstance(model, bytes) else model
+    if not isinstance(model, bytes) and not Path(model).is_file():
+        raise InputError(f"{name} does not exist; expected an ONNX model")
+    message = _model_class()()
+    try:
+        message.ParseFromString(model if isinstance(model, bytes) else Path(model).read_bytes())
+    except DecodeError as error:
+        raise InputError(f"{name} is no ONNX model: {error}") from error
+    return message
+
+
 @cache
 def _model_class() -> Any:
     package = "smx.onnx"
-    file = descriptor_pb2.FileDescriptorProto(name="smx_onnx_outline.proto", package=package, syntax="proto3")
+    # proto2, like onnx.proto: it tells an empty text from none, so that what is read can be written back unchanged.
+    file = descriptor_pb2.FileDescriptorProto(name="smx_onnx_outline.proto", package=package, syntax="proto2")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, number, kind, repeated in fields:

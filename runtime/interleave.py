@@ -85,7 +85,8 @@ def time_in_turn(
         for size, arrays in inputs.items():
             for name in random.permutation(names):
                 runners[name].prepare(arrays)
-                lengths.setdefault((name, size), _burst_length(runners[name]))
+                if (name, size) not in lengths:
+                    lengths[name, size] = _burst_length(runners[name])
                 timings.unsteady[name, size] += not _warm_up(runners[name], lengths[name, size])
                 timings.bursts[name, size].append([])
             for _ in range(rounds):

@@ -177,6 +177,8 @@ def measure_latency(
 
     runners = {name: runner(candidate) for name, candidate in candidates.items()}
     control = f"{baseline} again"
+    while control in candidates:
+        control += " again"
     again = candidates[baseline]
     if isinstance(again, str | os.PathLike):
         runners[control] = runner(again)

@@ -13,7 +13,8 @@ from smx.runtime.intervals import bootstrap
 from smx.runtime.latency import LatencyReport
 
 _FORM = re.compile(
-    r"\s*(?P<name>[^/<>=@]+?)\s*/\s*(?P<reference>[^/<>=@]+?)\s*<=\s*(?P<most>[0-9.]+)\s*(@\s*(?P<batch>\d+))?\s*"
+    r"\s*(?P<name>(?=\S)[^/<>=@]+?)\s*/\s*(?P<reference>(?=\S)[^/<>=@]+?)\s*"
+    r"<=\s*(?P<most>[0-9.]+)\s*(@\s*(?P<batch>\d+))?\s*"
 )
 
 
@@ -34,7 +35,8 @@ class Limit:
 
     def __str__(self) -> str:
         """As it is written."""
-        return f"{self.name}/{self.reference}<={self.most:g}" + (f"@{self.batch_size}" if self.batch_size else "")
+        most = np.format_float_positional(self.most, trim="-")
+        return f"{self.name}/{self.reference}<={most}" + ("" if self.batch_size is None else f"@{self.batch_size}")
 
     @classmethod
     def parse(cls, text: str) -> Limit:

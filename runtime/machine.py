@@ -23,7 +23,7 @@ def machine() -> dict[str, Any]:
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
         "python": platform.python_version(),
-        **{name: sys.modules[name].__version__ for name in PACKAGES if name in sys.modules},
+        **{name: sys.modules[name].__version__ for name in PACKAGES if sys.modules.get(name)},
     }
 
 

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from smx.errors import InputError
+from smx.runtime.compare import Array, Comparison, compare
 from smx.runtime.session import Session
 
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One set of inputs at one batch size.
-
-    Attributes:
-        inputs: the set's name.
-        batch_size: examples a run.
-        examples: how many were compared.
-        max_abs: largest |a - b|.
-        max_rel: largest |a - b| / |b|, b being the reference, where |b| is above the absolute tolerance.
-        agreement: share of the examples whose largest output is the same one; within the tolerance only a tie can
-            change that, so it does not decide whether the comparison passed.
-        scale: what the absolute tolerance was multiplied by, see `compare`.
-        passed: whether all values are within the tolerance, and finite.
-    """
-
-    inputs: str
-    batch_size: int
-    examples: int
-    max_abs: float
-    max_rel: float
-    agreement: float
-    scale: float
-    passed: bool
+CHUNK = 1000
+"""So many examples at most a reference is called with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,59 +41,27 @@ class ParityReport:
         """The largest scale of all comparisons."""
         return max(comparison.scale for comparison in self.comparisons)
 
+    @property
+    def needed_atol(self) -> float:
+        """The smallest absolute tolerance, at this relative one, within which all values of all comparisons are."""
+        return max(comparison.needed_atol for comparison in self.comparisons)
+
+    @property
+    def nearer(self) -> dict[str, int]:
+        """In how many comparisons "model", "reference" or "equal" is nearer to the arbiter; empty without one."""
+        return dict(Counter(comparison.nearer for comparison in self.comparisons if comparison.nearer))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return {**asdict(self), "passed": self.passed}
-
-
-def compare(
-    got: Array,
-    reference: Array,
-    *,
-    atol: float,
-    rtol: float,
-    scale: float = 1.0,
-    max_changed: float | None = None,
-    inputs: str = "",
-    batch_size: int = 0,
-) -> Comparison:
-    """Compare two outputs of shape (B, *) for the same examples: |a - b| <= atol * scale + rtol * |b| everywhere.
-
-    With `max_changed` it is not the differences that decide, but the share of examples that get another class.
-
-    With `scale` 1 that is `numpy.allclose`. The rounding of a sum grows with its terms, so whoever compares values far
-    beyond unit size gives a scale in proportion. Values that are not finite never pass.
-    """
-    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (got, reference))
-    if a.shape != b.shape:
-        a = np.full(b.shape, np.nan)
-    finite = np.isfinite(a) & np.isfinite(b)
-    with np.errstate(invalid="ignore"):
-        difference = np.where(finite, np.abs(a - b), np.inf)
-    size = np.where(finite, np.abs(b), 0.0)
-    counted = size > max(atol, np.finfo(np.float32).tiny)
-    relative = difference[counted] / size[counted]
-    return Comparison(
-        inputs=inputs,
-        batch_size=batch_size,
-        examples=len(b),
-        max_abs=float(difference.max(initial=0.0)),
-        max_rel=float(relative.max(initial=0.0)),
-        agreement=float(np.mean(a.argmax(1) == b.argmax(1))) if a.size else 1.0,
-        scale=scale,
-        passed=bool(
-            (difference <= atol * scale + rtol * size).all()
-            if max_changed is None
-            else finite.all() and np.mean(a.argmax(1) != b.argmax(1)) <= max_changed
-        ),
-    )
+        return {**asdict(self), "passed": self.passed, "needed_atol": self.needed_atol, "nearer": self.nearer}
 
 
 def check_parity(
-    reference: Callable[[Array], Array],
+    reference: Callable[..., Array | Sequence[Array]],
     session: Session,
-    inputs: Mapping[str, Array],
+    inputs: Mapping[str, Array | tuple[Array, ...]],
     *,
+    arbiter: Callable[..., Array | Sequence[Array]] | None = None,
     atol: float = 1e-5,
     rtol: float = 1e-4,
     max_changed: float | None = None,
@@ -128,51 +73,48 @@ def check_parity(
     The absolute tolerance is multiplied by a set's largest |input| where that is above 1 (`scale` of `compare`).
 
     Args:
-        reference: computes the right outputs (B, *) of inputs (B, *); called with up to 1000 examples at a time.
+        reference: computes the right outputs of inputs (B, *), given as one argument for each input of the model;
+            called with up to `CHUNK` examples at a time. It returns one array (B, *), which is compared with the first
+            output, or a sequence of one for each output.
         session: the model.
-        inputs: sets of examples (B, *) by name.
+        inputs: sets of examples by name: an array (B, *), or a tuple of them for a model with several inputs.
+        arbiter: like `reference`, but computes more exactly: the comparisons say which of the two is nearer to it.
         atol: absolute tolerance.
         rtol: relative tolerance.
         max_changed: the share of examples that may get another class, for models of lower precision; the tolerances
-            then decide nothing.
+            then decide nothing, where outputs are classes.
         batch_sizes: examples a run; sizes above a set's number of examples are left out, but for the smallest. A model
             made for one batch size is run with that.
-        on_progress: called before each comparison.
+        on_progress: called before each run over a set.
+
+    Raises:
+        InputError: the reference has another number of outputs, or the inputs are not the model's.
     """
+    names = [output.name for output in session.outputs]
+    limits: dict[str, Any] = {"atol": atol, "rtol": rtol, "max_changed": max_changed}
     comparisons = []
-    for name, x in inputs.items():
-        right = np.concatenate([reference(x[start : start + 1000]) for start in range(0, len(x), 1000)])
-        scale = max(1.0, float(np.abs(x).max(initial=0.0)))
-        usable = [size for size in batch_sizes if size <= len(x)] or [min(batch_sizes)]
+    for name, given in inputs.items():
+        x = given if isinstance(given, tuple) else (given,)
+        right = _in_chunks(reference, x)
+        if len(right) not in (1, len(names)):
+            raise InputError(f"{session.name} has {len(names)} outputs, the reference {len(right)}")
+        exact = _in_chunks(arbiter, x) if arbiter else [None] * len(right)
+        scale = max(1.0, *(float(np.abs(values).max(initial=0)) for values in x))
+        usable = [size for size in batch_sizes if size <= len(x[0])] or [min(batch_sizes)]
         for batch_size in [session.batch] if session.batch else usable:
             on_progress(name, batch_size)
-            got = session.run_many(x, batch_size)
-            limits: dict[str, Any] = {"atol": atol, "rtol": rtol, "scale": scale, "max_changed": max_changed}
-            comparisons.append(compare(got, right, **limits, inputs=name, batch_size=batch_size))
+            got = session.run_batches(*x, batch_size=batch_size)
+            comparisons += [
+                compare(a, b, **limits, scale=scale, arbiter=c, inputs=name, output=output, batch_size=batch_size)
+                for output, a, b, c in zip(names, got, right, exact, strict=False)  # one array: the first output
+            ]
     return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons), max_changed=max_changed)
 
 
-def raw_probes(shape: Sequence[int], maximum: int, *, seed: int = 0, examples: int = 128) -> dict[str, Array]:
-    """Return the like of `probes` for a model that takes uint8 from 0 to `maximum`."""
-    random = np.random.default_rng(seed)
-    full = (examples, *shape)
-    return {
-        "random": random.integers(0, maximum, full, np.uint8, endpoint=True),
-        "zeros": np.zeros(full, np.uint8),
-        "largest": np.full(full, maximum, np.uint8),
-    }
-
-
-def probes(shape: Sequence[int], *, seed: int = 0, examples: int = 128) -> dict[str, Array]:
-    """Return inputs that no data set has, float32 (examples, *shape): random ones and extremes, by name."""
-    random = np.random.default_rng(seed)
-    full = (examples, *shape)
-    uniform = random.uniform(-1.0, 1.0, full).astype(np.float32)
-    signs = np.where(uniform < 0, np.float32(-1), np.float32(1))
-    return {
-        "random": uniform,
-        "zeros": np.zeros(full, np.float32),
-        "large": np.stack([np.full(shape, sign * 1e4, np.float32) for sign in (1, -1)]),
-        "large mixed": signs * np.float32(1e4),
-        "denormal": signs * np.float32(1e-40),
-    }
+def _in_chunks(function: Callable[..., Array | Sequence[Array]], inputs: tuple[Array, ...]) -> list[Array]:
+    """Return the outputs of a function for all examples, one array (B, *) each."""
+    chunks = []
+    for start in range(0, max(len(inputs[0]), 1), CHUNK):
+        given = function(*(x[start : start + CHUNK] for x in inputs))
+        chunks.append([given] if isinstance(given, np.ndarray) else given)
+    return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]

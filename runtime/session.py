@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,9 +148,7 @@ class Session:
 
     def run_all(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """Run the model like `run` and return all its outputs."""
-        if len(inputs) != len(self.inputs):
-            raise InputError(f"{self.name} expects {len(self.inputs)} inputs, got {len(inputs)}")
-        feed = {wanted.name: self._fit(wanted, x) for wanted, x in zip(self.inputs, inputs, strict=True)}
+        feed = self._feed(inputs)
         try:
             return list(self._session.run(None, feed))
         except Exception as error:
@@ -163,14 +161,13 @@ class Session:
             inputs: as for `run`.
             io_binding: inputs and outputs stay on the provider's device; the call waits until the device is done.
         """
-        fitted = [self._fit(wanted, x) for wanted, x in zip(self.inputs, inputs, strict=True)]
+        feed = self._feed(inputs)
         if not io_binding:
-            feed = {wanted.name: x for wanted, x in zip(self.inputs, fitted, strict=True)}
             return lambda: self._session.run(None, feed)
         device = DEVICES.get(self.provider, "cpu")
         binding = self._session.io_binding()
-        for wanted, x in zip(self.inputs, fitted, strict=True):
-            binding.bind_ortvalue_input(wanted.name, ort.OrtValue.ortvalue_from_numpy(x, device, 0))
+        for name, x in feed.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(x, device, 0))
         for output in self.outputs:
             binding.bind_output(output.name, device)
         binding.synchronize_inputs()
@@ -196,9 +193,15 @@ class Session:
             if not all(isinstance(size, int) for size in rest):
                 raise InputError(f"{self.name} has an input {wanted.name!r} whose sizes are not fixed: {wanted.shape}")
             dtype = DTYPES.get(wanted.type, np.dtype(np.float32))
-            highest = 1 if np.issubdtype(dtype, np.floating) else 2 if dtype == np.bool_ else 256
-            arrays.append((random.random((batch_size, *rest)) * highest).astype(dtype))
+            values = random.random((batch_size, *rest))
+            whole = not np.issubdtype(dtype, np.floating)
+            arrays.append((np.floor(values * (2 if dtype == np.bool_ else 256)) if whole else values).astype(dtype))
         return arrays
+
+    def _feed(self, inputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        if len(inputs) != len(self.inputs):
+            raise InputError(f"{self.name} expects {len(self.inputs)} inputs, got {len(inputs)}")
+        return {wanted.name: self._fit(wanted, x) for wanted, x in zip(self.inputs, inputs, strict=True)}
 
     def _fit(self, wanted: Any, x: NDArray[Any]) -> NDArray[Any]:
         fits = len(x.shape) == len(wanted.shape) and all(

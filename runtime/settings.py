@@ -43,8 +43,10 @@ class Settings:
     optimization: str = "all"
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
+        if self.threads is not None and not (isinstance(self.threads, int) and self.threads >= 1):
             raise InputError(f"threads must be at least 1, got {self.threads}")
+        if not isinstance(self.spinning, bool):
+            raise InputError(f"spinning must be true or false, got {self.spinning}")
         for field, known in (("execution_mode", EXECUTION_MODES), ("optimization", OPTIMIZATIONS)):
             if (value := getattr(self, field)) not in known:
                 raise InputError(f"unknown {field.replace('_', ' ')} {value!r}; known are {', '.join(known)}")

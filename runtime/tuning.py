@@ -47,6 +47,10 @@ class Tuning:
         """Return the content of the file."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
+    def describe(self) -> str:
+        """Return in words what is run, and how."""
+        return f"{self.file}, {self.settings.describe()}" if self.file else self.settings.describe()
+
 
 def tuning_path(model: str | os.PathLike[str]) -> Path:
     """Return where the settings of a model lie."""
@@ -72,22 +76,38 @@ def read_tuning(model: str | os.PathLike[str], provider: str) -> tuple[Tuning | 
     path = tuning_path(model)
     if not path.is_file():
         return None, None
+    here = machine()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         tuning = Tuning(**{**content, "settings": Settings(**content["settings"])})
+        elsewhere = any(tuning.machine.get(key) != here[key] for key in ("processor", "cores", "onnxruntime"))
+        variant = None if tuning.file is None else path.with_name(tuning.file)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path} can't be read ({error}); remove it, or run smx tune again") from error
-    here = machine()
     if tuning.provider != provider:
         return None, f"{path.name} is not used: it is for the provider {tuning.provider}"
     if tuning.model != fingerprint(model):
         return None, f"{path.name} is not used: the model is another one since smx tune"
-    if any(tuning.machine.get(key) != here[key] for key in ("processor", "cores", "onnxruntime")):
+    if elsewhere:
         return None, f"{path.name} is not used: it was made on another machine or ONNX Runtime"
-    if tuning.file is not None:
-        variant = path.with_name(tuning.file)
-        if not variant.is_file() or fingerprint(variant) != tuning.file_hash:
-            return None, f"{path.name} is not used: {tuning.file} is missing, or another one since smx tune"
+    if variant is not None and (not variant.is_file() or fingerprint(variant) != tuning.file_hash):
+        return None, f"{path.name} is not used: {variant.name} is missing, or another one since smx tune"
     return tuning, None
+
+
+def variant_path(model: str | os.PathLike[str]) -> Path:
+    """Return where `smx tune` puts the same network in another layout."""
+    path = Path(model)
+    return path.with_name(f"{path.stem}.tuned{path.suffix}")
+
+
+def has_own_variant(model: str | os.PathLike[str]) -> bool:
+    """Tell whether the file at `variant_path` is what an earlier `smx tune` of this model left there."""
+    variant = variant_path(model)
+    try:
+        content = json.loads(tuning_path(model).read_text(encoding="utf-8"))
+        return bool(content["file"] == variant.name and content["file_hash"] == fingerprint(variant))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

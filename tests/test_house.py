@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "layers": ({"torch"}, LAYERS | LEAVES),
     "runtime": ({"numpy", "onnxruntime", "google", "PIL"}, {"smx.errors"}),
     "run": ({"torch", "torchvision", "numpy", "sklearn"}, RUN | LAYERS | LEAVES | {"smx.runtime.arrays", "smx.runtime.runners"}),
-    "figures": ({"matplotlib"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency"}),
+    "figures": ({"matplotlib", "numpy"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency"}),
     "export": ({"torch", "numpy", "onnx", "onnx_ir", "onnxruntime"}, LAYERS | LEAVES),
 }
 

@@ -11,10 +11,11 @@ from smx.cli.group import Group
 from smx.cli.inspect import inspect
 from smx.cli.predict import predict
 from smx.cli.train import train
+from smx.cli.tune import tune
 from smx.cli.verify import verify
 
 
-@click.group(cls=Group, commands=[train, export, verify, bench, predict, inspect])
+@click.group(cls=Group, commands=[train, export, verify, bench, tune, predict, inspect])
 @click.version_option(__version__, prog_name="smx")
 def main() -> None:
     """Networks whose neurons choose their own activation function.
@@ -24,4 +25,5 @@ def main() -> None:
     smx export runs/digits-smartmixed/model.pt model.onnx
     smx verify runs/digits-smartmixed/model.pt model.onnx
     smx bench  runs/digits-smartmixed/model.pt
+    smx tune   model.onnx
     """

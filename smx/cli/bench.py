@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import Progress
-from rich.table import Table
 
 from smx.cli.options import (
     Command,
     Numbers,
     OutputPath,
-    console,
     fallback_option,
     json_option,
     logs,
@@ -26,9 +24,6 @@ from smx.cli.options import (
 from smx.errors import InputError
 
 if TYPE_CHECKING:
-    from smx.runtime.changes import Changes
-    from smx.runtime.latency import LatencyReport
-    from smx.runtime.limits import Verdict
     from smx.runtime.runners import Runner
 
 REFERENCE = "relu"
@@ -132,6 +127,7 @@ def bench(
     smx bench runs/mnist/model.pt --json bench.json --plot bench.png
     smx bench before.onnx after.onnx --limit "after/before<=1.02"
     """
+    from smx.cli.bench_tables import show_changes, show_report, show_verdicts
     from smx.cli.candidates import export_candidates, pytorch_runner
     from smx.cli.elsewhere import elsewhere
     from smx.runtime.changes import compare_reports, read_report
@@ -158,10 +154,11 @@ def bench(
         reference = reference or next(name for name in (REFERENCE, *baselines, *candidates) if name in candidates)
         for limit in parsed:
             limit.check([*candidates, *(PYTORCH[kind] for kind in pytorch)], batch_sizes)
-        for kind in pytorch if saved is not None else ():
+        if saved is not None:
             device = DEVICES.get(provider, "cpu")
-            make = partial(pytorch_runner, saved, compiled=kind == "compiled", device=device, threads=threads)
-            candidates[PYTORCH[kind]] = ProcessRunner(make)
+            for kind in pytorch:
+                make = partial(pytorch_runner, saved, compiled=kind == "compiled", device=device, threads=threads)
+                candidates[PYTORCH[kind]] = ProcessRunner(make)
         with Progress(console=notes, disable=not notes.is_terminal) as progress:
             blocks = min(BLOCKS, rounds)
             task = progress.add_task("measuring", total=len(batch_sizes) * blocks * -(-rounds // blocks))
@@ -181,17 +178,17 @@ def bench(
             for name, path in (files.items() if profile else ())
         }
     title = ", ".join(map(str, paths))
-    _show(report, title, json_path)
+    show_report(report, title, json_path)
     for name, tables in profiles.items():
         from smx.cli.profile import show_profile
 
         for table in tables:
             show_profile(name, table, json_path)
     verdicts = [verdict for limit in parsed for verdict in judge(limit, report)]
-    _show_verdicts(verdicts, json_path)
+    show_verdicts(verdicts, json_path)
     changes = compare_reports(old, report.to_dict()) if old is not None else None
     if changes is not None:
-        _show_changes(changes, compare, json_path)
+        show_changes(changes, compare, json_path)
     if plot:
         from smx.figures.latency import draw_latency
 
@@ -224,65 +221,3 @@ def _sorted_out(paths: tuple[Path, ...], pytorch: tuple[str, ...]) -> tuple[Path
     if len(set(names)) < len(names):
         raise InputError(f"a file is given twice; copy it under another name to measure it against itself: {names[0]}")
     return saved[0] if saved else None, dict(zip(names, others, strict=True))
-
-
-def _show(report: LatencyReport, title: str, json_path: str | None) -> None:
-    people = console(json_path)
-    sizes = Table(title=f"{title}, {report.provider}, {report.settings.describe()}, rounds: {report.rounds}")
-    sizes.add_column("candidate")
-    for heading in ("size, MB", "session start, ms", "peak memory, MB"):
-        sizes.add_column(heading, justify="right")
-    for candidate in report.candidates:
-        figures = (candidate.bytes, candidate.start, candidate.peak_memory)
-        scaled = (
-            figure if figure is None else figure / unit for figure, unit in zip(figures, (1e6, 1, 1e6), strict=True)
-        )
-        sizes.add_row(candidate.name, *("-" if figure is None else f"{figure:,.2f}" for figure in scaled))
-    people.print(sizes)
-    table = Table(caption=f"microseconds a run; ratio to {report.baseline} and its {report.level:.0%} interval")
-    table.add_column("candidate")
-    for heading in ("batch", "p50", "p90", "p99", "examples a second", "ratio", "interval"):
-        table.add_column(heading, justify="right")
-    for size in report.batch_sizes:
-        for row in (*report.results, *report.control):
-            if row.batch_size != size:
-                continue
-            table.add_row(
-                row.name,
-                str(row.batch_size),
-                *(f"{figure:,.1f}" for figure in (row.p50, row.p90, row.p99)),
-                f"{row.throughput:,.0f}",
-                f"{row.ratio:.2f}",
-                f"{row.ratio_low:.3f} - {row.ratio_high:.3f}",
-            )
-        table.add_section()
-    people.print(table)
-    for warning in report.warnings:
-        people.print(f"Warning: {warning}", soft_wrap=True)
-
-
-def _show_verdicts(verdicts: list[Verdict], json_path: str | None) -> None:
-    for verdict in verdicts:
-        interval = f"{verdict.ratio:.3f} ({verdict.low:.3f} to {verdict.high:.3f})"
-        surely = "exceeded" if verdict.exceeded else "not exceeded, as far as can be told"
-        console(json_path).print(
-            f"limit {verdict.limit}, batch {verdict.batch_size}: {interval}, {surely}", soft_wrap=True
-        )
-
-
-def _show_changes(changes: Changes, old: Path | None, json_path: str | None) -> None:
-    people = console(json_path)
-    table = Table(title=f"since {old}")
-    table.add_column("candidate")
-    for heading in ("batch", "ratio then", "ratio now", "change"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for row in changes.rows:
-        change = f"{row.new[0] / row.old[0] - 1:+.1%}"
-        table.add_row(row.name, str(row.batch_size), f"{row.old[0]:.3f}", f"{row.new[0]:.3f}", change, row.verdict)
-    people.print(table)
-    for what, (then, now) in changes.conditions.items():
-        people.print(f"measured under other conditions: {what} was {then}, is {now}", soft_wrap=True)
-    for what, names in (("not measured any more", changes.missing), ("new", changes.added)):
-        if names:
-            people.print(f"{what}: {'; '.join(names)}", soft_wrap=True)

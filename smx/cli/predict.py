@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from smx.cli.options import Command, console, json_option, provider_option, write_json
+from smx.cli.options import Command, console, fallback_option, json_option, logs, provider_option, write_json
 from smx.errors import InputError
 
 BATCH = 1024
@@ -18,12 +18,16 @@ BATCH = 1024
 @click.argument("samples_path", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--invert", is_flag=True, help="The images are dark on light; MNIST and the digits are light on dark.")
 @provider_option
+@fallback_option
 @json_option
-def predict(onnx_path: Path, samples_path: Path, invert: bool, provider: str, json_path: str | None) -> None:
+def predict(
+    onnx_path: Path, samples_path: Path, invert: bool, provider: str, allow_fallback: bool, json_path: str | None
+) -> None:
     """Classify arrays and images.
 
     INPUT is an .npy or .npz array, a .png or .jpg image, or a folder of images. Whole numbers are raw values and are
-    normalised as in training; floating numbers are taken as they are; images are stretched to the model's size.
+    normalised as in training; floating numbers are taken as they are; images are stretched to the model's size. What
+    smx tune left beside the model is used.
 
     \b
     smx predict mnist.onnx digit.png --invert
@@ -33,7 +37,9 @@ def predict(onnx_path: Path, samples_path: Path, invert: bool, provider: str, js
     from smx.runtime.samples import load_samples
     from smx.runtime.session import Session
 
-    session = Session(onnx_path, provider)
+    session = Session(onnx_path, provider, allow_fallback=allow_fallback)
+    if session.tuning or session.note:
+        logs().print(f"tuned: {session.tuning.describe()}" if session.tuning else session.note, soft_wrap=True)
     if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
         raise InputError(f"{onnx_path} must have one input of shape (batch, fixed sizes) for smx predict")
     info = session.info

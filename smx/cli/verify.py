@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from smx.cli.options import (
     Command,
+    Numbers,
     console,
     data_dir_option,
+    fallback_option,
     json_option,
     logs,
     provider_option,
@@ -23,9 +27,25 @@ from smx.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
+
+    from smx.data.dataset import Dataset
+    from smx.modelfile import SavedModel
+    from smx.runtime.compare import Arbitration, Comparison
+    from smx.runtime.locate import LayerArrays, Location, Reference, Values
+    from smx.runtime.parity import ParityReport
+    from smx.runtime.session import Session
 
 MAX_CHANGED = {"float16": 0.001, "int8": 0.005}
 """The share of predictions that lower precision may change."""
+SEARCHED = 256
+"""So many test examples at most are searched for values at the kinks of the activations."""
+CHUNK = 1000
+"""So many examples at a time are searched for a fault."""
+LISTED = 10
+"""So many test examples at most are listed where the two disagree on the class."""
+NEARER = {"model": "onnxruntime", "reference": "PyTorch", "equal": "both the same"}
+"""How people call what a comparison found nearer to float64."""
 
 
 @click.command(cls=Command)
@@ -33,86 +53,253 @@ MAX_CHANGED = {"float16": 0.001, "int8": 0.005}
 @click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option("--data", metavar="NAME|FILE.npz", help="Whose test set to use.  [default: the one it was trained on]")
 @data_dir_option
+@click.option("--batch-sizes", type=Numbers(), default="1,16,128,1000", show_default=True, help="Examples a run.")
 @tolerance_option("--atol", 1e-5, "Absolute tolerance; times the scale of inputs beyond 1.")
 @tolerance_option("--rtol", 1e-4, "Relative tolerance.")
+@click.option("--locate", is_flag=True, help="When it fails, find the first layer, neuron and example that break.")
 @provider_option
+@fallback_option
 @json_option
 def verify(
     model_path: Path,
     onnx_path: Path,
     data: str | None,
     data_dir: Path | None,
+    batch_sizes: tuple[int, ...],
     atol: float,
     rtol: float,
+    locate: bool,
     provider: str,
+    allow_fallback: bool,
     json_path: str | None,
 ) -> None:
     """Compare an exported file with PyTorch.
 
-    On the test set, on random and on extreme inputs, in several batch sizes.
+    On the test set, on random and extreme inputs and at the kinks of the activations, in several batch sizes.
     Ends with exit code 3 when a difference is above the tolerance, which is numpy.allclose's; for the inputs of 10000
     the absolute part is multiplied by their size. A float16 or int8 file fails when more than 0.1 % or 0.5 % of the
-    test set get another class.
+    test set get another class. Which of the two is nearer to a float64 run of PyTorch is said too.
+
+    With --locate a failure is followed through the layers, to the first neuron that breaks.
 
     \b
     smx verify runs/mnist/model.pt mnist.onnx
     """
-    import torch
-
     from smx import data as datasets
-    from smx.cli.export import as_taken
     from smx.modelfile import load_model
     from smx.runtime.machine import machine
-    from smx.runtime.parity import check_parity, probes, raw_probes
+    from smx.runtime.parity import check_parity
     from smx.runtime.session import Session
+    from smx.runtime.settings import Settings
 
     saved = load_model(model_path)
-    session = Session(onnx_path, provider)
+    session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     raw = session.takes_raw
     model = saved.build(raw=raw)
-    features = saved.sizes[0]
     dataset = datasets.load(data or saved.data["name"], data_dir)
-    if dataset.num_features != features:
-        raise InputError(f"{model_path} takes {features} values an example, {dataset.name} has {dataset.num_features}")
+    if dataset.num_features != saved.sizes[0]:
+        raise InputError(
+            f"{model_path} takes {saved.sizes[0]} values an example, {dataset.name} has {dataset.num_features}"
+        )
     max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None
-    inputs = {f"{dataset.name} test": as_taken(saved, dataset.test.x, raw=raw)}
-    if max_changed is None:
-        inputs |= raw_probes(saved.data["sample_shape"], int(saved.data["maximum"])) if raw else probes((features,))
-
-    def pytorch(x: NDArray[Any]) -> NDArray[Any]:
-        with torch.no_grad():
-            return model(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
-
+    inputs = _inputs(saved, model, dataset, raw=raw, only_test=max_changed is not None)
     notes = logs()
     with notes.status("comparing") if notes.is_terminal else nullcontext() as status:
         report = check_parity(
-            pytorch,
+            _pytorch(model),
             session,
             inputs,
+            arbiter=_in_float64(saved, raw=raw),
             atol=atol,
             rtol=rtol,
             max_changed=max_changed,
+            batch_sizes=batch_sizes,
             on_progress=lambda inputs, batch: status.update(f"{inputs}, batch {batch}") if status else None,
         )
-    limit = f"|a - b| <= {atol:g} scale + {rtol:g} |b|" if max_changed is None else f"at most {max_changed:.1%} change"
-    table = Table(title=f"{onnx_path} against {model_path}: {limit}")
-    for heading in ("inputs", "batch", "examples", "scale", "largest difference", "relative", "same class", ""):
-        table.add_column(heading, justify="left" if heading in ("inputs", "") else "right")
+    people = console(json_path)
+    _show(report, f"{onnx_path} against {model_path}", next(iter(inputs)), dataset.class_names, people)
+    content = {"model": str(onnx_path), **report.to_dict(), "machine": machine()}
+    if locate and not report.passed:
+        broken = next(row.inputs for row in report.comparisons if not row.passed)
+        location = _locate(saved, model, session, inputs[broken], str(onnx_path), allow_fallback=allow_fallback)
+        people.print(_describe(location, broken), soft_wrap=True)
+        content["location"] = {"inputs": broken, **location.to_dict()}
+    write_json(json_path, content)
+    if not report.passed:
+        raise click.exceptions.Exit(3)
+
+
+def _inputs(
+    saved: SavedModel, model: nn.Module, dataset: Dataset, *, raw: bool, only_test: bool
+) -> dict[str, NDArray[Any]]:
+    """Return the sets of inputs by name, the test set first."""
+    import torch
+
+    from smx.cli.export import as_taken
+    from smx.hooks import kinks
+    from smx.runtime.probes import probes, raw_probes
+
+    test = as_taken(saved, dataset.test.x, raw=raw)
+    inputs = {f"{dataset.name} test": test}
+    if only_test:
+        return inputs
+    if raw:
+        return inputs | raw_probes(saved.data["sample_shape"], int(saved.data["maximum"]))
+    at_kinks = kinks(model, torch.from_numpy(test[:SEARCHED])).numpy()
+    return inputs | probes(test.shape[1:]) | ({"kinks": at_kinks} if len(at_kinks) else {})
+
+
+def _pytorch(model: nn.Module) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return what runs a module on arrays."""
+    import torch
+
+    def run(x: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            return model(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
+
+    return run
+
+
+def _in_float64(saved: SavedModel, *, raw: bool) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return what runs the saved network on the same arrays in float64, the normalisation of raw ones included."""
+    run, exactly = _pytorch(saved.build().double()), _exactly(saved, raw=raw)
+    return lambda x: run(exactly(x))
+
+
+def _exactly(saved: SavedModel, *, raw: bool) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return what makes inputs as the file takes them into float64 ones as the network takes them."""
+    maximum = saved.data["maximum"] if raw else 1.0
+    return lambda x: x.reshape(len(x), -1).astype("float64") / maximum
+
+
+def _locate(
+    saved: SavedModel, model: nn.Module, session: Session, x: NDArray[Any], path: str, *, allow_fallback: bool
+) -> Location:
+    """Find the first fault on some inputs, a part of them after the other."""
+    from dataclasses import replace
+
+    from smx.runtime.locate import locate
+
+    exact, exactly = _layers(saved.build().double()), _exactly(saved, raw=session.takes_raw)
+
+    def in_float64(*inputs: NDArray[Any], given: Sequence[LayerArrays]) -> Values:
+        return exact(*map(exactly, inputs), given=given)
+
+    size = session.batch or CHUNK
+    for start in range(0, max(len(x) - size, 0) + 1, size):
+        location = locate(
+            path,
+            _layers(model),
+            in_float64,
+            x[start : start + size],
+            provider=session.provider,
+            allow_fallback=allow_fallback,
+        )
+        if location.fault is not None:
+            return replace(location, fault=replace(location.fault, example=location.fault.example + start))
+    return location
+
+
+def _layers(model: nn.Module) -> Reference:
+    """Return what runs a module in parts, and tells what its mixed layers saw."""
+    import torch
+
+    from smx.hooks import LayerValues, layer_values
+    from smx.runtime.locate import LayerArrays, Values
+
+    def run(*inputs: NDArray[Any], given: Sequence[LayerArrays]) -> Values:
+        parts = [LayerValues(part.layer, torch.from_numpy(part.z), torch.from_numpy(part.h)) for part in given]
+        layers, outputs = layer_values(model, *map(torch.from_numpy, inputs), given=parts)
+        arrays = [LayerArrays(seen.layer, seen.z.numpy(), seen.h.numpy()) for seen in layers]
+        return Values(arrays, [output.numpy() for output in outputs])
+
+    return run
+
+
+def _describe(location: Location, inputs: str) -> str:
+    fault = location.fault
+    if fault is None:
+        return (
+            "located: nowhere. Looked at one by one, all layers agree: small differences add up, or the fault is in"
+            " what ONNX Runtime makes of operators that follow each other"
+        )
+    kind = f" ({fault.activation})" if fault.activation else ""
+    others = f", with {len(fault.neurons) - 1} other neurons of this layer" if len(fault.neurons) > 1 else ""
+    return (
+        f"located: {fault.layer}, neuron {fault.neuron}{kind}, {fault.part}: on example {fault.example} of {inputs}"
+        f" it is {fault.got:.6g} instead of {fault.expected:.6g}{others}; {fault.examples} examples are affected."
+        f" {len(location.places) - 1} places before it agree"
+    )
+
+
+def _show(report: ParityReport, title: str, test: str, class_names: tuple[str, ...], people: Console) -> None:
+    by_class = report.max_changed is not None
+    limit = f"at most {report.max_changed:.1%} change" if by_class else f"{report.atol:g} scale + {report.rtol:g} |b|"
+    people.print(_differences(report, f"{title}: {'' if by_class else '|a - b| <= '}{limit}"))
+    people.print(_nearness(report.comparisons))
+    for line in _disagreements([row for row in report.comparisons if row.inputs == test], class_names):
+        people.print(line)
+    broken = "too many predictions change" if by_class else "a difference is above the tolerance"
+    people.print("parity holds" if report.passed else f"parity is broken: {broken}")
+
+
+def _differences(report: ParityReport, title: str) -> Table:
+    table = Table(title=title)
+    for heading in ("inputs", "output"):
+        table.add_column(heading)
+    for heading in (
+        "batch", "examples", "scale", "largest\n|a - b|", "mean\n|a - b|", "largest\nulp", "least\ncosine",
+        "passes\nat atol", "not\nfinite", "same\nclass",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    table.add_column("")
     for row in report.comparisons:
         table.add_row(
             row.inputs,
+            row.output,
             str(row.batch_size),
             str(row.examples),
             f"{row.scale:g}",
             f"{row.max_abs:.2e}",
-            f"{row.max_rel:.2e}",
+            f"{row.mean_abs:.2e}",
+            "-" if row.max_ulp is None else f"{row.max_ulp:.2g}",
+            f"{row.cosine:.6f}",
+            f"{row.needed_atol:.2e}",
+            str(row.non_finite),
             f"{row.agreement:.2%}",
             "ok" if row.passed else "FAILED",
         )
-    people = console(json_path)
-    people.print(table)
-    broken = "a difference is above the tolerance" if max_changed is None else "too many predictions change"
-    people.print("parity holds" if report.passed else f"parity is broken: {broken}")
-    write_json(json_path, {"model": str(onnx_path), **report.to_dict(), "machine": machine()})
-    if not report.passed:
-        raise click.exceptions.Exit(3)
+    return table
+
+
+def _nearness(comparisons: Iterable[Comparison]) -> Table:
+    """Say for each set of inputs which is nearer to float64; the batch size has little to do with that."""
+    table = Table(title="distance from PyTorch in float64: root mean square, and largest")
+    for heading in ("inputs", "output", "onnxruntime", "PyTorch", "nearer"):
+        table.add_column(heading, justify="right" if heading in ("onnxruntime", "PyTorch") else "left")
+    sets: dict[tuple[str, str], list[Arbitration]] = {}
+    for row in comparisons:
+        if row.arbitration:
+            sets.setdefault((row.inputs, row.output), []).append(row.arbitration)
+    for (inputs, output), found in sets.items():
+        table.add_row(
+            inputs,
+            output,
+            f"{max(one.error_rms for one in found):.2e}, {max(one.error for one in found):.2e}",
+            f"{max(one.reference_error_rms for one in found):.2e}, {max(one.reference_error for one in found):.2e}",
+            ", ".join(NEARER[nearer] for nearer in NEARER if nearer in {one.nearer for one in found}),
+        )
+    return table
+
+
+def _disagreements(rows: list[Comparison], class_names: tuple[str, ...]) -> list[str]:
+    """Name the examples that get another class, at any batch size."""
+    changed = {found.example: found for row in rows for found in row.changed}
+    more = max([len(changed), *(row.changed_examples for row in rows)]) - LISTED
+    name = dict(enumerate(class_names))
+    lines = [
+        f"test example {i}: PyTorch says {name.get(found.reference, found.reference)},"
+        f" the file says {name.get(found.got, found.got)}"
+        for i, found in sorted(changed.items())[:LISTED]
+    ]
+    return [*lines, f"and {more} more"] if more > 0 else lines

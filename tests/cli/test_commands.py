@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from smx.modelfile import load_model, save_model
 from tests.conftest import SMALL, refused, smx
 
 
@@ -206,3 +207,22 @@ def test_mnist_the_whole_way(mnist_dir: Path, tmp_path: Path) -> None:
     assert [row["examples"] for row in test_set] == [10_000] * 4
     result = smx("verify", tmp_path / "run" / "model.pt", tmp_path / "m.onnx", "--data", "digits")
     refused(result, 2, "takes 784 values")
+
+
+@pytest.mark.parametrize("layout", ["scatter", "sorted"])
+def test_verify_locates_a_fault(layout: str, run: Path, tmp_path: Path) -> None:
+    """The bias of one neuron is another one in PyTorch, so no word of the exporter is taken for which it is."""
+    path = tmp_path / "m.onnx"
+    assert smx("export", run / "model.pt", path, "--layout", layout).returncode == 0
+    assert "located" not in smx("verify", run / "model.pt", path, "--locate").stdout
+    saved = load_model(run / "model.pt")
+    saved.weights["layer2.linear.bias"][3] += 0.01
+    save_model(tmp_path / "other.pt", saved)
+    result = smx("verify", tmp_path / "other.pt", path, "--locate", "--json", tmp_path / "v.json")
+    assert result.returncode == 3, result.stderr
+    fault = json.loads((tmp_path / "v.json").read_text())["location"]["fault"]
+    activation = saved.pool[int(saved.choices["layer2.activation"][3])]
+    assert (fault["layer"], fault["neuron"], fault["activation"]) == ("layer2.activation", 3, activation)
+    assert fault["neurons"] == [3]
+    assert fault["got"] - fault["expected"] == pytest.approx(-0.01, abs=1e-4)
+    assert f"located: layer2.activation, neuron 3 ({activation}), before the activation" in result.stdout

@@ -16,7 +16,8 @@ from smx.activations import known
 from smx.export import export_onnx
 from smx.export.compiler import LAYOUTS
 from smx.runtime import Session, check_parity
-from smx.runtime.parity import Array, probes
+from smx.runtime.compare import Array
+from smx.runtime.probes import probes
 from tests import reference
 
 

@@ -1,28 +1,44 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from smx.errors import InputError
 from smx.runtime import Session
-from tests.conftest import smx
+from smx.runtime.settings import Settings
+from tests.runtime.fakes import HEAD, PLUS_ONE, save, save_wide
+
+WEIGHTS = np.random.default_rng(1).random((64, 10), np.float32)
 
 
-def test_run_takes_any_number_dtype_and_batch(exported: Path) -> None:
-    session = Session(exported, threads=1)
+@pytest.fixture
+def dense(tmp_path: Path) -> Path:
+    """A matrix product, in place of a network."""
+    model = onnx.parser.parse_model(HEAD + "(float[batch,64] x) => (float[batch,10] y) { y = MatMul(x, w) }")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(WEIGHTS, "w"))
+    onnx.save(model, tmp_path / "small.onnx")
+    return tmp_path / "small.onnx"
+
+
+def test_run_takes_any_number_dtype_and_batch(dense: Path) -> None:
+    session = Session(dense, threads=1)
+    assert (session.batch, session.takes_raw) == (None, False)
     x = np.random.default_rng(0).random((7, 64))
     together = session.run(x)
-    assert together.shape == (7, 10)
     assert together.dtype == np.float32
-    np.testing.assert_allclose(np.concatenate([session.run(x[i : i + 1]) for i in range(7)]), together, atol=1e-5)
-    assert session.bound(x.astype(np.float32))()[0].shape == (7, 10)  # type: ignore[index]
+    np.testing.assert_allclose(together, x @ WEIGHTS, rtol=1e-5)
+    np.testing.assert_allclose(np.concatenate([session.run(x[i : i + 1]) for i in range(7)]), together, rtol=1e-6)
+    np.testing.assert_allclose(session.run_many(x, 3), together, rtol=1e-6)
+    np.testing.assert_allclose(session.run((16 * x).astype(int)), (16 * x).astype(int) @ WEIGHTS, rtol=1e-5)
 
 
-def test_wrong_inputs_say_what_was_expected(exported: Path) -> None:
-    session = Session(exported)
+def test_wrong_inputs_say_what_was_expected(dense: Path) -> None:
+    session = Session(dense)
     with pytest.raises(InputError, match=r"small\.onnx expects an input of shape \(batch, 64\), got \(2, 63\)"):
         session.run(np.zeros((2, 63)))
     with pytest.raises(InputError, match=r"got \(64,\)"):
@@ -33,42 +49,135 @@ def test_wrong_inputs_say_what_was_expected(exported: Path) -> None:
         session.run(np.full((1, 64), "a"))
 
 
-def test_a_model_of_one_batch_size_runs_on_any_number_of_raw_examples(run: Path, tmp_path: Path) -> None:
-    result = smx("export", run / "model.pt", tmp_path / "m.onnx", "--normalize", "--batch", "4")
-    assert result.returncode == 0, result.stderr
-    session = Session(tmp_path / "m.onnx")
+RAW = (
+    HEAD
+    + """(uint8[4,2,3] x) => (float[4,6] y) <int64[2] shape = {4, 6}, float[1] most = {16}> {
+    a = Cast <to = 1> (x)  b = Reshape(a, shape)  y = Div(b, most)
+}"""
+)
+
+
+def test_a_model_of_one_batch_size_runs_on_any_number_of_raw_examples(tmp_path: Path) -> None:
+    session = Session(save(tmp_path / "m.onnx", RAW))
     assert (session.batch, session.takes_raw) == (4, True)
-    x = np.random.default_rng(0).integers(0, 17, (9, 8, 8), np.uint8)
-    together = session.run_many(x, 100)
-    assert together.shape == (9, 10)
-    np.testing.assert_array_equal(together[4:8], session.run(x[4:8]))
+    for examples in (1, 4, 9):
+        x = np.random.default_rng(0).integers(0, 17, (examples, 2, 3), np.uint8)
+        np.testing.assert_array_equal(session.run_many(x, 100), x.reshape(examples, 6) / np.float32(16))
     with pytest.raises(InputError, match=r"expects whole numbers \(uint8\), got dtype float32"):
-        session.run(np.zeros((4, 8, 8), np.float32))
+        session.run(np.zeros((4, 2, 3), np.float32))
 
 
-def test_the_provider_is_the_one_that_was_asked_for(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_provider_is_the_one_that_was_asked_for(dense: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with pytest.raises(InputError, match=r"the provider 'cuda' is not in this ONNX Runtime; available: .*cpu"):
-            Session(exported, "cuda")
+            Session(dense, "cuda")
     with pytest.raises(InputError, match="unknown provider 'gpu'; known are cpu, cuda, tensorrt"):
-        Session(exported, "gpu")
+        Session(dense, "gpu")
     # A provider that is built in but does not start falls back in silence; that is an error here.
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with (
         pytest.warns(UserWarning, match="Specified provider"),
         pytest.raises(InputError, match=r"cuda could not be started .* fell back to CPU"),
     ):
-        Session(exported, "cuda")
+        Session(dense, "cuda")
 
 
-def test_files_that_are_no_model(tmp_path: Path, exported: Path) -> None:
+def test_files_that_are_no_model(tmp_path: Path, dense: Path) -> None:
     with pytest.raises(InputError, match=r"none\.onnx does not exist; expected an ONNX model"):
         Session(tmp_path / "none.onnx")
     with pytest.raises(InputError, match="is a folder"):
         Session(tmp_path)
-    for content in (b"", b"hello", exported.read_bytes()[:5000]):
+    for content in (b"", b"hello", dense.read_bytes()[:1500]):
         (tmp_path / "bad.onnx").write_bytes(content)
         with pytest.raises(InputError, match=r"bad\.onnx is no model that ONNX Runtime can load: [^\n]+$"):
             Session(tmp_path / "bad.onnx")
     with pytest.raises(InputError, match="threads must be at least 1, got 0"):
-        Session(exported, threads=0)
+        Session(dense, threads=0)
+
+
+def test_the_settings_are_those_that_onnx_runtime_gets(tmp_path: Path) -> None:
+    settings = Settings(threads=3, spinning=False, execution_mode="parallel", optimization="basic")
+    path = save(tmp_path / "m.onnx")
+    for session, threads in ((Session(path, settings=settings), 3), (Session(path, threads=2, settings=settings), 2)):
+        inner: Any = session._session
+        options = inner.get_session_options()
+        assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, threads)
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert options.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
+        assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        assert session.settings == Settings(
+            threads=threads, spinning=False, execution_mode="parallel", optimization="basic"
+        )
+
+
+def test_a_model_given_as_bytes_and_its_weights_beside(tmp_path: Path) -> None:
+    path = save_wide(tmp_path / "m.onnx", 300, save_as_external_data=True, location="m.data", size_threshold=0)
+    session = Session(path.read_bytes(), folder=tmp_path, name="mine")
+    np.testing.assert_array_equal(session.run(np.full((2, 1), 3)), np.full((2, 300), 3))
+    with pytest.raises(InputError, match=r"^mine expects an input of shape \(batch, 1\), got \(1, 2\)$"):
+        session.run(np.zeros((1, 2)))
+    with pytest.raises(InputError, match=r"^the model is no model that ONNX Runtime can load"):
+        Session(b"x")
+
+
+def test_inputs_bound_for_timing_are_checked_once(tmp_path: Path) -> None:
+    session = Session(save(tmp_path / "m.onnx"))
+    x = np.arange(6).reshape(2, 3)
+    run = session.bound(x)
+    answer: Any = run()
+    answer = answer[0]
+    np.testing.assert_array_equal(answer, x + 1)
+    assert answer.dtype == np.float32
+    for io_binding in (False, True):
+        with pytest.raises(InputError, match=r"m\.onnx expects 1 inputs, got 2"):
+            session.bound(x, x, io_binding=io_binding)
+        with pytest.raises(InputError, match=r"expects an input of shape \(batch, 3\), got \(3, 2\)"):
+            session.bound(x.T, io_binding=io_binding)
+
+
+KINDS = {
+    "float": np.float32, "float16": np.float16, "double": np.float64, "uint8": np.uint8, "int32": np.int32,
+    "int64": np.int64, "bool": np.bool_,
+}  # fmt: skip
+
+
+def test_random_inputs_are_what_the_model_takes(tmp_path: Path) -> None:
+    takes = ", ".join(f"{kind}[b,50,20] x_{kind}" for kind in KINDS)
+    path = save(tmp_path / "m.onnx", HEAD + f"({takes}) => (float[b,50,20] y) {{ y = Identity(x_float) }}")
+    session = Session(path)
+    inputs = dict(zip(KINDS, session.random_inputs(5, seed=1), strict=True))
+    for kind, x in inputs.items():
+        assert (x.shape, x.dtype) == ((5, 50, 20), KINDS[kind])
+        if kind == "bool":
+            assert 0.4 < x.mean() < 0.6
+        elif np.issubdtype(x.dtype, np.integer):
+            assert (x.min(), x.max()) == (0, 255)
+        else:
+            assert (0 <= x.min() < 0.1) and (0.9 < x.max() <= 1)
+    np.testing.assert_array_equal(session.run(*inputs.values()), inputs["float"])
+    assert (inputs["float"][0] != inputs["float"][1]).any()
+    for seed, same in ((1, True), (2, False)):
+        assert (session.random_inputs(5, seed)[0] == inputs["float"]).all() == same
+    assert (session.random_inputs(5)[0] == session.random_inputs(5, seed=0)[0]).all()
+
+
+def test_sizes_that_random_inputs_can_not_have(tmp_path: Path) -> None:
+    fixed = Session(save(tmp_path / "fixed.onnx", PLUS_ONE.replace("batch", "4")))
+    assert fixed.random_inputs(4)[0].shape == (4, 3)
+    with pytest.raises(InputError, match=r"fixed\.onnx is made for batch size 4, got 1"):
+        fixed.random_inputs(1)
+    wide = Session(save(tmp_path / "wide.onnx", PLUS_ONE.replace("3", "width")))
+    with pytest.raises(InputError, match=r"has an input 'x' whose sizes are not fixed: \['batch', 'width'\]"):
+        wide.random_inputs(1)
+
+
+def test_all_inputs_and_outputs_in_batches(tmp_path: Path) -> None:
+    text = HEAD + "(float[4,3] x, float[4,3] z) => (float[4,3] y, float[4,3] w) { y = Add(x, z)  w = Sub(x, z) }"
+    session = Session(save(tmp_path / "two.onnx", text))
+    x, z = np.random.default_rng(0).random((2, 10, 3)).astype(np.float32)
+    total, difference = session.run_batches(x, z, batch_size=100)
+    np.testing.assert_array_equal(total, x + z)
+    np.testing.assert_array_equal(difference, x - z)
+    for bad in ((x, z[:9]), (x[:0], z[:0])):
+        with pytest.raises(InputError, match="needs at least one example, and as many of each input"):
+            session.run_batches(*bad, batch_size=4)

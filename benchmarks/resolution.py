@@ -1,0 +1,110 @@
+"""Which differences can `smx bench` tell, and which does it imagine? `python benchmarks/resolution.py --json PATH`.
+
+A ReLU network is measured again and again beside the same file under another name, and beside a network that takes
+about 5 % longer, because its first layer is wider. How much wider is found out first, in one long measurement. The
+interval of the copy should contain 1.0; that of the slower one should not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import track
+from rich.table import Table
+
+from smx.cli.elsewhere import elsewhere
+from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.runtime.latency import Latency, LatencyReport, measure_latency
+
+SIZES = (784, 768, 512, 512, 256, 256, 128, 10)
+SLOWER = 1.05
+WIDENED = (16, 32, 48, 64, 80, 96)
+"""By so many neurons the first layer may be wider; 16 are one step of the matrix kernel."""
+
+
+@click.command()
+@click.option("--batch-sizes", type=Numbers(), default="1,16,128", show_default=True, help="Examples a run.")
+@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
+@json_option
+def main(batch_sizes: tuple[int, ...], repeats: int, json_path: str | None) -> None:
+    """Repeat a bench with its default settings, on one thread."""
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = elsewhere(export, folder)
+        for size in batch_sizes:
+            logs().print(f"batch {size}: looking for what takes {SLOWER:g} times as long ...")
+            search = measure_latency(files, baseline="+0", batch_sizes=[size], rounds=200, memory=False)
+            slower = min(search.results[1:], key=lambda row: abs(row.ratio - SLOWER))
+            copy = folder / "copy.onnx"
+            shutil.copy(files["+0"], copy)
+            candidates = {"file": files["+0"], "copy": copy, "slower": files[slower.name]}
+            reports = [
+                measure_latency(candidates, baseline="file", batch_sizes=[size], memory=False, seed=seed)
+                for seed in track(range(repeats), console=logs(), disable=not logs().is_terminal)
+            ]
+            found.append(summary(size, slower, reports))
+    machine = reports[-1].machine
+    show(found, json_path)
+    write_json(json_path, {"sizes": SIZES, "repeats": repeats, "batch_sizes": found, "machine": machine})
+
+
+def export(folder: Path) -> dict[str, Path]:
+    """Write the network, and those with a wider first layer; return the files by how many neurons are added."""
+    import torch
+    from torch import nn
+
+    from smx.export import export_onnx
+    from smx.models import mlp
+
+    files = {}
+    for added in (0, *WIDENED):
+        torch.manual_seed(0)
+        network = mlp((SIZES[0], SIZES[1] + added, *SIZES[2:]), lambda _: nn.ReLU())
+        files[f"+{added}"] = folder / f"{added}.onnx"
+        export_onnx(network, files[f"+{added}"], example_input=torch.zeros(1, SIZES[0]))
+    return files
+
+
+def summary(size: int, slower: Latency, reports: list[LatencyReport]) -> dict[str, Any]:
+    """Count how often the intervals say what is so."""
+    rows = {
+        name: [row for report in reports for row in report.results if row.name == name] for name in ("copy", "slower")
+    }
+    return {
+        "batch_size": size,
+        "slower": asdict(slower),
+        "copy_contains_1": sum(row.ratio_low <= 1 <= row.ratio_high for row in rows["copy"]),
+        "slower_told_apart": sum(row.ratio_low > 1 for row in rows["slower"]),
+        "warned": sum(bool(report.warnings) for report in reports),
+        "repeats": [
+            {name: [row.ratio, row.ratio_low, row.ratio_high] for name, row in (("copy", copy), ("slower", other))}
+            for copy, other in zip(rows["copy"], rows["slower"], strict=True)
+        ],
+    }
+
+
+def show(found: list[dict[str, Any]], json_path: str | None) -> None:
+    """Print the counts."""
+    table = Table()
+    for heading in ("batch", "repeats", "copy: interval contains 1", "slower by", "told apart", "with a warning"):
+        table.add_column(heading, justify="right")
+    for entry in found:
+        table.add_row(
+            str(entry["batch_size"]),
+            str(len(entry["repeats"])),
+            str(entry["copy_contains_1"]),
+            f"{entry['slower']['ratio'] - 1:.1%}",
+            str(entry["slower_told_apart"]),
+            str(entry["warned"]),
+        )
+    console(json_path).print(table)
+
+
+if __name__ == "__main__":
+    main()

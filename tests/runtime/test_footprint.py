@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smx.errors import InputError, SmxError
+from smx.runtime import footprint
+from smx.runtime.footprint import model_bytes, peak_memory
+from smx.runtime.settings import Settings
+from tests.runtime.fakes import die, save, save_wide
+
+MEGABYTE = 10**6
+X = [np.ones((1, 1), np.float32)]
+
+
+@pytest.mark.parametrize("data", ["m[1].onnx.0123abcd.data", "m[1].onnx.data", "m[1].onnx_data"])
+def test_weights_beside_the_file_count(data: str, tmp_path: Path) -> None:
+    for other in ("m[1].onnx.76543210.data", "m1.onnx.data", "n.onnx.data"):
+        (tmp_path / other).write_bytes(bytes(7))
+    path = save_wide(tmp_path / "m[1].onnx", 1000, save_as_external_data=True, location=data, size_threshold=0)
+    assert (tmp_path / data).stat().st_size == 4000
+    assert model_bytes(path) == model_bytes(str(path)) == 4000 + path.stat().st_size
+
+
+def test_weights_in_the_file(tmp_path: Path) -> None:
+    path = save_wide(tmp_path / "m.onnx", 1000)
+    assert model_bytes(path) == path.stat().st_size > 4000
+
+
+def test_a_larger_model_takes_more_memory(tmp_path: Path) -> None:
+    small = peak_memory(save_wide(tmp_path / "small.onnx", 1), X)
+    large = peak_memory(save_wide(tmp_path / "large.onnx", 10_000_000), X)
+    assert small is not None
+    assert large is not None
+    assert 0 < small < 20 * MEGABYTE, "the libraries do not count"
+    assert large - small > 40 * MEGABYTE
+
+
+def test_a_process_that_fails_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"none\.onnx does not exist; expected an ONNX model"):
+        peak_memory(tmp_path / "none.onnx", X)
+    monkeypatch.setattr(footprint, "_measure", die)
+    with pytest.raises(SmxError, match=r"the process that runs .*m\.onnx was killed; is there enough memory\?"):
+        peak_memory(save(tmp_path / "m.onnx"), X)
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, path: Path, memory: dict[str, int | None]) -> int | None:
+    monkeypatch.setattr(footprint, "_memory", memory.get)
+    return footprint._measure(path, [np.zeros((2, 3), np.float32)], "cpu", None, False)
+
+
+def test_the_most_that_was_taken_since_the_libraries_were_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "m.onnx")
+    assert measure(monkeypatch, path, {"VmRSS": 100, "VmHWM": 130}) == 30
+    assert measure(monkeypatch, path, {"VmRSS": 100, "VmHWM": 90}) == 0
+    assert measure(monkeypatch, path, {"VmRSS": None, "VmHWM": 90}) is None
+    assert measure(monkeypatch, path, {"VmRSS": 100}) is None
+
+
+def test_it_is_measured_on_the_session_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Fake:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            asked.append((arguments, options))
+
+        def run_all(self, *inputs: Any) -> None:
+            asked.append(inputs)
+
+    monkeypatch.setattr(footprint, "Session", Fake)
+    settings = Settings(threads=2)
+    footprint._measure("m.onnx", ["x", "y"], "cuda", settings, True)  # type: ignore[list-item]
+    assert asked[0] == (("m.onnx", "cuda"), {"settings": settings, "allow_fallback": True})
+    assert set(asked[1:]) == {("x", "y")}
+    footprint._measure("m.onnx", [], "cpu", None, False)
+    assert (("m.onnx", "cpu"), {"settings": Settings(), "allow_fallback": False}) in asked
+
+
+def test_how_systems_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = "Name:\tpython\nVmHWM:\t   85416 kB\nVmRSS:\t   1024 kB\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: status)
+    assert (footprint._memory("VmHWM"), footprint._memory("VmRSS")) == (85416 * 1024, 1024 * 1024)
+    assert footprint._memory("VmSwap") is None
+    resource = pytest.importorskip("resource")
+
+    def absent(path: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    monkeypatch.setattr(resource, "getrusage", lambda who: type("Usage", (), {"ru_maxrss": 3})())
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert footprint._memory("VmHWM") == 3 * 1024
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert footprint._memory("VmHWM") == 3
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert footprint._memory("VmHWM") is None

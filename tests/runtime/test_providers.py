@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from smx.errors import InputError
+from smx.runtime import session as session_module
+from smx.runtime.providers import (
+    DEVICES,
+    PACKAGES,
+    PROVIDERS,
+    assignments,
+    check_assignments,
+    execution_providers,
+    record_assignments,
+)
+from smx.runtime.session import Session
+from tests.runtime.fakes import HEAD, save
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+MIXED = HEAD + "(float[batch,3] x) => (float[batch,3] y) { a = Erf(x) b = Add(a, x) c = Add(x, b) y = MatMul(c, w) }"
+MIXED = MIXED.replace("{ a", "<float[3,3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1}> { a")
+
+
+def available(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(names))
+
+
+def test_the_tables_belong_together() -> None:
+    assert set(PACKAGES) == set(PROVIDERS) - {"cpu"}
+    assert set(DEVICES) <= set(PROVIDERS)
+    assert {full for names in PROVIDERS.values() for full in names} <= set(ort.get_all_providers())
+
+
+def test_names_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert execution_providers("cpu") == [CPU]
+    available(monkeypatch, CPU, CUDA, TENSORRT)
+    assert execution_providers("cuda") == [CUDA]
+    assert execution_providers("tensorrt") == [TENSORRT, CUDA]
+    available(monkeypatch, CPU, TENSORRT)
+    assert execution_providers("tensorrt") == [TENSORRT]
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "", CPU])
+def test_unknown_providers(name: str) -> None:
+    with pytest.raises(
+        InputError, match=f"^unknown provider '{name}'; known are cpu, cuda, tensorrt, openvino, coreml"
+    ):
+        execution_providers(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("cuda", "onnxruntime-gpu"), ("tensorrt", "onnxruntime-gpu"), ("openvino", "onnxruntime-openvino"),
+        ("coreml", "onnxruntime on macOS"), ("directml", "onnxruntime-directml on Windows"),
+    ],
+)  # fmt: skip
+def test_providers_that_are_not_installed(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    available(monkeypatch, "AzureExecutionProvider", CPU)
+    with pytest.raises(InputError) as caught:
+        execution_providers(name)
+    assert str(caught.value) == (
+        f"the provider {name!r} is not in this ONNX Runtime; available: cpu (install {package} instead of the plain"
+        " package)"
+    )
+
+
+def test_what_is_there_is_named_by_its_own_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    available(monkeypatch, CUDA, "CoreMLExecutionProvider", CPU)
+    with pytest.raises(InputError, match=r"available: cpu, cuda, coreml \("):
+        execution_providers("tensorrt")  # not there because CUDA is
+
+
+def test_what_onnx_runtime_says_of_nodes(tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    record_assignments(options)
+    found = assignments(ort.InferenceSession(str(save(tmp_path / "m.onnx", MIXED)), options, providers=[CPU]))
+    assert found == {CPU: {"Erf": 1, "Add": 2, "MatMul": 1}}
+
+
+def test_parts_of_one_provider_are_counted_together() -> None:
+    class Part:
+        def __init__(self, ep_name: str, *operators: str) -> None:
+            self.ep_name, self.operators = ep_name, operators
+
+        def get_nodes(self) -> list[Any]:
+            return [type("Node", (), {"op_type": operator})() for operator in self.operators]
+
+    class Fake:
+        def get_provider_graph_assignment_info(self) -> list[Part]:
+            return [Part(CUDA, "Add", "Erf"), Part(CPU, "Gather"), Part(CUDA, "Add")]
+
+    assert assignments(Fake()) == {CUDA: {"Add": 2, "Erf": 1}, CPU: {"Gather": 1}}
+
+
+def test_operators_that_fell_back_are_named() -> None:
+    on_gpu = {CUDA: Counter(MatMul=3), TENSORRT: Counter(Add=2)}
+    check_assignments("m.onnx", "tensorrt", on_gpu)
+    check_assignments("m.onnx", "cuda", {CUDA: Counter(MatMul=3)})
+    check_assignments("m.onnx", "cuda", {})
+    with pytest.raises(InputError) as caught:
+        check_assignments(
+            "m.onnx", "cuda", {CUDA: Counter(MatMul=3), CPU: Counter(Erf=1, Add=2), "Other": Counter(A=1)}
+        )
+    assert str(caught.value) == (
+        f"m.onnx does not run on cuda alone, these operators fell back to {CPU}: Add (2), Erf (1); Other: A (1); allow"
+        " it with --allow-fallback (allow_fallback=True), or export it otherwise"
+    )
+    with pytest.raises(InputError, match=rf"does not run on cuda alone, .* {TENSORRT}: Add \(2\); allow"):
+        check_assignments("m.onnx", "cuda", on_gpu)
+
+
+def test_a_session_that_fell_back_is_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU whose provider takes none of the nodes: ONNX Runtime itself tells where they went."""
+    monkeypatch.setattr(session_module, "execution_providers", lambda provider: [CPU])
+    path = save(tmp_path / "m.onnx", MIXED)
+    with pytest.raises(InputError, match=rf"m\.onnx does not run on cuda alone, .*{CPU}: .*Add \(2\).*Erf \(1\)"):
+        Session(path, "cuda")
+    session = Session(path, "cuda", allow_fallback=True)
+    assert session.provider == "cuda"
+    x = np.array([[0.0, 1, -1]])
+    erf = np.array([[0, 0.8427007929, -0.8427007929]])
+    np.testing.assert_allclose(session.run(x), erf + 2 * x, rtol=1e-6)
+    Session(path)  # on the CPU there is nothing to fall back to, and nothing is recorded
+    monkeypatch.setattr(session_module, "check_assignments", None)
+    Session(path)
