@@ -18,6 +18,7 @@ from smx.runtime.machine import machine
 from smx.runtime.providers import DEVICES
 from smx.runtime.runners import Runner, SessionRunner
 from smx.runtime.settings import Settings
+from smx.runtime.settle import SettledRunner, Turn
 
 BLOCKS = 10
 """Into so many blocks the rounds are divided; each begins with new sessions."""
@@ -168,12 +169,15 @@ def measure_latency(
         raise InputError(f"the baseline {baseline!r} is not among the candidates {', '.join(candidates)}")
     settings = settings or Settings(threads=1)
     binding = provider in DEVICES if io_binding is None else io_binding
-    before = machine()
+    before, turn = machine(), Turn()
 
     def runner(candidate: str | os.PathLike[str] | Runner) -> Runner:
         if not isinstance(candidate, str | os.PathLike):
             return candidate
-        return SessionRunner(candidate, provider, settings, io_binding=binding, allow_fallback=allow_fallback)
+        options: dict[str, Any] = {"io_binding": binding, "allow_fallback": allow_fallback}
+        if settings.threads == 1:
+            return SessionRunner(candidate, provider, settings, **options)
+        return SettledRunner(candidate, provider, settings, turn=turn, **options)
 
     runners = {name: runner(candidate) for name, candidate in candidates.items()}
     control = f"{baseline} again"

@@ -157,7 +157,7 @@ def locate(
     count = len(inputs[0])
     size = session.batch or count
     batches = [np.arange(start, start + size) % count for start in range(0, count, size)]
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         runs = [_run(session, info, outputs, reference, exact, rounding, [x[rows] for x in inputs]) for rows in batches]
         got, expected, *rough = (
             [np.concatenate(parts)[:count] for parts in zip(*places, strict=True)] for places in zip(*runs, strict=True)

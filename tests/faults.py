@@ -31,6 +31,17 @@ HINGES = ("relu", "leaky_relu", "elu", "selu")
 """The activations that are computed together, see `smx.export.hinges`."""
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch run on one thread, which is fastest for many small networks."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def in_parts(module: nn.Module, dtype: torch.dtype = torch.float32) -> Reference:
     """Return what runs a copy of a module in a dtype, its mixed layers on values that are given."""
     module = copy.deepcopy(module).eval().to(dtype)

@@ -23,7 +23,10 @@ MAY_IMPORT = {
     "leaves": (set(), {"smx.errors"}),
     "layers": ({"torch"}, LAYERS | LEAVES),
     "runtime": ({"numpy", "onnxruntime", "google", "PIL"}, {"smx.errors"}),
-    "run": ({"torch", "torchvision", "numpy", "sklearn"}, RUN | LAYERS | LEAVES | {"smx.runtime.arrays", "smx.runtime.runners"}),
+    "run": (
+        {"torch", "torchvision", "numpy", "sklearn"},
+        RUN | LAYERS | LEAVES | {"smx.runtime.arrays", "smx.runtime.runners"},
+    ),
     "figures": ({"matplotlib", "numpy"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency"}),
     "export": ({"torch", "numpy", "onnx", "onnx_ir", "onnxruntime"}, LAYERS | LEAVES),
 }

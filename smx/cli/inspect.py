@@ -47,8 +47,9 @@ def inspect(path: Path, json_path: str | None) -> None:
 def _inspect_onnx(path: Path) -> dict[str, Any]:
     from smx.runtime.graph import summarise
     from smx.runtime.session import Session
+    from smx.runtime.settings import Settings
 
-    session = Session(path)
+    session = Session(path, settings=Settings())
     graph = summarise(path)
     info = session.info
     found: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The mutation test of the checker: planted faults are caught by the comparison, and located where they were planted."""
+"""The mutation test of the checker: planted faults are caught by the comparison, and located where they are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smx.runtime import Session
 from smx.runtime.locate import Fault, locate
 from smx.runtime.parity import check_parity
 from smx.runtime.probes import probes
-from tests.faults import KINDS, LAYOUTS, NETWORKS, Array, Export, Kind, Planted, in_parts
+from tests.faults import KINDS, LAYOUTS, NETWORKS, Array, Export, Kind, Planted, in_parts, one_thread
 
 
 class Outcome(NamedTuple):
@@ -42,11 +42,8 @@ class Outcome(NamedTuple):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Many small networks run fastest on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,8 @@ def test_random_inputs_are_what_the_model_takes(tmp_path: Path) -> None:
         elif np.issubdtype(x.dtype, np.integer):
             assert (x.min(), x.max()) == (0, 255)
         else:
-            assert (0 <= x.min() < 0.1) and (0.9 < x.max() <= 1)
+            assert 0 <= x.min() < 0.1
+            assert 0.9 < x.max() <= 1
     np.testing.assert_array_equal(session.run(*inputs.values()), inputs["float"])
     assert (inputs["float"][0] != inputs["float"][1]).any()
     for seed, same in ((1, True), (2, False)):
