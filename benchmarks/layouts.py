@@ -22,8 +22,8 @@ import numpy as np
 from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
-from smx.runtime.latency import LatencyReport, measure_latency
-from smx.runtime.profile import profile
+from smx.runtime.latency.measure import LatencyReport, measure_latency
+from smx.runtime.profile.run import profile
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -19,7 +19,7 @@ import click
 from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
-from smx.runtime.latency import LatencyReport, measure_latency
+from smx.runtime.latency.measure import LatencyReport, measure_latency
 
 if TYPE_CHECKING:
     from torch import nn

@@ -16,13 +16,13 @@ from rich.table import Table
 
 from smx.cli.elsewhere import elsewhere
 from smx.cli.options import console, json_option, logs, write_json
-from smx.runtime.goals import ratio, ratio_interval
-from smx.runtime.interleave import time_in_turn
+from smx.runtime.latency.interleave import time_in_turn
+from smx.runtime.latency.settle import SettledRunner, Turn
 from smx.runtime.machine import machine
-from smx.runtime.search import Candidate, TuningReport, tune
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
-from smx.runtime.settle import SettledRunner, Turn
+from smx.runtime.tune.goals import ratio, ratio_interval
+from smx.runtime.tune.search import Candidate, TuningReport, tune
 
 BLOCKS = 20
 

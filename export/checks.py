@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smx.errors import InputError, SmxError
-from smx.runtime.compare import compare
-from smx.runtime.parity import ParityReport
+from smx.runtime.parity.check import ParityReport
+from smx.runtime.parity.compare import compare
 from smx.runtime.session import Session
 
 

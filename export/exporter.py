@@ -27,7 +27,7 @@ from smx.export.opsets import OPSETS, convert
 from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
 from smx.export.traces import traced
 from smx.runtime.metadata import LayerInfo, ModelInfo
-from smx.runtime.parity import ParityReport
+from smx.runtime.parity.check import ParityReport
 from smx.runtime.session import Session
 
 CAPTURED = range(18, 26)

@@ -29,7 +29,7 @@ class Tuning:
         goal: `p50`, `p99` or `throughput`.
         file: name of the file beside the model that is to be run instead of it, and `file_hash` its sha256: the same
             network in another layout. None for the model itself.
-        gain: what was measured, for people; see `smx.runtime.search.TuningReport`.
+        gain: what was measured, for people; see `smx.runtime.tune.search.TuningReport`.
         machine: see `smx.runtime.machine.machine`.
     """
 

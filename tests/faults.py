@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from smx.layers import Mixed
 from smx.models import mlp
 from smx.paper import PAPER_POOL
-from smx.runtime.locate import ACTIVATION, BEFORE, OUTPUT, LayerArrays, Reference, Values
+from smx.runtime.parity.locate import ACTIVATION, BEFORE, OUTPUT, LayerArrays, Reference, Values
 
 Array = NDArray[Any]
 LAYOUTS = ("scatter", "sorted")

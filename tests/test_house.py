@@ -25,9 +25,9 @@ MAY_IMPORT = {
     "runtime": ({"numpy", "onnxruntime", "google", "PIL"}, {"smx.errors"}),
     "run": (
         {"torch", "torchvision", "numpy", "sklearn"},
-        RUN | LAYERS | LEAVES | {"smx.runtime.arrays", "smx.runtime.runners"},
+        RUN | LAYERS | LEAVES | {"smx.runtime.arrays", "smx.runtime.latency.runners"},
     ),
-    "figures": ({"matplotlib", "numpy"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency"}),
+    "figures": ({"matplotlib", "numpy"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency.measure"}),
     "export": ({"torch", "numpy", "onnx", "onnx_ir", "onnxruntime"}, LAYERS | LEAVES),
 }
 

@@ -24,7 +24,7 @@ from smx.cli.options import (
 from smx.errors import InputError
 
 if TYPE_CHECKING:
-    from smx.runtime.runners import Runner
+    from smx.runtime.latency.runners import Runner
 
 REFERENCE = "relu"
 PYTORCH = {"eager": "pytorch", "compiled": "pytorch compiled"}
@@ -130,12 +130,12 @@ def bench(
     from smx.cli.bench_tables import show_changes, show_report, show_verdicts
     from smx.cli.candidates import export_candidates, pytorch_runner
     from smx.cli.elsewhere import elsewhere
-    from smx.runtime.changes import compare_reports, read_report
-    from smx.runtime.latency import BLOCKS, measure_latency
-    from smx.runtime.limits import Limit, judge
-    from smx.runtime.profile import profile as profile_model
+    from smx.runtime.latency.changes import compare_reports, read_report
+    from smx.runtime.latency.limits import Limit, judge
+    from smx.runtime.latency.measure import BLOCKS, measure_latency
+    from smx.runtime.latency.runners import ProcessRunner
+    from smx.runtime.profile.run import profile as profile_model
     from smx.runtime.providers import DEVICES, execution_providers
-    from smx.runtime.runners import ProcessRunner
     from smx.runtime.settings import Settings
 
     parsed = [Limit.parse(limit) for limit in limits]

@@ -9,7 +9,7 @@ from rich.table import Table
 from smx.cli.options import console
 
 if TYPE_CHECKING:
-    from smx.runtime.profile import Profile
+    from smx.runtime.profile.run import Profile
 
 NAMED = 10
 """So many nodes are named in a line."""

@@ -16,8 +16,8 @@ from smx.cli.options import Command, console, fallback_option, json_option, logs
 from smx.errors import InputError
 
 if TYPE_CHECKING:
-    from smx.runtime.search import TuningReport
     from smx.runtime.session import Session
+    from smx.runtime.tune.search import TuningReport
 
 SHOWN = 6
 """So many candidates stand in the table; the JSON has all."""
@@ -80,10 +80,10 @@ def tune(
     \b
     smx tune mnist.onnx --model runs/mnist/model.pt --batch-size 16 --goal p99
     """
-    from smx.runtime import search
-    from smx.runtime.goals import check_goal
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
+    from smx.runtime.tune import search
+    from smx.runtime.tune.goals import check_goal
     from smx.runtime.tuning import fingerprint
 
     check_goal(goal)
@@ -187,7 +187,7 @@ def export_layouts(
 
 def _check_same(session: Session, path: Path, otherwise: str) -> None:
     """Compare the layers and the answers of two exports, each of which may differ from PyTorch by its tolerance."""
-    from smx.runtime.parity import check_parity
+    from smx.runtime.parity.check import check_parity
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
 
@@ -236,7 +236,7 @@ def _leave(onnx_path: Path, before: str, report: TuningReport, fastest: Path) ->
 
 
 def _show(onnx_path: Path, report: TuningReport, json_path: str | None) -> None:
-    from smx.runtime.latency import BUSY
+    from smx.runtime.latency.measure import BUSY
     from smx.runtime.tuning import tuning_path
 
     people = console(json_path)

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from smx.data.dataset import Dataset
     from smx.modelfile import SavedModel
-    from smx.runtime.compare import Arbitration, Comparison
-    from smx.runtime.locate import LayerArrays, Location, Reference, Values
-    from smx.runtime.parity import ParityReport
+    from smx.runtime.parity.check import ParityReport
+    from smx.runtime.parity.compare import Arbitration, Comparison
+    from smx.runtime.parity.locate import LayerArrays, Location, Reference, Values
     from smx.runtime.session import Session
 
 MAX_CHANGED = {"float16": 0.001, "int8": 0.005}
@@ -88,7 +88,7 @@ def verify(
     from smx import data as datasets
     from smx.modelfile import load_model
     from smx.runtime.machine import machine
-    from smx.runtime.parity import check_parity
+    from smx.runtime.parity.check import check_parity
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
 
@@ -137,7 +137,7 @@ def _inputs(
 
     from smx.cli.export import as_taken
     from smx.hooks import kinks
-    from smx.runtime.probes import probes, raw_probes
+    from smx.runtime.parity.probes import probes, raw_probes
 
     test = as_taken(saved, dataset.test.x, raw=raw)
     inputs = {f"{dataset.name} test": test}
@@ -178,7 +178,7 @@ def _locate(
     """Find the first fault on some inputs, a part of them after the other."""
     from dataclasses import replace
 
-    from smx.runtime.locate import locate
+    from smx.runtime.parity.locate import locate
 
     exact, exactly = _layers(saved.build().double()), _exactly(saved, raw=session.takes_raw)
 
@@ -205,7 +205,7 @@ def _layers(model: nn.Module) -> Reference:
     import torch
 
     from smx.hooks import LayerValues, layer_values
-    from smx.runtime.locate import LayerArrays, Values
+    from smx.runtime.parity.locate import LayerArrays, Values
 
     def run(*inputs: NDArray[Any], given: Sequence[LayerArrays]) -> Values:
         parts = [LayerValues(part.layer, torch.from_numpy(part.z), torch.from_numpy(part.h)) for part in given]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from smx.cli.profile import show_profile
-from smx.runtime.fold import FallenBack, Profile, ProfileRow
+from smx.runtime.profile.fold import FallenBack, Profile, ProfileRow
 
 
 def made_up(provider: str, rows: tuple[ProfileRow, ...], gone: tuple[str, ...] = ()) -> Profile:

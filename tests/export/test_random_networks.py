@@ -16,8 +16,8 @@ from smx.activations import known
 from smx.export import export_onnx
 from smx.export.compiler import LAYOUTS
 from smx.runtime import Session, check_parity
-from smx.runtime.compare import Array
-from smx.runtime.probes import probes
+from smx.runtime.parity.compare import Array
+from smx.runtime.parity.probes import probes
 from tests import reference
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from smx.errors import InputError
-from smx.runtime.changes import FASTER, SAME, SLOWER, compare_reports, read_report
-from smx.runtime.latency import measure_latency
+from smx.runtime.latency.changes import FASTER, SAME, SLOWER, compare_reports, read_report
+from smx.runtime.latency.measure import measure_latency
 from smx.runtime.machine import machine
 from tests.runtime.fakes import save
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.spatial import distance
 
-from smx.runtime.compare import LISTED, Array, compare, ulp_distance
+from smx.runtime.parity.compare import LISTED, Array, compare, ulp_distance
 
 NUMBERS = st.floats(-1e3, 1e3)
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=3, max_side=6)

@@ -15,9 +15,9 @@ from torch import nn
 from smx.export import export_onnx
 from smx.layers import Mixed
 from smx.runtime import Session
-from smx.runtime.locate import Fault, locate
-from smx.runtime.parity import check_parity
-from smx.runtime.probes import probes
+from smx.runtime.parity.check import check_parity
+from smx.runtime.parity.locate import Fault, locate
+from smx.runtime.parity.probes import probes
 from tests.faults import KINDS, LAYOUTS, NETWORKS, Array, Export, Kind, Planted, in_parts, one_thread
 
 

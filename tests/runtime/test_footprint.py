@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from smx.errors import InputError, SmxError
-from smx.runtime import footprint
-from smx.runtime.footprint import model_bytes, peak_memory
+from smx.runtime.latency import footprint
+from smx.runtime.latency.footprint import model_bytes, peak_memory
 from smx.runtime.settings import Settings
 from tests.runtime.fakes import die, save, save_wide
 

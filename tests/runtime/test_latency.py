@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from smx.errors import InputError, SmxError
-from smx.runtime import latency
-from smx.runtime.interleave import Timings, time_in_turn
-from smx.runtime.intervals import bootstrap
-from smx.runtime.latency import Latency, LatencyReport, measure_latency
-from smx.runtime.runners import Runner, SessionRunner
+from smx.runtime.latency import measure as latency
+from smx.runtime.latency.interleave import Timings, time_in_turn
+from smx.runtime.latency.intervals import bootstrap
+from smx.runtime.latency.measure import Latency, LatencyReport, measure_latency
+from smx.runtime.latency.runners import Runner, SessionRunner
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from tests.runtime.fakes import HEAD, FakeRunner, save

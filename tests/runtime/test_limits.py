@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.intervals import bootstrap
-from smx.runtime.latency import Candidate, Latency, LatencyReport
-from smx.runtime.limits import Limit, judge
+from smx.runtime.latency.intervals import bootstrap
+from smx.runtime.latency.limits import Limit, judge
+from smx.runtime.latency.measure import Candidate, Latency, LatencyReport
 from smx.runtime.settings import Settings
 from tests.runtime.fakes import timings
 

@@ -23,9 +23,9 @@ from smx.export.compiler import LAYOUTS
 from smx.layers import Mixed
 from smx.models import mlp
 from smx.paper import PAPER_POOL
-from smx.runtime.locate import ACTIVATION, BEFORE, OUTPUT, Location, locate
 from smx.runtime.metadata import ModelInfo
-from smx.runtime.probes import probes
+from smx.runtime.parity.locate import ACTIVATION, BEFORE, OUTPUT, Location, locate
+from smx.runtime.parity.probes import probes
 from tests import reference
 from tests.export.test_random_networks import networks
 from tests.faults import Array, Export, choice, convolutional, in_parts, one_thread

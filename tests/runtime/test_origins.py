@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from smx.runtime.graph import NodeInfo
-from smx.runtime.origins import origins
+from smx.runtime.profile.origins import origins
 
 
 def node(name: str, operator: str, inputs: str, outputs: str, domain: str = "") -> NodeInfo:

@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from smx.errors import InputError
-from smx.runtime.compare import Array
-from smx.runtime.parity import check_parity
+from smx.runtime.parity.check import check_parity
+from smx.runtime.parity.compare import Array
 from smx.runtime.session import Session
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from smx.runtime.probes import probes, raw_probes
+from smx.runtime.parity.probes import probes, raw_probes
 
 
 def test_probes_are_seeded_and_extreme() -> None:

@@ -13,9 +13,9 @@ import onnxruntime as ort
 import pytest
 
 from smx.errors import InputError
-from smx.runtime.fold import FallenBack, fold, layer_of
 from smx.runtime.graph import NodeInfo
-from smx.runtime.profile import Profile, profile
+from smx.runtime.profile.fold import FallenBack, fold, layer_of
+from smx.runtime.profile.run import Profile, profile
 from smx.runtime.settings import Settings
 
 FLOAT = onnx.TensorProto.FLOAT

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from smx.errors import InputError, SmxError
-from smx.runtime import runners
-from smx.runtime.runners import ProcessRunner, SessionRunner, time_runs
+from smx.runtime.latency import runners
+from smx.runtime.latency.runners import ProcessRunner, SessionRunner, time_runs
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from tests.runtime.fakes import HEAD, FakeRunner, die, save

@@ -13,14 +13,14 @@ import pytest
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime import settle as settling
-from smx.runtime.goals import GOALS, figure, ratio, ratio_interval
-from smx.runtime.halving import HEAT
-from smx.runtime.interleave import Timings
-from smx.runtime.search import TAIL_RUNS, Candidate, TuningReport, candidates, search, tune
+from smx.runtime.latency import settle as settling
+from smx.runtime.latency.interleave import Timings
+from smx.runtime.latency.settle import SettledRunner, Turn
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
-from smx.runtime.settle import SettledRunner, Turn
+from smx.runtime.tune.goals import GOALS, figure, ratio, ratio_interval
+from smx.runtime.tune.halving import HEAT
+from smx.runtime.tune.search import TAIL_RUNS, Candidate, TuningReport, candidates, search, tune
 from tests.runtime.fakes import PLUS_TWO, save
 
 Times = Callable[[int], NDArray[np.float64]]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from smx.figures.latency import draw_latency
 from smx.figures.training import draw_run
-from smx.runtime.latency import measure_latency
+from smx.runtime.latency.measure import measure_latency
 from smx.training.checkpoint import Checkpoint
 
 

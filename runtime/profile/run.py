@@ -14,12 +14,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.fold import FallenBack as FallenBack
-from smx.runtime.fold import Profile as Profile
-from smx.runtime.fold import ProfileRow as ProfileRow
-from smx.runtime.fold import fold
 from smx.runtime.graph import NodeInfo, nodes
 from smx.runtime.metadata import ModelInfo
+from smx.runtime.profile.fold import FallenBack as FallenBack
+from smx.runtime.profile.fold import Profile as Profile
+from smx.runtime.profile.fold import ProfileRow as ProfileRow
+from smx.runtime.profile.fold import fold
 from smx.runtime.providers import execution_providers
 from smx.runtime.session import DTYPES
 from smx.runtime.settings import Settings

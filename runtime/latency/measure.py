@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.footprint import model_bytes, peak_memory
-from smx.runtime.interleave import Timings, time_in_turn
-from smx.runtime.intervals import LEVEL, bootstrap
+from smx.runtime.latency.footprint import model_bytes, peak_memory
+from smx.runtime.latency.interleave import Timings, time_in_turn
+from smx.runtime.latency.intervals import LEVEL, bootstrap
+from smx.runtime.latency.runners import Runner, SessionRunner
+from smx.runtime.latency.settle import SettledRunner, Turn
 from smx.runtime.machine import machine
 from smx.runtime.providers import DEVICES
-from smx.runtime.runners import Runner, SessionRunner
 from smx.runtime.settings import Settings
-from smx.runtime.settle import SettledRunner, Turn
 
 BLOCKS = 10
 """Into so many blocks the rounds are divided; each begins with new sessions."""
@@ -143,10 +143,10 @@ def measure_latency(
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda batch_size: None,
 ) -> LatencyReport:
-    """Time models in turn, see `smx.runtime.interleave.time_in_turn`, with the baseline once more as a control.
+    """Time models in turn, see `smx.runtime.latency.interleave.time_in_turn`, with the baseline once more as a control.
 
     The process should not have loaded another framework whose threads spin (ONNX Runtime issue 13808): give such a
-    candidate a process of its own, `smx.runtime.runners.ProcessRunner`.
+    candidate a process of its own, `smx.runtime.latency.runners.ProcessRunner`.
 
     Args:
         candidates: files by name, or runners; all take inputs of the same shapes (B, *).

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from smx.errors import InputError
-from smx.runtime.compare import Array, Comparison, compare
+from smx.runtime.parity.compare import Array, Comparison, compare
 from smx.runtime.session import Session
 
 CHUNK = 1000

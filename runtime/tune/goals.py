@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.interleave import Timings
-from smx.runtime.intervals import Statistic, bootstrap, median
+from smx.runtime.latency.interleave import Timings
+from smx.runtime.latency.intervals import Statistic, bootstrap, median
 
 Array = NDArray[np.float64]
 
@@ -46,8 +46,8 @@ def figure(goal: str, runs: Array, batch_size: int) -> float:
 def ratio(goal: str, timings: Timings, name: str, reference: str, batch_size: int) -> float:
     """Return the statistic of a candidate divided by that of another one, timed in the same rounds.
 
-    For p50 this is the median over the rounds of the ratio of both medians, as in `smx.runtime.latency`. A round has
-    too few runs for a 99 % quantile or a fair mean: there it is the ratio of the statistics of all runs.
+    For p50 this is the median over the rounds of the ratio of both medians, as in `smx.runtime.latency.measure`. A
+    round has too few runs for a 99 % quantile or a fair mean: there it is the ratio of the statistics of all runs.
     """
     values, statistic = _paired(goal, timings, name, reference, batch_size)
     return float(statistic(values.reshape(1, -1))[0])

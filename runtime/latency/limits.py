@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from smx.errors import InputError
-from smx.runtime.intervals import bootstrap
-from smx.runtime.latency import LatencyReport
+from smx.runtime.latency.intervals import bootstrap
+from smx.runtime.latency.measure import LatencyReport
 
 _FORM = re.compile(
     r"\s*(?P<name>(?=\S)[^/<>=@]+?)\s*/\s*(?P<reference>(?=\S)[^/<>=@]+?)\s*"

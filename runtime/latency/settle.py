@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.runtime.runners import SessionRunner
+from smx.runtime.latency.runners import SessionRunner
 
 WINDOW = 0.002
 """Seconds over which the process must be at rest."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from smx.errors import InputError
 from smx.runtime.graph import NodeInfo
-from smx.runtime.origins import Origin, origins
+from smx.runtime.profile.origins import Origin, origins
 from smx.runtime.providers import PROVIDERS
 
 RUN, KERNEL = "model_run", "_kernel_time"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.runtime.runners import Runner
+from smx.runtime.latency.runners import Runner
 
 BURST_SECONDS = 0.01
 """About how long one candidate runs before it is the next one's turn."""

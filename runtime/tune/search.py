@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.goals import check_goal, figure, ratio, ratio_interval
-from smx.runtime.halving import Measured, OnProgress, Race
-from smx.runtime.intervals import LEVEL
-from smx.runtime.latency import BLOCKS
+from smx.runtime.latency.intervals import LEVEL
+from smx.runtime.latency.measure import BLOCKS
+from smx.runtime.latency.runners import Runner
+from smx.runtime.latency.settle import SettledRunner, Turn
 from smx.runtime.machine import machine
-from smx.runtime.runners import Runner
 from smx.runtime.session import Session
 from smx.runtime.settings import EXECUTION_MODES, Settings
-from smx.runtime.settle import SettledRunner, Turn
+from smx.runtime.tune.goals import check_goal, figure, ratio, ratio_interval
+from smx.runtime.tune.halving import Measured, OnProgress, Race
 
 OPTIMIZATION_LEVELS = ("all", "extended", "basic")
 
@@ -142,7 +142,7 @@ def tune(
 
     Args:
         files: the file to be tuned under the name "", and others that give the same answers under theirs.
-        goal: a key of `smx.runtime.goals.GOALS`.
+        goal: a key of `smx.runtime.tune.goals.GOALS`.
         batch_size: examples a run.
         provider, allow_fallback: see `Session`.
         rounds: of the measurement against the default, at least.

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.goals import ratio
-from smx.runtime.interleave import Timings, time_in_turn
-from smx.runtime.runners import Runner
+from smx.runtime.latency.interleave import Timings, time_in_turn
+from smx.runtime.latency.runners import Runner
+from smx.runtime.tune.goals import ratio
 
 HEAT = 8
 """So many candidates, and the default, are loaded at the same time."""
@@ -51,7 +51,7 @@ class Race:
         default: name of the default.
         make: makes the runner of the candidate of a name.
         inputs: of each run, one array (B, *) for each argument.
-        goal: a key of `smx.runtime.goals.GOALS`.
+        goal: a key of `smx.runtime.tune.goals.GOALS`.
         batch_size: examples a run.
         random: decides the order.
         on_progress: see `OnProgress`.

@@ -1,0 +1,1 @@
+"""Latency: how long does a run take, beside others, and how sure is that?"""

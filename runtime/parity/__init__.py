@@ -1,0 +1,1 @@
+"""Parity: does a file give the right answers, and where does it first not?"""

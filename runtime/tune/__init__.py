@@ -1,0 +1,1 @@
+"""Finding the fastest settings for a file."""
