@@ -18,12 +18,12 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from smx.layers import Mixed
 from smx.models import mlp
 from smx.paper import PAPER_POOL
-from smx.runtime.parity.locate import ACTIVATION, BEFORE, OUTPUT, LayerArrays, Reference, Values
+from smx.runtime.parity.locate import ACTIVATION, BEFORE, OUTPUT
 
 Array = NDArray[Any]
 LAYOUTS = ("scatter", "sorted")
@@ -40,37 +40,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def in_parts(module: nn.Module, dtype: torch.dtype = torch.float32) -> Reference:
-    """Return what runs a copy of a module in a dtype, its mixed layers on values that are given."""
-    module = copy.deepcopy(module).eval().to(dtype)
-    names = {layer: name for name, layer in module.named_modules() if isinstance(layer, Mixed)}
-
-    def tensor(values: Array) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(values))
-        return x.to(dtype) if x.is_floating_point() else x
-
-    def run(*inputs: Array, given: Iterable[LayerArrays]) -> Values:
-        entries, seen = iter(given), []
-
-        def hook(layer: Mixed, taken: tuple[Tensor], h: Tensor) -> Tensor:
-            entry = next(entries, None)
-            fits = entry is not None and entry.h.shape == h.shape
-            made, passed = (layer.forward(tensor(entry.z)), tensor(entry.h)) if entry is not None and fits else (h, h)
-            seen.append(LayerArrays(names[layer], taken[0].numpy().copy(), made.numpy()))
-            return passed
-
-        handles = [layer.register_forward_hook(hook) for layer in names]
-        try:
-            with torch.no_grad():
-                outputs = module(*map(tensor, inputs))
-        finally:
-            for handle in handles:
-                handle.remove()
-        return Values(seen, [y.numpy() for y in ((outputs,) if isinstance(outputs, Tensor) else outputs)])
-
-    return run
 
 
 # --- the networks

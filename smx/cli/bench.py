@@ -180,7 +180,7 @@ def bench(
     title = ", ".join(map(str, paths))
     show_report(report, title, json_path)
     for name, tables in profiles.items():
-        from smx.cli.profile import show_profile
+        from smx.cli.profile_tables import show_profile
 
         for table in tables:
             show_profile(name, table, json_path)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from smx.cli.options import (
     Command,
@@ -23,6 +21,7 @@ from smx.cli.options import (
     tolerance_option,
     write_json,
 )
+from smx.cli.verify_tables import describe_location, show_parity
 from smx.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
 
     from smx.data.dataset import Dataset
     from smx.modelfile import SavedModel
-    from smx.runtime.parity.check import ParityReport
-    from smx.runtime.parity.compare import Arbitration, Comparison
-    from smx.runtime.parity.locate import LayerArrays, Location, Reference, Values
+    from smx.runtime.parity.locate import LayerArrays, Location, Values
     from smx.runtime.session import Session
 
 MAX_CHANGED = {"float16": 0.001, "int8": 0.005}
@@ -42,10 +39,6 @@ SEARCHED = 256
 """So many test examples at most are searched for values at the kinks of the activations."""
 CHUNK = 1000
 """So many examples at a time are searched for a fault."""
-LISTED = 10
-"""So many test examples at most are listed where the two disagree on the class."""
-NEARER = {"model": "onnxruntime", "reference": "PyTorch", "equal": "both the same"}
-"""How people call what a comparison found nearer to float64."""
 
 
 @click.command(cls=Command)
@@ -117,12 +110,12 @@ def verify(
             on_progress=lambda inputs, batch: status.update(f"{inputs}, batch {batch}") if status else None,
         )
     people = console(json_path)
-    _show(report, f"{onnx_path} against {model_path}", next(iter(inputs)), dataset.class_names, people)
+    show_parity(report, f"{onnx_path} against {model_path}", next(iter(inputs)), dataset.class_names, people)
     content = {"model": str(onnx_path), **report.to_dict(), "machine": machine()}
     if locate and not report.passed:
         broken = next(row.inputs for row in report.comparisons if not row.passed)
         location = _locate(saved, model, session, inputs[broken], str(onnx_path), allow_fallback=allow_fallback)
-        people.print(_describe(location, broken), soft_wrap=True)
+        people.print(describe_location(location, broken), soft_wrap=True)
         content["location"] = {"inputs": broken, **location.to_dict()}
     write_json(json_path, content)
     if not report.passed:
@@ -178,18 +171,21 @@ def _locate(
     """Find the first fault on some inputs, a part of them after the other."""
     from dataclasses import replace
 
+    import torch
+
+    from smx.export.reference import in_parts
     from smx.runtime.parity.locate import locate
 
-    exact, exactly = _layers(saved.build().double()), _exactly(saved, raw=session.takes_raw)
+    exact, exactly = in_parts(saved.build(), torch.float64), _exactly(saved, raw=session.takes_raw)
 
     def in_float64(*inputs: NDArray[Any], given: Sequence[LayerArrays]) -> Values:
         return exact(*map(exactly, inputs), given=given)
 
     size = session.batch or CHUNK
-    for start in range(0, max(len(x) - size, 0) + 1, size):
+    for start in range(0, len(x), size):
         location = locate(
             path,
-            _layers(model),
+            in_parts(model),
             in_float64,
             x[start : start + size],
             provider=session.provider,
@@ -198,108 +194,3 @@ def _locate(
         if location.fault is not None:
             return replace(location, fault=replace(location.fault, example=location.fault.example + start))
     return location
-
-
-def _layers(model: nn.Module) -> Reference:
-    """Return what runs a module in parts, and tells what its mixed layers saw."""
-    import torch
-
-    from smx.hooks import LayerValues, layer_values
-    from smx.runtime.parity.locate import LayerArrays, Values
-
-    def run(*inputs: NDArray[Any], given: Sequence[LayerArrays]) -> Values:
-        parts = [LayerValues(part.layer, torch.from_numpy(part.z), torch.from_numpy(part.h)) for part in given]
-        layers, outputs = layer_values(model, *map(torch.from_numpy, inputs), given=parts)
-        arrays = [LayerArrays(seen.layer, seen.z.numpy(), seen.h.numpy()) for seen in layers]
-        return Values(arrays, [output.numpy() for output in outputs])
-
-    return run
-
-
-def _describe(location: Location, inputs: str) -> str:
-    fault = location.fault
-    if fault is None:
-        return (
-            "located: nowhere. Looked at one by one, all layers agree: small differences add up, or the fault is in"
-            " what ONNX Runtime makes of operators that follow each other"
-        )
-    kind = f" ({fault.activation})" if fault.activation else ""
-    others = f", with {len(fault.neurons) - 1} other neurons of this layer" if len(fault.neurons) > 1 else ""
-    return (
-        f"located: {fault.layer}, neuron {fault.neuron}{kind}, {fault.part}: on example {fault.example} of {inputs}"
-        f" it is {fault.got:.6g} instead of {fault.expected:.6g}{others}; {fault.examples} examples are affected."
-        f" {len(location.places) - 1} places before it agree"
-    )
-
-
-def _show(report: ParityReport, title: str, test: str, class_names: tuple[str, ...], people: Console) -> None:
-    by_class = report.max_changed is not None
-    limit = f"at most {report.max_changed:.1%} change" if by_class else f"{report.atol:g} scale + {report.rtol:g} |b|"
-    people.print(_differences(report, f"{title}: {'' if by_class else '|a - b| <= '}{limit}"))
-    people.print(_nearness(report.comparisons))
-    for line in _disagreements([row for row in report.comparisons if row.inputs == test], class_names):
-        people.print(line)
-    broken = "too many predictions change" if by_class else "a difference is above the tolerance"
-    people.print("parity holds" if report.passed else f"parity is broken: {broken}")
-
-
-def _differences(report: ParityReport, title: str) -> Table:
-    table = Table(title=title)
-    for heading in ("inputs", "output"):
-        table.add_column(heading)
-    for heading in (
-        "batch", "examples", "scale", "largest\n|a - b|", "mean\n|a - b|", "largest\nulp", "least\ncosine",
-        "passes\nat atol", "not\nfinite", "same\nclass",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for row in report.comparisons:
-        table.add_row(
-            row.inputs,
-            row.output,
-            str(row.batch_size),
-            str(row.examples),
-            f"{row.scale:g}",
-            f"{row.max_abs:.2e}",
-            f"{row.mean_abs:.2e}",
-            "-" if row.max_ulp is None else f"{row.max_ulp:.2g}",
-            f"{row.cosine:.6f}",
-            f"{row.needed_atol:.2e}",
-            str(row.non_finite),
-            f"{row.agreement:.2%}",
-            "ok" if row.passed else "FAILED",
-        )
-    return table
-
-
-def _nearness(comparisons: Iterable[Comparison]) -> Table:
-    """Say for each set of inputs which is nearer to float64; the batch size has little to do with that."""
-    table = Table(title="distance from PyTorch in float64: root mean square, and largest")
-    for heading in ("inputs", "output", "onnxruntime", "PyTorch", "nearer"):
-        table.add_column(heading, justify="right" if heading in ("onnxruntime", "PyTorch") else "left")
-    sets: dict[tuple[str, str], list[Arbitration]] = {}
-    for row in comparisons:
-        if row.arbitration:
-            sets.setdefault((row.inputs, row.output), []).append(row.arbitration)
-    for (inputs, output), found in sets.items():
-        table.add_row(
-            inputs,
-            output,
-            f"{max(one.error_rms for one in found):.2e}, {max(one.error for one in found):.2e}",
-            f"{max(one.reference_error_rms for one in found):.2e}, {max(one.reference_error for one in found):.2e}",
-            ", ".join(NEARER[nearer] for nearer in NEARER if nearer in {one.nearer for one in found}),
-        )
-    return table
-
-
-def _disagreements(rows: list[Comparison], class_names: tuple[str, ...]) -> list[str]:
-    """Name the examples that get another class, at any batch size."""
-    changed = {found.example: found for row in rows for found in row.changed}
-    more = max([len(changed), *(row.changed_examples for row in rows)]) - LISTED
-    name = dict(enumerate(class_names))
-    lines = [
-        f"test example {i}: PyTorch says {name.get(found.reference, found.reference)},"
-        f" the file says {name.get(found.got, found.got)}"
-        for i, found in sorted(changed.items())[:LISTED]
-    ]
-    return [*lines, f"and {more} more"] if more > 0 else lines

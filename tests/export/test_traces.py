@@ -183,7 +183,7 @@ def test_several_changes_add_up() -> None:
     """h = 3 h' - 1 and h' = 2 h'' + 5: h = 6 h'' + 14."""
     z = ir.Value(name="z")
     node = ir.node("Relu", [z])
-    model = ir.Model(ir.Graph([z], node.outputs, nodes=[node]), ir_version=10)
+    model = ir.Model(ir.Graph((z,), node.outputs, nodes=[node]), ir_version=10)
     node.outputs[0].name = "h"
     ones, zeros = np.ones(2), np.zeros(2)
     start(node, "layer", ["relu", "tanh"])

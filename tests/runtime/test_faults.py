@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from smx.export import export_onnx
+from smx.export.reference import in_parts
 from smx.layers import Mixed
 from smx.runtime import Session
 from smx.runtime.parity.check import check_parity
 from smx.runtime.parity.locate import Fault, locate
 from smx.runtime.parity.probes import probes
-from tests.faults import KINDS, LAYOUTS, NETWORKS, Array, Export, Kind, Planted, in_parts, one_thread
+from tests.faults import KINDS, LAYOUTS, NETWORKS, Array, Export, Kind, Planted, one_thread
 
 
 class Outcome(NamedTuple):

@@ -20,6 +20,7 @@ import smx
 from smx.errors import InputError
 from smx.export import export_onnx
 from smx.export.compiler import LAYOUTS
+from smx.export.reference import in_parts
 from smx.layers import Mixed
 from smx.models import mlp
 from smx.paper import PAPER_POOL
@@ -28,7 +29,7 @@ from smx.runtime.parity.locate import ACTIVATION, BEFORE, OUTPUT, Location, loca
 from smx.runtime.parity.probes import probes
 from tests import reference
 from tests.export.test_random_networks import networks
-from tests.faults import Array, Export, choice, convolutional, in_parts, one_thread
+from tests.faults import Array, Export, choice, convolutional, one_thread
 
 SIZES = (6, 12, 9, 4)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from smx.cli.profile import show_profile
+from smx.cli.profile_tables import show_profile
 from smx.runtime.profile.fold import FallenBack, Profile, ProfileRow
 
 
