@@ -73,10 +73,11 @@ results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images
 	$(BIN)/smx train --resume --out runs/digits --json $(RESULTS)/digits-train.json
 	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png
 
-benchmarks: $(INSTALLED)  ## time the forms of a mixed layer, the opsets and a large export again, a quarter of an hour
+benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, large exports, the bench itself and tuning, about 40 minutes
 	$(BIN)/python benchmarks/layouts.py --json $(RESULTS)/layouts.json
 	$(BIN)/python benchmarks/opsets.py --json $(RESULTS)/opsets.json
 	$(BIN)/python benchmarks/large_export.py --json $(RESULTS)/large-export.json
+	$(BIN)/python benchmarks/resolution.py --json $(RESULTS)/resolution.json
 	$(BIN)/python benchmarks/tune_check.py --json $(RESULTS)/tune-check.json
 
 clean:  ## remove runs, caches and the virtual environment

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TEXTS = ("README.md", "docs/layouts.md")
+TEXTS = ("README.md", "docs/layouts.md", "runtime/README.md")
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -34,6 +34,46 @@ def ratios(report: Any, names: Iterable[str], code: bool = True) -> str:
     found = {(row["name"], row["batch_size"]): f"{row['ratio']:.2f}" for row in report["results"]}
     rows = [[f"`{name}`" if code else name, *(found[name, size] for size in sizes)] for name in names]
     return markdown(["", f"batch {sizes[0]}", *map(str, sizes[1:])], rows)
+
+
+def intervals(report: Any, names: Iterable[str]) -> str:
+    """Return the ratios to ReLU with their confidence intervals, one column a batch size."""
+    sizes = list(dict.fromkeys(row["batch_size"] for row in report["results"]))
+    found = {
+        (row["name"], row["batch_size"]): f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
+        for row in (*report["results"], *report["control"])
+    }
+    names = [*names, f"{report['baseline']} again"]
+    rows = [[f"`{name}`", *(found[name, size] for size in sizes)] for name in names]
+    return markdown(["", f"batch {sizes[0]}", *map(str, sizes[1:])], rows)
+
+
+def resolution() -> str:
+    """How often a bench says what is so."""
+    report = result("resolution")
+    rows = [
+        [
+            f"batch {entry['batch_size']}",
+            f"{entry['copy_contains_1']} of {report['repeats']}",
+            f"{entry['slower']['ratio'] - 1:.1%}",
+            f"{entry['slower_told_apart']} of {report['repeats']}",
+        ]
+        for entry in report["batch_sizes"]
+    ]
+    return markdown(["", "interval of a copy contains 1", "a slower network, by", "is told apart"], rows)
+
+
+def tune_check() -> str:
+    """What tuning won, and what a measurement of its own says."""
+    rows = [
+        [
+            f"run {row['seed'] + 1}: {row['winner']}",
+            f"{row['ratio']:.2f}",
+            f"{row['check_ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f})",
+        ]
+        for row in result("tune-check")["runs"]
+    ]
+    return markdown(["", "of the default's time", "measured again"], rows)
 
 
 CANDIDATES = ("sorted", "scatter", "relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
@@ -98,13 +138,15 @@ def precision() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "mnist-bench": lambda: ratios(result("mnist-bench"), CANDIDATES),
+    "mnist-bench": lambda: intervals(result("mnist-bench"), CANDIDATES),
     "paper-bench": lambda: ratios(result("layouts"), CANDIDATES),
     "forms": forms,
     "profile": profile,
     "opsets": opsets,
     "large-export": large_export,
     "precision": precision,
+    "resolution": resolution,
+    "tune-check": tune_check,
 }
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from smx.errors import InputError, SmxError
 from smx.runtime.latency import measure as latency
+from smx.runtime.latency import settle
 from smx.runtime.latency.interleave import Timings, time_in_turn
 from smx.runtime.latency.intervals import bootstrap
 from smx.runtime.latency.measure import Latency, LatencyReport, measure_latency
@@ -244,6 +245,21 @@ def test_how_files_are_run(files: dict[str, Path], monkeypatch: pytest.MonkeyPat
         assert (report.provider, report.io_binding) == (provider, binding)
         assert {options["allow_fallback"] for _, _, _, options in made} == {False}
         assert report.candidates[0].peak_memory is None
+
+
+def test_candidates_of_several_threads_wait_for_each_others(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of the candidate before spin on; one thread leaves none behind."""
+    waiting: list[str] = []
+    monkeypatch.setattr(settle, "settle", lambda: waiting.append("settle"))
+    options: dict[str, Any] = {"baseline": "relu", "batch_sizes": (1,), "rounds": 2, "memory": False}
+    for threads, waits in ((1, False), (2, True), (None, True)):
+        waiting.clear()
+        report = measure_latency(files, settings=Settings(threads=threads), **options)
+        # In two blocks three candidates warm up and have their turn; three times the last one may come first again.
+        assert len(waiting) in (range(12 - 3, 12 + 1) if waits else [0])
+        assert report.settings.threads == threads
 
 
 def test_all_are_stopped_whatever_happens(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

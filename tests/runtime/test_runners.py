@@ -67,7 +67,9 @@ def test_starting_loads_anew_and_releases_what_was_loaded(tmp_path: Path, monkey
     assert arguments == [((path, "cpu"), {"settings": settings, "allow_fallback": True})] * 3
     runner.stop()
     assert made[-1]() is None
-    assert SessionRunner(path).session.settings == Settings(), "what smx tune left is not used when it is measured"
+    arguments.clear()
+    assert SessionRunner(path).session.provider == "cpu"
+    assert arguments == [((path, "cpu"), {"settings": Settings(), "allow_fallback": False})], "smx tune's are not used"
 
 
 TWO_BY_TWO = (
@@ -87,6 +89,7 @@ def test_a_timed_run_gives_the_models_answers(
     session: Any = runner.session
     inner = session._session
     answers: list[list[Any]] = []
+    bound: list[bool] = []
 
     class Watched:
         """The session of ONNX Runtime, with its answers kept."""
@@ -96,11 +99,13 @@ def test_a_timed_run_gives_the_models_answers(
 
         def run(self, names: None, feed: dict[str, Any]) -> Any:
             answers.append(inner.run(names, feed))
+            bound.append(False)
             return answers[-1]
 
         def run_with_iobinding(self, binding: Any) -> None:
             inner.run_with_iobinding(binding)
             answers.append(binding.copy_outputs_to_cpu())
+            bound.append(True)
 
     session._session = Watched()
     random = np.random.default_rng(0)
@@ -110,7 +115,9 @@ def test_a_timed_run_gives_the_models_answers(
         runner.prepare([x, i])
         del x, i  # the runner keeps what it needs
         answers.clear()
+        bound.clear()
         assert (runner.time(3) > 0).all()
+        assert bound == [io_binding] * 4
         assert len(answers) == 4
         for answer in answers:
             np.testing.assert_allclose(answer[0], expected[0], rtol=1e-6)
@@ -180,7 +187,7 @@ def test_a_process_that_was_killed() -> None:
     runner = ProcessRunner(FakeRunner)
     pid = runner._process.pid
     runner.start()
-    with pytest.raises(SmxError, match=r"was killed; is there enough memory\?"):
+    with pytest.raises(SmxError, match=r"^a process that runs a candidate was killed; is there enough memory\?$"):
         runner.time(-1)
     with pytest.raises(SmxError, match="was killed"):
         runner.time(1)
