@@ -17,8 +17,8 @@ import click
 from rich.progress import track
 from rich.table import Table
 
-from smx.cli.elsewhere import elsewhere
 from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.runtime.elsewhere import elsewhere
 from smx.runtime.latency.measure import Latency, LatencyReport, measure_latency
 
 SIZES = (784, 768, 512, 512, 256, 256, 128, 10)

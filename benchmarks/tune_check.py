@@ -14,10 +14,10 @@ from typing import Any
 import click
 from rich.table import Table
 
-from smx.cli.elsewhere import elsewhere
 from smx.cli.options import console, json_option, logs, write_json
+from smx.runtime.elsewhere import elsewhere
 from smx.runtime.latency.interleave import time_in_turn
-from smx.runtime.latency.settle import SettledRunner, Turn
+from smx.runtime.latency.runners import SessionRunner
 from smx.runtime.machine import machine
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
@@ -70,14 +70,16 @@ def found(report: TuningReport) -> dict[str, Any]:
 
 def check(files: dict[str, Path], report: TuningReport, rounds: int, seed: int) -> dict[str, Any]:
     """Measure the winner against the default."""
-    turn, size = Turn(), report.batch_size
+    size = report.batch_size
 
-    def runner(candidate: Candidate) -> SettledRunner:
-        return SettledRunner(files[candidate.file], "cpu", candidate.settings, turn=turn)
+    def runner(candidate: Candidate) -> SessionRunner:
+        return SessionRunner(files[candidate.file], "cpu", candidate.settings)
 
     inputs = Session(files[""], settings=Settings()).random_inputs(size, seed)
     runners = {"winner": runner(report.winner), "default": runner(Candidate())}
-    timings = time_in_turn(runners, {size: inputs}, blocks=BLOCKS, rounds=-(-rounds // BLOCKS), seed=1000 + seed)
+    timings = time_in_turn(
+        runners, {size: inputs}, blocks=BLOCKS, rounds=-(-rounds // BLOCKS), rest=True, seed=1000 + seed
+    )
     low, high = ratio_interval(report.goal, timings, "winner", "default", size)
     checked = ratio(report.goal, timings, "winner", "default", size)
     return {"check_ratio": checked, "low": low, "high": high, "worse": low > 1}

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+BUSY = 0.5
+"""So much load on each core is somebody else's work."""
 
 PACKAGES = ("numpy", "onnxruntime", "onnx", "torch", "torchvision", "sklearn")
 
@@ -33,6 +37,14 @@ def _governor() -> str | None:
         return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
     except OSError:
         return None
+
+
+def busy(found: Mapping[str, Any]) -> str | None:
+    """Return in words that a machine had other work to do, from what `machine` said before the own work began."""
+    load, cores = found["load"], found["cores"]
+    if load is None or load[0] <= BUSY * cores:
+        return None
+    return f"the machine was busy before the measurement began: load {load[0]:.2f} on {cores} cores"
 
 
 def _processor() -> str:

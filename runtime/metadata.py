@@ -121,7 +121,7 @@ class ModelInfo:
                 maximum=float(read("maximum")),
                 precision=properties.get(PREFIX + "precision", "float32"),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the model's smx metadata is damaged ({error}); export it again") from error
 
 

@@ -46,7 +46,8 @@ class Session:
         note: why it is not used, where it is there.
 
     Raises:
-        InputError: the file is missing or no ONNX model, or the provider is not there, or does not run all operators.
+        InputError: the file is missing or no ONNX model, or the provider is not there, or does not run all operators;
+            or the file that `smx tune` left is damaged.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class Session:
         if provider != "cpu":
             record_assignments(options)
         try:
-            self._session = ort.InferenceSession(source, options, providers=wanted)
+            # Without its own fallback, which would quietly repeat a failed run on the CPU.
+            self._session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
         except Exception as error:  # onnxruntime's errors share no public base class
             raise InputError(f"{self.name} is no model that ONNX Runtime can load: {_line(error)}") from error
         used = self._session.get_providers()

@@ -48,8 +48,9 @@ class Tuning:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
     def describe(self) -> str:
-        """Return in words what is run, and how."""
-        return f"{self.file}, {self.settings.describe()}" if self.file else self.settings.describe()
+        """Return in words what is run, and how, and what that is best for."""
+        how = f"{self.file}, {self.settings.describe()}" if self.file else self.settings.describe()
+        return f"{how}; for the {self.goal} of batch {self.batch_size}"
 
 
 def tuning_path(model: str | os.PathLike[str]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from smx.errors import InputError
 
-CONDITIONS = ("baseline", "provider", "settings", "io_binding", "level")
+CONDITIONS = ("provider", "settings", "io_binding", "level")
 MACHINE = ("processor", "cores", "system", "governor", "python", "numpy", "onnxruntime")
 
 FASTER, SLOWER, SAME = "faster", "slower", "within the intervals"
@@ -62,13 +62,23 @@ def read_report(path: Path) -> dict[str, Any]:
         _ratios(report)
         if not isinstance(report["machine"], dict):
             raise ValueError("its machine is no object")
+        if not isinstance(report["baseline"], str) or not all(min(ratio) > 0 for ratio in _ratios(report).values()):
+            raise ValueError("it has no baseline, or ratios that are not positive")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no result of smx bench --json ({type(error).__name__}: {error})") from error
     return report
 
 
 def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-    """Compare two reports, as `LatencyReport.to_dict` gives them."""
+    """Compare two reports, as `LatencyReport.to_dict` gives them.
+
+    Raises:
+        InputError: their ratios refer to different baselines.
+    """
+    if old["baseline"] != new["baseline"]:
+        raise InputError(
+            f"the old ratios refer to {old['baseline']}, the new ones to {new['baseline']}; they say nothing"
+        )
     before, after = _ratios(old), _ratios(new)
     rows = [
         Change(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import glob
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from smx.errors import SmxError
+from smx.errors import InputError, SmxError
+from smx.runtime.elsewhere import elsewhere
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 
@@ -37,17 +35,15 @@ def peak_memory(
 ) -> int | None:
     """Return how many bytes a process takes at most, beyond its libraries, to load a model and run it.
 
-    Measured in a new process, since memory that was once taken stays counted. None where the system does not tell.
-
-    Raises:
-        SmxError: the process was killed.
+    Measured in a new process, since memory that was once taken stays counted. None where the system does not tell, or
+    kills the process.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context) as other:
-        try:
-            return other.submit(_measure, path, list(inputs), provider, settings, allow_fallback).result()
-        except BrokenProcessPool as error:
-            raise SmxError(f"the process that runs {path} was killed; is there enough memory?") from error
+    try:
+        return elsewhere(_measure, path, list(inputs), provider, settings, allow_fallback)
+    except SmxError as error:
+        if isinstance(error, InputError):
+            raise
+        return None
 
 
 def _measure(
@@ -57,25 +53,25 @@ def _measure(
     settings: Settings | None,
     allow_fallback: bool,
 ) -> int | None:
-    before = _memory("VmRSS")
+    before = _peak()
     session = Session(path, provider, settings=settings or Settings(), allow_fallback=allow_fallback)
     for _ in range(3):
         session.run_all(*inputs)
-    peak = _memory("VmHWM")
-    return None if before is None or peak is None else max(0, peak - before)
+    peak = _peak()
+    return None if before is None or peak is None else peak - before
 
 
-def _memory(entry: str) -> int | None:
-    """Return resident memory, now or at its highest, in bytes."""
+def _peak() -> int | None:
+    """Return the most memory, in bytes, that this process ever had."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return _high_water()
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{entry}:")), None)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _high_water() -> int | None:
-    """Return the most that the process ever took: where there is no /proc, before and after is the best there is."""
+    """Return the same where there is no /proc."""
     try:
         import resource
     except ImportError:  # Windows

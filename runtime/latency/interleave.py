@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.runtime.latency.runners import Runner
+from smx.runtime.latency.settle import settle
 
 BURST_SECONDS = 0.01
 """About how long one candidate runs before it is the next one's turn."""
@@ -56,6 +57,7 @@ def time_in_turn(
     *,
     blocks: int,
     rounds: int,
+    rest: bool = False,
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda batch_size: None,
 ) -> Timings:
@@ -69,6 +71,7 @@ def time_in_turn(
         runners: by name.
         inputs: by batch size, one array for each argument.
         blocks, rounds: how many, and how many in each.
+        rest: wait before each turn until no thread of this process works any more; see `smx.runtime.latency.settle`.
         seed: of the order.
         on_progress: called before each round, `blocks * rounds` times for each batch size.
     """
@@ -84,6 +87,8 @@ def time_in_turn(
             timings.starts[name] += [] if seconds is None else [seconds]
         for size, arrays in inputs.items():
             for name in random.permutation(names):
+                if rest:
+                    settle()
                 runners[name].prepare(arrays)
                 if (name, size) not in lengths:
                     lengths[name, size] = _burst_length(runners[name])
@@ -92,6 +97,8 @@ def time_in_turn(
             for _ in range(rounds):
                 on_progress(size)
                 for name in random.permutation(names):
+                    if rest:
+                        settle()
                     timings.bursts[name, size][-1].append(runners[name].time(lengths[name, size]))
     return timings
 

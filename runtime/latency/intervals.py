@@ -13,6 +13,9 @@ LEVEL = 0.99
 
 RESAMPLES = 2000
 
+MIN_ROUNDS = 20
+"""Fewer give no interval to rely on."""
+
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Of the values along the last axis."""
 

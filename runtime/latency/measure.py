@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from smx.errors import InputError
 from smx.runtime.latency.footprint import model_bytes, peak_memory
 from smx.runtime.latency.interleave import Timings, time_in_turn
-from smx.runtime.latency.intervals import LEVEL, bootstrap
+from smx.runtime.latency.intervals import LEVEL, MIN_ROUNDS, bootstrap
 from smx.runtime.latency.runners import Runner, SessionRunner
-from smx.runtime.latency.settle import SettledRunner, Turn
-from smx.runtime.machine import machine
+from smx.runtime.machine import busy, machine
 from smx.runtime.providers import DEVICES
 from smx.runtime.settings import Settings
 
@@ -30,8 +29,6 @@ BIASED = 0.01
 """The baseline against itself may differ by so much before the figures are called into question."""
 WIDE = 0.10
 """So wide an interval tells little."""
-BUSY = 0.5
-"""So much load on each core, before the measurement, is somebody else's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +137,7 @@ def measure_latency(
     allow_fallback: bool = False,
     rounds: int = 60,
     memory: bool = True,
+    before: Mapping[str, Any] | None = None,
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda batch_size: None,
 ) -> LatencyReport:
@@ -158,6 +156,7 @@ def measure_latency(
         allow_fallback: see `Session`.
         rounds: altogether, at least.
         memory: measure what each file takes, in a process for each.
+        before: what `smx.runtime.machine.machine` said before this process began to work; None asks now.
         seed: of the inputs and of the order.
         on_progress: called before each round of each batch size.
 
@@ -169,15 +168,12 @@ def measure_latency(
         raise InputError(f"the baseline {baseline!r} is not among the candidates {', '.join(candidates)}")
     settings = settings or Settings(threads=1)
     binding = provider in DEVICES if io_binding is None else io_binding
-    before, turn = machine(), Turn()
+    before = dict(before or machine())
 
     def runner(candidate: str | os.PathLike[str] | Runner) -> Runner:
         if not isinstance(candidate, str | os.PathLike):
             return candidate
-        options: dict[str, Any] = {"io_binding": binding, "allow_fallback": allow_fallback}
-        if settings.threads == 1:
-            return SessionRunner(candidate, provider, settings, **options)
-        return SettledRunner(candidate, provider, settings, turn=turn, **options)
+        return SessionRunner(candidate, provider, settings, io_binding=binding, allow_fallback=allow_fallback)
 
     runners = {name: runner(candidate) for name, candidate in candidates.items()}
     control = f"{baseline} again"
@@ -188,9 +184,15 @@ def measure_latency(
         runners[control] = runner(again)
     try:
         inputs = _inputs(runners, batch_sizes, seed)
-        blocks = min(BLOCKS, rounds)
+        blocks, each_block = in_blocks(rounds)
         timings = time_in_turn(
-            runners, inputs, blocks=blocks, rounds=-(-rounds // blocks), seed=seed, on_progress=on_progress
+            runners,
+            inputs,
+            blocks=blocks,
+            rounds=each_block,
+            rest=settings.threads != 1,
+            seed=seed,
+            on_progress=on_progress,
         )
     finally:
         for each in runners.values():
@@ -216,15 +218,21 @@ def measure_latency(
         settings=settings,
         io_binding=binding,
         blocks=blocks,
-        rounds=blocks * -(-rounds // blocks),
+        rounds=blocks * each_block,
         level=LEVEL,
         machine={**before, "load_after": machine()["load"]},
         candidates=tuple(map(detail, candidates)),
         results=results,
         control=repeated,
-        warnings=tuple(_warnings(results, repeated, baseline, before, timings)),
+        warnings=(*_few(blocks * each_block), *_warnings(results, repeated, baseline, before, timings)),
         timings=timings,
     )
+
+
+def in_blocks(rounds: int) -> tuple[int, int]:
+    """Return how many blocks there are for at least so many rounds, and how many rounds in each."""
+    blocks = min(BLOCKS, rounds)
+    return blocks, -(-rounds // blocks)
 
 
 def _inputs(runners: Mapping[str, Runner], batch_sizes: Sequence[int], seed: int) -> dict[int, list[NDArray[Any]]]:
@@ -232,13 +240,13 @@ def _inputs(runners: Mapping[str, Runner], batch_sizes: Sequence[int], seed: int
     sessions = {name: runner.session for name, runner in runners.items() if isinstance(runner, SessionRunner)}
     if not sessions:
         raise InputError("at least one candidate must be an ONNX file")
-    shapes = {name: [tuple(entry.shape[1:]) for entry in session.inputs] for name, session in sessions.items()}
+    shapes = {name: [(entry.type, *entry.shape[1:]) for entry in session.inputs] for name, session in sessions.items()}
     first = next(iter(sessions))
     for name, shape in shapes.items():
         if shape != shapes[first]:
             raise InputError(
-                f"all candidates must take the same inputs, but {first} takes examples of shape {shapes[first]},"
-                f" {name} of {shape}"
+                f"all candidates must take the same inputs, but {first} takes {_described(shapes[first])}, {name}"
+                f" {_described(shape)}"
             )
     for session in sessions.values():
         if session.batch and set(batch_sizes) != {session.batch}:
@@ -247,6 +255,10 @@ def _inputs(runners: Mapping[str, Runner], batch_sizes: Sequence[int], seed: int
                 f" {', '.join(map(str, batch_sizes))}; give --batch-sizes {session.batch}"
             )
     return {size: sessions[first].random_inputs(size, seed) for size in batch_sizes}
+
+
+def _described(inputs: Sequence[tuple[Any, ...]]) -> str:
+    return ", ".join(f"{kind} of shape ({', '.join(map(str, ('batch', *sizes)))})" for kind, *sizes in inputs)
 
 
 def _row(timings: Timings, name: str, baseline: str, batch_size: int) -> Latency:
@@ -271,6 +283,11 @@ def _row(timings: Timings, name: str, baseline: str, batch_size: int) -> Latency
     )
 
 
+def _few(rounds: int) -> Iterator[str]:
+    if rounds < MIN_ROUNDS:
+        yield f"{rounds} rounds are too few for intervals to rely on; expected at least {MIN_ROUNDS}"
+
+
 def _warnings(
     results: Sequence[Latency],
     control: Sequence[Latency],
@@ -278,9 +295,8 @@ def _warnings(
     before: Mapping[str, Any],
     timings: Timings,
 ) -> Iterator[str]:
-    load, cores = before["load"], before["cores"]
-    if load is not None and load[0] > BUSY * cores:
-        yield f"the machine was busy before the measurement began: load {load[0]:.2f} on {cores} cores"
+    if found := busy(before):
+        yield found
     for row in control:
         if row.ratio_low > 1 + BIASED or row.ratio_high < 1 - BIASED:
             yield (

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import SmxError
+from smx.runtime.latency.settle import settle
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 
@@ -161,6 +162,7 @@ def _serve(make: Callable[[], Runner], pipe: Any) -> None:
             try:
                 runner = runner or make()
                 answer = getattr(runner, method)(*arguments)
+                settle()  # before the next candidate's turn
             except SmxError as error:
                 answer = error
             except Exception as error:

@@ -70,7 +70,8 @@ def check_parity(
 ) -> ParityReport:
     """Run a model on sets of inputs, in batches of several sizes, and compare it with a reference.
 
-    The absolute tolerance is multiplied by a set's largest |input| where that is above 1 (`scale` of `compare`).
+    The absolute tolerance is multiplied by a set's largest floating |input| where that is above 1 (`scale` of
+    `compare`). Whole numbers are names of something, or pixels that the model normalises itself.
 
     Args:
         reference: computes the right outputs of inputs (B, *), given as one argument for each input of the model;
@@ -99,7 +100,8 @@ def check_parity(
         if len(right) not in (1, len(names)):
             raise InputError(f"{session.name} has {len(names)} outputs, the reference {len(right)}")
         exact = _in_chunks(arbiter, x) if arbiter else [None] * len(right)
-        scale = max(1.0, *(float(np.abs(values).max(initial=0)) for values in x))
+        sizes = [float(np.abs(values).max(initial=0)) for values in x if np.issubdtype(values.dtype, np.floating)]
+        scale = max([1.0, *sizes])
         usable = [size for size in batch_sizes if size <= len(x[0])] or [min(batch_sizes)]
         for batch_size in [session.batch] if session.batch else usable:
             on_progress(name, batch_size)

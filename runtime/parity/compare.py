@@ -135,7 +135,7 @@ def compare(
     `arbiter` is the same output computed more exactly, float64 (B, *).
     """
     a, b = _rows(got), _rows(reference)
-    if a.shape != b.shape:
+    if got.shape != reference.shape:
         got = a = np.full(b.shape, np.nan)
     finite = np.isfinite(a) & np.isfinite(b)
     difference = _distance(a, b)

@@ -164,11 +164,10 @@ def locate(
         )
         heads = [(layer.name, part, _activations(layer)) for layer in info.layers for part in (BEFORE, ACTIVATION)]
         heads += [(name, OUTPUT, []) for name in outputs]
-        places, scale = [], np.ones(count)
+        places = []
         for k, (layer, part, activations) in enumerate(heads):
-            scale = np.maximum(_largest(expected[k]), scale if part == ACTIVATION else 1)  # f(z) is rounded like z
             noise = np.max([_largest(run[k] - expected[k], np.inf) for run in rough], 0)
-            limit = MARGIN * np.maximum(noise, rounding * scale)
+            limit = MARGIN * np.maximum(noise, rounding * np.maximum(_largest(expected[k]), 1))
             place, fault = _judge(layer, part, activations, got[k], expected[k], limit)
             places.append(place)
             if fault is not None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from smx.errors import InputError
 from smx.runtime.graph import NodeInfo, nodes
@@ -21,7 +18,7 @@ from smx.runtime.profile.fold import Profile as Profile
 from smx.runtime.profile.fold import ProfileRow as ProfileRow
 from smx.runtime.profile.fold import fold
 from smx.runtime.providers import execution_providers
-from smx.runtime.session import DTYPES
+from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 
 ONE_THREAD = Settings(threads=1)
@@ -46,7 +43,7 @@ def profile(
         provider: see `smx.runtime.providers.PROVIDERS`. On a GPU, ONNX Runtime notes how long a node takes to start.
         settings: how to run.
         runs: how many count, after a warm-up.
-        seed: of the inputs: uniform in [0, 1), 0 to 255 for uint8, 0 or 1 for other whole numbers.
+        seed: of the inputs, see `Session.random_inputs`.
 
     Raises:
         InputError: the file is missing, no ONNX model, or not one for random inputs of this batch size; or the
@@ -55,11 +52,12 @@ def profile(
     if runs < 1 or batch_size < 1:
         raise InputError(f"a profile needs at least 1 run of 1 example, got {runs} runs of {batch_size}")
     file = nodes(path)
+    inputs = Session(path, provider, settings=settings, allow_fallback=True).random_inputs(batch_size, seed)
     with tempfile.TemporaryDirectory() as folder:
         session, optimised = _start(path, provider, settings, Path(folder))
         try:
             info = ModelInfo.from_properties(session.get_modelmeta().custom_metadata_map)
-            feed = _random_inputs(session.get_inputs(), batch_size, seed)
+            feed = dict(zip([wanted.name for wanted in session.get_inputs()], inputs, strict=True))
             for _ in range(WARM_UP + runs):
                 session.run(None, feed)
         except Exception as error:  # onnxruntime's errors share no public base class
@@ -87,24 +85,6 @@ def _start(path: str | os.PathLike[str], provider: str, settings: Settings, fold
     if (used := session.get_providers()[0]) != wanted[0]:
         raise InputError(f"{provider} could not be started by ONNX Runtime, which fell back to {used}")
     return session, nodes(optimised) if optimised else []
-
-
-def _random_inputs(inputs: Sequence[Any], batch_size: int, seed: int) -> dict[str, NDArray[Any]]:
-    random = np.random.default_rng(seed)
-    feed = {}
-    for wanted in inputs:
-        batch, *rest = wanted.shape or [None]
-        if isinstance(batch, int) and batch != batch_size:
-            raise InputError(f"its input {wanted.name} is made for batches of {batch}, not of {batch_size}")
-        if wanted.type not in DTYPES or any(not isinstance(size, int) for size in rest):
-            kind = f"{wanted.type} of shape {wanted.shape}"
-            raise InputError(f"its input {wanted.name} is a {kind}; expected numbers, and no open axis but the first")
-        dtype = DTYPES[wanted.type]
-        shape = (batch_size, *rest) if wanted.shape else ()
-        end = 256 if dtype == np.uint8 else 2
-        whole = not np.issubdtype(dtype, np.floating)
-        feed[wanted.name] = np.asarray(random.integers(0, end, shape) if whole else random.random(shape), dtype)
-    return feed
 
 
 def _line(error: Exception) -> str:

@@ -34,7 +34,7 @@ class Measured:
         stage: the last one that it took part in, from 1; half of the candidates reach the next.
         ratio: of the goal's statistic to the default's, in that stage. A hint only: the smallest of many such figures
             is mostly luck.
-        burst: how many runs it was timed for in each round.
+        burst: how many runs it and the default were timed for in each round, whichever is less.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Race:
                 {self.batch_size: self.inputs},
                 blocks=blocks,
                 rounds=rounds,
+                rest=True,
                 seed=int(self.random.integers(2**32)),
                 on_progress=lambda _: on_round(),
             )
@@ -116,7 +117,7 @@ class Race:
             timings = self.time(heat, stage, ROUNDS, lambda: self.on_progress(what, next(done), total))
             for name in heat:
                 figure = ratio(self.goal, timings, name, self.default, self.batch_size)
-                burst = len(timings.bursts[name, self.batch_size][0][0])
+                burst = min(len(timings.bursts[each, self.batch_size][0][0]) for each in (name, self.default))
                 found.append(Measured(name=name, stage=stage, ratio=figure, burst=burst))
         return found
 

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.latency.intervals import LEVEL
+from smx.runtime.latency.intervals import LEVEL, MIN_ROUNDS
 from smx.runtime.latency.measure import BLOCKS
-from smx.runtime.latency.runners import Runner
-from smx.runtime.latency.settle import SettledRunner, Turn
+from smx.runtime.latency.runners import Runner, SessionRunner
 from smx.runtime.machine import machine
 from smx.runtime.session import Session
 from smx.runtime.settings import EXECUTION_MODES, Settings
@@ -25,8 +24,6 @@ from smx.runtime.tune.halving import Measured, OnProgress, Race
 
 OPTIMIZATION_LEVELS = ("all", "extended", "basic")
 
-MIN_ROUNDS = 2 * BLOCKS
-"""Fewer give no interval to rely on."""
 TAIL_RUNS = 1000
 """So many runs at least lie behind a 99 % quantile."""
 
@@ -151,17 +148,16 @@ def tune(
         on_progress: see `OnProgress`.
 
     Raises:
-        InputError: a bad goal, number of rounds or batch size, or a file that can't be loaded or run by default.
+        InputError: a bad goal or number of rounds, or a file that can't be loaded or run by default.
     """
     given = Session(files[""], provider, settings=Settings(), allow_fallback=allow_fallback)
     inputs = given.random_inputs(batch_size, seed)
     del given
     settings = candidates(max_threads or machine()["cores"] or 1)
-    turn = Turn()
     return search(
         [Candidate(settings=each, file=file) for file in sorted(files) for each in settings],
-        lambda candidate: SettledRunner(
-            files[candidate.file], provider, candidate.settings, allow_fallback=allow_fallback, turn=turn
+        lambda candidate: SessionRunner(
+            files[candidate.file], provider, candidate.settings, allow_fallback=allow_fallback
         ),
         inputs,
         goal=goal,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import asdict
 from functools import partial
@@ -66,7 +67,7 @@ class Names(click.ParamType[tuple[str, ...]]):
     default=60,
     show_default=True,
     metavar="N",
-    help="Rounds, in each of which every candidate is timed once.",
+    help="Rounds at least, in each of which every candidate runs a short burst.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads for one operator."
@@ -129,20 +130,27 @@ def bench(
     """
     from smx.cli.bench_tables import show_changes, show_report, show_verdicts
     from smx.cli.candidates import export_candidates, pytorch_runner
-    from smx.cli.elsewhere import elsewhere
+    from smx.runtime.elsewhere import elsewhere
     from smx.runtime.latency.changes import compare_reports, read_report
+    from smx.runtime.latency.intervals import MIN_ROUNDS
     from smx.runtime.latency.limits import Limit, judge
-    from smx.runtime.latency.measure import BLOCKS, measure_latency
+    from smx.runtime.latency.measure import in_blocks, measure_latency
     from smx.runtime.latency.runners import ProcessRunner
+    from smx.runtime.machine import machine
     from smx.runtime.profile.run import profile as profile_model
     from smx.runtime.providers import DEVICES, execution_providers
     from smx.runtime.settings import Settings
 
+    before = machine()
+    if limits and rounds < MIN_ROUNDS:
+        raise InputError(f"a limit needs at least {MIN_ROUNDS} rounds to be judged, got {rounds}")
+    if plot:
+        from smx.figures.latency import draw_latency
     parsed = [Limit.parse(limit) for limit in limits]
     old = read_report(compare) if compare else None
     settings = Settings(threads=threads, spinning=spinning, execution_mode=execution_mode, optimization=optimization)
     execution_providers(provider)
-    saved, files = _sorted_out(paths, pytorch)
+    saved, files = _sorted_out(paths, pytorch, (*layouts, *baselines))
     notes = logs()
     with tempfile.TemporaryDirectory() as folder:
         if saved is not None and (layouts or baselines):
@@ -160,8 +168,7 @@ def bench(
                 make = partial(pytorch_runner, saved, compiled=kind == "compiled", device=device, threads=threads)
                 candidates[PYTORCH[kind]] = ProcessRunner(make)
         with Progress(console=notes, disable=not notes.is_terminal) as progress:
-            blocks = min(BLOCKS, rounds)
-            task = progress.add_task("measuring", total=len(batch_sizes) * blocks * -(-rounds // blocks))
+            task = progress.add_task("measuring", total=len(batch_sizes) * math.prod(in_blocks(rounds)))
             report = measure_latency(
                 candidates,
                 baseline=reference,
@@ -171,6 +178,7 @@ def bench(
                 io_binding=io_binding,
                 allow_fallback=allow_fallback,
                 rounds=rounds,
+                before=before,
                 on_progress=lambda batch: progress.update(task, advance=1, description=f"measuring, batch {batch}"),
             )
         profiles = {
@@ -189,22 +197,22 @@ def bench(
     changes = compare_reports(old, report.to_dict()) if old is not None else None
     if changes is not None:
         show_changes(changes, compare, json_path)
-    if plot:
-        from smx.figures.latency import draw_latency
-
-        draw_latency(report, Path(plot))
     content: dict[str, Any] = {"model": title, **report.to_dict(), "limits": [asdict(verdict) for verdict in verdicts]}
     if profiles:
         content["profiles"] = {name: [table.to_dict() for table in tables] for name, tables in profiles.items()}
     if changes is not None:
         content["changes"] = asdict(changes)
     write_json(json_path, content)
+    if plot:
+        draw_latency(report, Path(plot))
     if any(verdict.exceeded for verdict in verdicts):
         raise click.exceptions.Exit(3)
 
 
-def _sorted_out(paths: tuple[Path, ...], pytorch: tuple[str, ...]) -> tuple[Path | None, dict[str, Path]]:
-    """Return the saved model, if there is one, and the ONNX files by name."""
+def _sorted_out(
+    paths: tuple[Path, ...], pytorch: tuple[str, ...], exported: tuple[str, ...]
+) -> tuple[Path | None, dict[str, Path]]:
+    """Return the saved model, if there is one, and the ONNX files by names that nothing exported has."""
     saved = [path for path in paths if path.suffix == ".pt"]
     others = [path for path in paths if path.suffix != ".pt"]
     if len(saved) > 1:
@@ -216,8 +224,12 @@ def _sorted_out(paths: tuple[Path, ...], pytorch: tuple[str, ...]) -> tuple[Path
     for path in saved:
         if not path.is_file():
             raise InputError(f"{path} does not exist; expected a model, as smx train writes it")
+    taken = {*exported, *PYTORCH.values()} if saved else set()
     stems = [path.stem for path in others]
-    names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in others]
-    if len(set(names)) < len(names):
-        raise InputError(f"a file is given twice; copy it under another name to measure it against itself: {names[0]}")
+    names = [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}-{path.stem}" for path in others]
+    for path, name in zip(others, names, strict=True):
+        if names.count(name) > 1:
+            raise InputError(f"{path} is given twice, or has another's name; copy it under a name of its own")
+        if name in taken:
+            raise InputError(f"{path} has the name of another candidate, {name}; copy it under a name of its own")
     return saved[0] if saved else None, dict(zip(names, others, strict=True))

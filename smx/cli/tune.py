@@ -80,6 +80,7 @@ def tune(
     \b
     smx tune mnist.onnx --model runs/mnist/model.pt --batch-size 16 --goal p99
     """
+    from smx.runtime.machine import busy, machine
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
     from smx.runtime.tune import search
@@ -87,6 +88,7 @@ def tune(
     from smx.runtime.tuning import fingerprint
 
     check_goal(goal)
+    warning = busy(machine())
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     batch_size = batch_size or session.batch or 1
     _check_outputs(onnx_path, model_path, json_path)
@@ -113,6 +115,8 @@ def tune(
             )
         _leave(onnx_path, before, report, paths[report.winner.file])
     _show(onnx_path, report, json_path)
+    if warning:
+        notes.print(f"Warning: {warning}", soft_wrap=True)
     write_json(json_path, {"model": str(onnx_path), **report.to_dict()})
 
 
@@ -137,7 +141,7 @@ def _other_layouts(session: Session, onnx_path: Path, model_path: Path, folder: 
 
     In a process of its own: the one that measures never loads torch, whose threads would disturb it.
     """
-    from smx.cli.elsewhere import elsewhere
+    from smx.runtime.elsewhere import elsewhere
     from smx.runtime.graph import summarise
 
     info = session.info
@@ -156,6 +160,8 @@ def _other_layouts(session: Session, onnx_path: Path, model_path: Path, folder: 
         opset=summarise(onnx_path).opsets["ai.onnx"],
         raw=session.takes_raw,
     )
+    if any(folder.glob("*.data")):
+        raise InputError(f"{model_path} is so large that its weights lie beside the file; tune each layout by itself")
     for path in paths.values():
         _check_same(session, path, f"{onnx_path} was not exported from {model_path}")
     return paths
@@ -196,7 +202,9 @@ def _check_same(session: Session, path: Path, otherwise: str) -> None:
     layers = [[(layer.name, layer.groups) for layer in info.layers] for info in infos if info is not None]
     if layers[0] != layers[1]:
         raise InputError(f"{otherwise}: their mixed layers differ")
-    atol, rtol = (sum(info.tolerance[key] for info in infos if info is not None) for key in ("atol", "rtol"))
+    tolerances = [info.tolerance for info in infos if info is not None]
+    atol = sum(limit.get("atol", 0.0) * limit.get("scale", 1.0) for limit in tolerances)
+    rtol = sum(limit.get("rtol", 0.0) for limit in tolerances)
     inputs = tuple(session.random_inputs(session.batch or 16))
     found = check_parity(session.run_all, other, {"random": inputs}, atol=atol, rtol=rtol, batch_sizes=[len(inputs[0])])
     if not found.passed:
@@ -236,7 +244,6 @@ def _leave(onnx_path: Path, before: str, report: TuningReport, fastest: Path) ->
 
 
 def _show(onnx_path: Path, report: TuningReport, json_path: str | None) -> None:
-    from smx.runtime.latency.measure import BUSY
     from smx.runtime.tuning import tuning_path
 
     people = console(json_path)
@@ -252,9 +259,6 @@ def _show(onnx_path: Path, report: TuningReport, json_path: str | None) -> None:
     people.print(table)
     for name, why in report.refused.items():
         people.print(f"{name} can't be used: {why}", soft_wrap=True)
-    load, cores = report.machine["load"], report.machine["cores"]
-    if load is not None and load[0] > BUSY * cores:
-        people.print(f"Warning: the machine was busy before: load {load[0]:.2f} on {cores} cores", soft_wrap=True)
     people.print(_sentence(report) + f"; written to {tuning_path(onnx_path)}", soft_wrap=True)
 
 

@@ -181,13 +181,13 @@ def _locate(
     def in_float64(*inputs: NDArray[Any], given: Sequence[LayerArrays]) -> Values:
         return exact(*map(exactly, inputs), given=given)
 
-    size = session.batch or CHUNK
-    for start in range(0, len(x), size):
+    float32 = in_parts(model)
+    for start in range(0, len(x), CHUNK):
         location = locate(
             path,
-            in_parts(model),
+            float32,
             in_float64,
-            x[start : start + size],
+            x[start : start + CHUNK],
             provider=session.provider,
             allow_fallback=allow_fallback,
         )

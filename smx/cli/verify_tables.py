@@ -31,8 +31,8 @@ def describe_location(location: Location, inputs: str) -> str:
     others = f", with {len(fault.neurons) - 1} other neurons of this layer" if len(fault.neurons) > 1 else ""
     return (
         f"located: {fault.layer}, neuron {fault.neuron}{kind}, {fault.part}: on example {fault.example} of {inputs}"
-        f" it is {fault.got:.6g} instead of {fault.expected:.6g}{others}; {fault.examples} examples are affected."
-        f" {len(location.places) - 1} places before it agree"
+        f" it is {fault.got:.6g} instead of {fault.expected:.6g}{others}. Among the first examples that were looked at,"
+        f" {fault.examples} are affected; {len(location.places) - 1} places before it agree"
     )
 
 

@@ -36,7 +36,7 @@ def draw_latency(report: LatencyReport, path: Path) -> Path:
         panel.axvline(1.0, color="black", linewidth=0.8, linestyle="--", zorder=0)
         panel.set_title(f"batch {batch}", fontsize=10)
         panel.margins(x=0.15)
-        panel.set_xlim(right=min(CUT, panel.get_xlim()[1]))
+        panel.set_xlim(right=min(panel.get_xlim()[1], max(CUT, 1.1 * max(row.ratio_high for row in rows.values()))))
         bare(panel)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.4, -0.6)

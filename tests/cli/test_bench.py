@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import refused, smx
 from tests.test_house import base_install
 
-QUICK = ("--batch-sizes", "1,8", "--rounds", "2")
+QUICK = ("--batch-sizes", "1,8", "--rounds", "20")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,11 @@ def test_what_changed_since_an_earlier_bench(report: Path, run: Path) -> None:
 def test_bad_input(run: Path, exported: Path, report: Path, tmp_path: Path) -> None:
     model = run / "model.pt"
     refused(smx("bench", exported, "--provider", "cuda"), 2, "'cuda' is not in this ONNX Runtime; available: cpu")
+    refused(smx("bench", exported, "--limit", "small/small<=1", "--rounds", "2"), 2, "a limit needs at least 20 rounds")
+    refused(smx("bench", exported, "--compare", report), 2, "refer to relu, the new ones to small")
+    other = tmp_path / "sorted.onnx"
+    shutil.copy(exported, other)
+    refused(smx("bench", model, other), 2, "has the name of another candidate, sorted")
     refused(smx("bench", exported, "--limit", "small<=1"), 2, "a limit is written sorted/relu<=1.10")
     refused(smx("bench", exported, "--limit", "small/relu<=1"), 2, "names relu, but the candidates are small")
     refused(smx("bench", exported, exported), 2, "given twice")

@@ -173,7 +173,7 @@ def test_another_layout_is_put_beside_it_and_removed_again(
     assert variant.name == "small.tuned.onnx"
     session = Session(model)
     assert session.tuning is not None
-    assert session.tuning.describe() == f"small.tuned.onnx, {BEST.describe()}"
+    assert session.tuning.describe() == f"small.tuned.onnx, {BEST.describe()}; for the p99 of batch 3"
     assert (session.tuning.file_hash, session.tuning.batch_size) == (fingerprint(variant), 3)
     assert session.info is not None
     assert session.info.layout == "sorted"

@@ -56,11 +56,13 @@ def test_conditions_that_differ() -> None:
     old = bench(machine={"processor": "p", "cores": 2, "onnxruntime": "1.31.1", "load": [0.1], "torch": "2.10"})
     assert compare_reports(old, old).conditions == {}
     for key, value in (
-        ("baseline", "elu"), ("provider", "cuda"), ("settings", {**SETTINGS, "threads": 2}), ("io_binding", True),
+        ("provider", "cuda"), ("settings", {**SETTINGS, "threads": 2}), ("io_binding", True),
         ("level", 0.95),
     ):  # fmt: skip
         assert compare_reports(old, {**old, key: value}).conditions == {key: (old[key], value)}
         assert compare_reports({**old, key: value}, old).conditions == {key: (value, old[key])}
+    with pytest.raises(InputError, match="the old ratios refer to relu, the new ones to elu"):
+        compare_reports(old, {**old, "baseline": "elu"})
     for key in ("processor", "cores", "system", "governor", "python", "numpy", "onnxruntime"):
         new = {**old, "machine": {**old["machine"], key: "another"}}
         assert compare_reports(old, new).conditions == {key: (old["machine"].get(key), "another")}
@@ -119,5 +121,5 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="does not exist; expected the JSON file of an earlier smx bench"):
             read_report(path)
     path = tmp_path / "least.json"
-    path.write_text(json.dumps({"results": [ROW], "machine": {}}))
+    path.write_text(json.dumps({"results": [ROW], "machine": {}, "baseline": "relu"}))
     assert read_report(path)["results"] == [ROW]

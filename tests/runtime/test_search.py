@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from smx.errors import InputError
 from smx.runtime.latency import settle as settling
 from smx.runtime.latency.interleave import Timings
-from smx.runtime.latency.settle import SettledRunner, Turn
-from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.runtime.tune.goals import GOALS, figure, ratio, ratio_interval
 from smx.runtime.tune.halving import HEAT
@@ -273,15 +271,3 @@ def test_waiting_until_all_threads_rest(monkeypatch: pytest.MonkeyPatch) -> None
     shares[:] = [1.0] * 1000
     settling.settle()
     assert 1000 - len(shares) == pytest.approx(settling.LIMIT / settling.WINDOW, abs=1)
-
-
-def test_who_ran_before_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[str] = []
-    turn, path = Turn(), save(tmp_path / "a.onnx")
-    runners = {name: SettledRunner(path, "cpu", Settings(threads=1), turn=turn) for name in "ab"}
-    for runner in runners.values():
-        runner.prepare(Session(path).random_inputs(2))
-    for name in "aabbba":
-        monkeypatch.setattr(settling, "settle", lambda name=name: waits.append(name))
-        assert len(runners[name].time(3)) == 3
-    assert waits == ["a", "b", "a"]

@@ -188,8 +188,10 @@ def test_the_machine_is_the_one_here(model: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_in_words(model: Path) -> None:
-    assert tuned(model).describe() == BEST.describe()
-    assert tuned(model, file="variant.onnx").describe() == f"variant.onnx, {BEST.describe()}"
+    assert (
+        tuned(model).describe() == f"{BEST.describe()}; for the {tuned(model).goal} of batch {tuned(model).batch_size}"
+    )
+    assert tuned(model, file="variant.onnx").describe().startswith(f"variant.onnx, {BEST.describe()};")
 
 
 def test_a_variant_is_its_own_where_the_tuning_says_so(model: Path) -> None:

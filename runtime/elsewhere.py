@@ -1,4 +1,4 @@
-"""Work that loads torch, done in another process: the one that measures must not, since torch's threads disturb it."""
+"""Work done in a process of its own: what loads torch, whose threads disturb a measurement, or takes memory."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ def elsewhere(function: Callable[P, T], *arguments: P.args, **options: P.kwargs)
         try:
             return process.submit(function, *arguments, **options).result()
         except BrokenProcessPool as error:
-            raise SmxError("the process that exports the candidates was killed; is there enough memory?") from error
+            raise SmxError(f"the process of {function.__name__} was killed; is there enough memory?") from error
