@@ -4,7 +4,7 @@
 
 The network is the paper's largest, with neurons distributed as the paper found them (`paper_model.py`). The ratios
 refer to the same network with ReLU. Every form is compared with PyTorch before it is timed. Then ONNX Runtime's
-profiler says where the time of the shipped ones goes; it adds about 2 microseconds to every operator.
+profiler says where the time of the shipped ones goes; it adds a few microseconds to every operator.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults import KINDS
 from tests.test_house import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -73,3 +74,11 @@ def test_the_parity_is_the_verifications() -> None:
     assert all(row["examples"] == 10_000 and row["agreement"] == 1 for row in rows)
     assert f"at most {max(row['max_abs'] for row in rows):.1e}, and" in README
     assert all(row["passed"] and row["scale"] == 1 for row in rows)
+    rms = [max(row["arbitration"][side] for row in rows) for side in ("error_rms", "reference_error_rms")]
+    assert (
+        f"the file's answers are {rms[0]:.1e} off by root mean square, PyTorch's own in float32 {rms[1]:.1e}:" in README
+    )
+
+
+def test_the_planted_faults_are_counted() -> None:
+    assert f"All {len(KINDS)} kinds are caught" in README

@@ -69,16 +69,25 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
+def check_baseline(old: Mapping[str, Any], baseline: str) -> None:
+    """Refuse to compare ratios that refer to different baselines.
+
+    Raises:
+        InputError: they do.
+    """
+    if old["baseline"] != baseline:
+        raise InputError(
+            f"the old ratios refer to {old['baseline']}, the new ones to {baseline}: they can't be compared"
+        )
+
+
 def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
     """Compare two reports, as `LatencyReport.to_dict` gives them.
 
     Raises:
         InputError: their ratios refer to different baselines.
     """
-    if old["baseline"] != new["baseline"]:
-        raise InputError(
-            f"the old ratios refer to {old['baseline']}, the new ones to {new['baseline']}; they say nothing"
-        )
+    check_baseline(old, new["baseline"])
     before, after = _ratios(old), _ratios(new)
     rows = [
         Change(

@@ -131,7 +131,7 @@ def bench(
     from smx.cli.bench_tables import show_changes, show_report, show_verdicts
     from smx.cli.candidates import export_candidates, pytorch_runner
     from smx.runtime.elsewhere import elsewhere
-    from smx.runtime.latency.changes import compare_reports, read_report
+    from smx.runtime.latency.changes import check_baseline, compare_reports, read_report
     from smx.runtime.latency.intervals import MIN_ROUNDS
     from smx.runtime.latency.limits import Limit, judge
     from smx.runtime.latency.measure import in_blocks, measure_latency
@@ -160,6 +160,8 @@ def bench(
         if not candidates:
             raise InputError("there are no candidates: name at least one of --layouts or --baselines, or an ONNX file")
         reference = reference or next(name for name in (REFERENCE, *baselines, *candidates) if name in candidates)
+        if old is not None:
+            check_baseline(old, reference)
         for limit in parsed:
             limit.check([*candidates, *(PYTORCH[kind] for kind in pytorch)], batch_sizes)
         if saved is not None:
