@@ -263,14 +263,14 @@ def _check_same(model: str, got: Values, right: Values) -> None:
 def _rounded(
     x: Sequence[Array], layers: Sequence[LayerArrays], rounding: float
 ) -> Iterator[tuple[list[Array], list[LayerArrays]]]:
-    """Yield inputs and layers whose values are off by their rounding, up or down, several times."""
+    """Yield inputs and layers whose values are off by up to twice their rounding, several times."""
     random = np.random.default_rng(0)
 
     def off(values: Array, least: float = 0.0) -> Array:
         if not np.issubdtype(values.dtype, np.floating):
             return values
         size = np.abs(values).max(tuple(range(1, values.ndim)), keepdims=True, initial=least)
-        rounded: Array = values + rounding * size * random.choice([-1.0, 1.0], values.shape)
+        rounded: Array = values + rounding * size * random.uniform(-2.0, 2.0, values.shape)
         return rounded.astype(values.dtype)
 
     for _ in range(DRAWS):

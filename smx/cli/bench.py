@@ -129,16 +129,15 @@ def bench(
     smx bench before.onnx after.onnx --limit "after/before<=1.02"
     """
     from smx.cli.bench_tables import show_changes, show_report, show_verdicts
-    from smx.cli.candidates import export_candidates, pytorch_runner
+    from smx.cli.candidates import export_candidates
     from smx.runtime.elsewhere import elsewhere
     from smx.runtime.latency.changes import check_baseline, compare_reports, read_report
     from smx.runtime.latency.intervals import MIN_ROUNDS
     from smx.runtime.latency.limits import Limit, judge
     from smx.runtime.latency.measure import in_blocks, measure_latency
-    from smx.runtime.latency.runners import ProcessRunner
     from smx.runtime.machine import machine
     from smx.runtime.profile.run import profile as profile_model
-    from smx.runtime.providers import DEVICES, execution_providers
+    from smx.runtime.providers import execution_providers
     from smx.runtime.settings import Settings
 
     before = machine()
@@ -156,19 +155,14 @@ def bench(
         if saved is not None and (layouts or baselines):
             notes.print("exporting the candidates ...")
             files = {**elsewhere(export_candidates, saved, Path(folder), layouts, baselines), **files}
-        candidates: dict[str, Path | Runner] = dict(files)
-        if not candidates:
+        if not files:
             raise InputError("there are no candidates: name at least one of --layouts or --baselines, or an ONNX file")
+        candidates: dict[str, Path | Runner] = {**files, **_in_pytorch(saved, pytorch, provider, threads)}
         reference = reference or next(name for name in (REFERENCE, *baselines, *candidates) if name in candidates)
         if old is not None:
             check_baseline(old, reference)
         for limit in parsed:
-            limit.check([*candidates, *(PYTORCH[kind] for kind in pytorch)], batch_sizes)
-        if saved is not None:
-            device = DEVICES.get(provider, "cpu")
-            for kind in pytorch:
-                make = partial(pytorch_runner, saved, compiled=kind == "compiled", device=device, threads=threads)
-                candidates[PYTORCH[kind]] = ProcessRunner(make)
+            limit.check(candidates, batch_sizes)
         with Progress(console=notes, disable=not notes.is_terminal) as progress:
             task = progress.add_task("measuring", total=len(batch_sizes) * math.prod(in_blocks(rounds)))
             report = measure_latency(
@@ -209,6 +203,21 @@ def bench(
         draw_latency(report, Path(plot))
     if any(verdict.exceeded for verdict in verdicts):
         raise click.exceptions.Exit(3)
+
+
+def _in_pytorch(saved: Path | None, kinds: tuple[str, ...], provider: str, threads: int) -> dict[str, Runner]:
+    """Return what runs the saved model in PyTorch, each in a process of its own, by name."""
+    from smx.cli.candidates import pytorch_runner
+    from smx.runtime.latency.runners import ProcessRunner
+    from smx.runtime.providers import DEVICES
+
+    if saved is None:
+        return {}
+    options = {"device": DEVICES.get(provider, "cpu"), "threads": threads}
+    return {
+        PYTORCH[kind]: ProcessRunner(partial(pytorch_runner, saved, compiled=kind == "compiled", **options))
+        for kind in kinds
+    }
 
 
 def _sorted_out(
