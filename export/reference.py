@@ -18,7 +18,7 @@ from smx.runtime.parity.locate import LayerArrays, Reference, Values
 def in_parts(module: nn.Module, dtype: torch.dtype = torch.float32) -> Reference:
     """Return what runs a copy of a module in `eval()`, its mixed layers on values that are given.
 
-    For `smx.runtime.parity.locate`, which wants one in the file's precision and one in float64.
+    For `smx.runtime.parity.locate`, which wants one in float32 and one in float64.
 
     Args:
         module: takes tensors (B, *); whole numbers stay what they are.

@@ -196,6 +196,16 @@ def test_what_is_left_of_large_terms_is_no_fault(tmp_path: Path) -> None:
     assert located(module, export(module, tmp_path / "model.onnx", normal(2, 6)), x).fault is None
 
 
+def test_a_constant_that_moved_into_the_next_layer_is_rounded_there(tmp_path: Path) -> None:
+    """Where ELU gives 0, the file has a 1, of which large weights make large terms that cancel."""
+    torch.manual_seed(0)
+    last = nn.Linear(64, 3)
+    last.weight.data *= 50
+    module = nn.Sequential(nn.Linear(6, 64, bias=False), Mixed([0] * 64, ["elu"]), last).eval()
+    path = export(module, tmp_path / "model.onnx", np.zeros((2, 6), np.float32))
+    assert located(module, path, np.zeros((2, 6), np.float32)).fault is None
+
+
 def test_how_a_runtime_approximates_is_no_fault(tmp_path: Path) -> None:
     """In ONNX Runtime sigmoid(-26) is 0, not 5e-12."""
     module, x = Mixed([0], ["sigmoid"]), np.linspace(-40, 40, 81, dtype=np.float32)[:, None]
@@ -277,6 +287,20 @@ def test_the_example_that_breaks_is_named(batch: int | None, tmp_path: Path) -> 
     both = located(module, path, x).fault
     assert both is not None
     assert both.examples == 2
+
+
+def test_the_example_of_a_step_is_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Steps(transposed=False).eval(), normal(10, 4, 6)
+    x[5, 2] *= 100
+    path = export(module, tmp_path / "model.onnx", x, layout="scatter")
+
+    def clipped(model: Export) -> None:
+        model.insert(model.z("first"), "Clip", "", model.constant("six", np.float32(6)))
+
+    fault = located(module, changed(module, path, path, clipped), x).fault
+    assert fault is not None
+    assert (fault.layer, fault.part, fault.example, fault.examples) == ("activation", BEFORE, 5, 1)
 
 
 def test_the_channel_of_a_convolution_is_named(tmp_path: Path) -> None:
