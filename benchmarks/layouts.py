@@ -9,10 +9,8 @@ profiler says where the time of the shipped ones goes; it adds a few microsecond
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ import numpy as np
 from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.runtime.elsewhere import elsewhere
 from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.runtime.profile.run import profile
 
@@ -239,8 +238,7 @@ def main(batch_sizes: tuple[int, ...], rounds: int, json_path: str | None) -> No
     """Time every form, on one thread."""
     with tempfile.TemporaryDirectory() as folder:
         # The process that measures never loads torch, whose threads would disturb it.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
-            files = elsewhere.submit(export, Path(folder)).result()
+        files = elsewhere(export, Path(folder))
         logs().print(f"measuring {len(files)} candidates ...")
         report = measure_latency(files, baseline="relu", batch_sizes=batch_sizes, rounds=rounds)
         profiles = {

@@ -9,9 +9,7 @@ An older ONNX Runtime can be asked as well: `pip install --no-deps --target old 
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,7 @@ import click
 from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.runtime.elsewhere import elsewhere
 from smx.runtime.latency.measure import LatencyReport, measure_latency
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ def main(opsets: tuple[int, ...], batch_sizes: tuple[int, ...], rounds: int, jso
     reports = {}
     with tempfile.TemporaryDirectory() as folder:
         # The process that measures never loads torch, whose threads would disturb it.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
-            networks = elsewhere.submit(export, Path(folder), opsets).result()
+        networks = elsewhere(export, Path(folder), opsets)
         for network, files in networks.items():
             logs().print(f"measuring {network} ...")
             reports[network] = measure_latency(files, baseline=str(opsets[0]), batch_sizes=batch_sizes, rounds=rounds)

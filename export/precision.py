@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-from smx.errors import InputError, SmxError
+from smx.errors import InputError, SmxError, one_line
 from smx.runtime.session import DTYPES, Session
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -125,7 +125,7 @@ def to_int8(proto: onnx.ModelProto, *calibration: NDArray[Any]) -> onnx.ModelPro
                 extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
             )
         except Exception as error:  # whatever it meets: ValueError, AssertionError, onnxruntime's own
-            raise SmxError(f"ONNX Runtime can't quantize the model: {_line(error)}") from error
+            raise SmxError(f"ONNX Runtime can't quantize the model: {one_line(error)}") from error
         result = onnx.load(quantized)
     known = {tensor.name for tensor in model.graph.initializer}
     scales = [numpy_helper.to_array(tensor) for tensor in result.graph.initializer if tensor.name not in known]
@@ -239,9 +239,5 @@ def _finished(converted: onnx.ModelProto, original: onnx.ModelProto, precision: 
         converted = onnx.shape_inference.infer_shapes(converted, strict_mode=True, data_prop=True)
         onnx.checker.check_model(converted, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise SmxError(f"the {precision} model is not valid: {_line(error)}") from error
+        raise SmxError(f"the {precision} model is not valid: {one_line(error)}") from error
     return converted
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.errors import InputError
+from smx.errors import InputError, one_line
 
 
 def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
@@ -32,7 +32,7 @@ def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
                 return {"x": content}
             return {name: content[name] for name in content.files}
     except Exception as error:  # whatever a damaged file makes zipfile, zlib and numpy run into
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         if "pickle" in reason:  # numpy's advice would be to run it
             reason = "it is another kind of file, or holds Python objects"
         raise InputError(f"{path} can't be read ({reason}); {expected}") from error

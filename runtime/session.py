@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from smx.errors import InputError
+from smx.errors import InputError, one_line
 from smx.runtime.metadata import ModelInfo
 from smx.runtime.providers import DEVICES, assignments, check_assignments, execution_providers, record_assignments
 from smx.runtime.settings import Settings
@@ -83,7 +83,7 @@ class Session:
             # Without its own fallback, which would quietly repeat a failed run on the CPU.
             self._session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
         except Exception as error:  # onnxruntime's errors share no public base class
-            raise InputError(f"{self.name} is no model that ONNX Runtime can load: {_line(error)}") from error
+            raise InputError(f"{self.name} is no model that ONNX Runtime can load: {one_line(error)}") from error
         used = self._session.get_providers()
         if used[0] != wanted[0]:
             raise InputError(f"{provider} could not be started by ONNX Runtime, which fell back to {used[0]}")
@@ -154,7 +154,7 @@ class Session:
         try:
             return list(self._session.run(None, feed))
         except Exception as error:
-            raise InputError(f"{self.name} can't run this input: {_line(error)}") from error
+            raise InputError(f"{self.name} can't run this input: {one_line(error)}") from error
 
     def bound(self, *inputs: NDArray[Any], io_binding: bool = False) -> Callable[[], object]:
         """Check inputs once and return a call that only runs the model on them, for timing.
@@ -181,24 +181,8 @@ class Session:
         return run
 
     def random_inputs(self, batch_size: int, seed: int = 0) -> list[NDArray[Any]]:
-        """Return random arrays that the model takes: in [0, 1), or whole numbers from 0 to 255, or booleans.
-
-        Raises:
-            InputError: the model is made for another batch size, or an input has other sizes that are not fixed.
-        """
-        random = np.random.default_rng(seed)
-        arrays: list[NDArray[Any]] = []
-        for wanted in self.inputs:
-            first, *rest = wanted.shape or [None]
-            if isinstance(first, int) and first != batch_size:
-                raise InputError(f"{self.name} is made for batch size {first}, got {batch_size}")
-            if not all(isinstance(size, int) for size in rest):
-                raise InputError(f"{self.name} has an input {wanted.name!r} whose sizes are not fixed: {wanted.shape}")
-            dtype = DTYPES.get(wanted.type, np.dtype(np.float32))
-            values = random.random((batch_size, *rest))
-            whole = not np.issubdtype(dtype, np.floating)
-            arrays.append((np.floor(values * (2 if dtype == np.bool_ else 256)) if whole else values).astype(dtype))
-        return arrays
+        """Return random arrays that the model takes, see `random_inputs`."""
+        return random_inputs(self.name, self.inputs, batch_size, seed)
 
     def _feed(self, inputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if len(inputs) != len(self.inputs):
@@ -220,13 +204,36 @@ class Session:
         return np.ascontiguousarray(x.astype(dtype, copy=False))
 
 
+def random_inputs(name: str, inputs: Sequence[Any], batch_size: int, seed: int = 0) -> list[NDArray[Any]]:
+    """Return random arrays for the inputs of a model: in [0, 1), or whole numbers from 0 to 255, or booleans.
+
+    Args:
+        name: how messages call the model.
+        inputs: as ONNX Runtime describes them.
+        batch_size: examples a run.
+        seed: of the values.
+
+    Raises:
+        InputError: the model is made for another batch size, or an input has other sizes that are not fixed.
+    """
+    random = np.random.default_rng(seed)
+    arrays: list[NDArray[Any]] = []
+    for wanted in inputs:
+        first, *rest = wanted.shape or [None]
+        if isinstance(first, int) and first != batch_size:
+            raise InputError(f"{name} is made for batch size {first}, got {batch_size}")
+        if not all(isinstance(size, int) for size in rest):
+            raise InputError(f"{name} has an input {wanted.name!r} whose sizes are not fixed: {wanted.shape}")
+        dtype = DTYPES.get(wanted.type, np.dtype(np.float32))
+        values = random.random((batch_size, *rest))
+        whole = not np.issubdtype(dtype, np.floating)
+        arrays.append((np.floor(values * (2 if dtype == np.bool_ else 256)) if whole else values).astype(dtype))
+    return arrays
+
+
 def _existing(path: Path) -> str:
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the ONNX file in it")
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected an ONNX model, as smx export writes it")
     return str(path)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -19,3 +19,8 @@ class ParityError(SmxError):
     """Two implementations of one function disagree beyond the stated tolerance. Exit code 3."""
 
     exit_code = 3
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text on one line."""
+    return " ".join(str(error).split())

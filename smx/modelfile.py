@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from smx import __version__, torchfile
 from smx.activations import resolve_pool
-from smx.errors import InputError
+from smx.errors import InputError, one_line
 from smx.layers import Mixed
 from smx.models import Normalize, mlp
 
@@ -128,7 +128,7 @@ def load_model(path: Path) -> SavedModel:
     except KeyError as error:
         raise InputError(f"{path} lacks {error}; it was not written by smx train, or is damaged") from error
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"{path} can't be built: {reason}") from error
     for name, weight in model.weights.items():
         bad = int((~torch.isfinite(weight)).sum())

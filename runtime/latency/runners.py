@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.errors import SmxError
+from smx.errors import SmxError, one_line
 from smx.runtime.latency.settle import settle
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
@@ -166,5 +166,5 @@ def _serve(make: Callable[[], Runner], pipe: Any) -> None:
             except SmxError as error:
                 answer = error
             except Exception as error:
-                answer = SmxError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+                answer = SmxError(f"{type(error).__name__}: {one_line(error)}")
             pipe.send(answer)

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from smx.errors import InputError
+from smx.errors import InputError, one_line
 from smx.runtime.graph import NodeInfo, nodes
 from smx.runtime.metadata import ModelInfo
 from smx.runtime.profile.fold import FallenBack as FallenBack
@@ -18,7 +18,7 @@ from smx.runtime.profile.fold import Profile as Profile
 from smx.runtime.profile.fold import ProfileRow as ProfileRow
 from smx.runtime.profile.fold import fold
 from smx.runtime.providers import execution_providers
-from smx.runtime.session import Session
+from smx.runtime.session import random_inputs
 from smx.runtime.settings import Settings
 
 ONE_THREAD = Settings(threads=1)
@@ -43,7 +43,7 @@ def profile(
         provider: see `smx.runtime.providers.PROVIDERS`. On a GPU, ONNX Runtime notes how long a node takes to start.
         settings: how to run.
         runs: how many count, after a warm-up.
-        seed: of the inputs, see `Session.random_inputs`.
+        seed: of the inputs, see `smx.runtime.session.random_inputs`.
 
     Raises:
         InputError: the file is missing, no ONNX model, or not one for random inputs of this batch size; or the
@@ -52,16 +52,17 @@ def profile(
     if runs < 1 or batch_size < 1:
         raise InputError(f"a profile needs at least 1 run of 1 example, got {runs} runs of {batch_size}")
     file = nodes(path)
-    inputs = Session(path, provider, settings=settings, allow_fallback=True).random_inputs(batch_size, seed)
     with tempfile.TemporaryDirectory() as folder:
         session, optimised = _start(path, provider, settings, Path(folder))
+        wanted = session.get_inputs()
+        inputs = random_inputs(str(path), wanted, batch_size, seed)
         try:
             info = ModelInfo.from_properties(session.get_modelmeta().custom_metadata_map)
-            feed = dict(zip([wanted.name for wanted in session.get_inputs()], inputs, strict=True))
+            feed = dict(zip([each.name for each in wanted], inputs, strict=True))
             for _ in range(WARM_UP + runs):
                 session.run(None, feed)
         except Exception as error:  # onnxruntime's errors share no public base class
-            raise InputError(f"{path} can't be profiled: {_line(error)}") from error
+            raise InputError(f"{path} can't be profiled: {one_line(error)}") from error
         events = json.loads(Path(session.end_profiling()).read_text())
     mixed = [layer.name for layer in info.layers] if info is not None else []
     return fold(events, file, optimised, mixed=mixed, provider=provider, batch_size=batch_size, skip=WARM_UP)
@@ -81,11 +82,7 @@ def _start(path: str | os.PathLike[str], provider: str, settings: Settings, fold
             break
         except Exception as error:
             if not optimised:
-                raise InputError(f"{path} is no model that ONNX Runtime can load: {_line(error)}") from error
+                raise InputError(f"{path} is no model that ONNX Runtime can load: {one_line(error)}") from error
     if (used := session.get_providers()[0]) != wanted[0]:
         raise InputError(f"{provider} could not be started by ONNX Runtime, which fell back to {used}")
     return session, nodes(optimised) if optimised else []
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

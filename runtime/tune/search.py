@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smx.errors import InputError
 from smx.runtime.latency.intervals import LEVEL, MIN_ROUNDS
-from smx.runtime.latency.measure import BLOCKS
+from smx.runtime.latency.measure import in_blocks
 from smx.runtime.latency.runners import Runner, SessionRunner
 from smx.runtime.machine import machine
 from smx.runtime.session import Session
@@ -217,12 +217,12 @@ def search(
     best = measured[0].name
     if goal == "p99":
         rounds = max(rounds, -(-TAIL_RUNS // measured[0].burst))
-    per_block, done = -(-rounds // BLOCKS), count()
+    (blocks, per_block), done = in_blocks(rounds), count()
     timings = race.time(
         [best],
-        BLOCKS,
+        blocks,
         per_block,
-        lambda: on_progress("the best against the default", next(done), BLOCKS * per_block),
+        lambda: on_progress("the best against the default", next(done), blocks * per_block),
     )
     low, high = ratio_interval(goal, timings, best, default, batch_size)
     return TuningReport(
@@ -232,7 +232,7 @@ def search(
         measured=tuple(measured),
         refused=refused,
         best=by_name[best],
-        rounds=BLOCKS * per_block,
+        rounds=blocks * per_block,
         level=LEVEL,
         ratio=ratio(goal, timings, best, default, batch_size),
         low=low,

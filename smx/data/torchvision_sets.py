@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from smx.data.dataset import Dataset, build
-from smx.errors import InputError, SmxError
+from smx.errors import InputError, SmxError, one_line
 
 FILES = tuple(f"{part}-{content}-ubyte" for part in ("train", "t10k") for content in ("images-idx3", "labels-idx1"))
 """What both data sets consist of, under `<data_dir>/<MNIST or FashionMNIST>/raw`."""
@@ -34,7 +34,7 @@ def _read(kind: Any, name: str, data_dir: Path, *, train: bool) -> tuple[NDArray
     try:
         dataset = kind(data_dir, train=train, download=True)
     except Exception as error:  # torchvision raises whatever the damage, or the network, runs into
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raw = data_dir / kind.__name__ / "raw"
         if all((raw / file).is_file() for file in FILES):
             raise InputError(f"{name} in {raw} is damaged ({reason}); remove the folder to download it anew") from error
