@@ -3,90 +3,99 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from smx.activations import Activation, resolve_pool
+from smx.channels import ExampleInput, channels_by_definition, channels_by_run, dry_run
 from smx.layers import Mixed, Selective
 from smx.paper import PAPER_POOL, TEMPERATURE
+from smx.rewriting import ACTIVATIONS, Types, heed_activations, separate
 
-ACTIVATION_MODULES: tuple[type[nn.Module], ...] = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.RReLU,
-    nn.ELU,
-    nn.CELU,
-    nn.SELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Hardswish,
-    nn.Hardtanh,
-    nn.Sigmoid,
-    nn.Hardsigmoid,
-    nn.LogSigmoid,
-    nn.Tanh,
-    nn.Softplus,
-    nn.Softsign,
-)
-"""The modules that `select` replaces: PyTorch's elementwise activations."""
+ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
+"""What `select` replaces, modules and functions: PyTorch's elementwise activations."""
 
 
 def select(
     module: nn.Module,
     pool: Iterable[str | Activation] = PAPER_POOL,
     *,
-    example_input: Tensor | tuple[Any, ...] | None = None,
+    example_input: ExampleInput | None = None,
     temperature: float = TEMPERATURE,
-    types: tuple[type[nn.Module], ...] = ACTIVATION_MODULES,
+    types: Types = ACTIVATION_MODULES,
 ) -> nn.Module:
-    """Return a copy of `module` in which every activation module is a `Selective`, one choice a channel.
+    """Return a copy of `module` in which every activation is a `Selective`, one choice a channel.
+
+    Each use of an activation gets its own. A module that is used once is replaced in its place. Where a forward calls
+    functions (`F.relu(x)`, `torch.tanh(x)`, `x.sigmoid_()`) or the same module several times, torch.fx writes this
+    forward anew, with a `Selective` for each call: the first use of `act` keeps that path, the next ones are `act_1`,
+    `act_2`, and functions are called `relu`, `relu_1`, ..., parts of the module whose forward calls them. A block that
+    is itself called several times keeps one set of neurons, as it keeps one set of weights. Classes, paths,
+    `state_dict()` keys, modes, devices, dtypes and hooks of everything else stay. See `smx.rewriting.separate`.
 
     The channels of an activation are those of the last layer before it that has channels (Linear, Conv, BatchNorm,
-    LayerNorm, ...): before it in execution when `example_input` is given (a dry run in `eval()`), otherwise before it
-    in the order in which the module's parts were defined. Linear and LayerNorm have them on the last axis, the
-    others on axis 1. Weights are copied; calls such as `F.relu(x)` in a `forward` are no modules and stay.
+    LayerNorm, ...): before it in execution when `example_input` is given, otherwise before it in the forwards, and
+    where these can't be traced, in the order in which the module's parts were defined. Linear and LayerNorm have them
+    on the last axis, the others on axis 1. With an `example_input` the network is run on it in `eval()`, before and
+    after the forwards were rewritten, and both must agree.
+
+    An activation that is never called stays. A forward whose course depends on its data, on whether optional arguments
+    are given, or on what torch.fx can't see, is not rewritten: the modules in it are replaced all the same, and a
+    warning tells of its functions, which stay, and of modules that it calls several times, which get one `Selective`.
 
     Args:
         module: any module.
         pool: names or activations.
         example_input: a tensor, or a tuple of the arguments, for the dry run.
         temperature: tau of eq. 2.
-        types: the module types to replace; narrow it to keep, for example, the Sigmoid of a gate.
+        types: the module types to replace; narrow it to keep, for example, the Sigmoid of a gate. A function counts as
+            the module that computes it: `F.relu` as `nn.ReLU`. Types of your own may stand in it.
 
     Raises:
-        ValueError: there is nothing to replace, or the channels of an activation can't be told.
+        ValueError: there is nothing to replace, the channels of an activation can't be told, or the rewritten network
+            gives other outputs on the example.
     """
     resolved = resolve_pool(pool)
-    module = copy.deepcopy(module)
-    found = [name for name, part in module.named_modules() if isinstance(part, types)]
+    original, module = module, copy.deepcopy(module)
+    reasons = separate(module, types)
+    if example_input is None:
+        channels = channels_by_definition(module, types)
+        left = {path: {"calls such as F.relu(x) in it stay; example_input= tells if there are any"} for path in reasons}
+    else:
+        expected = dry_run(original, example_input)
+        channels, left, outputs = channels_by_run(module, example_input, types)
+        _check_same(outputs, expected)
+    notes = [
+        f"the forward of {path or type(module).__name__!r} can't be rewritten"
+        f" ({reasons.get(path, 'torch.fx does not see all of it')}): {', '.join(sorted(what))};"
+        " give each activation a module of its own (nn.ReLU)"
+        for path, what in left.items()
+    ]
+    found = {path: part for path, part in module.named_modules() if isinstance(part, types) and path in channels}
     if not found:
-        raise ValueError(
-            f"{type(module).__name__} has no activation module to replace; calls such as F.relu can't be seen,"
-            " write them as modules (nn.ReLU)"
-        )
-    channels = (
-        _channels_by_definition(module) if example_input is None else _channels_by_run(module, example_input, types)
-    )
+        raise ValueError("; ".join([f"{type(module).__name__} has no activation to replace", *notes]))
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     device = next((parameter.device for parameter in module.parameters()), None)
-
-    def selective(name: str) -> nn.Module:
-        if name not in channels:
+    made: dict[nn.Module, nn.Module] = {}
+    for path, part in found.items():
+        seen = channels[path]
+        if seen is None:
             reason = (
                 "no layer with channels stands before it"
                 if example_input is None
                 else "the dry run gave it no input of shape (B, N, *)"
             )
-            raise ValueError(f"the channels of {name or type(module).__name__!r} can't be told: {reason}; {_ADVICE}")
-        return Selective(channels[name].count, resolved, temperature, channels[name].dim, device=device)
-
-    return _replace(module, types, selective)
+            raise ValueError(
+                f"the channels of {path or type(module).__name__!r} can't be told: {reason};"
+                " pass example_input, or narrow types"
+            )
+        made[part] = Selective(seen.count, resolved, temperature, seen.dim, device=device)
+    return _replace(module, made)
 
 
 def commit(module: nn.Module) -> nn.Module:
@@ -98,104 +107,31 @@ def commit(module: nn.Module) -> nn.Module:
         ValueError: `module` has no `Selective`.
     """
     module = copy.deepcopy(module)
-    if not any(isinstance(part, Selective) for part in module.modules()):
+    layers = [part for part in module.modules() if isinstance(part, Selective)]
+    if not layers:
         raise ValueError(f"{type(module).__name__} has no Selective layer to commit; smx.select makes them")
-    parts = dict(module.named_modules())
-
-    def fixed(name: str) -> nn.Module:
-        layer = parts[name]
-        assert isinstance(layer, Selective)
-        return Mixed(layer.choice, layer.pool, layer.dim).train(layer.training)
-
-    return _replace(module, (Selective,), fixed)
+    return _replace(module, {layer: Mixed(layer.choice, layer.pool, layer.dim) for layer in layers})
 
 
-_ADVICE = "pass example_input, or narrow types"
-
-
-def _replace(
-    module: nn.Module, types: tuple[type[nn.Module], ...], replacement: Callable[[str], nn.Module]
-) -> nn.Module:
-    """Put `replacement(name)` in the place of every part of the given types; a part used twice is replaced once."""
-    made: dict[nn.Module, nn.Module] = {}
-    if isinstance(module, types):
-        return replacement("")
-    for name, part in list(module.named_modules(remove_duplicate=False)):
-        if isinstance(part, types):
-            if part not in made:
-                made[part] = replacement(name)
-            module.set_submodule(name, made[part])
-            parent = module.get_submodule(name.rpartition(".")[0])
-            if hasattr(parent, "activation_relu_or_gelu"):
-                # nn.TransformerEncoderLayer's fast path computes this one instead of calling its activation module.
-                setattr(parent, "activation_relu_or_gelu", 0)  # noqa: B010
+def _replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Put the new parts in the places of the old ones, in the same mode."""
+    for old, new in made.items():
+        new.train(old.training)
+    if module in made:
+        return made[module]
+    for path, part in list(module.named_modules(remove_duplicate=False)):
+        if part in made:
+            module.set_submodule(path, made[part])
+    heed_activations(module)
     return module
 
 
-@dataclass(frozen=True)
-class _Channels:
-    count: int
-    dim: int
-
-
-def _channels_of(layer: nn.Module) -> _Channels | None:
-    """Return how many channels a layer puts out and on which axis, or None for a layer that passes them through."""
-    if isinstance(layer, nn.Linear | nn.Bilinear):
-        return _Channels(int(layer.out_features), -1)
-    if isinstance(layer, nn.LayerNorm):
-        return _Channels(int(layer.normalized_shape[-1]), -1)
-    if isinstance(layer, nn.modules.conv._ConvNd):
-        return _Channels(int(layer.out_channels), 1)
-    if isinstance(layer, nn.modules.batchnorm._NormBase):
-        return _Channels(int(layer.num_features), 1)
-    if isinstance(layer, nn.GroupNorm):
-        return _Channels(int(layer.num_channels), 1)
-    return None
-
-
-def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return ((name, part) for name, part in module.named_modules() if next(part.children(), None) is None)
-
-
-def _channels_by_definition(module: nn.Module) -> dict[str, _Channels]:
-    channels: dict[str, _Channels] = {}
-    last: _Channels | None = None
-    for name, part in _leaves(module):
-        last = _channels_of(part) or last
-        if last is not None:
-            channels[name] = last
-    return channels
-
-
-def _channels_by_run(
-    module: nn.Module, example_input: Tensor | tuple[Any, ...], types: tuple[type[nn.Module], ...]
-) -> dict[str, _Channels]:
-    channels: dict[str, _Channels] = {}
-    last: _Channels | None = None
-
-    def record(name: str, part: nn.Module, output: Tensor) -> None:
-        nonlocal last
-        last = _channels_of(part) or last
-        if not isinstance(output, Tensor) or output.dim() < 2:
-            return
-        known = last is not None and output.dim() > last.dim and output.shape[last.dim] == last.count
-        found = last if last is not None and known else _Channels(int(output.shape[1]), 1)
-        if channels.setdefault(name, found) != found and isinstance(part, types):
+def _check_same(outputs: object, expected: object) -> None:
+    with suppress(TypeError):  # outputs that are not made of tensors
+        try:
+            torch.testing.assert_close(outputs, expected, equal_nan=True)
+        except AssertionError as error:
             raise ValueError(
-                f"{name} is used for inputs of {channels[name].count} and of {found.count} channels;"
-                " give each use its own activation module"
-            )
-
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda part, inputs, output: record(name, part, output)
-
-    handles = [part.register_forward_hook(hook(name)) for name, part in _leaves(module)]
-    was_training = module.training
-    try:
-        with torch.no_grad():
-            module.eval()(*(example_input if isinstance(example_input, tuple) else (example_input,)))
-    finally:
-        module.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return channels
+                "with each activation a module of its own, not in place, the network computes something else on"
+                " example_input; write its activations as modules, without inplace=True"
+            ) from error

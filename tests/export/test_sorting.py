@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import smx
-from smx.data.torchvision_sets import import_datasets
 from smx.export import export_onnx
 from smx.export.capture import mixed_nodes
 from smx.export.passes import LowerToSorted, SortNeurons
 from smx.export.passes.sort_neurons import PINNED
-from smx.runtime import Session
 from tests import reference
 from tests.export.graphs import choices, graph, mixed, run
 
@@ -159,28 +157,3 @@ def test_where_channels_are_mixed_the_layer_stays(net: nn.Module, tmp_path: Path
     sorted_export(net, torch.randn(1, 2, 4, 4), tmp_path)
     report = export_onnx(net, tmp_path / "m.onnx", example_input=torch.randn(1, 2, 4, 4), layout="sorted")
     assert report.operators.get("ScatterElements", 0) == 0 or report.refusals("LowerToSorted")
-
-
-@pytest.mark.parametrize(("name", "at_least"), [("resnet18", 12), ("mobilenet_v2", 17)])
-def test_torchvisions_networks(name: str, at_least: int, tmp_path: Path) -> None:
-    import_datasets()  # lets torchvision be imported beside any torch
-    import torchvision
-
-    torch.manual_seed(0)
-    example = torch.randn(1, 3, 32, 32)
-    net = smx.select(getattr(torchvision.models, name)(weights=None), example_input=example)
-    with torch.no_grad():
-        for layer in net.modules():
-            if isinstance(layer, smx.Selective):
-                layer.logits.normal_()
-    net = smx.commit(net)
-    for layout in ("scatter", "sorted"):  # compared with PyTorch on the way
-        report = export_onnx(net, tmp_path / f"{layout}.onnx", example_input=example, layout=layout)
-        assert report.max_abs < 1e-5
-    refusals = report.refusals("LowerToSorted")
-    assert len(report.layers) - len(refusals) >= at_least
-    assert all("shares the order of a larger layer" in reason for reason in refusals.values())
-    sessions = [Session(tmp_path / f"{layout}.onnx") for layout in ("scatter", "sorted")]
-    x = torch.randn(3, 3, 32, 32).numpy()
-    scattered, sorted_ = (session.run(x) for session in sessions)
-    np.testing.assert_allclose(scattered, sorted_, atol=1e-5)

@@ -8,11 +8,12 @@ import smx
 
 
 class Residual(nn.Module):
-    """Parts defined in another order than they run, and an activation that is used twice."""
+    """Parts defined in another order than they run, an activation that is used twice, and one that is not called."""
 
     def __init__(self) -> None:
         super().__init__()
         self.act = nn.ReLU(inplace=True)
+        self.never = nn.Tanh()
         self.second = nn.Conv2d(8, 8, 3, padding=1)
         self.first = nn.Conv2d(3, 8, 3, padding=1)
         self.norm = nn.BatchNorm2d(8)
@@ -41,12 +42,20 @@ def test_select_infers_channels_from_the_definition() -> None:
 
 def test_select_infers_channels_by_a_dry_run() -> None:
     net = Residual()
-    with pytest.raises(ValueError, match="channels of 'act' can't be told: no layer with channels stands before it"):
-        smx.select(net)
     chosen = smx.select(net, example_input=torch.randn(1, 3, 4, 4))
-    assert selectives(chosen) == {"act": (8, 1), "head.2": (12, -1)}
+    assert selectives(chosen) == {"act": (8, 1), "head.2": (12, -1), "act_1": (8, 1)}
+    assert selectives(smx.select(net)) == selectives(chosen)
+    assert isinstance(chosen.never, nn.Tanh)
     assert chosen.training
     assert chosen(torch.randn(2, 3, 4, 4)).shape == (2, 2)
+
+
+def test_channels_that_cannot_be_told() -> None:
+    with pytest.raises(ValueError, match="channels of '0' can't be told: no layer with channels stands before it"):
+        smx.select(nn.Sequential(nn.ReLU(), nn.Linear(3, 4)))
+    flat = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0), nn.Sigmoid())
+    with pytest.raises(ValueError, match=r"channels of '2' .*: the dry run gave it no input of shape \(B, N, \*\)"):
+        smx.select(flat, example_input=torch.zeros(4, 3))
 
 
 def test_a_transformers_feed_forward_block_has_its_neurons_last() -> None:
@@ -83,15 +92,30 @@ def test_a_kept_activation_may_be_shared() -> None:
     assert list(selectives(smx.select(net, types=(nn.ReLU,), example_input=torch.zeros(1, 3)))) == ["4"]
 
 
-def test_one_activation_for_two_widths_is_refused() -> None:
+def test_an_activation_at_several_places_becomes_one_for_each() -> None:
     act = nn.ReLU()
     net = nn.Sequential(nn.Linear(3, 4), act, nn.Linear(4, 5), act)
-    with pytest.raises(ValueError, match="used for inputs of 4 and of 5 channels"):
-        smx.select(net, example_input=torch.zeros(1, 3))
+    for example in (None, torch.zeros(1, 3)):
+        assert selectives(smx.select(net, example_input=example)) == {"1": (4, -1), "3": (5, -1)}
+
+
+def test_one_activation_for_two_widths_is_refused_where_it_cannot_be_two() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linears, self.act = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 5)]), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            for linear in self.linears:
+                x = self.act(linear(x)) if x.sum() < 9 else x
+            return x
+
+    with pytest.raises(ValueError, match="act is used for inputs of 4 and of 5 channels"):
+        smx.select(Loop(), example_input=torch.zeros(1, 3))
 
 
 def test_nothing_to_replace() -> None:
-    with pytest.raises(ValueError, match=r"no activation module to replace; calls such as F\.relu can't be seen"):
+    with pytest.raises(ValueError, match="Linear has no activation to replace"):
         smx.select(nn.Linear(3, 3))
     with pytest.raises(ValueError, match="no Selective layer to commit"):
         smx.commit(nn.Linear(3, 3))
@@ -125,6 +149,6 @@ def test_commit_takes_the_largest_logit_and_keeps_the_rest() -> None:
 
 
 def test_a_shared_layer_stays_shared() -> None:
-    act = nn.ReLU()
-    net = smx.commit(smx.select(nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act)))
+    act = smx.Selective(4)
+    net = smx.commit(nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act))
     assert net[1] is net[3]  # type: ignore[index]

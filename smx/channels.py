@@ -1,0 +1,157 @@
+"""How many channels each activation of a network has, and on which axis: told by its layers, or seen in a dry run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from smx.layers import Mixed, Selective
+from smx.rewriting import Types, activation_name, in_order
+
+ExampleInput = Tensor | tuple[Any, ...]
+"""A network's input, or a tuple of its arguments."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How many channels there are, and on which axis; negative axes count from the end."""
+
+    count: int
+    dim: int
+
+
+def channels_by_definition(module: nn.Module, types: Types) -> dict[str, Channels | None]:
+    """Return for each innermost module that is called, by path, the channels of the last layer before it that has some.
+
+    None means that there is no such layer.
+    """
+    channels: dict[str, Channels | None] = {}
+    last: Channels | None = None
+    for path, part in in_order(module, types):
+        last = _channels_of(part) or last
+        channels.setdefault(path, last)
+    return channels
+
+
+def channels_by_run(
+    module: nn.Module, example_input: ExampleInput, types: Types
+) -> tuple[dict[str, Channels | None], dict[str, set[str]], Any]:
+    """Find the channels of each activation by a dry run, see `dry_run`.
+
+    Returns:
+        The channels of each module, by path; by definition for those that run in training only, and None for one whose
+        input was not of the shape (B, N, *). What `separate` could not change, by the path of the module in whose
+        forward it is. The outputs.
+
+    Raises:
+        ValueError: an activation is used for inputs of several widths.
+    """
+    defined = channels_by_definition(module, types)
+    module = _throwaway(module)
+    channels: dict[str, Channels | None] = {}
+    last: Channels | None = None
+    running: list[_Call] = []
+    left: dict[str, set[str]] = {}
+
+    def enter(path: str, part: nn.Module, inputs: Any) -> None:
+        if isinstance(part, types) and running:
+            if path in running[-1].used:
+                left.setdefault(running[-1].path, set()).add(f"its calls of {path} share one choice")
+            running[-1].used.add(path)
+        running.append(_Call(path, part, set()))
+
+    def leave(path: str, part: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal last
+        running.pop()
+        if not isinstance(part, types) and next(part.children(), None) is not None:
+            return
+        last = _channels_of(part) or last
+        if not isinstance(output, Tensor) or output.dim() < 2:
+            channels.setdefault(path, None)
+            return
+        known = last is not None and output.dim() > last.dim and output.shape[last.dim] == last.count
+        found = last if last is not None and known else Channels(int(output.shape[1]), 1)
+        before = channels.setdefault(path, found)
+        if before != found and isinstance(part, types):
+            raise ValueError(
+                f"{path} is used for inputs of {before.count if before else 'no'} and of {found.count} channels;"
+                " give each use its own activation module"
+            )
+
+    for path, part in module.named_modules():
+        part.register_forward_pre_hook(partial(enter, path))
+        part.register_forward_hook(partial(leave, path))
+    own = (*types, Selective, Mixed)
+
+    def note(function: Callable[..., Any]) -> None:
+        if (name := activation_name(function, types)) and running and not isinstance(running[-1].part, own):
+            left.setdefault(running[-1].path, set()).add(f"its {name} stays as it is")
+
+    with _Watch(note):
+        outputs = _run(module, example_input)
+    return defined | channels, left, outputs
+
+
+def dry_run(module: nn.Module, example_input: ExampleInput) -> Any:
+    """Run a module in `eval()` without gradients, and return its outputs.
+
+    A copy is run that shares the weights: buffers, modes and random numbers stay as they are.
+    """
+    return _run(_throwaway(module), example_input)
+
+
+def _throwaway(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+
+
+def _run(module: nn.Module, example_input: ExampleInput) -> Any:
+    fast = torch.backends.mha.get_fastpath_enabled()
+    gpus = {parameter.device.index for parameter in module.parameters() if parameter.device.type == "cuda"}
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)  # in which an encoder's activations are not called
+        with torch.no_grad(), torch.random.fork_rng(devices=sorted(gpus)):
+            return module.eval()(*(example_input if isinstance(example_input, tuple) else (example_input,)))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Call(NamedTuple):
+    """A module that is being run, and the paths of the activations that it called so far."""
+
+    path: str
+    part: nn.Module
+    used: set[str]
+
+
+class _Watch(TorchFunctionMode):
+    """Tells of every function of PyTorch that is called."""
+
+    def __init__(self, note: Callable[[Callable[..., Any]], None]) -> None:
+        super().__init__()
+        self.note = note
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.note(func)
+        return func(*args, **(kwargs or {}))
+
+
+def _channels_of(layer: nn.Module) -> Channels | None:
+    """Return how many channels a layer puts out and on which axis, or None for a layer that passes them through."""
+    if isinstance(layer, nn.Linear | nn.Bilinear):
+        return Channels(int(layer.out_features), -1)
+    if isinstance(layer, nn.LayerNorm):
+        return Channels(int(layer.normalized_shape[-1]), -1)
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        return Channels(int(layer.out_channels), 1)
+    if isinstance(layer, nn.modules.batchnorm._NormBase):
+        return Channels(int(layer.num_features), 1)
+    if isinstance(layer, nn.GroupNorm):
+        return Channels(int(layer.num_channels), 1)
+    return None

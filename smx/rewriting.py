@@ -1,0 +1,237 @@
+"""Give every activation of a network a module of its own, by rewriting the forwards in which it has none.
+
+`F.relu(x)`, `x.sigmoid()` and a `self.relu` that is called twice have no place in the tree of modules where something
+else could be put. torch.fx shows them: each module's own forward is traced by itself, with the modules below it closed,
+and written anew with a module for each activation. The module keeps its class, its name and whatever it holds.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from smx.layers import Mixed, Selective
+from smx.tracing import UntraceableError, set_forward, trace, trace_in_both_modes
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "rrelu": nn.RReLU,
+    "elu": nn.ELU,
+    "celu": nn.CELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+    "hardtanh": nn.Hardtanh,
+    "sigmoid": nn.Sigmoid,
+    "hardsigmoid": nn.Hardsigmoid,
+    "logsigmoid": nn.LogSigmoid,
+    "tanh": nn.Tanh,
+    "softplus": nn.Softplus,
+    "softsign": nn.Softsign,
+}
+"""PyTorch's elementwise activations: the name of the function, and the module that computes the same."""
+
+_NAMES: dict[Any, str] = {
+    getattr(home, spelling): name
+    for name in ACTIVATIONS
+    for spelling in (name, f"{name}_")
+    for home in (F, torch, Tensor)
+    if hasattr(home, spelling)
+}
+
+Types = tuple[type[nn.Module], ...]
+
+
+def activation_name(function: Any, types: Types) -> str | None:
+    """Return the name in `ACTIVATIONS` of a function or a method of tensors, if its module is one of `types`."""
+    try:
+        name = _NAMES.get(function)
+    except TypeError:  # not hashable
+        return None
+    return name if name is not None and issubclass(ACTIVATIONS[name], types) else None
+
+
+def has_own_forward(module: nn.Module, types: Types) -> bool:
+    """Tell whether a module's forward is a user's: neither PyTorch's, nor an activation's, nor one of our layers."""
+    home = getattr(type(module).forward, "__module__", None) or ""
+    return home.partition(".")[0] != "torch" and not isinstance(module, (*types, Selective, Mixed))
+
+
+def separate(module: nn.Module, types: Types) -> dict[str, str]:
+    """Give every activation in `module` a module of its own that is not in place; the function stays the same.
+
+    1. An activation module that is registered at several places becomes one for each place.
+    2. A function that is an attribute (`self.act = F.relu`, as in `nn.TransformerEncoderLayer`) becomes a module there.
+    3. In each forward, the second call of the same module `act` goes to a new `act_1`, the next to `act_2`, and calls
+       of functions go to `relu`, `relu_1`, ..., parts of the module whose forward it is. Where an activation is
+       computed in place, what is done later with its input is done with its output.
+
+    Args:
+        module: changed in place.
+        types: what is an activation; functions count as the modules in `ACTIVATIONS`.
+
+    Returns:
+        Why the forwards that could not be traced were left, by module path.
+    """
+    _unshare(module, types)
+    for part in list(module.modules()):
+        for key, value in list(vars(part).items()):
+            if name := activation_name(value, types):
+                setattr(part, key, ACTIVATIONS[name]().train(part.training))
+    left: dict[str, str] = {}
+    used: set[nn.Module] = set()
+    for path, part in list(module.named_modules()):
+        if has_own_forward(part, types):
+            try:
+                _rewrite(part, types, used)
+            except UntraceableError as error:
+                left[path] = str(error)
+    for part in module.modules():
+        if isinstance(part, types) and hasattr(part, "inplace"):
+            setattr(part, "inplace", False)  # noqa: B010
+    heed_activations(module)
+    return left
+
+
+def heed_activations(module: nn.Module) -> None:
+    """Make PyTorch's transformer layers call their activation module, after it was replaced."""
+    for part in module.modules():
+        if isinstance(part, nn.TransformerEncoderLayer) and isinstance(part.activation, Selective | Mixed):
+            part.activation_relu_or_gelu = 0  # its fast path would compute that one
+        elif isinstance(part, nn.TransformerDecoderLayer) and isinstance(part.activation, nn.Module):
+            vars(part)["activation"] = part.activation  # where this is missing, a copy or a pickle computes ReLU
+    for part in module.modules():
+        if isinstance(part, nn.TransformerEncoder):
+            part.use_nested_tensor &= all(getattr(layer, "activation_relu_or_gelu", 1) for layer in part.layers)
+
+
+def in_order(module: nn.Module, types: Types, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield the innermost modules and their paths: as they are called, where that can be traced, else as defined."""
+    names = [name for name, _ in module.named_children()]
+    if isinstance(module, types) or not names:
+        yield path, module
+        return
+    if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) and "activation" in names:
+        names.remove("activation")
+        names.insert(names.index("linear1") + 1, "activation")
+    elif has_own_forward(module, types):
+        with suppress(UntraceableError):
+            names = [str(node.target) for node in trace(module).nodes if node.op == "call_module"]
+    for name in names:
+        yield from in_order(module.get_submodule(name), types, f"{path}.{name}" if path else name)
+
+
+def _unshare(module: nn.Module, types: Types) -> None:
+    seen: set[nn.Module] = set()
+    for parent in list(module.modules()):
+        for key, child in parent._modules.items():
+            if isinstance(child, types):
+                if child in seen:
+                    parent._modules[key] = copy.deepcopy(child)
+                seen.add(child)
+
+
+@dataclass(frozen=True)
+class _Use:
+    """An activation in a traced forward: its node, and the module (new or not) that is to compute it, by its path."""
+
+    node: fx.Node
+    path: str
+    module: nn.Module
+    new: bool
+
+    @property
+    def inplace(self) -> bool:
+        """Whether the input is overwritten: said by an argument or, as in `relu_`, by the function's name."""
+        function = str(getattr(self.node.target, "__name__", self.node.target))
+        return bool(getattr(self.module, "inplace", False)) or (self.node.op != "call_module" and function[-1] == "_")
+
+    @property
+    def z(self) -> fx.Node:
+        """What the activation is applied to."""
+        z = self.node.args[0] if self.node.args else self.node.kwargs["input"]
+        assert isinstance(z, fx.Node)
+        return z
+
+
+def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> None:
+    """Rewrite the forward of `part` if that is needed; `used` are the modules that activations were found in so far."""
+    uses = list(_uses(part, trace(part), types, used))
+    if any(use.new or (use.inplace and any(user > use.node for user in use.z.users)) for use in uses):
+        graphs = trace_in_both_modes(part)
+        found = [list(_uses(part, graph, types, used)) for graph in graphs]
+        uses, others = found
+        if [(use.path, repr(use.module)) for use in uses] != [(use.path, repr(use.module)) for use in others]:
+            raise UntraceableError("its activations differ between train() and eval()")
+        for graph, of_graph in zip(graphs, found, strict=True):
+            for use in of_graph:
+                _call_module(graph, use)
+        for use in uses:
+            if use.new:
+                parent, _, name = use.path.rpartition(".")
+                part.get_submodule(parent).add_module(name, use.module.train(part.training))
+        set_forward(part, *graphs)
+    used.update(use.module for use in uses)
+
+
+def _uses(part: nn.Module, graph: fx.Graph, types: Types, used: set[nn.Module]) -> Iterator[_Use]:
+    taken = set(used)
+    paths: set[str] = set()
+
+    def fresh(path: str) -> str:
+        holder = part.get_submodule(path.rpartition(".")[0])
+        candidates = chain([path], (f"{path}_{i}" for i in count(1)))
+        return next(p for p in candidates if p not in paths and not hasattr(holder, p.rpartition(".")[2]))
+
+    for node in graph.nodes:
+        if node.op == "call_module":
+            module = part.get_submodule(str(node.target))
+            if not isinstance(module, types):
+                continue
+            path, new = str(node.target), module in taken
+            if new:
+                path, module = fresh(path), copy.deepcopy(module)
+        elif name := activation_name(_function_of(node), types):
+            path, module, new = fresh(name), _as_module(name, node), True
+        else:
+            continue
+        taken.add(module)
+        paths.add(path)
+        yield _Use(node, path, module, new)
+
+
+def _function_of(node: fx.Node) -> Any:
+    if node.op == "call_method":
+        return getattr(Tensor, str(node.target), None)
+    return node.target if node.op == "call_function" else None
+
+
+def _as_module(name: str, node: fx.Node) -> nn.Module:
+    """Make the module that computes the same as a call of a function; both take the same arguments in one order."""
+    kwargs = {key: value for key, value in node.kwargs.items() if key not in ("input", "training")}
+    if any(isinstance(value, fx.Node) for value in (*node.args[1:], *kwargs.values())):
+        raise UntraceableError(f"the arguments of {name} are computed, or parameters")
+    return ACTIVATIONS[name](*node.args[1:], **kwargs)
+
+
+def _call_module(graph: fx.Graph, use: _Use) -> None:
+    z = use.z
+    with graph.inserting_after(use.node):
+        call = graph.call_module(use.path, (z,))
+    use.node.replace_all_uses_with(call)
+    if use.inplace:
+        z.replace_all_uses_with(call, delete_user_cb=lambda user: user > call)
+    graph.erase_node(use.node)

@@ -1,0 +1,532 @@
+"""`smx.select` on whole networks: every activation found, whatever way it is written, and the same function kept."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+import smx
+from smx.activations import Activation, known
+from smx.data.torchvision_sets import import_datasets
+from smx.export import export_onnx
+from smx.runtime import Session, check_parity
+
+MODULES: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+}
+IN_PLACE = ("relu", "leaky_relu", "elu", "selu", "silu", "mish", "hardswish")
+
+
+def selectives(module: nn.Module) -> dict[str, int]:
+    """Return the selective layers and their neurons, in the order of the tree."""
+    return {path: part.num_features for path, part in module.named_modules() if isinstance(part, smx.Selective)}
+
+
+def favour(module: nn.Module, *names: str) -> nn.Module:
+    """Make the neurons of the layers choose the activations of these names; of one for all."""
+    layers = [part for part in module.modules() if isinstance(part, smx.Selective)]
+    with torch.no_grad():
+        for layer, name in zip(layers, names if len(names) > 1 else names * len(layers), strict=True):
+            layer.logits[:, [activation.name for activation in layer.pool].index(name)] = 1.0
+    return module
+
+
+def same(a: nn.Module, b: nn.Module, *inputs: Tensor) -> bool:
+    """Tell whether two networks compute the same in eval(), but for rounding."""
+    a, b = copy.deepcopy(a).eval(), copy.deepcopy(b).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(a(*inputs), b(*inputs), atol=1e-5, rtol=1e-4)
+    return True
+
+
+def agrees(path: Path, net: nn.Module, x: Tensor) -> bool:
+    """Hold a file against the network in float64."""
+    exact = copy.deepcopy(net).double().eval()
+
+    def reference(x: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            return exact(torch.from_numpy(x).double()).numpy()  # type: ignore[no-any-return]
+
+    return check_parity(reference, Session(path), {"x": x.numpy()}, batch_sizes=(1, len(x))).passed
+
+
+class Spelled(nn.Module):
+    """Linear layers, and after each an activation that is written in a certain way."""
+
+    def __init__(self, calls: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self.calls = calls
+        self.linears = nn.ModuleList([nn.Linear(5, 5) for _ in calls])
+        self.once = nn.ModuleList([MODULES[name]() for name, _ in calls])
+        self.again = nn.ModuleDict({name: MODULES[name]() for name in MODULES})
+        self.bound = F.relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, (name, spelling) in enumerate(self.calls):
+            z = self.linears[i](x)
+            if spelling == "module":
+                x = self.once[i](z)
+            elif spelling == "shared":
+                x = self.again[name](z)
+            elif spelling == "function":
+                x = getattr(F, name)(z)
+            elif spelling == "inplace":
+                y = getattr(F, name)(z, inplace=True)
+                x = y + z  # which is y, too
+            elif spelling == "torch":
+                x = getattr(torch, name)(z) + 0.1 * z
+            elif spelling == "method":
+                x = getattr(z, name)()
+            elif spelling == "method_":
+                getattr(z, f"{name}_")()
+                x = z
+            else:
+                x = self.bound(input=z)
+        return x
+
+
+@st.composite
+def spelled(draw: st.DrawFn) -> list[tuple[str, str]]:
+    calls = []
+    for _ in range(draw(st.integers(1, 5))):
+        name = draw(st.sampled_from(sorted(MODULES)))
+        spellings = ["module", "shared", "function"]
+        spellings += ["inplace"] if name in IN_PLACE else []
+        spellings += ["torch", "method", "method_"] if name in ("relu", "sigmoid", "tanh") else []
+        spellings += ["bound"] if name == "relu" else []
+        calls.append((name, draw(st.sampled_from(spellings))))
+    return calls
+
+
+@given(spelled(), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_every_spelling_is_found_and_the_function_kept(calls: list[tuple[str, str]], by_run: bool) -> None:
+    torch.manual_seed(0)
+    net, x = Spelled(calls), torch.randn(6, 5)
+    chosen = smx.select(net, pool=known()[:10], example_input=x if by_run else None)
+    order: list[nn.Module] = []
+    handles = [
+        part.register_forward_pre_hook(lambda part, _: order.append(part))
+        for part in chosen.modules()
+        if isinstance(part, smx.Selective)
+    ]
+    chosen(x)
+    for handle in handles:
+        handle.remove()
+    assert len(order) == len(set(order)) == len(calls)
+    for layer, (name, _) in zip(order, calls, strict=True):
+        favour(layer, name)
+    assert same(net, chosen, x)
+    assert same(net, smx.commit(chosen), x)
+    assert [key for key in chosen.state_dict() if not key.endswith("logits")] == list(net.state_dict())
+    assert isinstance(chosen, Spelled)
+
+
+def test_a_rewritten_network_is_compiled_and_traced_in_both_modes() -> None:
+    net = smx.commit(smx.select(Functional(), example_input=EXAMPLE))
+    for mode in (True, False):
+        compiled = torch.compile(net.train(mode), backend="eager", fullgraph=True)
+        torch.manual_seed(0)
+        expected = net(EXAMPLE)
+        torch.manual_seed(0)
+        torch.testing.assert_close(compiled(EXAMPLE), expected)
+        graph = torch.export.export(net, (EXAMPLE,)).graph
+        assert ("0.5, True" in str(graph)) == mode  # the arguments of dropout
+
+
+class Functional(nn.Module):
+    """A small CNN as tutorials write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 3)
+        self.conv2 = nn.Conv2d(6, 9, 3)
+        self.norm = nn.BatchNorm2d(9)
+        self.fc1 = nn.Linear(9, 12)
+        self.fc2 = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.relu(self.norm(self.conv2(x)), inplace=True)
+        x = torch.relu(self.fc1(torch.flatten(x, 1)))
+        x = F.dropout(x, 0.5, training=self.training)
+        return F.log_softmax(self.fc2(x), dim=1)
+
+
+EXAMPLE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_cnn_of_functions_goes_all_the_way(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 1, 8, 8), torch.randint(3, (32,))
+    net = Functional()
+    chosen = smx.select(net, example_input=EXAMPLE)
+    assert selectives(chosen) == {"relu": 6, "relu_1": 9, "relu_2": 12}
+    assert same(net, favour(copy.deepcopy(chosen), "relu"), x)
+    before = {path: value.clone() for path, value in chosen.state_dict().items()}
+    for phase in (chosen, smx.commit(chosen)):
+        optimizer = torch.optim.SGD(phase.parameters(), 0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.nll_loss(phase(x), y).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    assert all(not torch.equal(chosen.state_dict()[path], value) for path, value in before.items())
+    for layout in ("scatter", "sorted"):
+        export_onnx(phase, tmp_path / f"{layout}.onnx", example_input=EXAMPLE, layout=layout)
+        assert agrees(tmp_path / f"{layout}.onnx", phase, x)
+
+
+def test_dropout_follows_the_mode_and_copies_keep_it() -> None:
+    """A traced forward holds the value that self.training had; there is one for each mode."""
+    torch.manual_seed(0)
+    chosen = smx.select(Functional().eval(), example_input=EXAMPLE)
+    assert not any(part.training for part in chosen.modules())
+    for net in (chosen, copy.deepcopy(chosen), pickle.loads(pickle.dumps(chosen)), smx.commit(chosen)):
+        assert type(net).__name__ == "Functional"
+        net.eval()
+        assert torch.equal(net(EXAMPLE), net(EXAMPLE))
+        for part in net.modules():
+            part.training = part is net  # neither noise nor BatchNorm's batches, but dropout
+        assert not torch.equal(net(EXAMPLE), net(EXAMPLE))
+        net.load_state_dict(copy.deepcopy(net.state_dict()))
+
+
+class Block(nn.Module):
+    """ResNet's block in small: one ReLU, used twice, and in place."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.conv2(self.relu(self.conv1(x))) + x)  # type: ignore[no-any-return]
+
+
+def blocks() -> nn.Sequential:
+    shared = Block(4)
+    layers = OrderedDict(stem=nn.Conv2d(1, 4, 1), act=nn.ReLU(), a=shared, b=Block(4), c=shared, pool=nn.Flatten())
+    return nn.Sequential(layers)
+
+
+def test_a_module_used_twice_becomes_two_and_a_block_used_twice_stays_one() -> None:
+    net = blocks()
+    for example in (EXAMPLE, None):
+        chosen = smx.select(net, example_input=example)
+        paths = ["act", "a.relu", "a.relu_1", "b.relu", "b.relu_1"]
+        assert selectives(chosen) == dict.fromkeys(paths, 4)
+        assert chosen.a is chosen.c
+        assert same(net, favour(chosen, "relu"), EXAMPLE)
+        assert same(net, smx.commit(chosen), EXAMPLE)
+
+
+def test_a_users_graph_module_is_rewritten_as_a_graph() -> None:
+    net = fx.symbolic_trace(nn.Sequential(Functional().eval(), nn.Linear(3, 2)))
+    chosen = smx.select(net, example_input=EXAMPLE)
+    assert selectives(chosen) == {"relu": 6, "relu_1": 9, "relu_2": 12}
+    favour(chosen, "relu")
+    for copied in (chosen, copy.deepcopy(chosen), pickle.loads(pickle.dumps(chosen)), smx.commit(chosen)):
+        assert same(net, copied, EXAMPLE)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", F.relu, F.gelu, nn.ReLU()])
+@pytest.mark.parametrize("padded", [False, True])
+def test_pytorchs_transformer_encoder(activation: Any, padded: bool) -> None:
+    """Its layers have a function as attribute, or a module; its fast paths compute neither."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, activation=activation, batch_first=True)
+    net, x = nn.TransformerEncoder(layer, 2), torch.randn(3, 5, 8)
+    inputs: tuple[Any, ...] = (x, None, torch.arange(5) >= torch.tensor([[5], [3], [4]])) if padded else (x,)
+    chosen = smx.select(net, pool=("elu", "relu", "gelu"), example_input=inputs)
+    assert selectives(chosen) == {"layers.0.activation": 16, "layers.1.activation": 16}
+    assert selectives(chosen) == selectives(smx.select(net))
+    name = "gelu" if activation in ("gelu", F.gelu) else "relu"
+    valid = ~inputs[2] if padded else ...
+    for kept in (favour(chosen, name), smx.commit(chosen)):
+        with torch.no_grad():
+            got = kept.eval()(*inputs)
+        expected = net.train()(*inputs)  # nothing is dropped, and no fast path taken
+        torch.testing.assert_close(got[valid], expected[valid], atol=1e-5, rtol=1e-4)
+    F.mse_loss(chosen.train()(x), x).backward()  # type: ignore[no-untyped-call]
+    assert all(layer.logits.grad.abs().sum() > 0 for layer in chosen.modules() if isinstance(layer, smx.Selective))  # type: ignore[union-attr]
+
+
+def test_pytorchs_transformer_decoder_keeps_its_activations_in_copies() -> None:
+    """PyTorch puts ReLU in the place of an activation module when it copies such a layer."""
+    net = nn.TransformerDecoderLayer(8, 2, 16, dropout=0.0, activation="gelu", batch_first=True)
+    inputs = torch.randn(3, 5, 8), torch.randn(3, 4, 8)
+    chosen = favour(smx.select(net, pool=("elu", "gelu"), example_input=inputs), "gelu")
+    for kept in (chosen, copy.deepcopy(chosen), smx.commit(chosen), pickle.loads(pickle.dumps(smx.commit(chosen)))):
+        assert same(net, kept, *inputs)
+
+
+def test_types_narrow_functions_too() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.value, self.gate, self.swish = nn.Linear(3, 4), nn.Linear(3, 4), Swish()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.swish(F.relu(self.value(x)) * torch.sigmoid(self.gate(x)))  # type: ignore[no-any-return]
+
+    class Swish(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x.sigmoid()
+
+    x = torch.randn(2, 3)
+    assert list(selectives(smx.select(Gated(), example_input=x))) == ["swish.sigmoid", "relu", "sigmoid"]
+    assert list(selectives(smx.select(Gated(), example_input=x, types=(nn.ReLU,)))) == ["relu"]
+    assert list(selectives(smx.select(Gated(), example_input=x, types=(nn.ReLU, Swish)))) == ["swish", "relu"]
+
+
+class Draws(nn.Module):
+    """Makes tensors and random numbers as it runs, anew each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.get_buffer("steps").add_(1)
+        total = torch.zeros(4)
+        total += F.relu(self.linear(x)).sum(0)
+        return total + torch.rand(4) + torch.ones((x.shape[0], 1))
+
+
+def test_what_a_forward_makes_it_makes_at_each_call() -> None:
+    net, x = Draws(), torch.randn(2, 3)
+    state = torch.get_rng_state()
+    chosen = favour(smx.select(net, example_input=x), "relu")
+    torch.set_rng_state(state)
+    assert net.get_buffer("steps") == chosen.get_buffer("steps") == 0
+    chosen(x)
+    results = []
+    for module in (net, chosen.eval()):
+        torch.manual_seed(1)
+        results += [module(x), module(x)]
+    assert not torch.equal(results[0], results[1])
+    torch.testing.assert_close(results[2:], results[:2])
+    assert chosen.get_buffer("steps") == 3
+
+
+def test_modes_dtypes_hooks_and_random_numbers_stay() -> None:
+    net = Functional().double()
+    net.norm.eval()
+    net.fc1.requires_grad_(False)
+    seen: list[str] = []
+    net.conv2.register_forward_hook(lambda part, inputs, output: seen.append("conv2"))
+    net.register_forward_hook(lambda part, inputs, output: seen.append("net"))
+    before = copy.deepcopy(net.state_dict())
+    torch.manual_seed(0)
+    pool = [smx.Activation("one", F.relu)]
+    smx.select(net, pool, example_input=EXAMPLE.double())
+    drawn = torch.get_rng_state()
+    torch.manual_seed(0)
+    for width in (6, 9, 12):
+        smx.Selective(width, pool)
+    assert torch.equal(drawn, torch.get_rng_state())
+    chosen = smx.select(net, pool, example_input=EXAMPLE.double())
+    seen.clear()
+    assert chosen(EXAMPLE.double()).dtype == torch.float64
+    assert seen == ["conv2", "net"]
+    kept = {path: value for path, value in chosen.state_dict().items() if "logits" not in path}
+    assert all(torch.equal(value, before[path]) for path, value in kept.items() if "num_batches" not in path)
+    assert {p for p, part in chosen.named_modules() if not part.training} == {"norm"}
+    assert {p for p, value in chosen.named_parameters() if not value.requires_grad} == {"fc1.weight", "fc1.bias"}
+
+
+def branch(x: Tensor) -> Tensor:
+    return F.relu(x) if x.sum() > 0 else F.relu(-x)
+
+
+def attribute(x: Tensor) -> Tensor:
+    return nn.ReLU()(x)  # type: ignore[no-any-return]  # no part of the network
+
+
+@torch.no_grad()
+def no_gradients(x: Tensor) -> Tensor:
+    return F.relu(x)
+
+
+def low_precision(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = x @ x.T
+    return F.relu(z.to(x.dtype)).matmul(x)
+
+
+def computed(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, float(x.shape[0])) if x.dim() == 2 else x
+
+
+class Wrapped(nn.Module):
+    """A function between two layers; one of its activations is a module, so that there is something to replace."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.tanh, self.second = nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)
+        self.wrapped = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.tanh(self.wrapped(self.first(x))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("function", "reason", "what"),
+    [
+        (branch, "symbolically traced variables cannot be used as inputs to control flow", "relu"),
+        (attribute, "module is not installed as a submodule", "relu"),
+        (no_gradients, "it switches gradients or autocast on or off", "relu"),
+        (low_precision, "it switches gradients or autocast on or off", "relu"),
+        (computed, "", "leaky_relu"),
+    ],
+)
+def test_what_cannot_be_rewritten_stays_with_a_warning(
+    function: Callable[[Tensor], Tensor], reason: str, what: str
+) -> None:
+    net, x = Wrapped(function), torch.randn(2, 3)
+    with pytest.warns(UserWarning, match=f"the forward of 'Wrapped' can't be rewritten .*: its {what} stays") as caught:
+        chosen = smx.select(net, example_input=x)
+    assert reason in str(caught[0].message)
+    assert selectives(chosen) == {"tanh": 4}
+    assert same(net, favour(chosen, "tanh"), x)
+    with pytest.raises(ValueError, match=f"Wrapped has no activation to replace; the forward .*: its {what} stays"):
+        smx.select(net, example_input=x, types=(nn.ReLU, nn.LeakyReLU))
+    with pytest.warns(UserWarning, match="example_input= tells if there are any"):
+        smx.select(net)
+
+
+class Optional(nn.Module):
+    """A course that depends on an argument, a mode that decides on an activation, an activation that is shared."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.second, self.act = nn.Linear(3, 4), nn.Linear(4, 4), nn.ReLU()
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        x = self.act(self.first(x))
+        if self.kind == "argument" and scale is not None:
+            x = x * scale
+        if self.kind == "mode" and self.training:
+            x = torch.tanh(x)
+        if self.kind == "note":
+            self.noted = x
+        return self.act(self.second(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("argument", "its course depends on whether scale is given"),
+        ("mode", r"its activations differ between train\(\) and eval\(\)"),
+        ("note", r"it sets attributes of its module \(noted\)"),
+    ],
+)
+def test_a_forward_that_would_not_stay_the_same_is_left(kind: str, reason: str) -> None:
+    net, x = Optional(kind), torch.randn(2, 3)
+    with pytest.warns(UserWarning, match=rf"\({reason}\): its calls of act share one choice"):
+        chosen = smx.select(net, example_input=x)
+    assert selectives(chosen) == {"act": 4}
+    assert same(net, favour(chosen, "relu"), x)
+
+
+def test_an_optional_argument_that_is_passed_on_stays_optional() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.linear = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 1.0) -> Tensor:
+            attended, _ = self.attention(x, x, x, attn_mask=mask)
+            return F.gelu(self.linear(attended), approximate="tanh") * scale
+
+    torch.manual_seed(0)
+    net, x = Attends(), torch.randn(2, 5, 4)
+    gelu = Activation("tanh_gelu", lambda z: F.gelu(z, approximate="tanh"))
+    chosen = favour(smx.select(net, pool=("elu", gelu), example_input=x), "tanh_gelu")
+    assert selectives(chosen) == {"gelu": 4}
+    mask = torch.triu(torch.ones(5, 5, dtype=torch.bool), 1)
+    assert same(net, chosen, x)
+    assert same(net, chosen, x, mask)
+    torch.testing.assert_close(chosen.eval()(x, mask, scale=2.0), net(x, mask, scale=2.0))
+
+
+def test_in_place_across_modules_is_refused() -> None:
+    """What comes after the block sees its input changed; no rewriting of one forward can show that."""
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.block = nn.Linear(3, 4), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.linear(x)
+            return self.block(x) + x  # type: ignore[no-any-return]
+
+    with pytest.raises(ValueError, match="the network computes something else on example_input"):
+        smx.select(Around(), example_input=torch.randn(8, 3))
+
+
+def relu6(z: Tensor) -> Tensor:
+    return F.relu6(z)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "at_least"), [("resnet18", 17, 12), ("mobilenet_v2", 35, 17)], ids=["resnet18", "mobilenet_v2"]
+)
+def test_torchvisions_networks(name: str, layers: int, at_least: int, tmp_path: Path) -> None:
+    """Select, train, commit, train, export in both layouts, verify."""
+    import_datasets()  # lets torchvision be imported beside any torch
+    import torchvision
+
+    torch.manual_seed(0)
+    plain = getattr(torchvision.models, name)(weights=None, num_classes=10)
+    x, y = torch.randn(4, 3, 64, 64), torch.randint(10, (4,))
+    pool: tuple[str | Activation, ...] = (*smx.PAPER_POOL, Activation("relu6", relu6))
+    net = smx.select(plain, pool, example_input=x)
+    assert len(selectives(net)) == layers
+    assert same(plain, favour(net, "relu" if name == "resnet18" else "relu6"), x)
+    net = smx.select(plain, example_input=x)
+    for phase in (1, 2):
+        optimizer = torch.optim.SGD(net.parameters(), 0.02)
+        losses = []
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.item())
+        if phase == 1:
+            assert all(part.logits.grad is not None for part in net.modules() if isinstance(part, smx.Selective))
+            net = smx.commit(net)
+    assert losses[-1] < losses[0]
+    net.eval()
+    for layout in ("scatter", "sorted"):
+        report = export_onnx(net, tmp_path / f"{layout}.onnx", example_input=x, layout=layout)
+        assert agrees(tmp_path / f"{layout}.onnx", net, torch.randn(5, 3, 64, 64))
+    refusals = report.refusals("LowerToSorted")
+    assert len(report.layers) == layers
+    assert layers - len(refusals) >= at_least
+    assert all("shares the order of a larger layer" in reason for reason in refusals.values())
