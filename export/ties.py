@@ -5,13 +5,14 @@ An operator that is not named here is taken to depend on the order of every axis
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import onnx_ir as ir
 
+from smx import ties
 from smx.export.nodes import kept_axes, permutation, rank
-from smx.export.orders import Order, Orders, Segment, resolve
+from smx.orders import Orders
+from smx.ties import pin_all
 
 Rule = Callable[[Orders, ir.Node], None]
 
@@ -22,26 +23,13 @@ def tie_node(orders: Orders, node: ir.Node) -> None:
     rule = RULES.get(node.op_type)
     several = any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
     if rule is None or several or any(value.shape is None for value in (*inputs, node.outputs[0])):
-        pin_all(orders, [*inputs, *node.outputs], f"{node.op_type} depends on the order")
+        pin_all(orders, [*inputs, *node.outputs], _reason(node))
     else:
         rule(orders, node)
 
 
-def pin_all(orders: Orders, values: Sequence[ir.Value], reason: str) -> None:
-    """Pin every axis of the values."""
-    for value in values:
-        for axis in range(rank(value)):
-            orders.pin(orders.of(value, axis), reason)
-
-
-def _pin_axes(orders: Orders, node: ir.Node, value: ir.Value, axes: range) -> None:
-    for axis in axes:
-        orders.pin(orders.of(value, axis), f"{node.op_type} depends on the order")
-
-
-def _same(orders: Orders, a: ir.Value, b: ir.Value, axes: Sequence[int]) -> None:
-    for axis in axes:
-        orders.tie(orders.of(a, axis), orders.of(b, axis))
+def _reason(node: ir.Node) -> str:
+    return f"{node.op_type} depends on the order"
 
 
 def _parts(node: ir.Node) -> tuple[list[ir.Value], ir.Value]:
@@ -49,19 +37,14 @@ def _parts(node: ir.Node) -> tuple[list[ir.Value], ir.Value]:
 
 
 def elementwise(orders: Orders, node: ir.Node) -> None:
-    """y = f(a, b, ...) with broadcasting: every axis of y ties the axes that it is made of."""
-    inputs, y = _parts(node)
-    for x in inputs:
-        shift = rank(y) - rank(x)
-        for axis in range(rank(x)):
-            if x.shape[axis] != 1:  # type: ignore[index]
-                orders.tie(orders.of(x, axis), orders.of(y, axis + shift))
+    """y = f(a, b, ...) with broadcasting."""
+    ties.elementwise(orders, *_parts(node))
 
 
 def first_input(orders: Orders, node: ir.Node) -> None:
     """y = f(x), elementwise or along an axis whose order f does not look at (Softmax, MixedActivation)."""
     inputs, y = _parts(node)
-    _same(orders, inputs[0], y, range(rank(y)))
+    ties.same(orders, inputs[0], y)
 
 
 def gemm(orders: Orders, node: ir.Node) -> None:
@@ -74,10 +57,7 @@ def gemm(orders: Orders, node: ir.Node) -> None:
     orders.tie(orders.of(a, 0), orders.of(y, 0))
     orders.tie(orders.of(a, 1), orders.of(b, rows))
     orders.tie(orders.of(y, 1), orders.of(b, columns))
-    for bias in c:
-        for back in range(1, rank(bias) + 1):
-            if bias.shape[-back] != 1:  # type: ignore[index]
-                orders.tie(orders.of(bias, -back), orders.of(y, -back))
+    ties.elementwise(orders, c, y)
 
 
 def matmul(orders: Orders, node: ir.Node) -> None:
@@ -85,103 +65,44 @@ def matmul(orders: Orders, node: ir.Node) -> None:
     (a, b), y = _parts(node)
     if rank(a) < 2 or rank(b) < 2:
         pin_all(orders, [a, b, y], "MatMul with a vector")
-        return
-    orders.tie(orders.of(a, -1), orders.of(b, -2))
-    orders.tie(orders.of(a, -2), orders.of(y, -2))
-    orders.tie(orders.of(b, -1), orders.of(y, -1))
-    for x in (a, b):
-        shift = rank(y) - rank(x)
-        for axis in range(rank(x) - 2):
-            if x.shape[axis] != 1:  # type: ignore[index]
-                orders.tie(orders.of(x, axis), orders.of(y, axis + shift))
+    else:
+        ties.matmul(orders, a, b, y)
 
 
 def conv(orders: Orders, node: ir.Node) -> None:
-    """Channels on axis 1; weights (out, in / group, *). A depthwise Conv keeps channels apart; other groups don't."""
+    """Channels on axis 1; weights (out, in / group, *)."""
     (x, weight, *bias), y = _parts(node)
-    group = node.attributes.get_int("group", 1)
-    channels = x.shape[1]  # type: ignore[index]
-    if group == 1:
-        orders.tie(orders.of(x, 1), orders.of(weight, 1))
-    elif group == channels == weight.shape[0]:  # type: ignore[index]
-        orders.tie(orders.of(x, 1), orders.of(y, 1))
-    else:
-        pin_all(orders, [x, weight, *bias, y], "a Conv with several channels in a group")
-        return
-    orders.tie(orders.of(x, 0), orders.of(y, 0))
-    orders.tie(orders.of(y, 1), orders.of(weight, 0))
-    for b in bias:
-        orders.tie(orders.of(b, 0), orders.of(y, 1))
-    for value in (x, weight, y):
-        _pin_axes(orders, node, value, range(2, rank(value)))
+    ties.conv(orders, x, weight, bias[0] if bias else None, y, node.attributes.get_int("group", 1))
 
 
 def channelwise(orders: Orders, node: ir.Node) -> None:
     """Normalisation with one parameter a channel, on axis 1."""
     (x, *parameters), y = _parts(node)
-    _same(orders, x, y, range(rank(y)))
-    for parameter in parameters:
-        orders.tie(orders.of(parameter, 0), orders.of(y, 1))
+    ties.channelwise(orders, x, parameters, y)
 
 
 def pooling(orders: Orders, node: ir.Node) -> None:
     """Channels on axis 1 are kept apart; positions are not."""
     inputs, y = _parts(node)
-    _same(orders, inputs[0], y, (0, 1))
-    for value in (inputs[0], y):
-        _pin_axes(orders, node, value, range(2, rank(value)))
+    ties.positions(orders, inputs[0], y, rank(y) - 2, _reason(node))
 
 
 def reshape(orders: Orders, node: ir.Node) -> None:
-    """Axes that stay are tied; axes that merge into one (or split) leave the first of them in blocks of the others."""
+    """Axes that stay are tied; axes that merge or split are tied in blocks."""
     inputs, y = _parts(node)
-    x = inputs[0]
-    old, new = list(x.shape or ()), list(y.shape or ())
-    front = 0
-    while front < min(len(old), len(new)) and old[front] == new[front]:
-        orders.tie(orders.of(x, front), orders.of(y, front))
-        front += 1
-    back = 0
-    while back < min(len(old), len(new)) - front and old[-1 - back] == new[-1 - back]:
-        back += 1
-        orders.tie(orders.of(x, -back), orders.of(y, -back))
-    left, right = range(front, len(old) - back), range(front, len(new) - back)
-    if len(left) > 1 and len(right) == 1:
-        _blocks(orders, node, x, left, orders.of(y, front))
-    elif len(right) > 1 and len(left) == 1:
-        _blocks(orders, node, y, right, orders.of(x, front))
-    else:
-        _pin_axes(orders, node, x, left)
-        _pin_axes(orders, node, y, right)
-
-
-def _blocks(orders: Orders, node: ir.Node, many: ir.Value, axes: range, one: Order) -> None:
-    """Tie an axis with the first of the axes it is the product of; the others become the block."""
-    sizes = [size for axis in axes if isinstance(size := many.shape[axis], int)]  # type: ignore[index]
-    if len(sizes) == len(axes):
-        block = math.prod(sizes[1:])
-        first = resolve(orders.of(many, axes[0]))
-        orders.tie(one, tuple(Segment(channels, inner * block) for channels, inner in first))
-    else:
-        orders.pin(one, f"{node.op_type} depends on the order")
-        orders.pin(orders.of(many, axes[0]), f"{node.op_type} depends on the order")
-    _pin_axes(orders, node, many, axes[1:])
+    ties.reshape(orders, inputs[0], y, _reason(node))
 
 
 def transpose(orders: Orders, node: ir.Node) -> None:
     """Axis i of y is axis perm[i] of x."""
-    (x, *_), y = _parts(node)
-    for axis, source in enumerate(permutation(node)):
-        orders.tie(orders.of(x, source), orders.of(y, axis))
+    inputs, y = _parts(node)
+    ties.transpose(orders, inputs[0], y, permutation(node))
 
 
 def concat(orders: Orders, node: ir.Node) -> None:
-    """Along its axis y has the segments of all inputs; along the others it has their order."""
+    """Along its axis y has the segments of all inputs."""
     inputs, y = _parts(node)
-    axis = node.attributes["axis"].as_int() % rank(y)
-    for x in inputs:
-        _same(orders, x, y, [i for i in range(rank(y)) if i != axis])
-    orders.tie(tuple(segment for x in inputs for segment in orders.of(x, axis)), orders.of(y, axis))
+    ties.concat(orders, inputs, y, node.attributes["axis"].as_int())
 
 
 def reduction(orders: Orders, node: ir.Node) -> None:
@@ -190,18 +111,14 @@ def reduction(orders: Orders, node: ir.Node) -> None:
     kept = kept_axes(node)
     if kept is None:
         pin_all(orders, [x, y], f"{node.op_type} over axes that are not known")
-        return
-    for source, target in kept.items():
-        orders.tie(orders.of(x, source), orders.of(y, target))
+    else:
+        ties.moved(orders, x, y, kept)
 
 
 def layer_norm(orders: Orders, node: ir.Node) -> None:
     """Mean and variance over the last axes don't look at their order; scale and bias follow it."""
     (x, *parameters), y = _parts(node)
-    _same(orders, x, y, range(rank(y)))
-    for parameter in parameters:
-        for back in range(1, rank(parameter) + 1):
-            orders.tie(orders.of(parameter, -back), orders.of(y, -back))
+    ties.trailing(orders, x, parameters, y)
 
 
 def unrelated(orders: Orders, node: ir.Node) -> None:

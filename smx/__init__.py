@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from smx.layers import Selective as Selective
     from smx.layers import sampling as sampling
     from smx.paper import PAPER_POOL as PAPER_POOL
+    from smx.sorting import sort as sort
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ _HOMES = {
     "sampling": "smx.layers",
     "commit": "smx.convert",
     "select": "smx.convert",
+    "sort": "smx.sorting",
 }
 _MODULES = ("export", "functional", "runtime")
 

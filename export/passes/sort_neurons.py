@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 
 import numpy as np
 import onnx_ir as ir
@@ -11,10 +10,11 @@ from numpy.typing import NDArray
 
 from smx.export import traces
 from smx.export.capture import MixedActivation, mixed_nodes
-from smx.export.orders import Channels, Orders, indices
 from smx.export.passes.rewriting import Rewriting
-from smx.export.ties import pin_all, tie_node
+from smx.export.ties import tie_node
 from smx.export.weights import permute
+from smx.orders import Orders, indices, sort_channels
+from smx.ties import pin_all
 
 PINNED = "smx.pinned"
 """Key of a node's `meta`: why its neurons had to keep their order."""
@@ -46,35 +46,35 @@ class SortNeurons(Rewriting):
         for node in graph.all_nodes():
             if node.graph is not graph:
                 pin_all(orders, [x for x in node.inputs if x is not None], "a branch or a loop uses it")
-        keys: dict[Channels, list[NDArray[np.int64]]] = defaultdict(list)
+        keyed = []
         for node in sorted(mixed_nodes(model), key=_values, reverse=True):
             mixed = MixedActivation.of(node)
-            start = 0
-            for segment in orders.of(mixed.z, mixed.axis):
-                channels, block = segment
+            order = orders.of(mixed.z, mixed.axis)
+            for channels, _ in order:
                 if channels.pinned:
                     node.meta[PINNED] = channels.pinned
-                keys[channels] += list(mixed.choice[start : start + segment.length].reshape(-1, block).T)
-                start += segment.length
-        for channels, choices in keys.items():
-            if not channels.pinned:
-                channels.permutation = np.lexsort(choices[::-1])  # the last key of lexsort is the first to sort by
+            keyed.append((order, mixed.choice.tolist()))
+        self.applied = sort_channels(keyed)
         self._permute(model, orders)
-        self.applied = sum(channels.permutation is not None for channels in keys)
         return ir.passes.PassResult(model, modified=self.applied > 0)
 
     def _permute(self, model: ir.Model, orders: Orders) -> None:
         for node in mixed_nodes(model):
             mixed = MixedActivation.of(node)
-            moved = indices(orders.of(mixed.z, mixed.axis))
+            moved = _indices(orders, mixed.z, mixed.axis)
             if moved is not None:
                 node.attributes["choice"] = ir.AttrInt64s("choice", mixed.choice[moved].tolist())
                 traces.reorder(node, moved)
         for value in model.graph.initializers.values():
             for axis in range(len(value.shape or ())):
-                moved = indices(orders.of(value, axis))
+                moved = _indices(orders, value, axis)
                 if moved is not None:
                     permute(value, moved, axis)
+
+
+def _indices(orders: Orders, value: ir.Value, axis: int) -> NDArray[np.int64] | None:
+    moved = indices(orders.of(value, axis))
+    return None if moved is None else np.array(moved)
 
 
 def _values(node: ir.Node) -> int:

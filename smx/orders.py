@@ -3,17 +3,25 @@
 Every axis of every value has an order: segments, one after the other, each of them a class of channels, or a class
 whose every channel is a block of neighbouring entries (as after Flatten). Operators tie the orders of axes together;
 where one can't follow a change, the classes are pinned, and the reason is kept. A class that is free may be permuted:
-if every initializer follows, the graph computes the same function.
+if every weight follows, the network computes the same function.
+
+`smx.sort` uses it on the values of a dry run in PyTorch, the exporter on those of an ONNX graph.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
+
+class Value(Protocol):
+    """Something with axes: hashed by identity; a length that is not fixed is no int, no shape is None."""
+
+    @property
+    def shape(self) -> Any:
+        """The lengths of the axes."""
 
 
 @dataclass(eq=False)
@@ -24,13 +32,13 @@ class Channels:
         length: how many channels.
         bound: what the class turned out to consist of (another class, or several); None while it stands for itself.
         pinned: why it must keep its order; None while it is free.
-        permutation: int64 (length,), the new order's old indices; None keeps the order.
+        permutation: of `length`, the new order's old indices; None keeps the order.
     """
 
     length: int
     bound: tuple[Segment, ...] | None = None
     pinned: str | None = None
-    permutation: NDArray[np.int64] | None = None
+    permutation: list[int] | None = None
 
 
 class Segment(NamedTuple):
@@ -49,17 +57,17 @@ Order = tuple[Segment, ...]
 
 
 class Orders:
-    """The orders of all axes of a graph."""
+    """The orders of all axes of a network's values."""
 
     def __init__(self) -> None:
-        self._channels: dict[tuple[ir.Value, int], Channels] = {}
+        self._channels: dict[tuple[Value, int], Channels] = {}
 
-    def of(self, value: ir.Value, axis: int) -> Order:
+    def of(self, value: Value, axis: int) -> Order:
         """Return the order of an axis; without segments where its length is not fixed, as for the batch."""
         length = value.shape[axis] if value.shape is not None else None
         if not isinstance(length, int):
             return ()
-        axis %= len(value.shape)  # type: ignore[arg-type]
+        axis %= len(value.shape)
         return resolve((Segment(self._channels.setdefault((value, axis), Channels(length)), 1),))
 
     def tie(self, a: Order, b: Order) -> None:
@@ -108,15 +116,38 @@ def resolve(order: Order) -> Order:
     return tuple(found)
 
 
-def indices(order: Order) -> NDArray[np.int64] | None:
+def indices(order: Order) -> list[int] | None:
     """Return the old index of every entry of an axis, or None if its order stays."""
     order = resolve(order)
     if all(channels.permutation is None for channels, _ in order):
         return None
-    parts, start = [], 0
+    found: list[int] = []
     for segment in order:
         channels, block = segment
-        kept = np.arange(channels.length) if channels.permutation is None else channels.permutation
-        parts.append(start + (kept[:, None] * block + np.arange(block)).reshape(-1))
-        start += segment.length
-    return np.concatenate(parts)
+        start = len(found)
+        kept = range(channels.length) if channels.permutation is None else channels.permutation
+        found += [start + old * block + inner for old in kept for inner in range(block)]
+    return found
+
+
+def sort_channels(keyed: Iterable[tuple[Order, Sequence[int]]]) -> int:
+    """Permute every free class so that the keys along the axes ascend; equal keys keep their order.
+
+    Args:
+        keyed: axes, and a key for each of their entries; where several share a class, the first is sorted, the next one
+            within what the first leaves equal.
+
+    Returns:
+        How many classes have a permutation now.
+    """
+    keys: dict[Channels, list[Sequence[int]]] = defaultdict(list)
+    for order, key in keyed:
+        start = 0
+        for segment in resolve(order):
+            part = key[start : start + segment.length]
+            keys[segment.channels] += [part[inner :: segment.block] for inner in range(segment.block)]
+            start += segment.length
+    free = {channels: list(zip(*parts, strict=True)) for channels, parts in keys.items() if not channels.pinned}
+    for channels, rows in free.items():
+        channels.permutation = sorted(range(channels.length), key=rows.__getitem__)
+    return len(free)
