@@ -79,6 +79,7 @@ benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, lar
 	$(BIN)/python benchmarks/large_export.py --json $(RESULTS)/large-export.json
 	$(BIN)/python benchmarks/resolution.py --json $(RESULTS)/resolution.json
 	$(BIN)/python benchmarks/tune_check.py --json $(RESULTS)/tune-check.json
+	$(BIN)/smx bench-train --json $(RESULTS)/train-step.json
 
 clean:  ## remove runs, caches and the virtual environment
 	rm -rf .venv $(NODE_MODULES) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -19,7 +19,8 @@ from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
 from smx.runtime.elsewhere import elsewhere
-from smx.runtime.latency.measure import Latency, LatencyReport, measure_latency
+from smx.runtime.latency.measure import LatencyReport, measure_latency
+from smx.runtime.latency.report import Latency
 
 SIZES = (784, 768, 512, 512, 256, 256, 128, 10)
 SLOWER = 1.05

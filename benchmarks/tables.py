@@ -137,6 +137,23 @@ def precision() -> str:
     return markdown(["", "test predictions that change", "size, of float32"], rows)
 
 
+def train_step(name: str = "train-step") -> str:
+    """Time of a training step with its confidence interval, and peak memory of activations, of ReLU's."""
+    report = result(name)
+    sizes = list(dict.fromkeys(row["batch_size"] for row in report["results"]))
+    taken = {(row["name"], row["batch_size"]): f"{row['ratio']:.2f}" for row in report["memory"]}
+    taken |= {(row["name"], row["batch_size"]): "" for row in report["control"]}
+    times = {
+        (row["name"], row["batch_size"]): f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
+        for row in (*report["results"], *report["control"])
+    }
+    names = dict.fromkeys(name for name, _ in times)
+    head = ["", *(f"time, batch {size}" for size in sizes), *(f"activations, batch {size}" for size in sizes)]
+    return markdown(
+        head, [[name, *(found[name, size] for found in (times, taken) for size in sizes)] for name in names]
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "mnist-bench": lambda: intervals(result("mnist-bench"), CANDIDATES),
     "paper-bench": lambda: ratios(result("layouts"), CANDIDATES),
@@ -147,6 +164,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "precision": precision,
     "resolution": resolution,
     "tune-check": tune_check,
+    "train-step": train_step,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 BUSY = 0.5
 """So much load on each core is somebody else's work."""
 
-PACKAGES = ("numpy", "onnxruntime", "onnx", "torch", "torchvision", "sklearn")
+PACKAGES = ("numpy", "onnxruntime", "onnx", "torch", "triton", "torchvision", "sklearn")
 
 
 def machine() -> dict[str, Any]:

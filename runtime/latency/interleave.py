@@ -24,6 +24,9 @@ STEADY = 0.02
 MAX_WARM_UP = 12
 """So many bursts at most."""
 
+BLOCKS = 10
+"""Into so many blocks the rounds are divided; each begins with new sessions."""
+
 Burst = NDArray[np.float64]
 """Microseconds of single runs that followed each other."""
 
@@ -101,6 +104,12 @@ def time_in_turn(
                         settle()
                     timings.bursts[name, size][-1].append(runners[name].time(lengths[name, size]))
     return timings
+
+
+def in_blocks(rounds: int) -> tuple[int, int]:
+    """Return how many blocks there are for at least so many rounds, and how many rounds in each."""
+    blocks = min(BLOCKS, rounds)
+    return blocks, -(-rounds // blocks)
 
 
 def _burst_length(runner: Runner) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from smx.errors import InputError
 from smx.runtime.latency.intervals import bootstrap
-from smx.runtime.latency.measure import LatencyReport
+from smx.runtime.latency.report import TimingReport
 
 _FORM = re.compile(
     r"\s*(?P<name>(?=\S)[^/<>=@]+?)\s*/\s*(?P<reference>(?=\S)[^/<>=@]+?)\s*"
@@ -93,13 +93,13 @@ class Verdict:
     exceeded: bool
 
 
-def judge(limit: Limit, report: LatencyReport) -> tuple[Verdict, ...]:
+def judge(limit: Limit, report: TimingReport) -> tuple[Verdict, ...]:
     """Hold a report against a limit, at each batch size that it is for.
 
     Raises:
         InputError: the report has no such candidate or batch size.
     """
-    limit.check([candidate.name for candidate in report.candidates], report.batch_sizes)
+    limit.check(report.names, report.batch_sizes)
     verdicts = []
     for size in report.batch_sizes if limit.batch_size is None else (limit.batch_size,):
         ratios = report.ratios(limit.name, limit.reference, size)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
+from smx.runtime.latency.interleave import in_blocks
 from smx.runtime.latency.intervals import LEVEL, MIN_ROUNDS
-from smx.runtime.latency.measure import in_blocks
 from smx.runtime.latency.runners import Runner, SessionRunner
 from smx.runtime.machine import machine
 from smx.runtime.session import Session

@@ -6,6 +6,7 @@ import click
 
 from smx import __version__
 from smx.cli.bench import bench
+from smx.cli.bench_train import bench_train
 from smx.cli.export import export
 from smx.cli.group import Group
 from smx.cli.inspect import inspect
@@ -15,7 +16,7 @@ from smx.cli.tune import tune
 from smx.cli.verify import verify
 
 
-@click.group(cls=Group, commands=[train, export, verify, bench, tune, predict, inspect])
+@click.group(cls=Group, commands=[train, export, verify, bench, bench_train, tune, predict, inspect])
 @click.version_option(__version__, prog_name="smx")
 def main() -> None:
     """Networks whose neurons choose their own activation function.

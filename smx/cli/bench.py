@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from smx.cli.options import (
     Command,
+    Names,
     Numbers,
     OutputPath,
     fallback_option,
@@ -30,18 +31,6 @@ if TYPE_CHECKING:
 REFERENCE = "relu"
 PYTORCH = {"eager": "pytorch", "compiled": "pytorch compiled"}
 """How PyTorch can run the model, and what the candidate is called."""
-
-
-class Names(click.ParamType[tuple[str, ...]]):
-    """Words with commas between; none for an empty value."""
-
-    name = "name,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split."""
-        if isinstance(value, tuple):
-            return value
-        return tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
 
 
 @click.command(cls=Command)
@@ -132,9 +121,10 @@ def bench(
     from smx.cli.candidates import export_candidates
     from smx.runtime.elsewhere import elsewhere
     from smx.runtime.latency.changes import check_baseline, compare_reports, read_report
+    from smx.runtime.latency.interleave import in_blocks
     from smx.runtime.latency.intervals import MIN_ROUNDS
     from smx.runtime.latency.limits import Limit, judge
-    from smx.runtime.latency.measure import in_blocks, measure_latency
+    from smx.runtime.latency.measure import measure_latency
     from smx.runtime.machine import machine
     from smx.runtime.profile.run import profile as profile_model
     from smx.runtime.providers import execution_providers

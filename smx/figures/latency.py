@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from smx.figures.style import COLOURS, bare, colour, new_figure, save
-from smx.runtime.latency.measure import Latency, LatencyReport
+from smx.runtime.latency.report import Latency, TimingReport
 
 MIXED = "#b3004b"
 """The colour of what is no fixed baseline."""
@@ -19,14 +19,14 @@ CUT = 2.5
 """Nothing is drawn beyond this multiple of the baseline: on a busy machine, single runs take many times as long."""
 
 
-def draw_latency(report: LatencyReport, path: Path) -> Path:
+def draw_latency(report: TimingReport, path: Path) -> Path:
     """Draw for each batch size the distribution of every candidate's runs, and its ratio with the interval.
 
     Times are multiples of the baseline's median.
     """
     batches = report.batch_sizes
     names = list(dict.fromkeys(row.name for row in report.results))
-    figure = new_figure(2.0 + 2.2 * len(batches), 1.4 + 0.42 * len(names))
+    figure = new_figure(max(9.0, 2.0 + 2.2 * len(batches)), 1.4 + 0.42 * len(names))
     panels = figure.subplots(1, len(batches), sharey=True, squeeze=False).flatten()
     for panel, batch in zip(panels, batches, strict=True):
         rows = {row.name: row for row in report.results if row.batch_size == batch}
@@ -48,7 +48,7 @@ def draw_latency(report: LatencyReport, path: Path) -> Path:
     return save(figure, path)
 
 
-def _draw(panel: Any, position: int, row: Latency, report: LatencyReport, shade: Any) -> None:
+def _draw(panel: Any, position: int, row: Latency, report: TimingReport, shade: Any) -> None:
     runs = report.timings.runs(row.name, row.batch_size)
     baseline = np.median(report.timings.runs(report.baseline, row.batch_size))
     low, high = np.quantile(runs, SHOWN)

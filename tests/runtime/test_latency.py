@@ -17,7 +17,8 @@ from smx.runtime.latency import interleave
 from smx.runtime.latency import measure as latency
 from smx.runtime.latency.interleave import Timings, time_in_turn
 from smx.runtime.latency.intervals import bootstrap
-from smx.runtime.latency.measure import Latency, LatencyReport, measure_latency
+from smx.runtime.latency.measure import LatencyReport, measure_latency
+from smx.runtime.latency.report import Latency, doubts
 from smx.runtime.latency.runners import Runner, SessionRunner
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
@@ -336,7 +337,7 @@ def warnings(
     timings: Timings | None = None,
 ) -> list[str]:
     before = {"load": load, "cores": 4}
-    return list(latency._warnings(results or [row()], control, "relu", before, timings or Timings()))
+    return list(doubts(results or [row()], control, "relu", before, timings or Timings()))
 
 
 def test_a_busy_machine_is_told() -> None:

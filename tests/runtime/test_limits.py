@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from smx.errors import InputError
 from smx.runtime.latency.intervals import bootstrap
 from smx.runtime.latency.limits import Limit, judge
-from smx.runtime.latency.measure import Candidate, Latency, LatencyReport
-from smx.runtime.settings import Settings
+from smx.runtime.latency.report import Latency, TimingReport
 from tests.runtime.fakes import timings
 
 NAMES = st.text(st.characters(exclude_characters="/<>=@", codec="utf-8"), min_size=1).filter(
@@ -21,7 +20,7 @@ NAMES = st.text(st.characters(exclude_characters="/<>=@", codec="utf-8"), min_si
 MOST = st.floats(min_value=0, allow_infinity=False, allow_nan=False)
 
 
-def report(medians: dict[tuple[str, int], NDArray[np.float64]]) -> LatencyReport:
+def report(medians: dict[tuple[str, int], NDArray[np.float64]]) -> TimingReport:
     """Return a report of measurements that are given; its rows say nothing but what was measured."""
     rows = [
         Latency(
@@ -30,10 +29,8 @@ def report(medians: dict[tuple[str, int], NDArray[np.float64]]) -> LatencyReport
         )
         for name, size in medians
     ]  # fmt: skip
-    candidates = (Candidate(name=name, bytes=None, start=None, peak_memory=None) for name, _ in medians)
-    return LatencyReport(
-        baseline="relu", provider="cpu", settings=Settings(), io_binding=False, blocks=10, rounds=60, level=0.99,
-        machine={}, candidates=tuple(dict.fromkeys(candidates)), results=tuple(rows), control=(), warnings=(),
+    return TimingReport(
+        baseline="relu", blocks=10, rounds=60, level=0.99, machine={}, results=tuple(rows), control=(), warnings=(),
         timings=timings(medians),
     )  # fmt: skip
 

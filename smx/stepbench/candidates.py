@@ -1,0 +1,108 @@
+"""The networks whose training steps are compared: fixed activations, both phases, and both as the formulas say it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from smx import functional, paper
+from smx.activations import Activation, Pool, get, resolve_pool
+from smx.layers import Mixed, Selective
+from smx.models import Fixed, mlp
+from smx.sorting import sort
+
+PHASE1 = "phase 1"
+PHASE1_PLAIN = "phase 1, plain"
+PHASE2 = "phase 2"
+PHASE2_UNSORTED = "phase 2, unsorted"
+PHASE2_PLAIN = "phase 2, plain"
+
+Build = Callable[[], nn.Module]
+"""Makes a candidate anew, in `train()` on the CPU; always with the same weights."""
+
+
+class PlainSelective(Selective):
+    """Phase 1 as its formulas are written: all activations of the pool, stacked and weighted."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply to each neuron its sampled activation; draws the noise that `Selective` would draw."""
+        dtype = torch.promote_types(self.logits.dtype, torch.float32)
+        noise = functional.gumbel_noise(self.logits.shape, dtype=dtype, device=self.logits.device)
+        return functional.selective_plain(z, self.logits, noise, self.temperature, self.pool, self.dim)
+
+
+class PlainMixed(nn.Module):
+    """Phase 2 as its formula is written: each group by its indices. Arguments as those of `Mixed`."""
+
+    def __init__(self, choice: Tensor, pool: Iterable[str | Activation] = paper.PAPER_POOL) -> None:
+        super().__init__()
+        self.pool: Pool = resolve_pool(pool)
+        for k, index in functional.groups(choice):
+            self.register_buffer(f"group{k}", index)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply to each neuron its activation."""
+        groups = [(int(name.removeprefix("group")), index) for name, index in self.named_buffers()]
+        return functional.grouped_plain(z, groups, self.pool)
+
+
+def candidates(
+    sizes: Sequence[int],
+    pool: Iterable[str | Activation] = paper.PAPER_POOL,
+    baselines: Sequence[str] = ("relu",),
+    *,
+    plain: bool = True,
+    seed: int = 0,
+) -> dict[str, Build]:
+    """Return what makes each candidate, by its name; all are multilayer perceptrons (B, sizes[0]) -> (B, sizes[-1]).
+
+    The candidates of phase 1 are one function, and so are those of phase 2, whose neurons have chosen as in the paper
+    (see `choices`). They start with the same weights, in `PHASE2` reordered with the neurons.
+
+    Args:
+        sizes: inputs, neurons of each hidden layer, outputs.
+        pool: names or activations.
+        baselines: names of fixed activations.
+        plain: whether the plain formulas are among them.
+        seed: of weights and choices.
+
+    Raises:
+        ValueError: an activation is unknown, or given twice.
+    """
+    resolved = resolve_pool(pool)
+    chosen = choices(sizes[1:-1], resolved, seed)
+
+    def fixed(name: str) -> Build:
+        function = get(name).function
+        return partial(build, lambda i: Fixed(function))
+
+    def build(activation: Callable[[int], nn.Module]) -> nn.Sequential:
+        torch.manual_seed(seed)
+        return mlp(sizes, activation)
+
+    made = {name: fixed(name) for name in baselines}
+    made[PHASE1] = partial(build, lambda i: Selective(sizes[i], resolved))
+    if plain:
+        made[PHASE1_PLAIN] = partial(build, lambda i: PlainSelective(sizes[i], resolved))
+    made[PHASE2] = lambda: sort(made[PHASE2_UNSORTED]())
+    made[PHASE2_UNSORTED] = partial(build, lambda i: Mixed(chosen[i - 1], resolved))
+    if plain:
+        made[PHASE2_PLAIN] = partial(build, lambda i: PlainMixed(chosen[i - 1], resolved))
+    return made
+
+
+def choices(hidden: Sequence[int], pool: Pool, seed: int = 0) -> list[Tensor]:
+    """Draw for each hidden layer what its neurons chose, int64 (N,): as in the paper, see `smx.paper.shares`.
+
+    An activation that the paper does not know is as frequent as all of the paper's would be on average.
+    """
+    random = torch.Generator().manual_seed(seed)
+    drawn = []
+    for i, neurons in enumerate(hidden):
+        known = paper.shares(i / max(1, len(hidden) - 1))
+        shares = torch.tensor([known.get(activation.name, 1 / len(known)) for activation in pool])
+        drawn.append(torch.multinomial(shares, neurons, replacement=True, generator=random))
+    return drawn

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import refused, smx
+
+TINY = ("--hidden", "16,8", "--inputs", "12", "--classes", "3", "--threads", "1")
+FEW = (*TINY, "--batch-sizes", "8", "--rounds", "1")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the JSON file of a bench of all candidates."""
+    path = tmp_path_factory.mktemp("bench-train") / "steps.json"
+    plot = path.with_suffix(".png")
+    result = smx(
+        "bench-train", *TINY, "--batch-sizes", "8,32", "--rounds", "2", "--baselines", "relu,selu",
+        "--json", path, "--plot", plot,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "12-16-8-3, cpu, 1 threads, rounds: 2" in result.stdout
+    assert "phase 2, unsorted" in result.stdout
+    assert "Warning: 2 rounds are too few for intervals" in result.stdout
+    assert result.stderr == ""
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    return path
+
+
+def test_all_candidates_at_all_batch_sizes(report: Path) -> None:
+    content = json.loads(report.read_text())
+    names = ["relu", "selu", "phase 1", "phase 1, plain", "phase 2", "phase 2, unsorted", "phase 2, plain"]
+    rows = [(name, size) for size in (8, 32) for name in names]
+    assert [(row["name"], row["batch_size"]) for row in content["results"]] == rows
+    assert [(row["name"], row["batch_size"]) for row in content["memory"]] == rows
+    assert [(row["name"], row["batch_size"]) for row in content["control"]] == [("relu again", 8), ("relu again", 32)]
+    for row in content["results"]:
+        assert 0 < row["p50"] <= row["p99"]
+        assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+    memory = {(row["name"], row["batch_size"]): row for row in content["memory"]}
+    for name, size in rows:
+        row = memory[name, size]
+        assert row["saved"] < row["activations"] <= row["accumulating"]
+        assert row["activations"] < row["step"]
+        assert row["ratio"] == pytest.approx(row["activations"] / memory["relu", size]["activations"])
+        assert memory[name, 32]["saved"] > 2 * memory[name, 8]["saved"]
+    assert memory["phase 1, plain", 32]["ratio"] > 5, "six values of each neuron, and what they keep"
+    assert content["sizes"] == [12, 16, 8, 3]
+    assert content["pool"] == ["relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu"]
+    assert (content["device"], content["threads"], content["cuda_graphs"]) == ("cpu", 1, False)
+    assert {"processor", "cores", "load", "load_after", "torch", "python"} <= content["machine"].keys()
+    assert content["limits"] == []
+
+
+def test_a_limit_that_is_exceeded_ends_with_3() -> None:
+    """JSON alone on standard output, and the first baseline as the reference."""
+    result = smx(
+        "bench-train", *TINY, "--batch-sizes", "8", "--rounds", "20", "--no-plain", "--baselines", "tanh",
+        "--limit", "phase 1/tanh<=0.01@8", "--limit", "phase 2/tanh<=1000", "--json", "-",
+    )  # fmt: skip
+    assert result.returncode == 3, result.stderr
+    content = json.loads(result.stdout)
+    assert content["baseline"] == "tanh"
+    assert [row["name"] for row in content["results"]] == ["tanh", "phase 1", "phase 2", "phase 2, unsorted"]
+    assert [verdict["exceeded"] for verdict in content["limits"]] == [True, False]
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    refused(smx("bench-train", *FEW, "--baselines", "relu,swish"), 2, "unknown activation 'swish'; known are relu")
+    refused(smx("bench-train", *FEW, "--baselines", ""), 2, "--baselines must name an activation")
+    refused(smx("bench-train", *FEW, "--device", "tpu"), 2, "--device must be cpu or cuda, got 'tpu'")
+    refused(smx("bench-train", *FEW, "--cuda-graphs"), 2, "--cuda-graphs needs --device cuda, got cpu")
+    refused(smx("bench-train", *FEW, "--limit", "phase 1/relu<=2"), 2, "a limit needs at least 20 rounds")
+    refused(smx("bench-train", "--limit", "phase 3/relu<=2"), 2, "names phase 3, but the candidates are relu, sigmoid")
+    refused(smx("bench-train", *FEW, "--json", tmp_path / "none" / "steps.json"), 2, "none for steps.json does not")
+    if not torch.cuda.is_available():
+        refused(smx("bench-train", *FEW, "--device", "cuda"), 2, "finds no CUDA device; measure with --device cpu")

@@ -1,0 +1,236 @@
+"""What bench-train measures: the steps are PyTorch's own, the candidates are one function, the bytes can be counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from smx import paper
+from smx.activations import resolve_pool
+from smx.layers import Mixed
+from smx.stepbench.candidates import (
+    PHASE1,
+    PHASE1_PLAIN,
+    PHASE2,
+    PHASE2_PLAIN,
+    PHASE2_UNSORTED,
+    Build,
+    candidates,
+    choices,
+)
+from smx.stepbench.measure import measure_steps
+from smx.stepbench.memory import peak_bytes, saved_bytes, step_memory
+from smx.stepbench.step import StepRunner, stepping
+from tests import reference
+
+FLOAT = 4
+"""Bytes."""
+
+
+def batch(examples: int, features: int, classes: int) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.random((examples, features), np.float32), random.integers(classes, size=examples)]
+
+
+def loss_and_gradients(build: Build, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return the loss, its gradient for the inputs and for each parameter, in float64."""
+    model, x = build().double(), x.clone().requires_grad_()
+    torch.manual_seed(1)  # of the noise
+    loss = nn.functional.cross_entropy(model(x), y)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    return loss.detach(), x.grad, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@given(st.lists(st.integers(-6, 5000), min_size=1, max_size=30))
+@settings(max_examples=8, deadline=None)
+def test_the_peak_of_what_is_allocated_and_freed(moves: list[int]) -> None:
+    """A positive number is a tensor of so many floats, another one frees one of those that are there."""
+    sizes: list[int] = []
+    expected = 0
+
+    def run() -> None:
+        nonlocal expected
+        alive = []
+        for move in moves:
+            if move > 0:
+                alive.append(torch.empty(move))
+                sizes.append(move)
+                expected = max(expected, FLOAT * sum(sizes))
+            elif alive:
+                del alive[move % len(alive)], sizes[move % len(sizes)]
+
+    before = torch.empty(1000)  # does not count
+    assert peak_bytes(run) == expected
+    assert before.numel() == 1000
+
+
+def test_what_is_kept_for_the_backward_pass() -> None:
+    weight, x = torch.randn(20, 7, requires_grad=True), torch.randn(50, 20)
+
+    def forward() -> Tensor:
+        h = (x @ weight).sigmoid()  # keeps its result; the product keeps x, for the gradient of the weight
+        return (h[:, :3] * h[:, 3:6]).sum()  # keeps two views of the same storage
+
+    assert saved_bytes(forward, (x, weight)) == FLOAT * 50 * 7
+    assert saved_bytes(forward) == FLOAT * (50 * 7 + 50 * 20)
+    assert saved_bytes(lambda: x.sum()) == 0
+
+
+@pytest.mark.parametrize(("activation", "kept"), [("relu", 1), ("sigmoid", 1), ("selu", 2), ("leaky_relu", 2)])
+def test_a_step_counted_by_hand(activation: str, kept: int) -> None:
+    """Of B x N values: ReLU and Sigmoid keep their result h, as the next layer does; the others keep z besides.
+
+    When an activation's backward is computed, what it kept (h or z) is there, and the gradients of h and of z.
+    """
+    B, F, N, C = 128, 300, 1000, 10
+    build = candidates((F, N, C), baselines=(activation,))[activation]
+    memory = step_memory(build, batch(B, F, C))
+    assert memory.saved == FLOAT * (kept * B * N + B * C + 1), "the softmax for the classes, and the number of examples"
+    most = FLOAT * 3 * B * N
+    assert most <= memory.activations <= 1.02 * most
+    product = FLOAT * (N * F + B * N)  # the gradient of the first weight, made of that of z
+    assert max(most, product) <= memory.accumulating <= 1.02 * max(most, product)
+    at_the_end = product + FLOAT * C * N  # and that of the other weight
+    assert max(most, at_the_end) <= memory.step <= 1.02 * max(most + FLOAT * C * N, at_the_end)
+
+
+def test_a_step_is_that_of_a_plain_loop() -> None:
+    """Adam, cross-entropy, gradients clipped to norm 1: the paper's."""
+    build = candidates((12, 16, 8, 3))["relu"]
+    x, y = torch.randn(20, 12) * 100, torch.arange(20) % 3
+    ours, theirs = build(), build()
+    step = stepping(ours, x, y)
+    adam = torch.optim.Adam(theirs.parameters(), lr=1e-4)
+    for _ in range(3):
+        step()
+        adam.zero_grad()
+        nn.CrossEntropyLoss()(theirs(x), y).backward()
+        assert nn.utils.clip_grad_norm_(theirs.parameters(), 1.0) > 1, "so that it matters"
+        adam.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+@given(
+    hidden=st.lists(st.integers(1, 12), min_size=1, max_size=3),
+    pool=st.lists(st.sampled_from([*paper.PAPER_POOL, "gelu"]), min_size=1, max_size=7, unique=True),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=25, deadline=None)
+def test_candidates_of_a_phase_are_one_function(hidden: list[int], pool: list[str], seed: int) -> None:
+    sizes = (5, *hidden, 3)
+    made = candidates(sizes, pool, ("relu",), seed=seed)
+    assert list(made) == ["relu", PHASE1, PHASE1_PLAIN, PHASE2, PHASE2_UNSORTED, PHASE2_PLAIN]
+    x, y = torch.randn(9, 5, dtype=torch.float64), torch.arange(9) % 3
+    for first, second in ((PHASE1, PHASE1_PLAIN), (PHASE2_UNSORTED, PHASE2_PLAIN)):
+        ours, theirs = (loss_and_gradients(made[name], x, y) for name in (first, second))
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    unsorted, sorted_ = (loss_and_gradients(made[name], x, y) for name in (PHASE2_UNSORTED, PHASE2))
+    torch.testing.assert_close(unsorted[:2], sorted_[:2], rtol=1e-9, atol=1e-12)
+    for name, gradient in unsorted[2].items():
+        moved = sorted_[2][name]
+        torch.testing.assert_close(gradient.flatten().sort()[0], moved.flatten().sort()[0], rtol=1e-9, atol=1e-12)
+    for layer in made[PHASE2]().modules():
+        if isinstance(layer, Mixed):
+            assert (layer.choice.diff() >= 0).all()
+
+
+def test_phase_2_is_the_formula() -> None:
+    sizes = (6, 40, 30, 4)
+    model = candidates(sizes, seed=3)[PHASE2_PLAIN]().double()
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    x = np.random.default_rng(0).normal(size=(7, 6))
+    h = x
+    for i, choice in enumerate(choices(sizes[1:-1], resolve_pool(paper.PAPER_POOL), seed=3), 1):
+        z = h @ weights[f"layer{i}.linear.weight"].T + weights[f"layer{i}.linear.bias"]
+        names = [paper.PAPER_POOL[k] for k in choice]
+        h = np.stack([reference.FUNCTIONS[name](z[:, n]) for n, name in enumerate(names)], axis=1)
+    expected = h @ weights["output.weight"].T + weights["output.bias"]
+    np.testing.assert_allclose(model(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-12)
+
+
+def test_neurons_choose_as_in_the_paper() -> None:
+    drawn = choices((100_000, 10, 100_000), resolve_pool(paper.PAPER_POOL))
+    first, last = (Counter(layer.tolist()) for layer in (drawn[0], drawn[2]))
+    shares = {name: k for k, name in enumerate(paper.PAPER_POOL)}
+    for name, counts, share in (
+        ("relu", first, 0.37), ("leaky_relu", first, 0.34), ("selu", last, 0.64), ("elu", last, 0.31),
+    ):  # fmt: skip
+        assert counts[shares[name]] / 100_000 == pytest.approx(share, abs=0.01)
+    assert all(sum(paper.shares(depth).values()) == pytest.approx(1) for depth in (0, 0.3, 1))
+    (evenly,) = choices((100_000,), resolve_pool(("gelu", "silu", "mish", "identity")))
+    assert [count / 100_000 for count in Counter(evenly.tolist()).values()] == pytest.approx([0.25] * 4, abs=0.01)
+
+
+def test_every_block_has_new_networks_and_the_baseline_runs_twice() -> None:
+    made = candidates((4, 8, 3), plain=False)
+    built: Counter[str] = Counter()
+
+    def counting(name: str) -> Build:
+        def build() -> nn.Module:
+            built[name] += 1
+            return made[name]()
+
+        return build
+
+    seen: list[int] = []
+    threads = torch.get_num_threads()
+    report = measure_steps(
+        {name: counting(name) for name in made}, baseline="relu", features=4, classes=3, batch_sizes=(6, 3),
+        threads=1, rounds=2, on_progress=seen.append,
+    )  # fmt: skip
+    names = ["relu", PHASE1, PHASE2, PHASE2_UNSORTED]
+    rounds, counted = 2, 2
+    assert built == dict.fromkeys(names, rounds + counted) | {"relu": 2 * rounds + counted}
+    assert seen == [6, 3] * rounds
+    assert torch.get_num_threads() == threads
+    expected = [(name, size) for size in (6, 3) for name in names]
+    assert [(row.name, row.batch_size) for row in report.results] == expected
+    assert [(row.name, row.batch_size) for row in report.memory] == expected
+    assert [(row.name, row.batch_size) for row in report.control] == [("relu again", 6), ("relu again", 3)]
+    for row in report.memory:
+        assert row.ratio == row.activations / next(
+            other.activations for other in report.memory if (other.name, other.batch_size) == ("relu", row.batch_size)
+        )
+        assert row.saved < row.activations <= row.accumulating
+    assert report.warnings[0] == "2 rounds are too few for intervals to rely on; expected at least 20"
+    assert report.machine["torch"] == torch.__version__
+
+
+def test_what_does_not_fit() -> None:
+    made = candidates((4, 8, 3))
+    with pytest.raises(
+        ValueError, match="the baseline 'elu' is not among the candidates relu, phase 1, phase 1, plain"
+    ):
+        measure_steps(made, baseline="elu", features=4, classes=3)
+    with pytest.raises(ValueError, match="steps can be captured on cuda alone, got cpu"):
+        measure_steps(made, baseline="relu", features=4, classes=3, cuda_graphs=True)
+    with pytest.raises(ValueError, match="unknown activation 'swish'; known are relu"):
+        candidates((4, 8, 3), baselines=("swish",))
+    with pytest.raises(ValueError, match="the pool is empty"):
+        candidates((4, 8, 3), pool=())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu() -> None:
+    before = torch.zeros(1000, device="cuda")
+    assert peak_bytes(lambda: before.repeat(1024), "cuda") == FLOAT * 1000 * 1024
+    made = candidates((20, 64, 3))
+    report = measure_steps(
+        made, baseline="relu", features=20, classes=3, batch_sizes=(32,), device="cuda", cuda_graphs=True, rounds=2
+    )
+    assert [row.name for row in report.results] == list(made)
+    assert all(row.p50 > 0 for row in report.results)
+    runner = StepRunner(made["relu"], "cuda", cuda_graphs=True)
+    runner.start()
+    runner.prepare(batch(32, 20, 3))
+    assert runner._model is not None
+    weights = runner._model.get_parameter("output.weight").clone()
+    runner.time(1)
+    assert not torch.equal(weights, runner._model.get_parameter("output.weight")), "a replayed step trains"
