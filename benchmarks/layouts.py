@@ -119,7 +119,7 @@ def gemms(mixed: MixedActivation, emit: Emitter) -> ir.Value:
 
 def in_place_and_masks(mixed: MixedActivation, emit: Emitter) -> ir.Value:
     """What has one form on the whole layer, with numbers for each neuron; the others on the whole layer by Where."""
-    from smx.export.hinges import Hinge, hinge_of
+    from smx.hinges import Hinge, hinge_of
 
     hinges = [hinge_of(mixed.functions[mixed.pool[k]]) for k in mixed.choice]
     h = emit.hinges([hinge or Hinge() for hinge in hinges], mixed.z, trailing=0, part="in_place")
@@ -134,7 +134,7 @@ def in_place_and_masks(mixed: MixedActivation, emit: Emitter) -> ir.Value:
 
 def two_runs(mixed: MixedActivation, emit: Emitter) -> ir.Value:
     """Sorted neurons in two runs: what has one form, with numbers for each neuron, and the others."""
-    from smx.export.hinges import hinge_of
+    from smx.hinges import hinge_of
 
     hinges = [hinge_of(mixed.functions[mixed.pool[k]]) for k in mixed.choice]
     known = [hinge for hinge in hinges if hinge is not None]

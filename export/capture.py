@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
 from smx.export import traces
-from smx.export.hinges import Function
+from smx.hinges import Function
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
 

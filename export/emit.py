@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smx.activations import Operator
 from smx.export import traces
 from smx.export.capture import MixedActivation, mixed_nodes
-from smx.export.hinges import Function, Hinge
+from smx.hinges import Function, Hinge
 
 
 class Emitter:

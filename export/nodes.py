@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
+
+SMALL = 1024
+"""Below so many values, known at export, one Elu costs less than the several operators of its form."""
 
 
 def rank(value: ir.Value | None) -> int:
@@ -31,3 +36,9 @@ def kept_axes(node: ir.Node) -> dict[int, int] | None:
         return None
     kept = [axis for axis in range(rank(x)) if axis not in gone]
     return dict(zip(kept, kept if node.attributes.get_int("keepdims", 1) else range(len(kept)), strict=True))
+
+
+def is_small(shape: ir.Shape | None) -> bool:
+    """Whether a value of this shape is known to be so small that the number of operators decides."""
+    sizes = list(shape or ())
+    return all(isinstance(size, int) for size in sizes) and math.prod(map(int, sizes)) < SMALL  # type: ignore[arg-type]

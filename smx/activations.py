@@ -137,3 +137,10 @@ for _activation in (
     Activation("identity", _identity, op("Identity")),
 ):
     register(_activation)
+
+_BUILT_IN = dict(_known)
+
+
+def is_built_in(activation: Activation) -> bool:
+    """Whether it is one of ours: of no other is it known that the function is what its ONNX operators say."""
+    return _BUILT_IN.get(activation.name) == activation

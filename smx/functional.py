@@ -1,5 +1,8 @@
 """The paper's equations as pure functions.
 
+`selective` and `mixed` take a fast path (`smx.fused`) where all activations are our own; `selective_plain` and
+`grouped_plain` are the equations as they are written, for any activation, and what the fast paths are held against.
+
 Shapes: B examples, N neurons (channels), K activations in the pool; `*` is anything, such as (H, W).
 The neurons stand on axis `dim` of z, by default axis 1 of (B, N, *).
 """
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from smx.activations import Activation
+from smx.fused import basis, operators
 
 Group = tuple[int, Tensor]
 """An activation's index in the pool, and the int64 indices of the neurons that chose it."""
@@ -27,7 +31,7 @@ def gumbel_noise(
 ) -> Tensor:
     """Draw Gumbel noise g = -log(-log(u + eps) + eps) with u ~ Uniform(0, 1) (eq. 1)."""
     u = torch.rand(tuple(shape), dtype=dtype, device=device, generator=generator)
-    return -torch.log(-torch.log(u + eps) + eps)
+    return u.add_(eps).log_().neg_().add_(eps).log_().neg_()
 
 
 def straight_through(logits_NK: Tensor, noise_NK: Tensor, temperature: float) -> Tensor:
@@ -53,7 +57,8 @@ def selective(
     """Apply to each neuron the activation that its noisy logits select (eq. 1-6).
 
     h = sum_k s[k] f_k(z); in value h = f_k*(z) with k* = argmax(logits + noise). The gradient reaches z through
-    f_k* alone, and the logits through the relaxed sample and every f_k(z).
+    f_k* alone, and the logits through the relaxed sample and every f_k(z). A pool of ReLU, Leaky ReLU, ELU, SELU,
+    Sigmoid, Tanh and the identity keeps only z and the choice for its backward pass, and differentiates once.
 
     Args:
         z: pre-activations (B, N, *), any floating dtype.
@@ -66,6 +71,24 @@ def selective(
     Returns:
         h, of z's shape and dtype.
     """
+    table = basis.table_of(pool)
+    if table is None:
+        return selective_plain(z, logits, noise, temperature, pool, dim)
+    dtype = torch.promote_types(z.dtype, torch.float32)
+    relaxed = torch.promote_types(logits.dtype, dtype)
+    coefficients = operators.sampled(logits.to(relaxed), noise.to(relaxed), temperature, table)
+    return operators.combine(z, coefficients.to(dtype), dim)
+
+
+def selective_plain(
+    z: Tensor,
+    logits: Tensor,
+    noise: Tensor,
+    temperature: float,
+    pool: Sequence[Activation],
+    dim: int = 1,
+) -> Tensor:
+    """Compute `selective` as it is written: all K activations of all neurons, stacked, weighted and summed (eq. 5)."""
     s_NK = straight_through(logits, noise, temperature).to(z.dtype)
     values = torch.stack([activation.function(z) for activation in pool])
     along_neurons = [1] * (z.dim() + 1)
@@ -79,8 +102,8 @@ def groups(choice: Tensor) -> tuple[Group, ...]:
     return tuple((int(k), (choice == k).nonzero().flatten()) for k in torch.unique(choice))
 
 
-def grouped(z: Tensor, groups: Sequence[Group], pool: Sequence[Activation], dim: int = 1) -> Tensor:
-    """Apply to each group its activation (eq. 11): h[G_k] = f_k(z[G_k]) for each k with G_k not empty."""
+def grouped_plain(z: Tensor, groups: Sequence[Group], pool: Sequence[Activation], dim: int = 1) -> Tensor:
+    """Apply to each group its activation, as it is written (eq. 11): h[G_k] = f_k(z[G_k])."""
     if len(groups) == 1:
         return pool[groups[0][0]].function(z)
     h = torch.empty_like(z)
@@ -90,7 +113,9 @@ def grouped(z: Tensor, groups: Sequence[Group], pool: Sequence[Activation], dim:
 
 
 def mixed(z: Tensor, choice: Tensor, pool: Sequence[Activation], dim: int = 1) -> Tensor:
-    """Apply to each neuron the activation it chose (eq. 11).
+    """Apply to each neuron the activation it chose (eq. 11), whatever their order and without waiting for a GPU.
+
+    The layer `smx.Mixed` knows its choice beforehand, and is faster.
 
     Args:
         z: pre-activations (B, N, *), any floating dtype.
@@ -101,4 +126,12 @@ def mixed(z: Tensor, choice: Tensor, pool: Sequence[Activation], dim: int = 1) -
     Returns:
         h, of z's shape and dtype.
     """
-    return grouped(z, groups(choice), pool, dim)
+    table = basis.table_of(pool)
+    if table is None:
+        along_neurons = choice.reshape(-1, *[1] * (z.dim() - 1 - dim % z.dim()))
+        h = pool[0].function(z)
+        for k, activation in enumerate(pool[1:], 1):
+            h = torch.where(along_neurons == k, activation.function(z), h)
+        return h
+    like = z.new_empty(0, dtype=torch.promote_types(z.dtype, torch.float32))
+    return operators.combine(z, operators.coefficients(choice, table, like), dim)

@@ -2,22 +2,16 @@
 
     f(z) = positive * max(z, 0) + negative * min(z, 0) + exponential * exp(min(z, 0)) + constant
 
-ReLU, Leaky ReLU, ELU, SELU and the identity have it. It is also how they are computed fastest: ONNX Runtime's Elu and
-Selu are slow, its Exp is fast (docs/layouts.md). Where several are computed together, an infinite pre-activation may
-become NaN, as infinity times 0.
+ReLU, Leaky ReLU, ELU, SELU and the identity have it. The fast paths in PyTorch (`smx.fused`) and the exporter both
+compute them so. It is also fastest: ONNX Runtime's Elu and Selu are slow, its Exp is fast (docs/layouts.md). Where
+several are computed together, an infinite pre-activation may become NaN, as infinity times 0.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
 from smx.activations import Operator, X, op
-
-SMALL = 1024
-"""Below so many values, known at export, one Elu costs less than the several operators of its form."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +50,6 @@ def hinge_of(function: Function) -> Hinge | None:
             depth = scale * attributes.get("alpha", 1.6732632423543772)
             return Hinge(positive=scale, exponential=depth, constant=-depth)
     return None
-
-
-def is_small(shape: ir.Shape | None) -> bool:
-    """Whether a value of this shape is known to be so small that the number of operators decides."""
-    sizes = list(shape or ())
-    return all(isinstance(size, int) for size in sizes) and math.prod(map(int, sizes)) < SMALL  # type: ignore[arg-type]
 
 
 def operator_of(hinge: Hinge) -> Operator | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
+from smx.fused import basis, groups
 from smx.paper import PAPER_POOL, TEMPERATURE
 
 START_LOGIT = 0.001
@@ -87,6 +88,9 @@ class Selective(nn.Module):
 class Mixed(nn.Module):
     """Phase 2: every neuron's activation is fixed, and neurons that share one are computed as a group (eq. 11).
 
+    Neurons that stand sorted by their choice, as `smx.sort` puts them, are computed slice by slice; in any other order
+    as one combination of functions (`smx.fused`), or by index if a user's own activation is among them.
+
     Args:
         choice: int64 (N,), for each neuron the index of its activation in the pool.
         pool: names or activations, K of them.
@@ -98,6 +102,8 @@ class Mixed(nn.Module):
     """
 
     choice: Tensor
+    _order: Tensor | None
+    _inverse: Tensor | None
 
     def __init__(
         self, choice: Tensor | Iterable[int], pool: Iterable[str | Activation] = PAPER_POOL, dim: int = 1
@@ -119,12 +125,17 @@ class Mixed(nn.Module):
     @property
     def group_sizes(self) -> dict[str, int]:
         """How many neurons chose each activation, in the pool's order, without the empty groups."""
-        return {self.pool[k].name: index.numel() for k, index in self._groups()}
+        return {self.pool[k].name: size for k, size in self._sizes.items()}
 
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its activation (eq. 11)."""
         _check_features(self, z)
-        return functional.grouped(z, self._groups(), self.pool, self.dim)
+        if self._combines:
+            return functional.mixed(z, self.choice, self.pool, self.dim)
+        present = [self.pool[k] for k in self._sizes]
+        ordered = z if self._order is None else z.index_select(self.dim, self._order)
+        h = groups.sliced(ordered, list(self._sizes.values()), present, self.dim)
+        return h if self._inverse is None else h.index_select(self.dim, self._inverse)
 
     def extra_repr(self) -> str:
         """Describe the layer in the module's printed tree."""
@@ -132,7 +143,6 @@ class Mixed(nn.Module):
         return f"{self.num_features}, {{{sizes}}}, dim={self.dim}"
 
     def _group_neurons(self) -> None:
-        # The groups' indices are buffers too, so that they are on the right device, but not saved: choice has it all.
         choice = self.choice
         if choice.dim() != 1 or choice.dtype != torch.int64 or choice.numel() == 0:
             raise ValueError(f"choice must be int64 (N,) with N >= 1, got {choice.dtype} {tuple(choice.shape)}")
@@ -141,13 +151,14 @@ class Mixed(nn.Module):
                 f"choice must index the pool's {len(self.pool)} activations,"
                 f" got values from {int(choice.min())} to {int(choice.max())}"
             )
-        grouped = dict(functional.groups(choice))
-        for k in range(len(self.pool)):
-            self.register_buffer(f"_group{k}", grouped.get(k, choice.new_empty(0)), persistent=False)
-
-    def _groups(self) -> tuple[functional.Group, ...]:
-        indices = ((k, self.get_buffer(f"_group{k}")) for k in range(len(self.pool)))
-        return tuple((k, index) for k, index in indices if index.numel())
+        counts = torch.bincount(choice, minlength=len(self.pool)).tolist()
+        self._sizes = {k: size for k, size in enumerate(counts) if size}
+        is_sorted = bool((choice.diff() >= 0).all())
+        self._combines = not is_sorted and basis.table_of(self.pool) is not None
+        order = None if is_sorted or self._combines else choice.argsort(stable=True)
+        # Buffers, so that they are on the right device, but not saved: choice has it all.
+        self.register_buffer("_order", order, persistent=False)
+        self.register_buffer("_inverse", None if order is None else order.argsort(), persistent=False)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from smx.runtime.parity.locate import ACTIVATION, BEFORE, OUTPUT
 Array = NDArray[Any]
 LAYOUTS = ("scatter", "sorted")
 HINGES = ("relu", "leaky_relu", "elu", "selu")
-"""The activations that are computed together, see `smx.export.hinges`."""
+"""The activations that are computed together, see `smx.hinges`."""
 
 
 @contextmanager

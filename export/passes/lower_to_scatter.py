@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from smx.export.capture import MixedActivation
 from smx.export.emit import Emitter, emitters
-from smx.export.hinges import hinge_of
 from smx.export.passes.rewriting import Rewriting
+from smx.hinges import hinge_of
 
 EXPANDED = 8192
 """So many indices, 8 bytes each, may stand in the file so that they need not be expanded at run time."""
@@ -22,7 +22,7 @@ class LowerToScatter(Rewriting):
     """Replace every MixedActivation by standard operators, its neurons where they are.
 
     Some of the groups are computed in place, on the whole layer: all those that have a common form
-    (`smx.export.hinges`), or the largest one, whichever leaves fewer neurons. With G_1, G_2, ... the groups that are
+    (`smx.hinges`), or the largest one, whichever leaves fewer neurons. With G_1, G_2, ... the groups that are
     left (eq. 9) and G all their neurons,
 
         h = ScatterElements(in_place(z), G, Concat(f_1(z[G_1]), f_2(z[G_2]), ...)),    z[G_1], ... = Split(Gather(z, G))

@@ -11,10 +11,11 @@ import onnx_ir as ir
 
 from smx.export.capture import MixedActivation
 from smx.export.emit import Emitter, emitters
-from smx.export.hinges import hinge_of, is_small, operator_of
+from smx.export.nodes import is_small
 from smx.export.passes.lower_to_scatter import groups_in_place
 from smx.export.passes.rewriting import Rewriting
 from smx.export.passes.sort_neurons import PINNED
+from smx.hinges import hinge_of, operator_of
 
 RIDERS = 32
 """A group of so few values, ReLU or the like, is computed along with neighbours of its form: that saves operators."""
@@ -37,7 +38,7 @@ class LowerToSorted(Rewriting):
 
         h = Concat(f_1(z[R_1]), f_2(z[R_2]), ...),    z[R_1], z[R_2], ... = Split(z)
 
-    A run is one activation, or neighbours of one form that has an exponential (`smx.export.hinges`). A layer in so many
+    A run is one activation, or neighbours of one form that has an exponential (`smx.hinges`). A layer in so many
     runs that it would cost more than in the layout `scatter` is left to it, and `refusals` says why.
     """
 

@@ -13,8 +13,9 @@ from smx.export import traces
 from smx.export.affine import Affine, RefusedError, into_consumers, into_producer
 from smx.export.capture import FUNCTIONS, MixedActivation, mixed_nodes
 from smx.export.emit import free_name
-from smx.export.hinges import Function, Hinge, hinge_of, is_small
+from smx.export.nodes import is_small
 from smx.export.passes.rewriting import Rewriting
+from smx.hinges import Function, Hinge, hinge_of
 
 
 class Identity(NamedTuple):
@@ -44,7 +45,7 @@ class MergeGroups(Rewriting):
         selu(z)    = 1.0507 (max(z, 0) + 1.6733 (exp(min(z, 0)) - 1))           where the shift can't be moved
 
     Activations of different names and equal operators become one. In the pool, those that can be computed together
-    (`smx.export.hinges`) come to stand side by side.
+    (`smx.hinges`) come to stand side by side.
 
     Args:
         shifts: move constants, too. A constant that is taken back later costs precision where the values beside it are

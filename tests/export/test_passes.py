@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from smx.activations import Operator, op
 from smx.export.capture import MixedActivation, mixed_nodes
-from smx.export.hinges import Hinge, hinge_of
+from smx.hinges import Hinge, hinge_of
 from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, NameByModule
 from smx.export.passes.lower_to_sorted import RIDERS
 from tests import reference

@@ -1,0 +1,252 @@
+"""The fast paths against the plain formulas, draw for draw."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import smx
+from smx import functional
+from smx.activations import Activation, register, resolve_pool
+from smx.fused import basis, eager, groups, operators
+from smx.paper import PAPER_POOL
+
+FAST = (*PAPER_POOL, "identity")
+GENERAL = (*FAST, "gelu", "hardswish")
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+shapes = st.sampled_from([(5, 7), (3, 4, 5), (2, 3, 4, 3), (1, 1), (0, 4), (40, 33), (2, 16, 17, 19)])
+pools = st.lists(st.sampled_from(GENERAL), min_size=1, unique=True).map(resolve_pool)
+dtypes = st.sampled_from([torch.float32, torch.float64])
+
+
+def assert_near(actual: list[Tensor], expected: list[Tensor]) -> None:
+    """Assert agreement of the values relative to the largest, and of the gradients relative to the largest of them."""
+    for mine, other in ((actual[:1], expected[:1]), (actual[1:], expected[1:])):
+        largest = max((x.abs().max().item() for x in other if x.numel()), default=0.0)
+        for x, y in zip(mine, other, strict=True):
+            torch.testing.assert_close(x, y, rtol=0, atol=TOLERANCE[y.dtype] * largest)
+
+
+def gradients(function: Callable[..., Tensor], *inputs: Tensor, g: Tensor) -> list[Tensor]:
+    """Return the value and the gradient of each input."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    h = function(*leaves)
+    return [h.detach(), *torch.autograd.grad(h, leaves, g)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    pool=pools,
+    shape=shapes,
+    dim=st.integers(-4, 3),
+    dtype=dtypes,
+    temperature=st.sampled_from([0.05, 0.3, 1.0, 5.0]),
+    spread=st.sampled_from([0.1, 2.0, 30.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_selective_is_the_plain_formula(
+    pool: tuple[Activation, ...],
+    shape: tuple[int, ...],
+    dim: int,
+    dtype: torch.dtype,
+    temperature: float,
+    spread: float,
+    seed: int,
+) -> None:
+    dim %= len(shape)
+    random = torch.Generator().manual_seed(seed)
+    z, g = (torch.randn(shape, dtype=dtype, generator=random) * scale for scale in (spread, 1))
+    logits = torch.randn(shape[dim], len(pool), dtype=dtype, generator=random)
+    noise = functional.gumbel_noise(logits.shape, dtype=dtype, generator=random)
+
+    def run(function: Callable[..., Tensor]) -> list[Tensor]:
+        return gradients(lambda z, logits: function(z, logits, noise, temperature, pool, dim), z, logits, g=g)
+
+    if len(z) == 0 or shape[dim] == 0:
+        assert functional.selective(z, logits, noise, temperature, pool, dim).shape == shape
+        return
+    assert_near(run(functional.selective), run(functional.selective_plain))
+
+
+@settings(deadline=None, max_examples=100)
+@given(pool=pools, shape=shapes, dim=st.integers(0, 3), dtype=dtypes, sort=st.booleans(), seed=st.integers(0, 2**31))
+def test_mixed_is_the_plain_formula(
+    pool: tuple[Activation, ...], shape: tuple[int, ...], dim: int, dtype: torch.dtype, sort: bool, seed: int
+) -> None:
+    dim %= len(shape)
+    if not shape[dim]:
+        return
+    random = torch.Generator().manual_seed(seed)
+    z, g = torch.randn(2, *shape, dtype=dtype, generator=random) * 2
+    choice = torch.randint(len(pool), (shape[dim],), generator=random)
+    choice = choice.sort().values if sort else choice
+    layer = smx.Mixed(choice, pool, dim)
+    plain = gradients(lambda z: functional.grouped_plain(z, functional.groups(choice), pool, dim), z, g=g)
+    assert_near(gradients(layer, z, g=g), plain)
+    with torch.no_grad():
+        assert_near([layer.eval()(z), functional.mixed(z, choice, pool, dim)], [plain[0], plain[0]])
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_gradcheck(dim: int) -> None:
+    torch.manual_seed(0)
+    z = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
+    coefficients = torch.randn(basis.SIZE, z.shape[dim], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z, c: operators.combine(z, c, dim), (z, coefficients))
+    pool = resolve_pool(FAST)[: z.shape[dim]]
+    assert torch.autograd.gradcheck(lambda z: groups.sliced(z, [1] * len(pool), pool, dim), (z,))
+
+
+def test_gradcheck_of_the_relaxed_sample() -> None:
+    """With every activation a constant of the layer, the loss is linear in s: its gradient is that of the softmax."""
+    torch.manual_seed(0)
+    table = basis.table_of(resolve_pool(PAPER_POOL))
+    assert table is not None
+    logits = torch.randn(5, 6, dtype=torch.float64)
+    noise, g = functional.gumbel_noise((5, 6), dtype=torch.float64), torch.randn(5, 5, dtype=torch.float64)
+    columns = torch.tensor(table, dtype=torch.float64)
+    _, sampled = gradients(lambda logits: operators.sampled(logits, noise, 0.3, table), logits, g=g)
+    _, relaxed = gradients(lambda logits: (torch.softmax((logits + noise) / 0.3, 1) @ columns).t(), logits, g=g)
+    torch.testing.assert_close(sampled, relaxed, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extreme_and_tiny_pre_activations(dtype: torch.dtype) -> None:
+    z = torch.tensor([0.0, -0.0, 1e-40, -1e-40, 1e-7, -1e-7, 17.0, -17.0, 90.0, -90.0, 1e4, -1e4, 1e30, -1e30])
+    z = z.to(dtype)[:, None].expand(-1, len(FAST)).contiguous()
+    pool, choice = resolve_pool(FAST), torch.arange(len(FAST))
+    plain = gradients(lambda z: functional.grouped_plain(z, functional.groups(choice), pool), z, g=torch.ones_like(z))
+    for function in (
+        lambda z: functional.mixed(z, choice, pool),
+        lambda z: groups.sliced(z, [1] * len(pool), pool, 1),
+    ):
+        for actual, expected in zip(gradients(function, z, g=torch.ones_like(z)), plain, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] / 10)
+
+
+def test_blocks_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    z, g, coefficients = torch.randn(23, 6, 4), torch.randn(23, 6, 4), torch.randn(5, 6)
+    whole = eager.forward(z, coefficients), *eager.backward(g, z, coefficients)
+    monkeypatch.setattr(eager, "BLOCK", 100)
+    parts = eager.forward(z, coefficients), *eager.backward(g, z, coefficients)
+    for one, other in zip(whole, parts, strict=True):
+        assert one is not None
+        assert other is not None
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def network(dtype: torch.dtype | None = None) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = (nn.Linear(12, 20), smx.Selective(20), nn.Linear(20, 8), smx.Selective(8), nn.Linear(8, 3))
+    return nn.Sequential(*layers).to(dtype)
+
+
+def step(module: Callable[[Tensor], Tensor], parameters: nn.Module, x: Tensor) -> list[Tensor]:
+    """Return the outputs and all gradients of one step, always with the same noise."""
+    torch.manual_seed(1)
+    parameters.zero_grad()
+    h = module(x)
+    h.square().sum().backward()  # type: ignore[no-untyped-call]
+    return [h.detach(), *(p.grad.clone() for p in parameters.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        network,
+        lambda: smx.commit(network()),
+        lambda: nn.Sequential(nn.Linear(12, 12), smx.Mixed(torch.arange(12) // 2)),
+        lambda: nn.Sequential(nn.Linear(12, 3), smx.Selective(3, ("relu", "gelu"))),
+        lambda: nn.Sequential(nn.Linear(12, 3), smx.Mixed([1, 0, 1], ("relu", "gelu"))),
+    ],
+    ids=["selective", "mixed", "sorted", "selective, general", "mixed, general"],
+)
+def test_compiles_without_graph_breaks(make: Callable[[], nn.Module]) -> None:
+    torch._dynamo.reset()
+    module, x = make(), torch.randn(6, 12)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for actual, expected in zip(step(compiled, module, x), step(module, module, x), strict=True):
+        torch.testing.assert_close(actual, expected)
+    module.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), module(x))
+
+
+def test_autocast_bfloat16() -> None:
+    module, x = network(), torch.randn(6, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = torch.randn(6, 20).bfloat16()
+        assert module[1](z).dtype == torch.bfloat16
+        low = step(module, module, x)
+    for actual, expected in zip(low, step(module, module, x), strict=True):
+        assert torch.isfinite(actual).all()
+        assert (actual.float() - expected).norm() <= 0.05 * expected.norm() + 1e-3
+    for p in module.parameters():
+        assert p.grad is not None
+        assert p.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
+    z, coefficients = torch.randn(9, 6).to(dtype), torch.randn(5, 6)
+    h = operators.combine(z, coefficients)
+    assert h.dtype == dtype
+    assert torch.equal(h, operators.combine(z.float(), coefficients).to(dtype))
+    module = network(dtype)
+    assert all(torch.isfinite(value).all() for value in step(module, module, torch.randn(4, 12).to(dtype)))
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_gradient_checkpointing(use_reentrant: bool) -> None:
+    module, x = network(), torch.randn(6, 12, requires_grad=True)
+
+    def checkpointed(x: Tensor) -> Tensor:
+        h: Tensor = checkpoint(module, x, use_reentrant=use_reentrant)  # type: ignore[no-untyped-call]
+        return h
+
+    for actual, expected in zip(step(checkpointed, module, x), step(module, module, x), strict=True):
+        assert torch.equal(actual, expected)
+
+
+def test_only_z_and_the_choice_are_kept() -> None:
+    z = torch.randn(1000, 20, requires_grad=True)
+    layer, kept = smx.Selective(20), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        layer(z)
+    assert sum(x.numel() for x in kept if len(x) == len(z)) == z.numel()
+    assert sum(x.numel() for x in kept if len(x) != len(z)) <= 20 * (6 + 5)
+    kept.clear()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        h = smx.Mixed(torch.arange(20) // 4)(z)
+    assert [x.data_ptr() for x in kept] == [h.data_ptr()]
+
+
+def test_channels_last_stays() -> None:
+    torch.manual_seed(0)
+    z = torch.randn(2, 6, 5, 4)
+    last = z.to(memory_format=torch.channels_last)
+    for layer in (smx.Mixed([5, 3, 1, 0, 2, 4]), smx.Mixed([0, 1, 2, 3, 4, 5]), smx.Selective(6).eval()):
+        h = layer(last)
+        assert h.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(h, layer(z))
+
+
+def test_a_users_own_activation_takes_the_general_path() -> None:
+    twice = register(Activation("twice", lambda z: 2 * z, smx.op("Relu")))  # its ONNX form is not what it does
+    try:
+        pool = (*resolve_pool(PAPER_POOL), twice)
+        assert basis.table_of(pool) is None
+        assert groups.in_place(twice) is None
+        z = torch.randn(3, 4, requires_grad=True)
+        for choice in itertools.permutations([0, 6, 6, 1], 4):
+            assert torch.equal(smx.Mixed(choice, pool)(z)[:, choice.index(6)], 2 * z[:, choice.index(6)])
+    finally:
+        smx.activations._known.pop("twice")
