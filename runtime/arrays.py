@@ -1,7 +1,9 @@
-"""Reading `.npy` and `.npz` files that a user gives."""
+"""Arrays that a user gives: reading them from files, and bringing them to the shape that a network takes."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError, one_line
+
+COLOURS = (1, 3)
+"""An axis of this length at either end of an image is that of its channels: grey, or red, green and blue."""
+
+
+def image_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape (C, H, W) in which networks take examples of this shape; no image keeps its own.
+
+    (H, W) is a grey image, (1, H, W); (H, W, C) with C of 1 or 3 becomes (C, H, W), unless it begins with such an axis.
+    """
+    if len(shape) == 2:
+        return (1, *shape)
+    return (shape[2], *shape[:2]) if is_channels_last(shape) else tuple(shape)
+
+
+def is_channels_last(shape: Sequence[int]) -> bool:
+    """Tell whether an example of this shape is (H, W, C) rather than (C, H, W)."""
+    return len(shape) == 3 and shape[2] in COLOURS and shape[0] not in COLOURS
+
+
+def as_taken(x: NDArray[Any], input_shape: Sequence[int]) -> NDArray[Any]:
+    """Bring examples (B, *) to (B, *input_shape): an image's channels to the other end where they belong there.
+
+    Everything else, such as (B, H, W) for a network that takes (H * W,) or (1, H, W), is the same values in the same
+    order.
+
+    Raises:
+        InputError: the examples have more or fewer values.
+    """
+    given, wanted = tuple(x.shape[1:]), tuple(input_shape)
+    if math.prod(given) != math.prod(wanted):
+        raise InputError(f"expected examples of shape {wanted}, got {given}")
+    if len(given) == len(wanted) == 3 and given != wanted:
+        if (given[2], *given[:2]) == wanted:
+            return np.ascontiguousarray(np.moveaxis(x, -1, 1))
+        if (*given[1:], given[0]) == wanted:
+            return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    return x.reshape(len(x), *wanted)
 
 
 def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from smx.errors import InputError
-from smx.runtime.arrays import read_arrays
+from smx.runtime.arrays import as_taken, read_arrays
 from smx.runtime.metadata import ModelInfo
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -68,7 +68,7 @@ def _load(
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return [path.name], _image(path, sample_shape, info, invert)[None]
     if path.suffix.lower() in (".npy", ".npz"):
-        x = _as_samples(path, _array(path), sample_shape)
+        x = _as_samples(path, _array(path), sample_shape, info)
         return [f"{path.name}[{i}]" for i in range(len(x))], x
     raise InputError(f"{path} has an unknown ending; {EXPECTED}")
 
@@ -80,23 +80,25 @@ def _array(path: Path) -> NDArray[Any]:
     return arrays["x"] if "x" in arrays else next(iter(arrays.values()))
 
 
-def _as_samples(path: Path, x: NDArray[Any], sample_shape: Sequence[int]) -> NDArray[Any]:
-    """Bring (B, *) or one example (*) to (B, *sample_shape)."""
+def _as_samples(path: Path, x: NDArray[Any], sample_shape: Sequence[int], info: ModelInfo | None) -> NDArray[Any]:
+    """Bring (B, *) or one example (*) to (B, *sample_shape), through the shape of the data's examples, if known."""
     size = int(np.prod(sample_shape))
+    shape = info.sample_shape if info is not None and np.prod(info.sample_shape) == size else sample_shape
     if not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
         raise InputError(f"{path} must hold numbers, got dtype {x.dtype}")
     if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
         raise InputError(f"{path} holds {np.count_nonzero(~np.isfinite(x))} values that are not finite; remove them")
     if x.ndim and x.size and x[0].size == size:
-        return x.reshape(len(x), *sample_shape)
+        return as_taken(as_taken(x, shape), sample_shape)
     if x.size == size:
-        return x.reshape(1, *sample_shape)
+        return as_taken(as_taken(x[None], shape), sample_shape)
     raise InputError(f"{path} must hold examples of {size} values (shape {tuple(sample_shape)}), got shape {x.shape}")
 
 
 def _image(path: Path, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool) -> NDArray[np.float32]:
     shape = tuple(info.sample_shape) if info is not None and info.sample_shape else tuple(sample_shape)
-    shape = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+    if len(shape) == 3 and 1 in (shape[0], shape[2]):  # grey
+        shape = shape[1:] if shape[0] == 1 else shape[:2]
     if len(shape) not in (2, 3) or (len(shape) == 3 and 3 not in (shape[0], shape[2])):
         raise InputError(f"{path} is an image, but the model takes examples of shape {shape}; give it an array")
     height, width = shape if len(shape) == 2 else shape[1:] if shape[0] == 3 else shape[:2]
@@ -113,4 +115,5 @@ def _image(path: Path, sample_shape: Sequence[int], info: ModelInfo | None, inve
     pixels = 1 - pixels if invert else pixels
     if not grey and shape[0] == 3:
         pixels = pixels.transpose(2, 0, 1)
-    return pixels.reshape(tuple(sample_shape))
+    example: NDArray[np.float32] = as_taken(pixels[None], sample_shape)[0]
+    return example

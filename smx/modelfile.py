@@ -6,6 +6,7 @@ import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from smx import __version__, torchfile
 from smx.activations import resolve_pool
+from smx.architecture import Architecture, Place
 from smx.errors import InputError, one_line
 from smx.layers import Mixed
-from smx.models import Normalize, mlp
+from smx.models import Normalize
+from smx.runtime.arrays import is_channels_last
 
 FORMAT = "smx-model"
 _CHOICE = ".choice"
@@ -26,7 +29,7 @@ class SavedModel:
     """The content of `model.pt`.
 
     Attributes:
-        sizes: inputs, neurons of each hidden layer, outputs.
+        architecture: of the network.
         pool: names of the candidate activations.
         choices: for each mixed layer, by its module path, int64 (N,).
         weights: the state dict without the choices.
@@ -35,7 +38,7 @@ class SavedModel:
         metrics: accuracies and best epochs of each phase.
     """
 
-    sizes: tuple[int, ...]
+    architecture: Architecture
     pool: tuple[str, ...]
     choices: dict[str, Tensor]
     weights: dict[str, Tensor]
@@ -43,36 +46,48 @@ class SavedModel:
     training: dict[str, Any]
     metrics: dict[str, Any]
 
-    @property
-    def architecture(self) -> str:
-        """The sizes as people write them: `784-512-10`."""
-        return "-".join(map(str, self.sizes))
-
-    def build(self, *, raw: bool = False) -> nn.Sequential:
-        """Return the network in `eval()`, (B, sizes[0]) float32 -> logits (B, sizes[-1]).
+    def build(self, *, raw: bool = False, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Return the network in `eval()`, (B, *input_shape) of `dtype` -> logits (B, num_classes).
 
         With `raw` it takes the values as the data set has them, uint8 (B, *sample_shape).
 
         Raises:
-            InputError: `raw` is asked for, but the data set's values are no whole numbers up to 255.
+            InputError: `raw` is asked for, but the data set's values are no whole numbers up to 255; or a user's own
+                network can't be made, or is no longer the one that was trained.
         """
-        model = mixed_mlp(self.sizes, self.choices, self.pool)
-        choices = {name + _CHOICE: choice for name, choice in self.choices.items()}
-        model.load_state_dict({**self.weights, **choices})
-        if raw:
-            maximum = self.data["maximum"]
-            if not 1 < maximum <= 255:
-                raise InputError(
-                    f"the values of {self.data['name']} are no whole numbers from 0 to 255 (divided by {maximum:g} in"
-                    " training), so the model can't take them as uint8"
-                )
-            model = nn.Sequential(OrderedDict([("normalize", Normalize(maximum)), *model.named_children()]))
-        return model.eval()
+        model = self._network().eval().to(dtype)
+        if not raw:
+            return model
+        maximum, shape = self.data["maximum"], self.data["sample_shape"]
+        if not 1 < maximum <= 255:
+            raise InputError(
+                f"the values of {self.data['name']} are no whole numbers from 0 to 255 (divided by {maximum:g} in"
+                " training), so the model can't take them as uint8"
+            )
+        input_shape = self.architecture.input_shape
+        channels_last = len(input_shape) == 3 and is_channels_last(shape)
+        first = ("normalize", Normalize(maximum, input_shape, channels_last=channels_last, dtype=dtype))
+        # Our own are plain chains, and keep the names of their layers.
+        rest = [("network", model)] if self.architecture.name else model.named_children()
+        return nn.Sequential(OrderedDict([first, *rest])).eval()
 
+    def _network(self) -> nn.Module:
+        def mixed(place: Place) -> nn.Module:
+            choice = self.choices[place.name]
+            if len(choice) != place.channels:
+                raise ValueError(f"{place.name} has {place.channels} neurons, and choices for {len(choice)}")
+            return Mixed(choice, self.pool, place.dim)
 
-def mixed_mlp(sizes: tuple[int, ...], choices: dict[str, Tensor], pool: tuple[str, ...]) -> nn.Sequential:
-    """Build a multilayer perceptron with fresh weights and the given choices."""
-    return mlp(sizes, lambda i: Mixed(choices[f"layer{i}.activation"], pool))
+        try:
+            network = self.architecture.build(mixed)
+            choices = {name + _CHOICE: choice for name, choice in self.choices.items()}
+            network.load_state_dict({**self.weights, **choices})
+        except (KeyError, ValueError, RuntimeError) as error:
+            if not self.architecture.name or isinstance(error, InputError):
+                raise
+            reason = shorten(one_line(error), 200)
+            raise InputError(f"{self.architecture.name} is no longer the network that was trained: {reason}") from error
+        return network
 
 
 def choices_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -89,7 +104,7 @@ def save_model(path: Path, model: SavedModel) -> None:
     """Write `model.pt`, atomically; equal models give equal files."""
     plain = {
         "smx_version": __version__,
-        "architecture": {"kind": "mlp", "sizes": model.sizes},
+        "architecture": model.architecture.to_dict(),
         "pool": model.pool,
         "data": model.data,
         "training": model.training,
@@ -103,14 +118,18 @@ def save_model(path: Path, model: SavedModel) -> None:
 def load_model(path: Path) -> SavedModel:
     """Read `model.pt` and check that a network can be built of it.
 
+    No code in the file is run. A network of the user's own is made by importing the module that the file names, as far
+    as `smx.factory` lets it.
+
     Raises:
-        InputError: not a model that `smx train` wrote, damaged, or with weights that are not finite.
+        InputError: not a model that `smx train` wrote, damaged, or with weights that are not finite; or a user's own
+            network can't be made, or is no longer the one that was trained.
     """
     content = torchfile.load(path, FORMAT)
     try:
         data = content["data"]
         model = SavedModel(
-            sizes=tuple(map(int, content["architecture"]["sizes"])),
+            architecture=Architecture.from_dict(content["architecture"]),
             pool=tuple(content["pool"]),
             choices=dict(content["choices"]),
             weights=dict(content["weights"]),

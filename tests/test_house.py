@@ -16,18 +16,22 @@ from tests.conftest import refused, smx
 ROOT = Path(__file__).parent.parent
 STDLIB = sys.stdlib_module_names
 LEAVES = {"smx", "smx.errors", "smx.files", "smx.paper"}  # standard library only; anyone may import them
-LAYERS = {"smx.activations", "smx.functional", "smx.layers", "smx.convert", "smx.models", "smx.hooks"}
-RUN = {"smx.modelfile", "smx.torchfile", "smx.torchrunner", "smx.data", "smx.training"}
+LAYERS = {"smx.activations", "smx.functional", "smx.layers", "smx.convert", "smx.models", "smx.hooks", "smx.hinges"}
+LAYERS |= {f"smx.fused{module}" for module in ("", ".basis", ".eager", ".groups", ".operators", ".triton")}
+LAYERS |= {"smx.channels", "smx.rewriting", "smx.tracing", "smx.orders", "smx.ties", "smx.aten", "smx.sorting"}
+RUN = {"smx.architecture", "smx.factory", "smx.modelfile", "smx.torchfile", "smx.torchrunner"}
+RUN |= {"smx.data", "smx.stepbench", "smx.training"}
+TIMING = {f"smx.runtime.latency.{name}" for name in ("interleave", "intervals", "report", "runners")}
 MAY_IMPORT = {
     # what: (packages, modules of smx)
     "leaves": (set(), {"smx.errors"}),
-    "layers": ({"torch"}, LAYERS | LEAVES),
+    "layers": ({"torch", "triton"}, LAYERS | LEAVES),
     "runtime": ({"numpy", "onnxruntime", "google", "PIL"}, {"smx.errors"}),
     "run": (
         {"torch", "torchvision", "numpy", "sklearn"},
-        RUN | LAYERS | LEAVES | {"smx.runtime.arrays", "smx.runtime.latency.runners"},
+        RUN | LAYERS | LEAVES | TIMING | {"smx.runtime.arrays", "smx.runtime.machine"},
     ),
-    "figures": ({"matplotlib", "numpy"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency.measure"}),
+    "figures": ({"matplotlib", "numpy"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency.report"}),
     "export": ({"torch", "numpy", "onnx", "onnx_ir", "onnxruntime"}, LAYERS | LEAVES),
 }
 
@@ -141,13 +145,22 @@ def test_the_base_install_predicts_inspects_and_helps(exported: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("train",), ("export", "{run}/model.pt", "{tmp}/m.onnx"), ("inspect", "{run}/model.pt")]
+    "arguments",
+    [("train",), ("bench-train",), ("export", "{run}/model.pt", "{tmp}/m.onnx"), ("inspect", "{run}/model.pt")],
 )
 def test_a_command_that_needs_more_says_so(arguments: tuple[str, ...], run: Path, tmp_path: Path) -> None:
     filled = [argument.format(run=run, tmp=tmp_path) for argument in arguments]
     refused(
         base_install(*filled), 1, f"smx {arguments[0]} needs", "not installed; run: pip install 'smartmixed[train]'"
     )
+
+
+def test_events_need_tensorboard(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['tensorboard'] = None; from smx.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "train", "--tensorboard", "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    refused(result, 1, "smx train needs tensorboard", "run: pip install 'smartmixed[tensorboard]'")
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_links_lead_to_the_top_level_folders() -> None:

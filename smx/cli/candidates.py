@@ -23,7 +23,7 @@ def export_candidates(
     from smx.cli.export import description, example_input
     from smx.export import export_onnx
     from smx.modelfile import load_model
-    from smx.models import Fixed, mlp
+    from smx.models import Fixed
 
     saved = load_model(model_path)
     trained = saved.build()
@@ -42,7 +42,7 @@ def export_candidates(
             function = get(name).function
         except ValueError as error:
             raise InputError(str(error)) from error
-        model = mlp(saved.sizes, lambda _, function=function: Fixed(function))  # type: ignore[misc]
+        model = saved.architecture.build(lambda place, function=function: Fixed(function))  # type: ignore[misc]
         model.load_state_dict(saved.weights)
         paths[name] = folder / f"baseline-{name}.onnx"
         export_onnx(model, paths[name], example_input=example_input(saved))

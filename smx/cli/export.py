@@ -10,12 +10,14 @@ import click
 from rich.table import Table
 
 from smx.cli.options import Command, OutputPath, console, data_dir_option, json_option, logs, write_json
+from smx.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from smx.data.dataset import Dataset
     from smx.export import ExportReport
     from smx.modelfile import SavedModel
 
@@ -100,8 +102,8 @@ def export(
             batch=batch,
             opset=opset,
             precision=precision,
-            calibration=as_taken(model, dataset.train.x[:CALIBRATION], raw=normalize) if dataset else None,
-            evaluation=as_taken(model, dataset.test.x, raw=normalize) if dataset else None,
+            calibration=examples(model, dataset, dataset.train.x[:CALIBRATION], raw=normalize) if dataset else None,
+            evaluation=examples(model, dataset, dataset.test.x, raw=normalize) if dataset else None,
             describe=description(model),
         )
     _show(report, json_path)
@@ -157,24 +159,32 @@ def example_input(model: SavedModel, *, raw: bool = False) -> Tensor:
     import torch
 
     if not raw:
-        return torch.zeros(1, model.sizes[0])
+        return torch.zeros(1, *model.architecture.input_shape)
     random = torch.Generator().manual_seed(0)
     shape = (1, *model.data["sample_shape"])
     return torch.randint(int(model.data["maximum"]) + 1, shape, dtype=torch.uint8, generator=random)
 
 
-def as_taken(model: SavedModel, x: NDArray[np.float32], *, raw: bool) -> NDArray[Any]:
-    """Return normalised examples (B, F) as the exported model takes them: so, or with `raw` as uint8 of their shape."""
-    if not raw:
-        return x
-    values: NDArray[Any] = (x * model.data["maximum"]).round().astype("uint8")
-    return values.reshape(len(x), *model.data["sample_shape"])
+def examples(model: SavedModel, dataset: Dataset, x: NDArray[np.float32], *, raw: bool) -> NDArray[Any]:
+    """Return normalised examples (B, F) of a data set as the exported model takes them, with `raw` as uint8.
+
+    Raises:
+        InputError: the data's examples have more or fewer values.
+    """
+    from smx.runtime.arrays import as_taken
+
+    shape = model.data["sample_shape"] if raw else model.architecture.input_shape
+    values = (x * model.data["maximum"]).round().astype("uint8") if raw else x
+    try:
+        return as_taken(values.reshape(-1, *dataset.sample_shape), shape)
+    except InputError as error:
+        raise InputError(f"{dataset.name} does not fit the model: {error}") from error
 
 
 def description(model: SavedModel) -> dict[str, Any]:
     """Return what the ONNX metadata should say of a saved model."""
     return {
-        "architecture": model.architecture,
+        "architecture": str(model.architecture),
         "pool": model.pool,
         "class_names": model.data["class_names"],
         "sample_shape": model.data["sample_shape"],

@@ -16,6 +16,7 @@ EXTRAS = {
     "onnxscript": "train",
     "sklearn": "train",
     "matplotlib": "train",
+    "tensorboard": "tensorboard",
 }
 """Which extra brings a package that the base install does not have."""
 
@@ -30,6 +31,22 @@ class Failure(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]
 
 
+def as_failure(error: Exception, command: str) -> Failure | None:
+    """Return how a command ends with an error that a user can meet, or None for any other."""
+    if isinstance(error, SmxError):
+        return Failure(str(error), error.exit_code)
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            return None
+        how = f"pip install 'smartmixed[{EXTRAS[package]}]'"
+        return Failure(f"{command} needs {package}, which is not installed; run: {how}", 1)
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # that one is click's own business
+        where = f"{error.filename}: " if error.filename else ""
+        return Failure(f"{where}{error.strerror or error}", 1)
+    return None
+
+
 class Group(click.Group):
     """A group whose commands never end in a traceback for what a user can meet."""
 
@@ -37,23 +54,11 @@ class Group(click.Group):
         """Run the command; turn errors into one line and the exit code that they carry."""
         try:
             return super().invoke(ctx)
-        except SmxError as error:
-            raise Failure(str(error), error.exit_code) from error
-        except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package not in EXTRAS:
+        except Exception as error:
+            failure = as_failure(error, f"smx {ctx.invoked_subcommand}")
+            if failure is None:
                 raise
-            extra = EXTRAS[package]
-            command = f"smx {ctx.invoked_subcommand}"
-            raise Failure(
-                f"{command} needs {package}, which is not installed; run: pip install 'smartmixed[{extra}]'",
-                1,
-            ) from error
-        except BrokenPipeError:
-            raise  # click's own business
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise Failure(f"{where}{error.strerror or error}", 1) from error
+            raise failure from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None

@@ -79,7 +79,7 @@ def _inspect_saved(path: Path) -> dict[str, Any]:
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "architecture": saved.architecture,
+        "architecture": str(saved.architecture),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "pool": list(saved.pool),
         "data": saved.data,

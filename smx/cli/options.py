@@ -80,6 +80,18 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         return numbers
 
 
+class Names(click.ParamType[tuple[str, ...]]):
+    """Words with commas between; none for an empty value."""
+
+    name = "name,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+
+
 json_option = click.option(
     "--json",
     "json_path",
@@ -93,7 +105,7 @@ data_dir_option = click.option(
     envvar="SMX_DATA_DIR",
     show_envvar=True,
     metavar="DIR",
-    help="Where mnist and fashion-mnist lie, or are downloaded to.  [default: ~/.cache/smartmixed]",
+    help="Where mnist, fashion-mnist and cifar10 lie, or are downloaded to.  [default: ~/.cache/smartmixed]",
 )
 provider_option = click.option(
     "--provider",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,17 +15,21 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def training_progress(phases: Mapping[int, int], done: Mapping[int, int]) -> Iterator[Callable[[EpochMetrics], None]]:
+def training_progress(
+    phases: Mapping[int, int], done: Mapping[int, int], *, at_most: bool = False
+) -> Iterator[Callable[[EpochMetrics], None]]:
     """Yield what is to be called after each epoch.
 
     Args:
         phases: epochs of each phase.
         done: epochs of each phase that were trained before.
+        at_most: whether a phase may end before its last epoch.
     """
     console = logs()
+    of = " of at most " if at_most else "/"
     if not console.is_terminal:
         yield lambda row: console.print(
-            f"phase {row.phase}  epoch {row.epoch}/{phases[row.phase]}  {_describe(row)}  {row.seconds:.1f} s",
+            f"phase {row.phase}  epoch {row.epoch}{of}{phases[row.phase]}  {_describe(row)}  {row.seconds:.1f} s",
             soft_wrap=True,
         )
         return
@@ -41,7 +45,17 @@ def training_progress(phases: Mapping[int, int], done: Mapping[int, int]) -> Ite
             phase: progress.add_task(f"phase {phase}", total=epochs, completed=done.get(phase, 0), figures="")
             for phase, epochs in phases.items()
         }
-        yield lambda row: progress.update(tasks[row.phase], completed=row.epoch, figures=_brief(row))
+
+        def end(phases: Iterable[int]) -> None:
+            for phase in phases:
+                progress.update(tasks[phase], total=progress.tasks[tasks[phase]].completed)
+
+        def show(row: EpochMetrics) -> None:
+            end(phase for phase in tasks if phase < row.phase)
+            progress.update(tasks[row.phase], completed=row.epoch, figures=_brief(row))
+
+        yield show
+        end(tasks)
 
 
 def _describe(row: EpochMetrics) -> str:

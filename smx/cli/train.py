@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
+from smx.cli.group import INTERRUPTED, as_failure
 from smx.cli.options import Command, console, data_dir_option, json_option, logs, write_json
 from smx.cli.progress import training_progress
 from smx.errors import InputError
-from smx.training.config import FIELDS, TrainConfig, from_values, parse, read_toml
+from smx.training.config import AUTO, FIELDS, TrainConfig, from_values, parse, read_toml
 
 if TYPE_CHECKING:
+    from smx.training.metrics import EpochMetrics
+    from smx.training.parallel import Ranks
     from smx.training.run import TrainResult
 
 
@@ -25,11 +30,11 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each training setting."""
     for name, setting in reversed(FIELDS.items()):
         default = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
-        add = click.option(
-            f"--{name.replace('_', '-')}",
-            metavar=setting.metadata["metavar"],
-            help=f"{setting.metadata['help']}  [default: {default}]",
-        )
+        option, help = name.replace("_", "-"), setting.metadata["help"]
+        if isinstance(default, bool):
+            add = click.option(f"--{option}/--no-{option}", default=None, help=f"{help}  [default: off]")
+        else:
+            add = click.option(f"--{option}", metavar=setting.metadata["metavar"], help=f"{help}  [default: {default}]")
         command = add(command)
     return command
 
@@ -48,18 +53,11 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     "--out",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="The run's folder.  [default: runs/DATA-ACTIVATION]",
+    help="The run's folder.  [default: runs/DATA-ACTIVATION, with the model between if it is no mlp]",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint, if there is one.")
 @json_option
-def train(
-    config_path: Path | None,
-    data_dir: Path | None,
-    out: Path | None,
-    resume: bool,
-    json_path: str | None,
-    **settings: Any,
-) -> None:
+def train(**options: Any) -> None:
     """Train through both phases, or a baseline.
 
     Every neuron chooses its activation; then the choices are fixed and training goes on. RUN gets model.pt,
@@ -69,18 +67,35 @@ def train(
     smx train
     smx train --data mnist --hidden 512,256,128 --phase1-epochs 5 --phase2-epochs 5 --out runs/mnist
     smx train --resume --out runs/mnist
+    smx train --data cifar10 --model my_network:Net --lr 1e-3
     """
+    from smx.training.parallel import joined
+
+    with joined() as ranks, _one_voice(ranks):
+        _train(ranks, **options)
+
+
+def _train(
+    ranks: Ranks,
+    config_path: Path | None,
+    data_dir: Path | None,
+    out: Path | None,
+    resume: bool,
+    json_path: str | None,
+    **settings: Any,
+) -> None:
     from smx import data
     from smx.runtime.machine import machine
-    from smx.training.run import CHECKPOINT, load_checkpoint, phases, require_same
+    from smx.training.run import CHECKPOINT, load_checkpoint, require_same
     from smx.training.run import train as run
 
     given = read_toml(config_path) if config_path else {}
     given |= {name: parse(name, value) for name, value in settings.items() if value is not None}
     if given.get("device") == "auto":
         del given["device"]
-    data_name, activation = (given.get(name, FIELDS[name].default) for name in ("data", "activation"))
-    out = out or Path("runs") / f"{Path(data_name).stem}-{activation}"
+    data_name, model, activation = (given.get(name, FIELDS[name].default) for name in ("data", "model", "activation"))
+    parts = (Path(data_name).stem, *((model.rpartition(":")[2],) if model != "mlp" else ()), activation)
+    out = out or Path("runs") / "-".join(parts)
     checkpoint = load_checkpoint(out) if resume else None
     if checkpoint:
         require_same(checkpoint, given, out)
@@ -88,18 +103,21 @@ def train(
     else:
         config = from_values({"device": _best_device(), **given})
     _require_device(config.device)
-    dataset = data.load(config.data, data_dir)
+    with ranks.main_first():  # it may download what the others then find
+        dataset = data.load(config.data, data_dir)
     done = Counter(row.phase for row in checkpoint.rows) if checkpoint else {}
     try:
-        with training_progress(phases(config), done) as on_epoch:
-            result = run(config, dataset, out, checkpoint=checkpoint, on_epoch=on_epoch)
+        with _progress(config, done, ranks) as on_epoch:
+            result = run(config, dataset, out, checkpoint=checkpoint, on_epoch=on_epoch, ranks=ranks)
     except KeyboardInterrupt:
-        if (out / CHECKPOINT).exists():
+        if ranks.main and (out / CHECKPOINT).exists():
             again = ["smx", "train", "--resume", "--out", str(out)]
             if data_dir and "SMX_DATA_DIR" not in os.environ:
                 again += ["--data-dir", str(data_dir)]
             logs().print(f"Stopped; the finished epochs are kept. Continue with: {shlex.join(again)}", soft_wrap=True)
         raise
+    if not ranks.main:
+        return
     figures = _draw(result, out)
     _show(result, config, out, json_path)
     summary = {
@@ -124,6 +142,37 @@ def _best_device() -> str:
 def _require_device(name: str) -> None:
     if name == "cuda" and _best_device() != "cuda":
         raise InputError("the device is cuda, but this PyTorch finds no CUDA device; start a new run with --device cpu")
+
+
+def _progress(
+    config: TrainConfig, done: Mapping[int, int], ranks: Ranks
+) -> AbstractContextManager[Callable[[EpochMetrics], None]]:
+    if not ranks.main:
+        return nullcontext(lambda row: None)
+    at_most = config.phase1_epochs == AUTO or config.patience > 0
+    return training_progress(config.phases, done, at_most=at_most)
+
+
+@contextmanager
+def _one_voice(ranks: Ranks) -> Iterator[None]:
+    """Show an error that several ranks meet once, and end all of them with its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if ranks.main:
+            raise
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except Exception as error:
+        failure = as_failure(error, "smx train")
+        if ranks.size == 1 or failure is None:
+            raise
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, when the first rank is gone: each ends by itself
+        if ranks.main:
+            failure.show()
+            ranks.report()
+        elif not ranks.was_reported():
+            raise
+        raise click.exceptions.Exit(failure.exit_code) from error
 
 
 def _draw(result: TrainResult, out: Path) -> list[Path]:

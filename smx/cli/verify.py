@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from smx.data.dataset import Dataset
     from smx.modelfile import SavedModel
-    from smx.runtime.parity.locate import LayerArrays, Location, Values
+    from smx.runtime.parity.locate import Location
     from smx.runtime.session import Session
 
 MAX_CHANGED = {"float16": 0.001, "int8": 0.005}
@@ -90,10 +91,9 @@ def verify(
     raw = session.takes_raw
     model = saved.build(raw=raw)
     dataset = datasets.load(data or saved.data["name"], data_dir)
-    if dataset.num_features != saved.sizes[0]:
-        raise InputError(
-            f"{model_path} takes {saved.sizes[0]} values an example, {dataset.name} has {dataset.num_features}"
-        )
+    taken = math.prod(saved.architecture.input_shape)
+    if dataset.num_features != taken:
+        raise InputError(f"{model_path} takes {taken} values an example, {dataset.name} has {dataset.num_features}")
     max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None
     inputs = _inputs(saved, model, dataset, raw=raw, only_test=max_changed is not None)
     notes = logs()
@@ -128,11 +128,11 @@ def _inputs(
     """Return the sets of inputs by name, the test set first."""
     import torch
 
-    from smx.cli.export import as_taken
+    from smx.cli.export import examples
     from smx.hooks import kinks
     from smx.runtime.parity.probes import probes, raw_probes
 
-    test = as_taken(saved, dataset.test.x, raw=raw)
+    test = examples(saved, dataset, dataset.test.x, raw=raw)
     inputs = {f"{dataset.name} test": test}
     if only_test:
         return inputs
@@ -155,14 +155,10 @@ def _pytorch(model: nn.Module) -> Callable[[NDArray[Any]], NDArray[Any]]:
 
 def _in_float64(saved: SavedModel, *, raw: bool) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return what runs the saved network on the same arrays in float64, the normalisation of raw ones included."""
-    run, exactly = _pytorch(saved.build().double()), _exactly(saved, raw=raw)
-    return lambda x: run(exactly(x))
+    import torch
 
-
-def _exactly(saved: SavedModel, *, raw: bool) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Return what makes inputs as the file takes them into float64 ones as the network takes them."""
-    maximum = saved.data["maximum"] if raw else 1.0
-    return lambda x: x.reshape(len(x), -1).astype("float64") / maximum
+    run = _pytorch(saved.build(raw=raw, dtype=torch.float64))
+    return run if raw else lambda x: run(x.astype("float64"))
 
 
 def _locate(
@@ -176,17 +172,13 @@ def _locate(
     from smx.export.reference import in_parts
     from smx.runtime.parity.locate import locate
 
-    exact, exactly = in_parts(saved.build(), torch.float64), _exactly(saved, raw=session.takes_raw)
-
-    def in_float64(*inputs: NDArray[Any], given: Sequence[LayerArrays]) -> Values:
-        return exact(*map(exactly, inputs), given=given)
-
+    exact = in_parts(saved.build(raw=session.takes_raw, dtype=torch.float64), torch.float64)
     float32 = in_parts(model)
     for start in range(0, len(x), CHUNK):
         location = locate(
             path,
             float32,
-            in_float64,
+            exact,
             x[start : start + CHUNK],
             provider=session.provider,
             allow_fallback=allow_fallback,

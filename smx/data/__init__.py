@@ -8,7 +8,7 @@ from smx.data.dataset import Dataset as Dataset
 from smx.data.dataset import Split as Split
 from smx.errors import InputError
 
-NAMES = ("digits", "mnist", "fashion-mnist")
+NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 """The data sets that have a name; anything else is the path of an .npz file."""
 
 

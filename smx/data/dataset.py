@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from smx.errors import InputError
+from smx.runtime.arrays import as_taken
 
 SPLIT_SEED = 42
 """Seed of the stratified splits; the author's code has the same."""
@@ -25,7 +27,7 @@ class Split:
     """Examples and their labels.
 
     Attributes:
-        x: float32 (B, F), normalised and flattened.
+        x: float32 (B, F), normalised and flattened; or (B, *) as a network takes it, see `Dataset.shaped`.
         y: int64 (B,), class indices.
     """
 
@@ -60,6 +62,21 @@ class Dataset:
     def num_features(self) -> int:
         """F, the values of one flattened example."""
         return int(self.train.x.shape[1])
+
+    def shaped(self, input_shape: Sequence[int]) -> Dataset:
+        """Return the same examples as a network takes them, x float32 (B, *input_shape); see `as_taken`.
+
+        Raises:
+            InputError: the examples have more or fewer values.
+        """
+        try:
+            train, validation, test = (
+                Split(as_taken(split.x.reshape(-1, *self.sample_shape), input_shape), split.y)
+                for split in (self.train, self.validation, self.test)
+            )
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from error
+        return replace(self, train=train, validation=validation, test=test)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over all examples and labels: equal data, equal fingerprint, wherever it lies."""

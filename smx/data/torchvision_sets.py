@@ -1,48 +1,77 @@
-"""MNIST and Fashion-MNIST, read by torchvision and downloaded only when absent."""
+"""MNIST, Fashion-MNIST and CIFAR-10, read by torchvision and downloaded only when absent."""
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from smx.data.dataset import Dataset, build
 from smx.errors import InputError, SmxError, one_line
 
-FILES = tuple(f"{part}-{content}-ubyte" for part in ("train", "t10k") for content in ("images-idx3", "labels-idx1"))
-"""What both data sets consist of, under `<data_dir>/<MNIST or FashionMNIST>/raw`."""
+
+@dataclass(frozen=True)
+class _Source:
+    """A data set of torchvision's: its class, and its files, all in one folder of `data_dir`."""
+
+    kind: str
+    folder: str
+    files: tuple[str, ...]
+
+
+_IDX = tuple(f"{part}-{content}-ubyte" for part in ("train", "t10k") for content in ("images-idx3", "labels-idx1"))
+SOURCES = {
+    "mnist": _Source("MNIST", "MNIST/raw", _IDX),
+    "fashion-mnist": _Source("FashionMNIST", "FashionMNIST/raw", _IDX),
+    "cifar10": _Source(
+        "CIFAR10",
+        "cifar-10-batches-py",
+        (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"),
+    ),
+}
 
 
 def load_torchvision(name: str, data_dir: Path) -> Dataset:
-    """Load `mnist` or `fashion-mnist` from `data_dir`, in torchvision's layout; pixels are divided by 255.
+    """Load one of `SOURCES` from `data_dir`, in torchvision's layout; pixels are divided by 255.
+
+    The examples of MNIST and Fashion-MNIST are (28, 28), those of CIFAR-10 (3, 32, 32).
 
     Raises:
-        InputError: a file is damaged.
+        InputError: a file is damaged; those of CIFAR-10 by their MD5 sums, before anything in them is read.
         SmxError: the files are absent and can't be downloaded.
     """
-    datasets = import_datasets()
-    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
-    train, test = (_read(kind, name, data_dir, train=train) for train in (True, False))
-    classes = tuple(str(label).split(" - ")[0] for label in kind.classes)
-    return build(name, *train, test=test, maximum=255.0, class_names=classes)
+    source = SOURCES[name]
+    kind = getattr(import_datasets(), source.kind)
+    train, test = (_read(kind, source, name, data_dir, train=train) for train in (True, False))
+    classes = tuple(str(label).split(" - ")[0] for label in train.classes)
+    return build(name, *_arrays(train), test=_arrays(test), maximum=255.0, class_names=classes)
 
 
-def _read(kind: Any, name: str, data_dir: Path, *, train: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+def _read(kind: Any, source: _Source, name: str, data_dir: Path, *, train: bool) -> Any:
     try:
-        dataset = kind(data_dir, train=train, download=True)
+        return kind(data_dir, train=train, download=True)
     except Exception as error:  # torchvision raises whatever the damage, or the network, runs into
         reason = one_line(error) or type(error).__name__
-        raw = data_dir / kind.__name__ / "raw"
-        if all((raw / file).is_file() for file in FILES):
-            raise InputError(f"{name} in {raw} is damaged ({reason}); remove the folder to download it anew") from error
+        folder = data_dir / source.folder
+        if all((folder / file).is_file() for file in source.files):
+            raise InputError(
+                f"{name} in {folder} is damaged ({reason}); remove the folder to download it anew"
+            ) from error
         raise SmxError(
-            f"{name} is not in {raw} and could not be downloaded ({reason});"
-            f" put {', '.join(FILES)} there, or name another --data-dir"
+            f"{name} is not in {folder} and could not be downloaded ({reason});"
+            f" put {', '.join(source.files)} there, or name another --data-dir"
         ) from error
-    return dataset.data.numpy(), dataset.targets.numpy()
+
+
+def _arrays(dataset: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the examples, an image's channels first, and the labels."""
+    x, y = np.asarray(dataset.data), np.asarray(dataset.targets)
+    return (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x), y
 
 
 def import_datasets() -> Any:

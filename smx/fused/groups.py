@@ -46,7 +46,7 @@ def sliced(z: Tensor, sizes: Sequence[int], functions: Sequence[Activation], dim
     """
     ready = [in_place(function) for function in functions]
     if None in ready or torch.compiler.is_compiling():
-        parts = z.split(list(sizes), dim)
+        parts = torch.split(z, list(sizes), dim)
         return torch.cat([function.function(part) for function, part in zip(functions, parts, strict=True)], dim)
     h: Tensor = _Sliced.apply(z, tuple(sizes), tuple(ready), dim)  # type: ignore[no-untyped-call]
     return h
@@ -56,7 +56,9 @@ class _Sliced(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, sizes: tuple[int, ...], functions: tuple[InPlace, ...], dim: int) -> Tensor:
         h = torch.empty_like(z)
-        for function, z_part, h_part in zip(functions, z.split(sizes, dim), h.split(sizes, dim), strict=True):
+        for function, z_part, h_part in zip(
+            functions, torch.split(z, sizes, dim), torch.split(h, sizes, dim), strict=True
+        ):
             function.forward(z_part, h_part)
         ctx.save_for_backward(h)
         ctx.sizes, ctx.functions, ctx.dim = sizes, functions, dim
@@ -67,7 +69,7 @@ class _Sliced(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         (h,) = ctx.saved_tensors
         g_z = torch.empty_like(h)
-        parts = (tensor.split(ctx.sizes, ctx.dim) for tensor in (g, h, g_z))
+        parts = (torch.split(tensor, ctx.sizes, ctx.dim) for tensor in (g, h, g_z))
         for function, g_part, h_part, g_z_part in zip(ctx.functions, *parts, strict=True):
             function.backward(g_part, h_part, g_z_part)
         return g_z, None, None, None

@@ -7,6 +7,8 @@ GPU `combine` is one Triton kernel forward and one backward, where Triton is ins
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -19,9 +21,10 @@ from smx.fused import basis, eager
 
 _library = torch.library.Library("smx", "DEF")  # type: ignore[no-untyped-call]
 for _schema in (
-    "combine(Tensor z, Tensor coefficients) -> Tensor",
-    "combine_backward(Tensor g, Tensor z, Tensor coefficients, bool sums) -> (Tensor, Tensor)",
+    "combine(Tensor z, Tensor coefficients, int dim) -> Tensor",
+    "combine_backward(Tensor g, Tensor z, Tensor coefficients, int dim, bool sums) -> (Tensor, Tensor)",
     "coefficients(Tensor choice, Tensor like, float[] numbers) -> Tensor",
+    "preferences(Tensor g, float[] numbers) -> Tensor",
 ):
     _library.define(_schema)  # type: ignore[no-untyped-call]
 
@@ -39,18 +42,13 @@ def combine(z: Tensor, coefficients: Tensor, dim: int = 1) -> Tensor:
     Returns:
         h, of z's shape and dtype, and in channels-last order where z is.
     """
-    dim %= z.dim()
-    if dim == 1 and z.dim() > 3 and not z.is_contiguous() and z.movedim(1, -1).is_contiguous():
-        return combine(z.movedim(1, -1), coefficients, -1).movedim(-1, 1)
-    z_MNL = z.reshape(z.shape[:dim].numel(), z.shape[dim], z.shape[dim + 1 :].numel())
-    h_MNL: Tensor = _Combine.apply(z_MNL, coefficients)  # type: ignore[no-untyped-call]
-    return h_MNL.reshape(z.shape)
+    h: Tensor = _Combine.apply(z, coefficients, dim)  # type: ignore[no-untyped-call]
+    return h
 
 
 def coefficients(choice: Tensor, table: basis.Table, like: Tensor) -> Tensor:
     """Return each neuron's coefficients (5, N), of the dtype and on the device of `like`, for choice int64 (N,)."""
-    numbers = [number for column in table for number in column]
-    found: Tensor = torch.ops.smx.coefficients(choice, like, numbers)
+    found: Tensor = torch.ops.smx.coefficients(choice, like, _numbers(table))
     return found
 
 
@@ -69,18 +67,19 @@ def sampled(logits: Tensor, noise: Tensor, temperature: float, table: basis.Tabl
 
 class _Combine(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, coefficients: Tensor) -> Tensor:
+    def forward(ctx: Any, z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
         ctx.save_for_backward(z, coefficients)
-        h: Tensor = torch.ops.smx.combine(z, coefficients)
+        ctx.dim = dim
+        h: Tensor = torch.ops.smx.combine(z, coefficients, dim)
         return h
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, None]:
         z, coefficients = ctx.saved_tensors
         sums: bool = ctx.needs_input_grad[1]
-        g_z, g_coefficients = torch.ops.smx.combine_backward(g.contiguous(), z, coefficients, sums)
-        return g_z, g_coefficients if sums else None
+        g_z, g_coefficients = torch.ops.smx.combine_backward(g, z, coefficients, ctx.dim, sums)
+        return g_z, g_coefficients if sums else None, None
 
 
 class _Sampled(torch.autograd.Function):
@@ -95,10 +94,14 @@ class _Sampled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         (noisy,) = ctx.saved_tensors
-        every = torch.arange(len(ctx.table), device=g.device)
-        g_s_NK = g.t() @ coefficients(every, ctx.table, g)
+        g_s_NK = torch.ops.smx.preferences(g, _numbers(ctx.table))
         y_NK = torch.softmax(noisy / ctx.temperature, 1)
-        return y_NK * (g_s_NK - (y_NK * g_s_NK).sum(1, keepdim=True)) / ctx.temperature, None, None, None
+        g_noisy = torch.ops.aten._softmax_backward_data(g_s_NK, y_NK, 1, y_NK.dtype)
+        return g_noisy / ctx.temperature, None, None, None
+
+
+def _numbers(table: basis.Table) -> list[float]:
+    return [number for column in table for number in column]
 
 
 def _kernels(z: Tensor) -> ModuleType:
@@ -110,14 +113,27 @@ def _triton() -> ModuleType | None:
     return importlib.import_module("smx.fused.triton") if importlib.util.find_spec("triton") else None
 
 
-def _combine(z: Tensor, coefficients: Tensor) -> Tensor:
-    h: Tensor = _kernels(z).forward(z.contiguous(), coefficients)
-    return h
+def _combine(z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
+    z_MNL, as_z = _view(z, dim)
+    return as_z(_kernels(z).forward(z_MNL, coefficients))
 
 
-def _combine_backward(g: Tensor, z: Tensor, coefficients: Tensor, sums: bool) -> tuple[Tensor, Tensor]:
-    g_z, g_coefficients = _kernels(z).backward(g, z.contiguous(), coefficients, sums)
-    return g_z, coefficients.new_empty(0) if g_coefficients is None else g_coefficients
+def _combine_backward(g: Tensor, z: Tensor, coefficients: Tensor, dim: int, sums: bool) -> tuple[Tensor, Tensor]:
+    z_MNL, as_z = _view(z, dim)
+    g_MNL = _view(g, dim)[0] if g.stride() == z.stride() else _view(torch.empty_like(z).copy_(g), dim)[0]
+    g_z, g_coefficients = _kernels(z).backward(g_MNL, z_MNL, coefficients, sums)
+    return as_z(g_z), coefficients.new_empty(0) if g_coefficients is None else g_coefficients
+
+
+def _view(z: Tensor, dim: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return z as (M, N, L), contiguous, and the way back; channels-last tensors are (M, N, 1) without a copy."""
+    dim %= z.dim()
+    if not z.is_contiguous() and z.movedim(dim, -1).is_contiguous():
+        last = z.movedim(dim, -1)
+        return last.reshape(-1, z.shape[dim], 1), lambda h: h.view(last.shape).movedim(-1, dim)
+    shape = z.shape
+    flat = z.contiguous().view(math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :]))
+    return flat, lambda h: h.view(shape)
 
 
 def _coefficients(choice: Tensor, like: Tensor, numbers: list[float]) -> Tensor:
@@ -130,23 +146,33 @@ def _table(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device)
     return torch.tensor(numbers, dtype=dtype, device=device).reshape(-1, basis.SIZE).t().contiguous()
 
 
-def _combine_fake(z: Tensor, coefficients: Tensor) -> Tensor:
-    return torch.empty_like(z, memory_format=torch.contiguous_format)
+def _preferences(g: Tensor, numbers: list[float]) -> Tensor:
+    # A product of matrices, written so that autocast leaves it in g's precision.
+    return (g[:, :, None] * _table(tuple(numbers), g.dtype, g.device)[:, None, :]).sum(0)
 
 
-def _combine_backward_fake(g: Tensor, z: Tensor, coefficients: Tensor, sums: bool) -> tuple[Tensor, Tensor]:
-    g_z = torch.empty_like(z, memory_format=torch.contiguous_format)
-    return g_z, torch.empty_like(coefficients) if sums else coefficients.new_empty(0)
+def _combine_fake(z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
+    z_MNL, as_z = _view(z, dim)
+    return as_z(torch.empty_like(z_MNL))
+
+
+def _combine_backward_fake(g: Tensor, z: Tensor, coefficients: Tensor, dim: int, sums: bool) -> tuple[Tensor, Tensor]:
+    return _combine_fake(z, coefficients, dim), coefficients.new_empty(coefficients.shape if sums else 0)
 
 
 def _coefficients_fake(choice: Tensor, like: Tensor, numbers: list[float]) -> Tensor:
     return like.new_empty(basis.SIZE, len(choice))
 
 
+def _preferences_fake(g: Tensor, numbers: list[float]) -> Tensor:
+    return g.new_empty(g.shape[1], len(numbers) // basis.SIZE)
+
+
 for _name, _run, _fake in (
     ("combine", _combine, _combine_fake),
     ("combine_backward", _combine_backward, _combine_backward_fake),
     ("coefficients", _coefficients, _coefficients_fake),
+    ("preferences", _preferences, _preferences_fake),
 ):
     _library.impl(_name, _run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"smx::{_name}", _fake, lib=_library)

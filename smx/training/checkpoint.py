@@ -27,6 +27,7 @@ class Checkpoint:
         phase, epoch: the last epoch that was finished, counted within the phase; 0 before the first.
         model: state dict of the network in training.
         optimizer: state dict of Adam.
+        scaler: state dict of the loss's scaler; empty without float16.
         best_loss: lowest validation loss of this phase.
         best_model: state dict of that epoch.
         rows: the metrics of every epoch so far.
@@ -39,6 +40,7 @@ class Checkpoint:
     epoch: int = 0
     model: State = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
     best_loss: float = float("inf")
     best_model: State = field(default_factory=dict)
     rows: list[EpochMetrics] = field(default_factory=list)

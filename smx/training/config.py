@@ -8,18 +8,24 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from smx.errors import InputError
 from smx.paper import PAPER_POOL, TEMPERATURE
 
 SMARTMIXED = "smartmixed"
+MODELS = ("mlp", "cnn")
 DEVICES = ("auto", "cpu", "cuda")
 PROTOCOLS = ("standard", "author")
+LR_SCHEDULES = ("constant", "linear", "cosine", "step")
+TEMPERATURE_SCHEDULES = ("constant", "linear", "exponential")
+PRECISIONS = ("none", "bfloat16", "float16")
+AUTO = "auto"
 
 
-def _setting(default: Any, help: str, metavar: str | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "metavar": metavar})
+def _setting(default: Any, help: str, metavar: str | None = None, *, word: str | None = None) -> Any:
+    """Make a field of the default's type, which may also be one certain word."""
+    return field(default=default, metadata={"help": help, "metavar": metavar, "word": word})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,29 +36,56 @@ class TrainConfig:
         InputError: a value is out of its range.
     """
 
-    data: str = _setting("digits", "digits, mnist, fashion-mnist, or an .npz file with x and y.", "NAME|FILE.npz")
-    hidden: tuple[int, ...] = _setting((512, 256, 128), "Neurons of each hidden layer.", "N,N,...")
+    data: str = _setting("digits", "digits, mnist, fashion-mnist, cifar10, or an .npz file.", "NAME|FILE.npz")
+    model: str = _setting("mlp", "mlp, cnn, or module:factory for a network of your own.", "NAME|MODULE:FACTORY")
+    hidden: tuple[int, ...] = _setting((512, 256, 128), "Neurons of each hidden layer of the mlp.", "N,N,...")
     activation: str = _setting(SMARTMIXED, "smartmixed, or one activation for all neurons (a baseline).", "NAME")
     pool: tuple[str, ...] = _setting(PAPER_POOL, "The activations that neurons choose from.", "NAME,NAME,...")
     protocol: str = _setting("standard", "standard, or author to compare with the paper's figures.", "NAME")
-    phase1_epochs: int = _setting(50, "Epochs in which neurons choose.", "EPOCHS")
+    phase1_epochs: int | Literal["auto"] = _setting(
+        50, "Epochs in which neurons choose; auto: until the choices have settled.", "EPOCHS|auto", word=AUTO
+    )
     phase2_epochs: int = _setting(350, "Epochs with the choices fixed.", "EPOCHS")
+    max_phase1_epochs: int = _setting(50, "With auto: commit after so many at the latest.", "EPOCHS")
+    settle_window: int = _setting(5, "With auto: the rule looks at so many epochs.", "EPOCHS")
+    settle_changed: float = _setting(0.1, "With auto: in each, at most this share of neurons changed.", "SHARE")
+    settle_margin: float = _setting(0.005, "With auto: the median neuron's logit leads by this.", "LOGITS")
+    settle_loss: float = _setting(0.05, "With auto: the best validation loss fell by less than this share.", "SHARE")
+    patience: int = _setting(0, "End a phase after so many epochs without a better loss; 0: never.", "EPOCHS")
     temperature: float = _setting(TEMPERATURE, "Temperature of the Gumbel-softmax (eq. 2).", "TAU")
+    temperature_schedule: str = _setting("constant", "constant, linear or exponential, by epoch of phase 1.", "NAME")
+    temperature_end: float = _setting(0.1, "Temperature of the schedule's last epoch.", "TAU")
     lr: float = _setting(1e-4, "Learning rate of Adam.", "RATE")
+    lr_schedule: str = _setting("constant", "constant, linear, cosine or step, by step of each phase.", "NAME")
+    lr_warmup: int = _setting(0, "In each phase the learning rate rises over so many epochs.", "EPOCHS")
     batch_size: int = _setting(128, "Examples of a training step.", "EXAMPLES")
     clip_norm: float = _setting(1.0, "Gradients are clipped to this norm.", "NORM")
     seed: int = _setting(0, "Seed of weights, order and noise.", "SEED")
     device: str = _setting("auto", "auto, cpu or cuda.", "NAME")
+    amp: str = _setting("none", "Mixed precision in training: none, bfloat16 or float16.", "NAME")
+    compile: bool = _setting(False, "Compile the training step's network (torch.compile).")
+    cuda_graphs: bool = _setting(False, "Replay the training step as one CUDA graph.")
+    tensorboard: bool = _setting(False, "Write events for TensorBoard to RUN/tensorboard.")
 
     def __post_init__(self) -> None:
-        for name in ("phase1_epochs", "phase2_epochs", "batch_size"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("temperature", "lr", "clip_norm"):
+        for name in ("phase1_epochs", "phase2_epochs", "max_phase1_epochs", "settle_window", "batch_size"):
+            self._require(name, getattr(self, name) == AUTO or getattr(self, name) >= 1, "at least 1")
+        for name in ("temperature", "temperature_end", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "positive and finite")
+        for name in ("settle_changed", "settle_margin", "settle_loss", "patience", "lr_warmup"):
+            self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more, and finite")
         self._require("hidden", self.hidden and min(self.hidden) >= 1, "one or more layers of at least 1 neuron")
+        self._require("model", self.model in MODELS or ":" in self.model, f"{', '.join(MODELS)} or module:factory")
         self._require("seed", 0 <= self.seed < 2**63, "between 0 and 2^63 - 1")
-        self._require("protocol", self.protocol in PROTOCOLS, f"one of {', '.join(PROTOCOLS)}")
-        self._require("device", self.device in DEVICES, f"one of {', '.join(DEVICES)}")
+        for name, known in {
+            "protocol": PROTOCOLS,
+            "device": DEVICES,
+            "amp": PRECISIONS,
+            "lr_schedule": LR_SCHEDULES,
+            "temperature_schedule": TEMPERATURE_SCHEDULES,
+        }.items():
+            self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
+        self._require_combinations()
         from smx import activations  # here, because it loads torch, which the command line's help must not
 
         try:
@@ -62,9 +95,24 @@ class TrainConfig:
         except ValueError as error:
             raise InputError(str(error)) from error
 
+    def _require_combinations(self) -> None:
+        if self.is_baseline:
+            self._require("phase1_epochs", self.phase1_epochs != AUTO, "a number: a baseline makes no choices")
+        if self.device == "cpu":
+            self._require("cuda_graphs", not self.cuda_graphs, "off on the cpu (compile works there)")
+            self._require("amp", self.amp != "float16", "none or bfloat16 on the cpu")
+        if self.cuda_graphs:
+            self._require("amp", self.amp != "float16", "none or bfloat16 with cuda_graphs")
+
     def _require(self, name: str, holds: object, expected: str) -> None:
         if not holds:
             raise InputError(f"{name} must be {expected}, got {_text(getattr(self, name))}")
+
+    @property
+    def phases(self) -> dict[int, int]:
+        """The epochs of each phase, at most; a baseline makes no choices, and its phase 2 is as long as both."""
+        phase1 = self.max_phase1_epochs if self.phase1_epochs == "auto" else self.phase1_epochs
+        return {2: phase1 + self.phase2_epochs} if self.is_baseline else {1: phase1, 2: self.phase2_epochs}
 
     @property
     def is_baseline(self) -> bool:
@@ -91,7 +139,9 @@ def parse(name: str, value: Any) -> Any:
     Raises:
         InputError: the value has another type.
     """
-    default = FIELDS[name].default
+    default, word = FIELDS[name].default, FIELDS[name].metadata["word"]
+    if word is not None and value == word:
+        return value
     try:
         if isinstance(default, tuple):
             entries: list[Any]
@@ -103,7 +153,8 @@ def parse(name: str, value: Any) -> Any:
             return tuple(_convert(entry.strip() if isinstance(entry, str) else entry, convert) for entry in entries)
         return _convert(value, type(default))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be {_kind(default)}, got {_text(value)}") from error
+        kind = f"{_kind(default)} or {word}" if word else _kind(default)
+        raise InputError(f"{name} must be {kind}, got {_text(value)}") from error
 
 
 def from_values(values: Mapping[str, Any]) -> TrainConfig:
@@ -140,6 +191,10 @@ def difference(ours: TrainConfig, theirs: Mapping[str, Any]) -> str | None:
 
 
 def _convert(value: Any, kind: type) -> Any:
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise TypeError
+        return value
     if isinstance(value, bool) or (isinstance(value, float) and kind is int):
         raise TypeError
     if kind is str and not (isinstance(value, str) and value):
@@ -150,7 +205,7 @@ def _convert(value: Any, kind: type) -> Any:
 def _kind(default: Any) -> str:
     if isinstance(default, tuple):
         return "whole numbers, with commas between" if isinstance(default[0], int) else "names, with commas between"
-    return {int: "a whole number", float: "a number", str: "a word"}[type(default)]
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[type(default)]
 
 
 def _text(value: Any) -> str:

@@ -1,33 +1,22 @@
-"""One epoch: train on all batches, evaluate. The same for both phases and the baselines."""
+"""One epoch: train on all batches, evaluate. The same for both phases and the baselines, on any number of ranks."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
-from smx.data import Split
 from smx.layers import sampling
 from smx.training.config import TrainConfig
+from smx.training.examples import Examples
+from smx.training.parallel import ALONE, Ranks
 from smx.training.protocol import rules
+from smx.training.step import Step, Tally
 
 EVALUATION_BATCH = 1024
-
-
-@dataclass(frozen=True)
-class Examples:
-    """A split on the training device: x float32 (B, F), y int64 (B,)."""
-
-    x: Tensor
-    y: Tensor
-
-    @classmethod
-    def of(cls, split: Split, device: str) -> Examples:
-        """Copy a split to a device."""
-        return cls(torch.from_numpy(split.x).to(device), torch.from_numpy(split.y).to(device))
 
 
 def seed_for(seed: int, *path: int) -> int:
@@ -36,37 +25,39 @@ def seed_for(seed: int, *path: int) -> int:
 
 
 def train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, examples: Examples, config: TrainConfig, phase: int
+    step: Step, scheduler: LRScheduler, examples: Examples, batch_size: int, ranks: Ranks = ALONE
 ) -> tuple[float, float]:
     """Take one step a batch, in a random order; return the mean loss and the accuracy on the way."""
-    model.train()
-    protocol = rules(config)
-    device = examples.x.device
-    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-    for batch in torch.split(torch.randperm(len(examples.y)).to(device), config.batch_size):
-        y = examples.y[batch]
-        outputs = protocol.outputs(model(examples.x[batch]), phase)
-        loss = protocol.loss(outputs, y)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        loss_sum += loss.detach() * len(y)
-        correct += (outputs.detach().argmax(1) == y).sum()
-    return loss_sum.item() / len(examples.y), correct.item() / len(examples.y)
+    step.model.train()
+    step.tally.reset()
+    for batch in torch.split(torch.randperm(len(examples)).to(examples.x.device), batch_size):
+        share = ranks.share(batch)
+        step(*examples.batch(share.indices), share)
+        scheduler.step()
+    return step.tally.means(len(examples), ranks)
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, examples: Examples, config: TrainConfig, phase: int, *, sampled: bool = False
+    model: nn.Module,
+    examples: Examples,
+    config: TrainConfig,
+    phase: int,
+    *,
+    sampled: bool = False,
+    ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
-    """Return the mean loss and the accuracy in `eval()`, with the choices committed or `sampled`."""
+    """Return the mean loss and the accuracy in `eval()`, with the choices committed or `sampled`.
+
+    In float32, whatever the precision of training: that is what is saved and exported.
+    """
     model.eval()
     protocol = rules(config)
-    loss_sum, correct = 0.0, 0
+    tally = Tally(examples.device, torch.float64)
     with sampling(model) if sampled else nullcontext():
-        for x, y in zip(*(torch.split(part, EVALUATION_BATCH) for part in (examples.x, examples.y)), strict=True):
+        for batch in torch.split(torch.arange(len(examples), device=examples.x.device), EVALUATION_BATCH):
+            share = ranks.share(batch)
+            x, y = examples.batch(share.indices)
             outputs = protocol.outputs(model(x), phase)
-            loss_sum += protocol.loss(outputs, y).item() * len(y)
-            correct += int((outputs.argmax(1) == y).sum())
-    return loss_sum / len(examples.y), correct / len(examples.y)
+            tally.add(protocol.loss(outputs, y, share.weights), outputs, y, share)
+    return tally.means(len(examples), ranks)

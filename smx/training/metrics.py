@@ -30,6 +30,9 @@ class EpochMetrics:
         validation_accuracy: with the committed choice, that is each neuron's largest logit.
         validation_accuracy_sampled: with the choice sampled (phase 1 only).
         changed: how many neurons prefer another activation than one epoch before.
+        margin: by how much the largest logit of the median neuron exceeds the second one (phase 1 only).
+        temperature: of the Gumbel-softmax in this epoch (phase 1 only).
+        learning_rate: in the first step of the epoch.
         seconds: duration of training and validation.
         shares: see `Shares`.
     """
@@ -44,6 +47,9 @@ class EpochMetrics:
     changed: int
     seconds: float
     shares: Shares
+    margin: float | None = None  # older checkpoints lack this and the next two
+    temperature: float | None = None
+    learning_rate: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -53,6 +59,13 @@ class EpochMetrics:
 def choices(model: nn.Module) -> dict[str, Tensor]:
     """Return each layer's present choice by its module path: int64 (N,)."""
     return {name: layer.choice.cpu() for name, layer in model.named_modules() if isinstance(layer, Selective | Mixed)}
+
+
+def median_margin(model: nn.Module) -> float | None:
+    """Return the median over all neurons of the largest logit minus the second one; None where none has two."""
+    logits = [layer.logits.detach() for layer in model.modules() if isinstance(layer, Selective)]
+    margins = [-layer.topk(2, 1).values.diff().flatten() for layer in logits if layer.shape[1] > 1]
+    return torch.cat(margins).median().item() if margins else None
 
 
 def shares(choices: Mapping[str, Tensor], pool: Pool) -> Shares:
@@ -87,5 +100,5 @@ def _flat(row: EpochMetrics) -> dict[str, Any]:
         for layer, activations in layers.items()
         for activation, share in activations.items()
     }
-    rounded = {key: f"{value:.6f}" if isinstance(value, float) else value for key, value in values.items()}
+    rounded = {key: f"{value:.8g}" if isinstance(value, float) else value for key, value in values.items()}
     return rounded | per_layer

@@ -34,9 +34,12 @@ class Protocol:
             return torch.clamp(logits, -self.phase1_clamp, self.phase1_clamp)
         return logits
 
-    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the mean loss of outputs (B, C) for class indices y (B,), as a scalar."""
-        return F.cross_entropy(torch.softmax(outputs, 1) if self.double_softmax else outputs, y)
+    def loss(self, outputs: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the mean loss of outputs (B, C) for class indices y (B,), or with weights (B,) the weighted sum."""
+        outputs = torch.softmax(outputs, 1) if self.double_softmax else outputs
+        if weights is None:
+            return F.cross_entropy(outputs, y)
+        return (F.cross_entropy(outputs, y, reduction="none") * weights).sum()
 
     def phase1_pool(self, pool: Pool) -> Pool:
         """Return the pool as phase 1 uses it."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from smx import activations, convert, files
+from smx.architecture import Architecture, Place, architecture_for
 from smx.data import Dataset
-from smx.errors import InputError, SmxError
-from smx.layers import Selective
-from smx.modelfile import SavedModel, choices_of, mixed_mlp, save_model, without_choices
-from smx.models import mlp
+from smx.errors import InputError
+from smx.layers import Mixed, Selective
+from smx.modelfile import SavedModel, choices_of, save_model, without_choices
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import TrainConfig, difference
-from smx.training.engine import Examples, evaluate, seed_for, train_epoch
-from smx.training.metrics import EpochMetrics, best, choices, shares, to_csv
+from smx.training.engine import evaluate, seed_for
+from smx.training.events import tensorboard
+from smx.training.examples import Examples, fits
+from smx.training.metrics import EpochMetrics, best, choices, to_csv
+from smx.training.parallel import ALONE, Ranks
+from smx.training.phase import Task, train_phase
 from smx.training.protocol import rules
+from smx.training.step import adam
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -42,32 +45,34 @@ class _Run:
     """What stays the same throughout a run."""
 
     config: TrainConfig
-    sizes: tuple[int, ...]
+    architecture: Architecture
     pool: tuple[str, ...]
     train: Examples
     validation: Examples
     test: Examples
+    ranks: Ranks
+
+    @property
+    def task(self) -> Task:
+        """What a phase needs of it."""
+        pool = activations.resolve_pool(self.pool)
+        return Task(config=self.config, train=self.train, validation=self.validation, pool=pool, ranks=self.ranks)
 
     def selective(self) -> nn.Module:
         """Build the network of phase 1."""
         pool = rules(self.config).phase1_pool(activations.resolve_pool(self.pool))
         temperature = self.config.temperature
-        return mlp(self.sizes, lambda i: Selective(self.sizes[i], pool, temperature)).to(self.config.device)
+        network = self.architecture.build(lambda place: Selective(place.channels, pool, temperature, place.dim))
+        return network.to(self.config.device)
 
-    def mixed(self, choices: dict[str, Tensor]) -> nn.Module:
-        """Build the network of phase 2, with fresh weights."""
-        return mixed_mlp(self.sizes, choices, self.pool).to(self.config.device)
+    def mixed(self, choices: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """Build the network of phase 2, with fresh weights; without choices all neurons have the pool's first."""
 
-    def adam(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Make the optimiser; each phase has a new one."""
-        return torch.optim.Adam(model.parameters(), lr=self.config.lr, fused=True)
+        def fixed(place: Place) -> nn.Module:
+            first = torch.zeros(place.channels, dtype=torch.int64)
+            return Mixed(first if choices is None else choices[place.name], self.pool, place.dim)
 
-
-def phases(config: TrainConfig) -> dict[int, int]:
-    """Return the epochs of each phase; a baseline has no choices to learn, and phase 2 lasts as long as both."""
-    if config.is_baseline:
-        return {2: config.phase1_epochs + config.phase2_epochs}
-    return {1: config.phase1_epochs, 2: config.phase2_epochs}
+        return self.architecture.build(fixed).to(self.config.device)
 
 
 def train(
@@ -77,6 +82,7 @@ def train(
     *,
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[EpochMetrics], None] = lambda row: None,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train through both phases and leave `model.pt`, `checkpoint.pt`, `config.toml` and `metrics.csv` in `out`.
 
@@ -89,35 +95,46 @@ def train(
         out: the run's folder; created when it is missing.
         checkpoint: continue from it: what `load_checkpoint(out)` returned.
         on_epoch: called after every epoch that is trained, when its checkpoint is on disk.
+        ranks: the processes that train together, all with the same arguments; the main one writes. A run may be resumed
+            with another number of them, and ends in the same model up to rounding.
 
     Raises:
-        InputError: `out` holds a run that is not to be continued, or the checkpoint is of other settings or data.
+        InputError: `out` holds a run that is not to be continued, the checkpoint is of other settings or data, or
+            the network can't be made for such data.
         SmxError: the loss is no longer finite, or a file can't be written.
     """
+    if config.cuda_graphs and ranks.size > 1:
+        raise InputError(f"cuda_graphs works in one process, and this run has {ranks.size}; train it without")
+    architecture = architecture_for(config.model, dataset.sample_shape, len(dataset.class_names), hidden=config.hidden)
+    architecture.build(lambda place: nn.Identity())  # a user's own network fails before anything is written
     files.make_folder(out)
     state = _start(config, dataset, out, checkpoint)
-    for stale in out.rglob(".*.tmp"):  # of a writer that was killed
-        stale.unlink()
-    files.write_text(out / "config.toml", config.to_toml())
+    if ranks.of_main((state.fingerprint, state.phase, state.epoch)) != (state.fingerprint, state.phase, state.epoch):
+        raise InputError(f"rank {ranks.rank} sees another {out} than rank 0; put it on a disk that all ranks share")
+    ranks.wait()  # until all have looked at the folder
     _be_deterministic(config.device)
+    shaped = dataset.shaped(architecture.input_shape)
+    resident = fits([shaped.train, shaped.validation, shaped.test], config.device)
     run = _Run(
         config=config,
-        sizes=(dataset.num_features, *config.hidden, len(dataset.class_names)),
+        architecture=architecture,
         pool=(config.activation,) if config.is_baseline else config.pool,
-        train=Examples.of(dataset.train, config.device),
-        validation=Examples.of(dataset.validation, config.device),
-        test=Examples.of(dataset.test, config.device),
+        train=Examples.of(shaped.train, config.device, resident=resident),
+        validation=Examples.of(shaped.validation, config.device, resident=resident),
+        test=Examples.of(shaped.test, config.device, resident=resident),
+        ranks=ranks,
     )
-    for phase, epochs in phases(config).items():
-        if phase < state.phase:
-            continue
-        if phase > state.phase:
-            state = _next_phase(run, state, phase)
-            state.save(out / CHECKPOINT)
-        _train_phase(run, state, epochs, out, on_epoch)
-        state.results[f"phase{phase}"] = _test(run, state)
+    with _recording(config, state, out, on_epoch, ranks) as record:
+        for phase in config.phases:
+            if phase < state.phase:
+                continue
+            if phase > state.phase:
+                state = _next_phase(run, state, phase)
+                record(state)
+            train_phase(_restore(run, phase, state.model), state, run.task, record)
+            state.results[f"phase{phase}"] = _test(run, state)
     model = SavedModel(
-        sizes=run.sizes,
+        architecture=architecture,
         pool=run.pool,
         choices=choices_of(state.best_model),
         weights=without_choices(state.best_model),
@@ -130,8 +147,9 @@ def train(
         training=config.to_dict(),
         metrics=state.results,
     )
-    files.write_text(out / "metrics.csv", to_csv(state.rows))  # again: a kill may have come before the last row
-    save_model(out / "model.pt", model)
+    if ranks.main:
+        files.write_text(out / "metrics.csv", to_csv(state.rows))  # again: a kill may have come before the last row
+        save_model(out / "model.pt", model)
     return TrainResult(model, state.rows)
 
 
@@ -173,9 +191,7 @@ def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
     if phase == 1:
         model = run.selective()
     elif run.config.is_baseline:
-        model = run.mixed(
-            {f"layer{i}.activation": torch.zeros(n, dtype=torch.int64) for i, n in enumerate(run.config.hidden, 1)}
-        )
+        model = run.mixed()
     else:
         phase1 = run.selective()
         phase1.load_state_dict(state.best_model)
@@ -188,7 +204,7 @@ def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
         fingerprint=state.fingerprint,
         phase=phase,
         model=model.state_dict(),
-        optimizer=run.adam(model).state_dict(),
+        optimizer=adam(model, run.config).state_dict(),
         rows=state.rows,
         results=state.results,
     )
@@ -200,49 +216,28 @@ def _restore(run: _Run, phase: int, state: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
-def _train_phase(
-    run: _Run, state: Checkpoint, epochs: int, out: Path, on_epoch: Callable[[EpochMetrics], None]
-) -> None:
-    config, phase = run.config, state.phase
-    model = _restore(run, phase, state.model)
-    optimizer = run.adam(model)
-    optimizer.load_state_dict(state.optimizer)
-    pool = activations.resolve_pool(run.pool)
-    while state.epoch < epochs:
-        started = time.perf_counter()
-        epoch = state.epoch + 1
-        torch.manual_seed(seed_for(config.seed, phase, epoch))
-        before = choices(model)
-        train_loss, train_accuracy = train_epoch(model, optimizer, run.train, config, phase)
-        loss, accuracy = evaluate(model, run.validation, config, phase)
-        sampled: float | None = None
-        if phase == 1:
-            sampled_loss, sampled = evaluate(model, run.validation, config, phase, sampled=True)
-            loss = sampled_loss if rules(config).noisy_evaluation else loss
-        if not (math.isfinite(train_loss) and math.isfinite(loss)):
-            raise SmxError(f"the loss became {train_loss} in epoch {epoch} of phase {phase}; try a lower --lr")
-        now = choices(model)
-        row = EpochMetrics(
-            phase=phase,
-            epoch=epoch,
-            train_loss=train_loss,
-            train_accuracy=train_accuracy,
-            validation_loss=loss,
-            validation_accuracy=accuracy,
-            validation_accuracy_sampled=sampled,
-            changed=sum(int((now[layer] != before[layer]).sum()) for layer in now),
-            seconds=time.perf_counter() - started,
-            shares=shares(now, pool),
-        )
-        state.epoch = epoch
-        state.rows.append(row)
-        state.model, state.optimizer = model.state_dict(), optimizer.state_dict()
-        if loss < state.best_loss:
-            state.best_loss = loss
-            state.best_model = copy.deepcopy(state.model)
-        state.save(out / CHECKPOINT)
-        files.write_text(out / "metrics.csv", to_csv(state.rows))
-        on_epoch(row)
+@contextmanager
+def _recording(
+    config: TrainConfig, state: Checkpoint, out: Path, on_epoch: Callable[[EpochMetrics], None], ranks: Ranks
+) -> Iterator[Callable[[Checkpoint], None]]:
+    """Yield what is to be called with every new state; the main rank writes and tells, the others do nothing."""
+    if not ranks.main:
+        yield lambda state: None
+        return
+    for stale in out.rglob(".*.tmp"):  # of a writer that was killed
+        stale.unlink()
+    with tensorboard(out / "tensorboard", state.rows) if config.tensorboard else nullcontext() as write_events:
+        files.write_text(out / "config.toml", config.to_toml())
+
+        def record(state: Checkpoint) -> None:
+            if state.epoch and write_events:
+                write_events(state.rows[-1])  # first: what a kill leaves here of a lost epoch is void when it resumes
+            state.save(out / CHECKPOINT)
+            if state.epoch:
+                files.write_text(out / "metrics.csv", to_csv(state.rows))
+                on_epoch(state.rows[-1])
+
+        yield record
 
 
 def _test(run: _Run, state: Checkpoint) -> dict[str, Any]:
@@ -250,15 +245,16 @@ def _test(run: _Run, state: Checkpoint) -> dict[str, Any]:
     model = _restore(run, state.phase, state.best_model)
     row = best(state.rows, state.phase)
     result: dict[str, Any] = {
+        "epochs": state.epoch,
         "best_epoch": row.epoch,
         "validation_loss": row.validation_loss,
         "validation_accuracy": row.validation_accuracy,
-        "test_accuracy": evaluate(model, run.test, run.config, state.phase)[1],
+        "test_accuracy": evaluate(model, run.test, run.config, state.phase, ranks=run.ranks)[1],
     }
     if state.phase == 1:
         torch.manual_seed(seed_for(run.config.seed, 1, 0))
         result["validation_accuracy_sampled"] = row.validation_accuracy_sampled
-        result["test_accuracy_sampled"] = evaluate(model, run.test, run.config, 1, sampled=True)[1]
+        result["test_accuracy_sampled"] = evaluate(model, run.test, run.config, 1, sampled=True, ranks=run.ranks)[1]
     return result
 
 

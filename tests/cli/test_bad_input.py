@@ -27,6 +27,10 @@ from tests.conftest import SMALL, refused, smx
         (("--hidden", "12,0"), "hidden must be one or more layers of at least 1 neuron, got 12,0"),
         (("--lr", "-1"), "lr must be positive and finite, got -1.0"),
         (("--data", "none.npz"), "none.npz does not exist"),
+        (("--phase1-epochs", "soon"), "phase1_epochs must be a whole number or auto, got 'soon'"),
+        (("--phase1-epochs", "auto", "--activation", "relu"), "phase1_epochs must be a number: a baseline makes no"),
+        (("--cuda-graphs", "--device", "cpu"), "cuda_graphs must be off on the cpu (compile works there), got True"),
+        (("--amp", "float16", "--device", "cpu"), "amp must be none or bfloat16 on the cpu, got 'float16'"),
         (("--config", "none.toml"), "none.toml can't be read (No such file or directory)"),
     ],
 )

@@ -45,6 +45,22 @@ def test_train_prints_json_alone(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_train_decides_when_to_commit_and_writes_events(tmp_path: Path) -> None:
+    """A rule that is met as soon as there are two epochs to compare."""
+    rule = ("--settle-window", "1", "--settle-changed", "1", "--settle-margin", "0", "--settle-loss", "1")
+    options = (*SMALL, "--phase1-epochs", "auto", *rule, "--lr-schedule", "cosine", "--tensorboard")
+    result = smx("train", *options, "--out", tmp_path, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("phase ")]
+    assert [line.split("  loss")[0] for line in lines] == [
+        "phase 1  epoch 1 of at most 50", "phase 1  epoch 2 of at most 50",
+        *(f"phase 2  epoch {epoch} of at most 3" for epoch in (1, 2, 3)),
+    ]  # fmt: skip
+    assert json.loads(result.stdout)["config"]["phase1_epochs"] == "auto"
+    assert tomllib.loads((tmp_path / "config.toml").read_text())["tensorboard"] is True
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
 def test_train_a_baseline_and_the_authors_protocol(tmp_path: Path) -> None:
     for name, options in {"a": ("--activation", "elu"), "b": ("--protocol", "author")}.items():
         result = smx("train", *SMALL, *options, "--out", tmp_path / name)

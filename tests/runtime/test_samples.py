@@ -96,3 +96,32 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
     refuse("two.npz", "must have an array x, got a, b")
     Image.new("L", (3, 4)).save(tmp_path / "ok.png")
     refuse("ok.png", r"the model takes examples of shape \(12,\); give it an array", info((12,), 1.0))
+
+
+def test_channels_go_where_the_model_wants_them(tmp_path: Path) -> None:
+    """The data had (H, W, C); its networks take (C, H, W), or all values in the data's order."""
+    data = info((4, 5, 3), 255.0)
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    first = images.transpose(0, 3, 1, 2)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    np.save(tmp_path / "last.npy", images)
+    np.save(tmp_path / "first.npy", first)
+    np.save(tmp_path / "flat.npy", images.reshape(2, 60))
+    np.save(tmp_path / "one.npy", images[0])
+    for name in (".", "last.npy", "first.npy", "flat.npy", "one.npy", "0.png"):
+        count = 1 if name in ("one.npy", "0.png") else 2
+        x = load(tmp_path / name, (3, 4, 5), data)
+        np.testing.assert_array_equal(x, first[:count].astype(np.float32) / np.float32(255), err_msg=name)
+        raw = load(tmp_path / name, (4, 5, 3), data, raw=True)
+        np.testing.assert_array_equal(raw, images[:count], err_msg=name)
+        flat = load(tmp_path / name, (60,), data, raw=True)
+        np.testing.assert_array_equal(flat, images[:count].reshape(count, 60), err_msg=name)
+
+
+def test_grey_images_may_have_an_axis_for_their_channel(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "g.png")
+    for shape in ((4, 5), (4, 5, 1), (1, 4, 5)):
+        x = load(tmp_path / "g.png", (1, 4, 5), info(shape, 255.0), raw=True)
+        np.testing.assert_array_equal(x, pixels[None, None])

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from smx import data
 from smx.data.torchvision_sets import import_datasets
 from smx.errors import InputError, SmxError
+from smx.runtime.arrays import as_taken, image_shape
 
 
 def write_npz(path: Path, **arrays: Any) -> Path:
@@ -101,7 +106,9 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
             data.load(str(tmp_path / "z.npz"))
     with pytest.raises(InputError, match="can't be read"):  # objects could run code
         data.load(str(write_npz(tmp_path / "code.npz", x=np.array([print], object), y=y)))
-    with pytest.raises(InputError, match="unknown data set 'cifar'; give digits, mnist, fashion-mnist or the path"):
+    with pytest.raises(
+        InputError, match="unknown data set 'cifar'; give digits, mnist, fashion-mnist, cifar10 or the path"
+    ):
         data.load("cifar")
 
 
@@ -117,3 +124,88 @@ def test_absent_files_that_cant_be_downloaded(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(import_datasets().FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(SmxError, match=r"fashion-mnist is not in .* and could not be downloaded .*--data-dir"):
         data.load("fashion-mnist", tmp_path)
+
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+@pytest.fixture
+def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, NDArray[np.uint8]]:
+    """A small set in CIFAR-10's format, with torchvision's sums replaced by its own; and the images of the test set."""
+    kind = import_datasets().CIFAR10
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    rows = {}
+
+    def write(name: str, content: dict[str, Any]) -> str:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    for files in ("train_list", "test_list"):
+        sums = []
+        for name, _ in getattr(kind, files):
+            rows[name] = random.integers(0, 256, (40, 3072), np.uint8)
+            sums.append([name, write(name, {"data": rows[name], "labels": [i % 10 for i in range(40)]})])
+        monkeypatch.setattr(kind, files, sums)
+    meta = {**kind.meta, "md5": write("batches.meta", {"label_names": CLASSES})}
+    monkeypatch.setattr(kind, "meta", meta)
+    monkeypatch.setattr(kind, "url", "http://127.0.0.1:9/none.tar.gz")
+    return tmp_path, rows["test_batch"]
+
+
+def test_cifar10(cifar: tuple[Path, NDArray[np.uint8]]) -> None:
+    folder, tested = cifar
+    images = data.load("cifar10", folder)
+    assert [len(part) for part in (images.train, images.validation, images.test)] == [180, 20, 40]
+    assert (images.sample_shape, images.maximum, list(images.class_names)) == ((3, 32, 32), 255, CLASSES)
+    # The file has the 1024 red values of an image first, row by row.
+    np.testing.assert_array_equal(images.test.x, tested.astype(np.float32) / np.float32(255))
+    assert images.test.y.tolist() == [i % 10 for i in range(40)]
+
+
+def test_a_cifar10_that_is_damaged_or_absent(cifar: tuple[Path, NDArray[np.uint8]], tmp_path: Path) -> None:
+    folder, _ = cifar
+    batch = folder / "cifar-10-batches-py" / "data_batch_3"
+    batch.write_bytes(pickle.dumps({"data": Evil(), "labels": []}))  # torchvision would unpickle it, but for its sum
+    with pytest.raises(InputError, match=r"cifar10 in .*cifar-10-batches-py is damaged .*; remove the folder"):
+        data.load("cifar10", folder)
+    batch.unlink()
+    with pytest.raises(
+        SmxError, match=r"cifar10 is not in .* could not be downloaded .* put data_batch_1, .*batches.meta"
+    ):
+        data.load("cifar10", folder)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (pytest.fail, ("it was unpickled",))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(*[st.integers(1, 7)] * 3), st.integers(1, 4))
+def test_images_are_brought_to_the_shape_that_a_network_takes(shape: tuple[int, int, int], examples: int) -> None:
+    """Against plain indexing; channels stand where a length of 1 or 3 says, and first if both ends have one."""
+    x = np.random.default_rng(0).random((examples, *shape))
+    first = shape[0] in (1, 3) or shape[2] not in (1, 3)
+    channels, height, width = shape if first else (shape[2], *shape[:2])
+    assert image_shape(shape) == (channels, height, width)
+    taken = as_taken(x, image_shape(shape))
+    for c in range(channels):
+        np.testing.assert_array_equal(taken[:, c], x[:, c] if first else x[..., c])
+    np.testing.assert_array_equal(as_taken(taken, shape), x)  # and back
+    np.testing.assert_array_equal(as_taken(x, (x[0].size,)), x.reshape(examples, -1))
+
+
+def test_a_data_set_takes_the_shape_of_the_network(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    x = random.integers(0, 256, (60, 4, 5, 3), dtype=np.uint8)
+    own = data.load(str(write_npz(tmp_path / "own.npz", x=x, y=np.arange(60) % 3)))
+    assert own.sample_shape == (4, 5, 3)
+    shaped = own.shaped((3, 4, 5))
+    for flat, images in ((own.train, shaped.train), (own.validation, shaped.validation), (own.test, shaped.test)):
+        np.testing.assert_array_equal(images.x, flat.x.reshape(-1, 4, 5, 3).transpose(0, 3, 1, 2))
+        np.testing.assert_array_equal(images.y, flat.y)
+    np.testing.assert_array_equal(own.shaped((60,)).test.x, own.test.x)
+    with pytest.raises(InputError, match=r"own\.npz: expected examples of shape \(1, 8, 8\), got \(4, 5, 3\)"):
+        own.shaped((1, 8, 8))

@@ -209,7 +209,7 @@ def test_gradient_checkpointing(use_reentrant: bool) -> None:
     module, x = network(), torch.randn(6, 12, requires_grad=True)
 
     def checkpointed(x: Tensor) -> Tensor:
-        h: Tensor = checkpoint(module, x, use_reentrant=use_reentrant)  # type: ignore[no-untyped-call]
+        h: Tensor = checkpoint(module, x, use_reentrant=use_reentrant)
         return h
 
     for actual, expected in zip(step(checkpointed, module, x), step(module, module, x), strict=True):
@@ -218,13 +218,18 @@ def test_gradient_checkpointing(use_reentrant: bool) -> None:
 
 def test_only_z_and_the_choice_are_kept() -> None:
     z = torch.randn(1000, 20, requires_grad=True)
-    layer, kept = smx.Selective(20), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+    layer, kept = smx.Selective(20), list[Tensor]()
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         layer(z)
     assert sum(x.numel() for x in kept if len(x) == len(z)) == z.numel()
     assert sum(x.numel() for x in kept if len(x) != len(z)) <= 20 * (6 + 5)
     kept.clear()
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         h = smx.Mixed(torch.arange(20) // 4)(z)
     assert [x.data_ptr() for x in kept] == [h.data_ptr()]
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from smx.architecture import Architecture, architecture_for
 from smx.errors import InputError
-from smx.modelfile import FORMAT, load_model
+from smx.layers import Mixed
+from smx.modelfile import FORMAT, SavedModel, choices_of, load_model, save_model, without_choices
 
 
 class Evil:
@@ -93,3 +97,126 @@ def test_damaged_content(content: dict[str, Any], tmp_path: Path) -> None:
     refuse(changed(weights={}), "can't be built: Error.* in loading state_dict")
     torch.save({key: value for key, value in content.items() if key != "data"}, path)
     refuse(path, "lacks 'data'; it was not written by smx train")
+
+
+def test_a_file_of_the_first_release_is_read(tmp_path: Path) -> None:
+    """Written as release 0.1 wrote it; its answers are those of the formula."""
+    torch.manual_seed(0)
+    weights = {
+        "layer1.linear.weight": torch.randn(4, 6),
+        "layer1.linear.bias": torch.randn(4),
+        "output.weight": torch.randn(3, 4),
+        "output.bias": torch.randn(3),
+    }
+    content = {
+        "format": "smx-model",
+        "version": 1,
+        "smx_version": "0.1.0",
+        "architecture": {"kind": "mlp", "sizes": [6, 4, 3]},
+        "pool": ["relu", "tanh"],
+        "data": {"name": "own.npz", "sample_shape": [2, 3], "maximum": 255.0, "class_names": ["a", "b", "c"]},
+        "training": {"data": "own.npz", "hidden": [4], "lr": 0.0001},
+        "metrics": {"phase2": {"best_epoch": 1, "test_accuracy": 0.5}},
+        "choices": {"layer1.activation": torch.tensor([0, 1, 1, 0])},
+        "weights": weights,
+    }
+    torch.save(content, tmp_path / "model.pt")
+    saved = load_model(tmp_path / "model.pt")
+    assert str(saved.architecture) == "6-4-3"
+    raw = torch.randint(0, 256, (5, 2, 3), dtype=torch.uint8)
+    z = (raw.reshape(5, 6).double() / 255) @ weights["layer1.linear.weight"].double().T + weights["layer1.linear.bias"]
+    h = torch.where(torch.tensor([True, False, False, True]), z.clamp(min=0), z.tanh())
+    expected = h @ weights["output.weight"].double().T + weights["output.bias"]
+    torch.testing.assert_close(saved.build()(raw.reshape(5, 6) / 255), expected.float())
+    torch.testing.assert_close(saved.build(raw=True, dtype=torch.float64)(raw), expected, rtol=1e-12, atol=1e-12)
+    save_model(tmp_path / "again.pt", saved)
+    assert torch.load(tmp_path / "again.pt", weights_only=True)["architecture"] == content["architecture"]
+
+
+OWN = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.act = nn.ReLU()
+        self.conv = nn.Conv2d(input_shape[0], {width}, 3)
+        self.out = nn.Linear({width}, num_classes)
+
+    def forward(self, x):
+        return self.out({last}self.conv(x){end}.amax((2, 3)))
+"""
+
+
+def images_model(architecture: Architecture) -> SavedModel:
+    """Return a model with random weights and choices, of images that were (4, 5, 3)."""
+    network = architecture.build(lambda place: Mixed(torch.randint(2, (place.channels,)), ("elu", "tanh"), place.dim))
+    state = {
+        key: torch.rand_like(value) if value.is_floating_point() else value
+        for key, value in network.state_dict().items()
+    }
+    return SavedModel(
+        architecture=architecture,
+        pool=("elu", "tanh"),
+        choices=choices_of(state),
+        weights=without_choices(state),
+        data={"name": "x.npz", "sample_shape": (4, 5, 3), "maximum": 255.0, "class_names": ("a", "b")},
+        training={},
+        metrics={},
+    )
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Write a user's module into the current folder, and forget the one that was imported before."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(content: str) -> None:
+        (tmp_path / "owned.py").write_text(content)
+        sys.modules.pop("owned", None)
+
+    write(OWN.format(width=4, last="self.act(", end=")"))
+    return write
+
+
+@pytest.mark.parametrize("model", ["cnn", "owned:Net"])
+def test_networks_of_images_are_built_again(model: str, own: Callable[[str], None], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    saved = images_model(architecture_for(model, (4, 5, 3), 2, hidden=()))
+    save_model(tmp_path / "model.pt", saved)
+    loaded = load_model(tmp_path / "model.pt")
+    assert loaded.architecture == saved.architecture
+    assert all(torch.equal(loaded.choices[key], saved.choices[key]) for key in saved.choices)
+    raw = torch.randint(0, 256, (6, 4, 5, 3), dtype=torch.uint8)
+    x = raw.permute(0, 3, 1, 2) / 255
+    assert torch.equal(loaded.build()(x), saved.build()(x))
+    torch.testing.assert_close(loaded.build(raw=True)(raw), loaded.build()(x))
+    exact = loaded.build(raw=True, dtype=torch.float64)(raw)
+    torch.testing.assert_close(exact, loaded.build().double()(raw.permute(0, 3, 1, 2).double() / 255))
+
+
+def test_a_users_network_that_changed_or_is_gone(own: Callable[[str], None], tmp_path: Path) -> None:
+    saved = images_model(architecture_for("owned:Net", (4, 5, 3), 2, hidden=()))
+    path = tmp_path / "model.pt"
+    save_model(path, saved)
+    own(OWN.format(width=5, last="self.act(", end=")"))
+    refuse(path, r"model\.pt can't be built: owned:Net is no longer the network that was trained: act has 5 neurons")
+    own(OWN.format(width=4, last="self.act(1 * ", end=")").replace("self.out", "self.head"))
+    refuse(path, "is no longer the network that was trained: Error.* in loading state_dict for Net")
+    own(OWN.format(width=4, last="(", end=").sigmoid()"))
+    refuse(path, "is no longer the network that was trained: 'sigmoid'")
+    own("")
+    refuse(path, r"can't be built: owned:Net must be a function or an nn\.Module class that owned itself defines")
+    (tmp_path / "owned.py").unlink()
+    sys.modules.pop("owned")
+    refuse(path, "can't be built: owned:Net: there is no module owned; run smx in the folder that holds it")
+
+
+def test_a_file_reaches_nothing_but_a_users_own(content: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("os:system", "antigravity:webbrowser", "torch.hub:load"):
+        architecture = {"kind": "factory", "name": name, "input_shape": [1, 8, 8], "num_classes": 10}
+        torch.save({**content, "architecture": architecture}, tmp_path / "model.pt")
+        refuse(tmp_path / "model.pt", f"can't be built: {name}: .* is an installed package")
+    assert "antigravity" not in sys.modules

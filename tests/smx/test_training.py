@@ -16,10 +16,11 @@ from smx import data, functional
 from smx.data import Dataset
 from smx.errors import InputError, SmxError
 from smx.modelfile import load_model
-from smx.training import run
+from smx.training import phase, run
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import TrainConfig, from_values, parse, read_toml
-from smx.training.engine import Examples, evaluate, seed_for
+from smx.training.engine import evaluate, seed_for
+from smx.training.examples import Examples
 from smx.training.metrics import EpochMetrics, shares
 from smx.training.protocol import AUTHOR, STANDARD
 from smx.training.run import TrainResult, load_checkpoint, train
@@ -169,20 +170,21 @@ class Spy:
 def test_a_run_obeys_its_protocol(
     protocol: str, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluations = Spy(monkeypatch, run, "evaluate")
+    evaluations = Spy(monkeypatch, phase, "evaluate")
+    tests = Spy(monkeypatch, run, "evaluate")
     forwards = Spy(monkeypatch, functional, "selective")
     permutations = Spy(monkeypatch, torch, "randperm")
     clips = Spy(monkeypatch, torch.nn.utils, "clip_grad_norm_")
     result = train(replace(SMALL, protocol=protocol, temperature=0.7, clip_norm=0.5), digits, tmp_path)
     # The validation loss that counts has the noise of the author's protocol, and none in the standard one.
-    validations = [call for call in evaluations.calls if len(call[0][1].y) == 144]
     for row in result.rows[:3]:
-        committed, sampled = validations[2 * (row.epoch - 1) : 2 * row.epoch]
-        assert (committed[1], sampled[1]) == ({}, {"sampled": True})
+        committed, sampled = evaluations.calls[2 * (row.epoch - 1) : 2 * row.epoch]
+        assert (committed[1].get("sampled", False), sampled[1]["sampled"]) == (False, True)
         assert row.validation_loss == (sampled if protocol == "author" else committed)[2][0]
         assert row.validation_accuracy == committed[2][1]
         assert row.validation_accuracy_sampled == sampled[2][1]
-    assert {len(call[0][1].y) for call in evaluations.calls} == {144, 360}
+    assert {len(call[0][1]) for call in evaluations.calls} == {144}
+    assert {len(call[0][1]) for call in tests.calls} == {360}
     # Phase 1 runs with the clamped pool of the author's protocol, and the temperature of the settings.
     for z, _, _, temperature, pool, *_ in (call[0] for call in forwards.calls):
         assert temperature == 0.7
@@ -200,7 +202,8 @@ def test_the_epoch_with_the_lowest_validation_loss_counts(
 ) -> None:
     """With losses made up for the test: epoch 2 of phase 1 and epoch 1 of phase 2 are the best."""
     losses = iter([0.5, 9, 0.2, 9, 0.4, 9, 0.0, 0.0, 0.3, 0.6, 0.0])
-    monkeypatch.setattr(run, "evaluate", lambda *args, **kwargs: (next(losses), 0.5))
+    for module in (phase, run):
+        monkeypatch.setattr(module, "evaluate", lambda *args, **kwargs: (next(losses), 0.5))
     states: list[Checkpoint] = []
     result = train(
         SMALL, digits, tmp_path, on_epoch=lambda row: states.append(Checkpoint.load(tmp_path / "checkpoint.pt"))
@@ -242,7 +245,9 @@ def test_a_baseline_trains_as_long_as_both_phases(digits: Dataset, tmp_path: Pat
     result = train(replace(SMALL, activation="tanh"), digits, tmp_path)
     assert [(row.phase, row.epoch) for row in result.rows] == [(2, epoch) for epoch in range(1, 6)]
     assert result.model.pool == ("tanh",)
-    assert result.model.build()[0].activation.group_sizes == {"tanh": 20}  # type: ignore[union-attr]
+    layer = result.model.build().get_submodule("layer1.activation")
+    assert isinstance(layer, smx.Mixed)
+    assert layer.group_sizes == {"tanh": 20}
 
 
 def test_a_loss_that_explodes_stops_the_run(digits: Dataset, tmp_path: Path) -> None:
@@ -256,11 +261,15 @@ def test_seeds_differ_by_path() -> None:
 
 
 def test_config_goes_through_toml(tmp_path: Path) -> None:
-    config = from_values({"hidden": "7,5", "pool": "gelu, relu", "lr": "3e-4", "data": 'a "b".npz'})
+    config = from_values(
+        {"hidden": "7,5", "pool": "gelu, relu", "lr": "3e-4", "data": 'a "b".npz', "phase1_epochs": "auto"}
+        | {"compile": True}
+    )
     (tmp_path / "c.toml").write_text(config.to_toml())
     assert from_values(read_toml(tmp_path / "c.toml")) == config
     assert config.hidden == (7, 5)
     assert config.pool == ("gelu", "relu")
+    assert config.phases == {1: 50, 2: 350}
 
 
 @pytest.mark.parametrize(
@@ -279,6 +288,16 @@ def test_config_goes_through_toml(tmp_path: Path) -> None:
         ("activation", "swish", "unknown activation 'swish'"),
         ("protocol", "paper", "protocol must be one of standard, author, got 'paper'"),
         ("device", "tpu", "device must be one of auto, cpu, cuda, got 'tpu'"),
+        ("phase1_epochs", "soon", "phase1_epochs must be a whole number or auto, got 'soon'"),
+        ("max_phase1_epochs", "0", "max_phase1_epochs must be at least 1, got 0"),
+        ("settle_loss", "-0.1", r"settle_loss must be 0 or more, and finite, got -0\.1"),
+        ("patience", "-1", "patience must be 0 or more, and finite, got -1"),
+        ("temperature_end", "0", r"temperature_end must be positive and finite, got 0\.0"),
+        ("lr_schedule", "up", "lr_schedule must be one of constant, linear, cosine, step, got 'up'"),
+        ("temperature_schedule", "up", "temperature_schedule must be one of constant, linear, exponential, got 'up'"),
+        ("amp", "int8", "amp must be one of none, bfloat16, float16, got 'int8'"),
+        ("compile", "yes", "compile must be true or false, got 'yes'"),
+        ("tensorboard", 1, "tensorboard must be true or false, got 1"),
     ],
 )
 def test_bad_settings(name: str, value: object, message: str) -> None:
@@ -286,8 +305,28 @@ def test_bad_settings(name: str, value: object, message: str) -> None:
         from_values({name: value})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cuda_graphs": True, "device": "cpu"}, "cuda_graphs must be off on the cpu"),
+        ({"amp": "float16", "device": "cpu"}, "amp must be none or bfloat16 on the cpu, got 'float16'"),
+        ({"amp": "float16", "cuda_graphs": True}, "amp must be none or bfloat16 with cuda_graphs, got 'float16'"),
+        (
+            {"phase1_epochs": "auto", "activation": "relu"},
+            "phase1_epochs must be a number: a baseline makes no choices",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_values(settings)
+
+
 def test_bad_toml(tmp_path: Path) -> None:
-    for text, message in (("epochs = 3", "unknown setting 'epochs'; known are data, hidden"), ("a = ", "is no TOML")):
+    for text, message in (
+        ("epochs = 3", "unknown setting 'epochs'; known are data, model, hidden"),
+        ("a = ", "is no TOML"),
+    ):
         (tmp_path / "c.toml").write_text(text)
         with pytest.raises(InputError, match=message):
             read_toml(tmp_path / "c.toml")

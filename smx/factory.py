@@ -1,0 +1,140 @@
+"""A network of the user's own, named `module:factory`: found, checked and called.
+
+Importing a module runs it. A `model.pt` names the factory of its network, so reading one can import a module that lies
+in the current folder or on the Python path. Two things are never imported for it: the standard library, and packages
+that were installed. And nothing is called but a function or `nn.Module` class that the named module itself defines, so
+that no file can reach `os.system` through `my_module:system`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smx.errors import InputError, one_line
+
+NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""`module:factory`, the module with dots if it lies in a package."""
+ARGUMENTS = ("input_shape", "num_classes")
+
+
+def make_network(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:
+    """Call the factory `name` and try its network on zeros.
+
+    The factory is called with those of the keywords `input_shape` (a tuple, of one example) and `num_classes` that it
+    takes; one that takes neither always makes the same network.
+
+    Raises:
+        InputError: the factory can't be found, is not the user's own, fails, or makes no module that puts out
+            (B, num_classes) for (B, *input_shape).
+    """
+    shape = tuple(map(int, input_shape))
+    factory = find(name)
+    arguments = {"input_shape": shape, "num_classes": num_classes}
+    taken = _taken(name, factory)
+    try:
+        network = factory(**{key: value for key, value in arguments.items() if key in taken})
+    except Exception as error:
+        raise InputError(f"{name} failed ({_reason(error)})") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{name} must return an nn.Module, got {type(network).__name__}")
+    _try(name, network, shape, num_classes)
+    return network
+
+
+def find(name: str) -> Callable[..., Any]:
+    """Import the module and return the factory; modules are found as `python -m` finds them.
+
+    Raises:
+        InputError: it can't be found or imported, or is not the user's own; see the head of this file.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(f"expected module:factory, such as my_network:Net, got {name!r}")
+    module_name, _, attribute = name.partition(":")
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.insert(0, str(Path.cwd()))
+    importlib.invalidate_caches()
+    _require_own(name, module_name.partition(".")[0])
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{name}: {module_name} can't be imported ({_reason(error)})") from error
+    factory: Any = getattr(module, attribute, None)
+    is_module = inspect.isclass(factory) and issubclass(factory, nn.Module)
+    if not (is_module or inspect.isfunction(factory)) or factory.__module__ != module_name:
+        raise InputError(
+            f"{name} must be a function or an nn.Module class that {module_name} itself defines,"
+            f" got {'nothing of that name' if factory is None else repr(factory)}"
+        )
+    made: Callable[..., Any] = factory
+    return made
+
+
+def _require_own(name: str, package: str) -> None:
+    """Refuse what was not written for this: nothing is imported to find out."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # made by hand, without a file
+        spec = None
+    if spec is None or package == "__main__":
+        raise InputError(
+            f"{name}: there is no module {package}; run smx in the folder that holds it, or add that to PYTHONPATH"
+        )
+    places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin or ""]]
+    library = Path(sysconfig.get_path("stdlib")).resolve()
+    if (
+        package in (*sys.stdlib_module_names, "smx")
+        or any({"site-packages", "dist-packages"} & set(place.parts) for place in places)
+        or any(place.is_relative_to(library) for place in places)
+    ):
+        raise InputError(
+            f"{name}: {package} is an installed package; write a module of your own with a function that calls it"
+        )
+
+
+def _taken(name: str, factory: Callable[..., Any]) -> set[str]:
+    """Return the arguments that the factory takes."""
+    parameters = inspect.signature(factory).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return set(ARGUMENTS)
+    named = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.POSITIONAL_ONLY)]
+    needed = [each for each in parameters if each.default is each.empty and each.kind is not each.VAR_POSITIONAL]
+    for parameter in needed:
+        if parameter.name not in ARGUMENTS or parameter not in named:
+            raise InputError(
+                f"{name} must be callable with {' and '.join(ARGUMENTS)}, or one of them, or nothing;"
+                f" its parameter {parameter.name} has no default"
+            )
+    return {parameter.name for parameter in named} & set(ARGUMENTS)
+
+
+def _try(name: str, network: nn.Module, input_shape: tuple[int, ...], num_classes: int) -> None:
+    """Run the network once in `eval()`, which also gives lazy layers their shape."""
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            output = network.eval()(torch.zeros(2, *input_shape))
+    except Exception as error:
+        raise InputError(f"{name} can't take examples of shape {input_shape} ({_reason(error)})") from error
+    finally:
+        network.train(was_training)
+    if not isinstance(output, Tensor) or output.shape != (2, num_classes):
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(
+            f"{name} must put out {num_classes} scores an example, one for each class: (2, {num_classes})"
+            f" for two examples of shape {input_shape}, got {got}"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -1,0 +1,166 @@
+"""Data-parallel training under torchrun: what one process knows of the others, passed along as a `Ranks`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from smx.errors import InputError
+
+T = TypeVar("T")
+# DDP need not copy rank 0's buffers to the others before every step; torch 2.13 has another name for that.
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_LOCAL_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
+REPORT_WAIT = timedelta(seconds=10)
+
+
+class Share(NamedTuple):
+    """A rank's part of a batch.
+
+    Attributes:
+        indices: int64 (b,), of the examples.
+        weights: float32 (b,), of their losses in the sum that the rank minimises; None when all of the batch is in it,
+            and the mean is minimised.
+        examples: how many the loss is the mean of: the batch's length divided by the number of ranks.
+    """
+
+    indices: Tensor
+    weights: Tensor | None
+    examples: float
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `size` that train one network together; by default it is alone.
+
+    Every rank holds the same weights and the same state of its random generator, and takes its share of every batch.
+    Rank 0 is the main one: it alone writes, draws and speaks.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    def share(self, batch: Tensor) -> Share:
+        """Return this rank's part of a batch, int64 (B,).
+
+        Every rank gets ceil(B / size) examples, so that the layers of all ranks draw equally much randomness, and the
+        same noise. What fills up a part that is too short has weight 0; the others have size / B, so that the mean over
+        the ranks of their weighted sums is the mean over the batch, whatever its length.
+        """
+        if self.size == 1:
+            return Share(batch, None, len(batch))
+        count = -(-len(batch) // self.size)
+        places = torch.arange(self.rank * count, (self.rank + 1) * count, device=batch.device)
+        weights = (places < len(batch)) * (self.size / len(batch))
+        return Share(batch[places % len(batch)], weights, len(batch) / self.size)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the network to train: it averages its gradients over the ranks; the weights are the model's own.
+
+        BatchNorm sees the rank's own share; on CUDA the model's are made to see the whole batch (SyncBatchNorm).
+        """
+        if self.size == 1:
+            return model
+        if next(model.parameters()).is_cuda:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        # Parameters that the loss does not depend on are fine in a static graph, as they are in one process.
+        return DistributedDataParallel(model, static_graph=True, **_LOCAL_BUFFERS)
+
+    def sum(self, *values: Tensor) -> list[float]:
+        """Return the sums of scalars over all ranks, in one reduction."""
+        total = torch.stack([value.double() for value in values])
+        if self.size > 1:
+            dist.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Average the floating buffers, that is what BatchNorm keeps of its inputs, so that all ranks have the same."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    dist.all_reduce(buffer)
+                    buffer /= self.size
+
+    def of_main(self, value: T) -> T:
+        """Return the value that rank 0 has."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let rank 0 go through a block before the others enter it: for what it may leave on disk for them."""
+        if not self.main:
+            self.wait()
+        try:
+            yield
+        finally:
+            if self.main:
+                self.wait()
+
+    def wait(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def was_reported(self) -> bool:
+        """Wait until rank 0 has shown its error, which is this rank's too; False when it shows none."""
+        if self.main or self.size == 1:
+            return False
+        try:
+            _store().wait(["smx/reported"], REPORT_WAIT)
+        except RuntimeError:  # of the time that is up, or the connection that is lost
+            return False
+        return True
+
+    def report(self) -> None:
+        """Let the others know that rank 0 has shown the error."""
+        if self.size > 1:
+            _store().set("smx/reported", "1")
+
+
+ALONE = Ranks()
+
+
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the other processes if torchrun started this one; leave them at the end.
+
+    On the CPU they speak through gloo, on CUDA through NCCL, each with the device that LOCAL_RANK names.
+
+    Raises:
+        InputError: there are more processes than CUDA devices.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if size == 1:
+        yield ALONE
+        return
+    if torch.cuda.is_available():
+        device, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if device >= devices:
+            raise InputError(f"this machine has {devices} CUDA devices; give --nproc-per-node at most {devices}")
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    yield Ranks(dist.get_rank(), size)
+    dist.destroy_process_group()  # not after an error, when others may wait for this rank: the process's end is enough

@@ -1,0 +1,123 @@
+"""The epochs of one phase: train, evaluate, record, until the phase is over."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from smx.activations import Pool
+from smx.errors import SmxError
+from smx.layers import Selective
+from smx.training.checkpoint import Checkpoint
+from smx.training.config import AUTO, TrainConfig
+from smx.training.engine import evaluate, seed_for, train_epoch
+from smx.training.examples import Examples
+from smx.training.metrics import EpochMetrics, choices, median_margin, shares
+from smx.training.parallel import ALONE, Ranks
+from smx.training.protocol import rules
+from smx.training.schedules import lr_scheduler, temperature
+from smx.training.settling import settled, stalled
+from smx.training.step import Step, adam, restore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a phase works on, and with whom."""
+
+    config: TrainConfig
+    train: Examples
+    validation: Examples
+    pool: Pool
+    ranks: Ranks = ALONE
+
+
+def is_over(config: TrainConfig, phase: int, rows: Sequence[EpochMetrics], neurons: int) -> bool:
+    """Tell from the rows of a phase whether it ends here: so many epochs, nothing gained for long, or settled."""
+    return (
+        len(rows) >= config.phases[phase]
+        or stalled(rows, config.patience)
+        or (phase == 1 and config.phase1_epochs == AUTO and settled(rows, neurons, config))
+    )
+
+
+def train_phase(model: nn.Module, state: Checkpoint, task: Task, record: Callable[[Checkpoint], None]) -> None:
+    """Train a model from the state of a phase to the phase's end, and keep the state up to date.
+
+    Args:
+        model: with the weights of the state.
+        state: of the phase; changed after every epoch.
+        task: the rest.
+        record: called with the state after every epoch.
+
+    Raises:
+        SmxError: the loss is no longer finite.
+    """
+    config, phase, ranks = task.config, state.phase, task.ranks
+    optimizer = adam(model, config)
+    restore(optimizer, state.optimizer, model, config)
+    step = Step(model, optimizer, config, phase, ranks)
+    step.scaler.load_state_dict(state.scaler)
+    scheduler = lr_scheduler(
+        optimizer,
+        config,
+        epochs=config.phases[phase],
+        steps_per_epoch=math.ceil(len(task.train) / config.batch_size),
+        done=state.epoch,
+    )
+    neurons = sum(len(choice) for choice in choices(model).values())
+    while not ranks.of_main(is_over(config, phase, [row for row in state.rows if row.phase == phase], neurons)):
+        started = time.perf_counter()
+        epoch = state.epoch + 1
+        if phase == 1 and set_temperature(model, temperature(config, epoch)):
+            step.forget_graph()
+        torch.manual_seed(seed_for(config.seed, phase, epoch))
+        before = choices(model)
+        rate = float(scheduler.get_last_lr()[0])
+        train_loss, train_accuracy = train_epoch(step, scheduler, task.train, config.batch_size, ranks)
+        ranks.average_buffers(model)
+        loss, accuracy = evaluate(model, task.validation, config, phase, ranks=ranks)
+        sampled: float | None = None
+        if phase == 1:
+            sampled_loss, sampled = evaluate(model, task.validation, config, phase, sampled=True, ranks=ranks)
+            loss = sampled_loss if rules(config).noisy_evaluation else loss
+        if not (math.isfinite(train_loss) and math.isfinite(loss)):
+            raise SmxError(f"the loss became {train_loss} in epoch {epoch} of phase {phase}; try a lower --lr")
+        now = choices(model)
+        row = EpochMetrics(
+            phase=phase,
+            epoch=epoch,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            validation_loss=loss,
+            validation_accuracy=accuracy,
+            validation_accuracy_sampled=sampled,
+            changed=sum(int((now[layer] != before[layer]).sum()) for layer in now),
+            margin=median_margin(model),
+            temperature=temperature(config, epoch) if phase == 1 else None,
+            learning_rate=rate,
+            seconds=time.perf_counter() - started,
+            shares=shares(now, task.pool),
+        )
+        state.epoch = epoch
+        state.rows.append(row)
+        state.model, state.optimizer = model.state_dict(), optimizer.state_dict()
+        state.scaler = step.scaler.state_dict()
+        if loss < state.best_loss:
+            state.best_loss = loss
+            state.best_model = copy.deepcopy(state.model)
+        record(state)
+
+
+def set_temperature(model: nn.Module, value: float) -> bool:
+    """Set the temperature of every `Selective`; return whether that is a change."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Selective)]
+    changed = any(layer.temperature != value for layer in layers)
+    for layer in layers:
+        layer.temperature = value
+    return changed

@@ -1,0 +1,136 @@
+"""One step of training: forward, loss, backward, clipping, Adam; as it is, or replayed as a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from smx.training.config import TrainConfig
+from smx.training.parallel import ALONE, Ranks, Share
+from smx.training.protocol import rules
+
+DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def adam(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Make the optimiser of a phase."""
+    return torch.optim.Adam(model.parameters(), lr=_rate(model, config), fused=True, capturable=config.cuda_graphs)
+
+
+def restore(optimizer: torch.optim.Optimizer, state: dict[str, object], model: nn.Module, config: TrainConfig) -> None:
+    """Load the optimiser's state; the learning rate is not part of it: the schedule says what it is."""
+    optimizer.load_state_dict(state)
+    for group in optimizer.param_groups:
+        group["lr"] = _rate(model, config)
+
+
+def _rate(model: nn.Module, config: TrainConfig) -> float | Tensor:
+    """Return the learning rate as the optimiser needs it: a graph can only follow one that lies on the device."""
+    device = next(model.parameters()).device
+    return torch.tensor(config.lr, device=device) if config.cuda_graphs else config.lr
+
+
+class Tally:
+    """Sums over examples that stay on the device, so that nobody waits for them: of the loss, and of right answers."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.loss = torch.zeros((), dtype=dtype, device=device)
+        self.right = torch.zeros((), dtype=torch.int64, device=device)
+
+    def reset(self) -> None:
+        """Begin again at 0."""
+        self.loss.zero_()
+        self.right.zero_()
+
+    def add(self, loss: Tensor, outputs: Tensor, y: Tensor, share: Share) -> None:
+        """Add a share of a batch: the loss of outputs (b, C) for the labels y (b,)."""
+        right = outputs.argmax(1) == y
+        self.loss += loss.to(self.loss.dtype) * share.examples
+        self.right += (right if share.weights is None else right & (share.weights > 0)).sum()
+
+    def means(self, examples: int, ranks: Ranks) -> tuple[float, float]:
+        """Return the mean loss and the accuracy over so many examples of all ranks."""
+        loss, right = ranks.sum(self.loss, self.right)
+        return loss / examples, right / examples
+
+
+class Step:
+    """Takes steps on a model, and keeps a tally of them.
+
+    Attributes:
+        model: is trained.
+        optimizer: of its parameters.
+        scaler: scales the loss in float16, and does nothing otherwise.
+        tally: of the steps so far.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, phase: int, ranks: Ranks = ALONE
+    ) -> None:
+        device = next(model.parameters()).device
+        self.model, self.optimizer, self.config, self.phase = model, optimizer, config, phase
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "float16")
+        self.tally = Tally(device, torch.float32)
+        network = ranks.wrap(model)
+        self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
+        self._graph = _Graph(self._step) if config.cuda_graphs else None
+
+    def __call__(self, x: Tensor, y: Tensor, share: Share) -> None:
+        """Take a step on the examples of a share: x (b, *) and their labels y (b,), on the device."""
+        if self._graph is not None and len(y) == self.config.batch_size:
+            self._graph(x, y, share)
+        else:
+            self._step(x, y, share)
+
+    def forget_graph(self) -> None:
+        """Capture the step again: a number that is part of it, such as the temperature, has changed."""
+        if self._graph is not None:
+            self._graph = _Graph(self._step)
+
+    def _step(self, x: Tensor, y: Tensor, share: Share) -> None:
+        protocol = rules(self.config)
+        with torch.autocast(x.device.type, DTYPES[self.config.amp], enabled=self.config.amp != "none"):
+            logits = self._network(x)
+        outputs = protocol.outputs(logits.float(), self.phase)
+        loss = protocol.loss(outputs, y, share.weights)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.tally.add(loss.detach(), outputs.detach(), y, share)
+
+
+class _Graph:
+    """Replays a step on whole batches, all of one shape, after some steps as usual on a side stream.
+
+    Source: PyTorch's notes on CUDA graphs, "Whole-network capture". Every call is one real step: the warm-up takes
+    batches of its own, and the capture, which computes nothing, is replayed at once.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, step: Callable[[Tensor, Tensor, Share], None]) -> None:
+        self.step = step
+        self.side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.warm = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, x: Tensor, y: Tensor, share: Share) -> None:
+        if self.warm < self.WARM_UP:
+            self.warm += 1
+            self.side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.side):
+                self.step(x, y, share)
+            torch.cuda.current_stream().wait_stream(self.side)
+            return
+        if self.graph is None:
+            self.x, self.y, self.graph = x.clone(), y.clone(), torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.step(self.x, self.y, share)
+        self.x.copy_(x)
+        self.y.copy_(y)
+        self.graph.replay()

@@ -1,0 +1,130 @@
+"""Networks other than the multilayer perceptron, through every command that reads one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.conftest import refused, smx
+
+EPOCHS = ("--phase1-epochs", "2", "--phase2-epochs", "8", "--lr", "0.01", "--batch-size", "32", "--device", "cpu")
+NETWORK = """
+import torch.nn.functional as F
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(input_shape[0], 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.out = nn.Linear(6, num_classes)
+
+    def forward(self, x):
+        return self.out(F.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(2), nn.ReLU())
+"""
+
+
+def colours(examples: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Noisy images (B, 8, 6, 3), whose class is the channel that is brightest."""
+    random = np.random.default_rng(0)
+    y = np.arange(examples) % 3
+    x = random.integers(0, 120, (examples, 8, 6, 3))
+    x[np.arange(examples), :, :, y] += 130
+    return x.astype(np.uint8), y
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a user's data and network."""
+    folder = tmp_path_factory.mktemp("networks")
+    x, y = colours(300)
+    np.savez(folder / "colours.npz", x=x, y=y, names=["red", "green", "blue"])
+    np.savez(folder / "flat.npz", x=x.reshape(300, -1), y=y)
+    (folder / "mine.py").write_text(NETWORK)
+    return folder
+
+
+def run(folder: Path, *arguments: str | Path) -> Any:
+    """Run a command in the folder; return its JSON."""
+    result = smx(*arguments, "--json", "-", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def predicts_the_colours(folder: Path, file: str) -> None:
+    """Images and arrays of (8, 6, 3) are understood, whatever the file takes."""
+    pictures = folder / f"pictures-{file}"
+    pictures.mkdir()
+    x, y = colours(6)
+    for i, image in enumerate(x):
+        Image.fromarray(image).save(pictures / f"{i}.png")
+    np.save(pictures / "x.npy", x)
+    for samples in (pictures, pictures / "x.npy"):
+        found = run(folder, "predict", file, samples)["predictions"]
+        assert [row["class"] for row in found] == [("red", "green", "blue")[label] for label in y]
+
+
+def test_a_cnn_goes_the_whole_way(folder: Path) -> None:
+    trained = run(folder, "train", "--data", "colours.npz", "--model", "cnn", *EPOCHS)
+    assert trained["out"] == "runs/colours-cnn-smartmixed"
+    assert trained["metrics"]["phase2"]["test_accuracy"] > 0.9
+    saved = "runs/colours-cnn-smartmixed/model.pt"
+    inspected = run(folder, "inspect", saved)
+    assert inspected["architecture"] == "cnn 3x8x6-16-32-64-3"
+    layers = {layer["name"]: layer["neurons"] for layer in inspected["layers"]}
+    assert layers == {"layer1.activation": 16, "layer2.activation": 32, "layer3.activation": 64}
+    report = run(folder, "export", saved, "cnn.onnx", "--layout", "sorted")
+    assert "ScatterElements" not in report["operators"]
+    assert run(folder, "inspect", "cnn.onnx")["inputs"][0].endswith("tensor(float) ['batch', 3, 8, 6]")
+    assert run(folder, "verify", saved, "cnn.onnx", "--batch-sizes", "1,16")["passed"]
+    predicts_the_colours(folder, "cnn.onnx")
+    candidates = ("--layouts", "", "--baselines", "relu", "--pytorch", "eager")
+    benched = run(folder, "bench", saved, "cnn.onnx", *candidates, "--batch-sizes", "2", "--rounds", "2")
+    assert {row["name"] for row in benched["candidates"]} == {"relu", "cnn", "pytorch"}
+
+
+def test_a_users_network_goes_the_whole_way(folder: Path) -> None:
+    """And its file takes the images as they are, with their channels last."""
+    trained = run(folder, "train", "--data", "colours.npz", "--model", "mine:Net", *EPOCHS)
+    assert trained["out"] == "runs/colours-Net-smartmixed"
+    assert trained["metrics"]["phase2"]["test_accuracy"] > 0.9
+    saved = "runs/colours-Net-smartmixed/model.pt"
+    run(folder, "export", saved, "Net.onnx", "--normalize")
+    assert run(folder, "inspect", "Net.onnx")["inputs"][0].endswith("tensor(uint8) ['batch', 8, 6, 3]")
+    assert run(folder, "verify", saved, "Net.onnx", "--batch-sizes", "1,16")["passed"]
+    predicts_the_colours(folder, "Net.onnx")
+
+
+def test_a_baseline_of_a_users_network_has_one_activation(folder: Path) -> None:
+    options = ("--model", "mine:Net", "--activation", "tanh", "--out", "runs/tanh")
+    run(folder, "train", "--data", "colours.npz", *options, *EPOCHS)
+    content = torch.load(folder / "runs" / "tanh" / "model.pt", weights_only=True)
+    assert content["architecture"] == {
+        "kind": "factory", "name": "mine:Net", "input_shape": [3, 8, 6], "num_classes": 3,
+    }  # fmt: skip
+    assert content["pool"] == ["tanh"]
+    assert {name: choice.tolist() for name, choice in content["choices"].items()} == {"relu": [0] * 6}
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--model", "resnet"), ("model must be mlp, cnn or module:factory, got 'resnet'",)),
+        (("--model", "absent:Net"), ("absent:Net: there is no module absent; run smx in the folder that holds it",)),
+        (("--model", "mine:narrow"), ("mine:narrow must put out 3 scores an example", "got shape (2, 2)")),
+        (("--model", "cnn", "--data", "flat.npz"), ("the cnn takes images of 4x4 or more", "got (144,)")),
+    ],
+)
+def test_networks_that_cant_be_trained(options: tuple[str, ...], parts: tuple[str, ...], folder: Path) -> None:
+    refused(smx("train", "--data", "colours.npz", *options, "--out", "runs/refused", cwd=folder), 2, *parts)
+    assert not (folder / "runs" / "refused").exists()

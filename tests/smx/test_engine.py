@@ -1,0 +1,220 @@
+"""What the engine can do beyond the plain loop: schedules, early ends, events, mixed precision, compilation."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import smx
+from smx import data, torchfile
+from smx.data import Dataset
+from smx.errors import InputError
+from smx.training import phase
+from smx.training.checkpoint import FORMAT, Checkpoint
+from smx.training.config import TrainConfig
+from smx.training.engine import train_epoch
+from smx.training.examples import Examples
+from smx.training.metrics import EpochMetrics, median_margin
+from smx.training.parallel import Ranks
+from smx.training.run import TrainResult, load_checkpoint, train
+from smx.training.schedules import lr_scheduler, temperature
+from smx.training.step import Step, adam
+
+SMALL = TrainConfig(hidden=(20, 12), phase1_epochs=3, phase2_epochs=2, lr=0.01, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return data.load("digits")
+
+
+class Stopped(Exception):  # noqa: N818
+    pass
+
+
+def stop_after(epochs: int) -> Any:
+    seen: list[EpochMetrics] = []
+
+    def stop(row: EpochMetrics) -> None:
+        seen.append(row)
+        if len(seen) == epochs:
+            raise Stopped
+
+    return stop
+
+
+def stopped_and_resumed(config: TrainConfig, digits: Dataset, out: Path, epochs: int) -> TrainResult:
+    with pytest.raises(Stopped):
+        train(config, digits, out, on_epoch=stop_after(epochs))
+    return train(config, digits, out, checkpoint=load_checkpoint(out))
+
+
+SCHEDULED = replace(SMALL, lr_schedule="cosine", lr_warmup=1, temperature_schedule="exponential", temperature_end=0.05)
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_schedules_resume_to_the_same_model(digits: Dataset, tmp_path: Path, after: int) -> None:
+    train(SCHEDULED, digits, tmp_path / "whole")
+    stopped_and_resumed(SCHEDULED, digits, tmp_path / "parts", after)
+    assert (tmp_path / "parts" / "model.pt").read_bytes() == (tmp_path / "whole" / "model.pt").read_bytes()
+
+
+def test_every_step_and_every_layer_gets_what_the_schedules_say(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    temperatures: list[set[float]] = []
+    step = torch.optim.Adam.step
+
+    def watched_step(self: torch.optim.Adam, *args: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    def watched_epoch(step: Step, *args: Any) -> tuple[float, float]:
+        temperatures.append({part.temperature for part in step.model.modules() if isinstance(part, smx.Selective)})
+        return train_epoch(step, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched_step)
+    monkeypatch.setattr(phase, "train_epoch", watched_epoch)
+    result = train(SCHEDULED, digits, tmp_path)
+    steps = 11  # 1293 examples in batches of 128
+    assert len(rates) == 5 * steps
+    assert rates[:steps] == sorted(rates[:steps])
+    assert rates[steps : 3 * steps] == sorted(rates[steps : 3 * steps], reverse=True)
+    assert rates[3 * steps : 4 * steps] == rates[:steps]  # each phase has a warm-up
+    assert max(rates) == 0.01
+    assert [row.learning_rate for row in result.rows] == rates[::steps]
+    assert temperatures == [{temperature(SCHEDULED, epoch)} for epoch in (1, 2, 3)] + [set()] * 2
+    assert [row.temperature for row in result.rows] == [0.3, pytest.approx(0.3 * (1 / 6) ** 0.5), 0.05, None, None]
+
+
+def test_the_margin_is_the_median_neurons() -> None:
+    model = torch.nn.Sequential(smx.Selective(2), smx.Selective(1))
+    assert median_margin(model) == pytest.approx(0.001)
+    first, second = (layer for layer in model if isinstance(layer, smx.Selective))
+    with torch.no_grad():
+        first.logits[:] = torch.tensor([[5.0, 0, 4, 3, 2, 1], [0, 0, 0, 0, 0, 7]])
+        second.logits[:] = torch.tensor([[-3.0, -1, -2, -9, -9, -9]])
+    assert median_margin(model) == 1
+    assert median_margin(torch.nn.Sequential(smx.Selective(2, pool=("relu",)))) is None
+    assert median_margin(torch.nn.Sequential(smx.Mixed([0]))) is None
+
+
+def test_a_run_decides_itself_when_to_commit(digits: Dataset, tmp_path: Path) -> None:
+    """With a rule that any epoch meets, as soon as there is something to compare with."""
+    auto = replace(SMALL, phase1_epochs="auto", settle_window=2, settle_changed=1.0, settle_margin=0.0, settle_loss=1.0)
+    result = train(auto, digits, tmp_path / "a")
+    assert [(row.phase, row.epoch) for row in result.rows] == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)]
+    assert result.model.metrics["phase1"]["epochs"] == 3
+    fixed = train(SMALL, digits, tmp_path / "b")  # how it ended changes nothing in what was trained
+    assert all(torch.equal(fixed.model.weights[name], weight) for name, weight in result.model.weights.items())
+    stopped_and_resumed(auto, digits, tmp_path / "c", 2)
+    assert (tmp_path / "c" / "model.pt").read_bytes() == (tmp_path / "a" / "model.pt").read_bytes()
+    never = replace(auto, settle_margin=9.0, max_phase1_epochs=4)
+    assert [row.phase for row in train(never, digits, tmp_path / "d").rows] == [1] * 4 + [2] * 2
+
+
+def test_patience_ends_a_phase(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With losses made up for the test; phase 1 evaluates twice an epoch."""
+    losses = iter([3.0, 9, 2, 9, 2.5, 9, 2.4, 9, 1, 0.5, 0.6, 0.7])
+    monkeypatch.setattr(phase, "evaluate", lambda *args, **kwargs: (next(losses), 0.5))
+    patient = replace(SMALL, phase1_epochs=9, phase2_epochs=9, patience=2)
+    result = train(patient, digits, tmp_path)
+    assert [row.phase for row in result.rows] == [1] * 4 + [2] * 4
+    assert [result.model.metrics[name]["best_epoch"] for name in ("phase1", "phase2")] == [2, 2]
+
+
+def events(out: Path) -> dict[str, list[tuple[int, float]]]:
+    """Read events as TensorBoard does."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(out / "tensorboard"))
+    reader.Reload()
+    return {tag: [(event.step, event.value) for event in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("lost", [False, True])
+def test_events_of_a_resumed_run_come_once(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """Also when the process was killed between writing an epoch's events and its checkpoint."""
+    if lost:
+        save, seen = Checkpoint.save, []
+
+        def fail(self: Checkpoint, path: Path) -> None:
+            seen.append(path)
+            if len(seen) == 3:
+                raise Stopped
+            save(self, path)
+
+        monkeypatch.setattr(Checkpoint, "save", fail)
+        with pytest.raises(Stopped):
+            train(replace(SMALL, tensorboard=True), digits, tmp_path)
+        monkeypatch.setattr(Checkpoint, "save", save)
+        assert len(events(tmp_path)["loss/validation"]) == 2
+        result = train(replace(SMALL, tensorboard=True), digits, tmp_path, checkpoint=load_checkpoint(tmp_path))
+    else:
+        result = stopped_and_resumed(replace(SMALL, tensorboard=True), digits, tmp_path, 2)
+    found = events(tmp_path)
+    losses = [row.validation_loss for row in result.rows]
+    assert [step for step, _ in found["loss/validation"]] == [1, 2, 3, 4, 5]
+    assert [value for _, value in found["loss/validation"]] == pytest.approx(losses)
+    assert [step for step, _ in found["choice/margin"]] == [1, 2, 3]
+    shares = [found[f"layer2/{name}"][0][1] for name in smx.PAPER_POOL]
+    assert shares == pytest.approx(list(result.rows[0].shares["layer2.activation"].values()))
+
+
+def a_step(config: TrainConfig, digits: Dataset) -> tuple[torch.nn.Module, tuple[float, float]]:
+    """Train an epoch of a small network; return it and what the step counted."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 20), smx.Mixed([0, 1, 2, 3, 4] * 4), torch.nn.Linear(20, 10))
+    optimizer = adam(model, config)
+    scheduler = lr_scheduler(optimizer, config, epochs=1, steps_per_epoch=11, done=0)
+    return model, train_epoch(Step(model, optimizer, config, 2), scheduler, Examples.of(digits.train, "cpu"), 128)
+
+
+@pytest.mark.parametrize(("setting", "tolerance"), [({"amp": "bfloat16"}, 0.02), ({"compile": True}, 1e-4)])
+def test_lower_precision_and_compilation_train_nearly_the_same(
+    setting: dict[str, Any], tolerance: float, digits: Dataset
+) -> None:
+    (model, counted), (plain, expected) = a_step(replace(SMALL, **setting), digits), a_step(SMALL, digits)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
+    assert counted == pytest.approx(expected, rel=10 * tolerance)
+    assert list(model.state_dict()) == list(plain.state_dict())
+
+
+def test_graphs_are_for_one_process(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cuda_graphs works in one process, and this run has 2"):
+        train(replace(SMALL, device="cuda", cuda_graphs=True), digits, tmp_path / "run", ranks=Ranks(0, 2))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_older_checkpoint_goes_on(digits: Dataset, tmp_path: Path) -> None:
+    """One without the settings, columns and parts that came after 0.1."""
+    with pytest.raises(Stopped):
+        train(SMALL, digits, tmp_path / "old", on_epoch=stop_after(2))
+    path = tmp_path / "old" / "checkpoint.pt"
+    content = torchfile.load(path, FORMAT)
+    old = "data hidden activation pool protocol phase1_epochs phase2_epochs temperature lr batch_size clip_norm seed"
+    content["config"] = {name: content["config"][name] for name in (*old.split(), "device")}
+    for row in content["rows"]:
+        for name in ("margin", "temperature", "learning_rate"):
+            del row[name]
+    for group in content["optimizer"]["param_groups"]:
+        del group["initial_lr"]
+    del content["scaler"]
+    torchfile.save(path, FORMAT, content)
+    resumed = train(SMALL, digits, tmp_path / "old", checkpoint=load_checkpoint(tmp_path / "old"))
+    whole = train(SMALL, digits, tmp_path / "whole")
+    assert all(torch.equal(whole.model.weights[name], weight) for name, weight in resumed.model.weights.items())
+    with (tmp_path / "old" / "metrics.csv").open() as file:
+        assert [row["margin"] != "" for row in csv.DictReader(file)] == [False, False, True, False, False]

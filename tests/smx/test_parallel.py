@@ -1,0 +1,129 @@
+"""Data-parallel training: the arithmetic of shares, and real runs of `torchrun` with gloo."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from smx.training.checkpoint import Checkpoint
+from smx.training.parallel import Ranks
+from smx.training.protocol import STANDARD
+from tests.conftest import smx
+
+SETTINGS = ("--hidden", "16,8", "--phase1-epochs", "2", "--phase2-epochs", "2", "--lr", "0.01", "--device", "cpu")
+ROWS = 4
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 99))
+def test_the_ranks_average_is_the_batchs_mean(length: int, size: int, seed: int) -> None:
+    """Whatever the length: also when some ranks have nothing of their own."""
+    torch.manual_seed(seed)
+    batch = torch.randperm(50)[:length]
+    logits, y = torch.randn(50, 3, dtype=torch.float64, requires_grad=True), torch.randint(3, (50,))
+    shares = [Ranks(rank, size).share(batch) for rank in range(size)]
+    losses = [STANDARD.loss(logits[share.indices], y[share.indices], share.weights) for share in shares]
+    mean = F.cross_entropy(logits[batch], y[batch])
+    ours, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (torch.stack(losses).mean(), mean))
+    torch.testing.assert_close(torch.stack(losses).mean(), mean, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+    assert sum(share.examples for share in shares) == pytest.approx(length)
+    assert len({share.indices.shape for share in shares}) == 1
+    counted = [share.indices if share.weights is None else share.indices[share.weights > 0] for share in shares]
+    assert torch.cat(counted).equal(batch)
+
+
+def torchrun(ranks: int, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Start `smx` on several ranks of this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return subprocess.Popen(
+        [*command, "-m", "smx", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill torchrun and its ranks, each of which is in a session of its own."""
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in (process.pid, *map(int, ranks)):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def model_of(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(out / "model.pt", weights_only=True)
+    return content
+
+
+def require_equal_runs(ours: Path, theirs: Path) -> None:
+    """Assert that two runs ended in the same model within the rounding of float32."""
+    a, b = model_of(ours), model_of(theirs)
+    assert all(a["choices"][layer].equal(b["choices"][layer]) for layer in b["choices"])
+    for name, weight in b["weights"].items():
+        torch.testing.assert_close(a["weights"][name], weight, rtol=1e-4, atol=1e-5)
+    tables = [list(csv.DictReader((out / "metrics.csv").read_text().splitlines())) for out in (ours, theirs)]
+    assert [len(table) for table in tables] == [ROWS, ROWS]
+    for ours_row, theirs_row in zip(*tables, strict=True):
+        for column in ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy"):
+            assert float(ours_row[column]) == pytest.approx(float(theirs_row[column]), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    result = smx("train", *SETTINGS, "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+@pytest.mark.timeout(600)
+def test_two_ranks_train_as_one_process_does(alone: Path, tmp_path: Path) -> None:
+    """1293 examples in batches of 128: the last one has 13, so that the shares are uneven."""
+    process = torchrun(2, "train", *SETTINGS, "--out", tmp_path / "run")
+    stdout, stderr = process.communicate(timeout=500)
+    assert process.returncode == 0, stderr
+    assert sum(line.startswith("phase ") for line in stderr.splitlines()) == ROWS  # one of them speaks
+    assert stdout.count("model.pt") == 1
+    require_equal_runs(tmp_path / "run", alone)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in alone.iterdir()}
+
+
+@pytest.mark.timeout(600)
+def test_a_run_killed_on_two_ranks_resumes_on_one(alone: Path, tmp_path: Path) -> None:
+    process = torchrun(2, "train", *SETTINGS, "--out", tmp_path)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "metrics.csv").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert process.poll() is None, "it ended before it was killed"
+    kill(process)
+    done = len(Checkpoint.load(tmp_path / "checkpoint.pt").rows)
+    assert 0 < done < ROWS
+    assert not (tmp_path / "model.pt").exists()
+    result = smx("train", "--resume", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sum(line.startswith("phase ") for line in result.stderr.splitlines()) == ROWS - done
+    require_equal_runs(tmp_path, alone)
+
+
+@pytest.mark.timeout(600)
+def test_an_error_is_shown_once_and_ends_all_ranks(alone: Path) -> None:
+    process = torchrun(2, "train", *SETTINGS, "--out", alone)
+    _, stderr = process.communicate(timeout=500)
+    assert process.returncode != 0
+    assert stderr.count("already holds a run; add --resume") == 1
+    assert stderr.count("exitcode  : 2") == 2, stderr
