@@ -75,9 +75,7 @@ def selective(
     if table is None:
         return selective_plain(z, logits, noise, temperature, pool, dim)
     dtype = torch.promote_types(z.dtype, torch.float32)
-    relaxed = torch.promote_types(logits.dtype, dtype)
-    coefficients = operators.sampled(logits.to(relaxed), noise.to(relaxed), temperature, table)
-    return operators.combine(z, coefficients.to(dtype), dim)
+    return operators.selective(z, logits.to(dtype) + noise.to(dtype), temperature, table, dim)
 
 
 def selective_plain(
@@ -133,5 +131,4 @@ def mixed(z: Tensor, choice: Tensor, pool: Sequence[Activation], dim: int = 1) -
         for k, activation in enumerate(pool[1:], 1):
             h = torch.where(along_neurons == k, activation.function(z), h)
         return h
-    like = z.new_empty(0, dtype=torch.promote_types(z.dtype, torch.float32))
-    return operators.combine(z, operators.coefficients(choice, table, like), dim)
+    return operators.combine(z, choice, table, dim)

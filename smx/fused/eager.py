@@ -1,19 +1,22 @@
 """The basis (`smx.fused.basis`) in PyTorch's own operators, a block of examples at a time.
 
 Everything comes of one sigmoid, which is the cheapest of PyTorch's exponentials on a CPU: half the time of its exp, a
-sixth of its tanh. With r = sigmoid(z) - 1/2:
+sixth of its tanh. With r = sigmoid(z) - 1/2 and e = exp(min(z, 0)):
 
-    exp(min(z, 0)) = min(sigmoid / (1 - sigmoid), 1)
-    tanh(z)        = r / (r^2 + 1/4),                     its slope 1 - tanh^2
-    sigmoid'(z)    = 1/4 - r^2
+    e       = min(sigmoid / (1 - sigmoid), 1)
+    tanh(z) = r / (r^2 + 1/4),                  its slope 1 - tanh^2
+    slope of the sigmoid = 1/4 - r^2
 
-A block is so small that it stays in the caches from one operator to the next; all operators write into memory that is
-there already. Shapes: M examples, N neurons, L positions of each (1 in a plain network), c = coefficients (5, N).
+A small layer's time is that of calling operators, a large one's that of moving its values. So there are few operators,
+each writes where the next one reads, and a neuron's numbers come as they are needed: a column of `expand`.
+
+Shapes: M examples, N neurons, L positions of each (1 in a plain network).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -21,100 +24,113 @@ from torch import Tensor
 BLOCK = 131072
 """Values of a block."""
 
+SUMS = 6
+"""The first rows of `expand` are coefficients of (1, z, max(z, 0), e, r, tanh(z)); `backward` sums with these."""
 
-def forward(z: Tensor, coefficients: Tensor) -> Tensor:
+
+def expand(coefficients: Tensor) -> Tensor:
+    """Return what `forward` and `backward` take of coefficients (5, K): (8, K), the `SUMS` rows and two for slopes.
+
+    dh/dz = row 6 + c[3] e - c[4] (r^2 + 1/4) - c[5] tanh^2, and row 7 more for z > 0, where e is 1 and has no slope.
+    """
+    positive, negative, exponential, sigmoid, tanh = coefficients
+    rise = positive - negative
+    rows = (sigmoid / 2 - exponential, negative, rise, exponential, sigmoid, tanh)
+    return torch.stack([*rows, negative + sigmoid / 2 + tanh, rise - exponential])
+
+
+def forward(z: Tensor, numbers: Tensor) -> Tensor:
     """Return h[m, n, l] = sum_j c[j, n] b_j(z[m, n, l]), of z's shape and dtype.
 
     Args:
         z: (M, N, L), any floating dtype.
-        coefficients: (5, N), float64 where z is, otherwise float32; the arithmetic has this dtype.
+        numbers: (8, N), see `expand`; float64 where z is, otherwise float32. The arithmetic has this dtype.
     """
-    positive, negative, exponential, sigmoid, tanh = coefficients[:, :, None]
-    constant = sigmoid / 2 - exponential
+    constant, slope, rise, exponential, sigmoid, tanh, *_ = numbers[:, :, None].unbind()
     h = torch.empty_like(z)
-    for rows, (s, a) in _blocks(z, coefficients.dtype, 2):
-        x = z[rows].to(coefficients.dtype)
-        y = h[rows] if h.dtype == coefficients.dtype else torch.empty_like(s)
+    for (x,), y, (s, a) in _blocks([z], h, numbers.dtype, 2):
+        torch.addcmul(constant, x, slope, out=y)
         torch.clamp_min(x, 0, out=a)
-        torch.addcmul(constant, a, positive, out=y)
-        torch.clamp_max(x, 0, out=a)
-        y.addcmul_(a, negative)
+        y.addcmul_(a, rise)
         torch.sigmoid(x, out=s)
-        _exp_of_negative(s, out=a)
+        torch.sub(_scalar(1.0, a), s, out=a)
+        torch.div(s, a, out=a).clamp_max_(1)
         y.addcmul_(a, exponential)
-        r = s.sub_(0.5)
+        r = s.sub_(_scalar(0.5, s))
         y.addcmul_(r, sigmoid)
-        torch.mul(r, r, out=a).add_(0.25)
+        torch.addcmul(_scalar(0.25, r), r, r, out=a)
         y.addcmul_(r.div_(a), tanh)
-        if y.dtype != h.dtype:
-            h[rows] = y
     return h
 
 
-def backward(g: Tensor, z: Tensor, coefficients: Tensor, sums: bool = True) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of z and of the coefficients.
+def backward(g: Tensor, z: Tensor, numbers: Tensor, sums: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Return the gradient of z and, if wanted, the sums that the gradient of the numbers consists of.
 
     At z = 0 the slopes are those of z < 0, as PyTorch has it for ReLU, Leaky ReLU, ELU and SELU.
 
     Args:
         g: the gradient of h, (M, N, L).
         z: (M, N, L).
-        coefficients: (5, N), as in `forward`.
-        sums: whether the coefficients' gradient is wanted.
+        numbers: (8, N), as in `forward`.
+        sums: whether they are wanted.
 
     Returns:
-        g dh/dz, of z's shape and dtype; and (5, N), the sums of g b_j(z) over M and L, or None.
+        g dh/dz, of z's shape and dtype; and (SUMS, N), the sums over M and L of g (1, z, max(z, 0), e, r, tanh(z)).
     """
-    positive, negative, exponential, sigmoid, tanh = coefficients[:, :, None]
-    # dh/dz = negative + exponential e + sigmoid (1/4 - r^2) + tanh (1 - tanh^2), with e = 1 and `corner` more for z > 0
-    corner = positive - negative - exponential
-    constant = negative + sigmoid / 2 + tanh
-    g_z = torch.empty_like(z)
-    sum_g, sum_positive, sum_z, sum_e, sum_r, sum_tanh = coefficients.new_zeros(6, z.shape[1])
-    for rows, (s, a, product, g_positive) in _blocks(z, coefficients.dtype, 4):
-        x, g_h = z[rows].to(coefficients.dtype), g[rows].to(coefficients.dtype)
-        slope = g_z[rows] if g_z.dtype == coefficients.dtype else torch.empty_like(s)
-
-        def add(total: Tensor, left: Tensor, right: Tensor, product: Tensor = product) -> None:
-            total += torch.mul(left, right, out=product).sum((0, 2))
-
-        torch.ops.aten.threshold_backward.grad_input(g_h, x, 0, grad_input=g_positive)
-        torch.sigmoid(x, out=s)
-        _exp_of_negative(s, out=a)
-        torch.addcmul(constant, a, exponential, out=slope)
-        if sums:
-            sum_g += g_h.sum((0, 2))
-            add(sum_positive, g_positive, x)
-            add(sum_z, g_h, x)
-            add(sum_e, g_h, a)
-        r = s.sub_(0.5)
-        if sums:
-            add(sum_r, g_h, r)
-        torch.mul(r, r, out=a).add_(0.25)
+    *_, exponential, sigmoid, tanh, level, corner = numbers[:, :, None].unbind()
+    g_z, totals = torch.empty_like(z), None
+    for (x, g_h), slope, memory in _blocks([z, g], g_z, numbers.dtype, 1 + SUMS if sums else 3):
+        a, *values = memory.unbind()
+        e, r, t = values[3:] if sums else (*values, values[1])
+        torch.sigmoid(x, out=r)
+        torch.sub(_scalar(1.0, r), r, out=a)
+        torch.div(r, a, out=e).clamp_max_(1)
+        torch.addcmul(level, e, exponential, out=slope)
+        r.sub_(_scalar(0.5, r))
+        torch.addcmul(_scalar(0.25, r), r, r, out=a)
         slope.addcmul_(a, sigmoid, value=-1)
-        t = r.div_(a)
+        torch.div(r, a, out=t)
+        torch.mul(t, t, out=a)
+        slope.addcmul_(a, tanh, value=-1).mul_(g_h)
+        torch.ops.aten.threshold_backward.grad_input(g_h, x, 0, grad_input=a)
+        slope.addcmul_(a, corner)
         if sums:
-            add(sum_tanh, g_h, t)
-        slope.addcmul_(t.mul_(t), tanh, value=-1)
-        slope.mul_(g_h).addcmul_(g_positive, corner)
-        if slope.dtype != g_z.dtype:
-            g_z[rows] = slope
-    if not sums:
-        return g_z, None
-    return g_z, torch.stack([sum_positive, sum_z - sum_positive, sum_e - sum_g, sum_r + sum_g / 2, sum_tanh])
+            memory[4:].mul_(g_h)
+            torch.mul(a, x, out=values[2])
+            torch.mul(g_h, x, out=values[1])
+            values[0].copy_(g_h)
+            block = memory[1:].sum((1, 3))
+            totals = block if totals is None else totals.add_(block)
+    return g_z, numbers.new_zeros(SUMS, z.shape[1]) if sums and totals is None else totals
 
 
-def _exp_of_negative(sigmoid: Tensor, out: Tensor) -> None:
-    """Write exp(min(z, 0)), given sigmoid(z)."""
-    torch.neg(sigmoid, out=out).add_(1)
-    torch.div(sigmoid, out, out=out).clamp_max_(1)
+def _blocks(
+    inputs: Sequence[Tensor], output: Tensor, dtype: torch.dtype, count: int
+) -> Iterator[tuple[Sequence[Tensor], Tensor, Tensor]]:
+    """Yield, block by block, the inputs, where the output goes, and memory for `count` tensors, all in `dtype`.
+
+    Blocks are of one length, so that PyTorch divides all of them among its threads alike.
+    """
+    blocks = -(-output.numel() // BLOCK)
+    if blocks <= 1 and output.dtype == dtype:
+        yield inputs, output, output.new_empty((count, *output.shape))
+        return
+    length = -(-len(output) // max(1, blocks))
+    memory = output.new_empty((count, length, *output.shape[1:]), dtype=dtype)
+    for *parts, out in zip(*(torch.split(tensor, max(1, length)) for tensor in (*inputs, output)), strict=True):
+        if out.dtype == dtype:
+            yield parts, out, memory[:, : len(out)]
+        else:
+            wide = torch.empty_like(out, dtype=dtype)
+            yield [part.to(dtype) for part in parts], wide, memory[:, : len(out)]
+            out.copy_(wide)
 
 
-def _blocks(z: Tensor, dtype: torch.dtype, count: int) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Yield the examples of each block and `count` tensors of its shape for what is in between."""
-    examples, *shape = z.shape
-    length = max(1, min(examples, BLOCK // max(1, shape[0] * shape[1])))
-    memory = torch.empty(count, length, *shape, dtype=dtype, device=z.device)
-    for start in range(0, examples, length):
-        stop = min(start + length, examples)
-        yield slice(start, stop), list(memory[:, : stop - start].unbind())
+def _scalar(value: float, like: Tensor) -> Tensor:
+    return _constant(value, like.dtype, like.device)
+
+
+@cache
+def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a tensor without axes, which PyTorch need not make of a number at each call."""
+    return torch.tensor(value, dtype=dtype, device=device)

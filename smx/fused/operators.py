@@ -1,7 +1,7 @@
-"""The basis as operators of PyTorch, with their gradients: `combine`, and `sampled` for its coefficients.
+"""The basis as operators of PyTorch, with their gradients: `selective` for phase 1, `combine` where the choice is fixed.
 
-They are registered in PyTorch's library, so that `torch.compile` takes them as they are, without a graph break. On a
-GPU `combine` is one Triton kernel forward and one backward, where Triton is installed; elsewhere it is `eager`.
+What they do is registered in PyTorch's library, so that `torch.compile` takes it as it is, without a graph break. On a
+GPU it is one Triton kernel forward and one backward, where Triton is installed; elsewhere it is `eager`.
 """
 
 from __future__ import annotations
@@ -21,87 +21,93 @@ from smx.fused import basis, eager
 
 _library = torch.library.Library("smx", "DEF")  # type: ignore[no-untyped-call]
 for _schema in (
-    "combine(Tensor z, Tensor coefficients, int dim) -> Tensor",
-    "combine_backward(Tensor g, Tensor z, Tensor coefficients, int dim, bool sums) -> (Tensor, Tensor)",
-    "coefficients(Tensor choice, Tensor like, float[] numbers) -> Tensor",
-    "preferences(Tensor g, float[] numbers) -> Tensor",
+    "selective(Tensor z, Tensor noisy, float[] table, int dim) -> Tensor",
+    "selective_backward(Tensor g, Tensor z, Tensor noisy, float temperature, float[] table, int dim) -> (Tensor, Tensor)",
+    "combine(Tensor z, Tensor choice, float[] table, int dim) -> Tensor",
+    "combine_backward(Tensor g, Tensor z, Tensor choice, float[] table, int dim) -> Tensor",
 ):
     _library.define(_schema)  # type: ignore[no-untyped-call]
 
 
-def combine(z: Tensor, coefficients: Tensor, dim: int = 1) -> Tensor:
-    """Apply to each neuron its combination of the basis: h = sum_j c[j, n] b_j(z), see `smx.fused.basis`.
+def selective(z: Tensor, noisy: Tensor, temperature: float, table: basis.Table, dim: int = 1) -> Tensor:
+    """Apply to each neuron the activation of its largest noisy logit, with the gradient of eq. 4.
 
-    Only z and the coefficients are kept for the backward pass. Gradients are of first order.
+    Only z and the noisy logits are kept for the backward pass. Gradients are of first order.
 
     Args:
         z: (B, N, *), or N on another axis `dim`; any floating dtype.
-        coefficients: (5, N), float64 where z is, otherwise float32.
+        noisy: logits + Gumbel noise (N, K), float64 where z is, otherwise float32.
+        temperature: tau of eq. 2.
+        table: of the pool.
         dim: the axis of the neurons.
 
     Returns:
         h, of z's shape and dtype, and in channels-last order where z is.
     """
-    h: Tensor = _Combine.apply(z, coefficients, dim)  # type: ignore[no-untyped-call]
+    h: Tensor = _Selective.apply(z, noisy, temperature, _flat(table), dim)  # type: ignore[no-untyped-call]
     return h
 
 
-def coefficients(choice: Tensor, table: basis.Table, like: Tensor) -> Tensor:
-    """Return each neuron's coefficients (5, N), of the dtype and on the device of `like`, for choice int64 (N,)."""
-    found: Tensor = torch.ops.smx.coefficients(choice, like, _numbers(table))
-    return found
+def combine(z: Tensor, choice: Tensor, table: basis.Table, dim: int = 1) -> Tensor:
+    """Apply to each neuron the activation it chose, choice int64 (N,); otherwise as `selective`."""
+    h: Tensor = _Combine.apply(z, choice, _flat(table), dim)  # type: ignore[no-untyped-call]
+    return h
 
 
-def sampled(logits: Tensor, noise: Tensor, temperature: float, table: basis.Table) -> Tensor:
-    """Return each neuron's coefficients (5, N): those of its largest noisy logit, with the gradient of eq. 4.
-
-    Args:
-        logits: (N, K), float32 or float64.
-        noise: Gumbel noise (N, K), of the same dtype.
-        temperature: tau of eq. 2.
-        table: the numbers of the pool's activations.
-    """
-    found: Tensor = _Sampled.apply(logits, noise, temperature, table)  # type: ignore[no-untyped-call]
-    return found
-
-
-class _Combine(torch.autograd.Function):
+class _Selective(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
-        ctx.save_for_backward(z, coefficients)
-        ctx.dim = dim
-        h: Tensor = torch.ops.smx.combine(z, coefficients, dim)
+    def forward(ctx: Any, z: Tensor, noisy: Tensor, temperature: float, table: list[float], dim: int) -> Tensor:
+        ctx.save_for_backward(z, noisy)
+        ctx.rest = (temperature, table, dim)
+        h: Tensor = torch.ops.smx.selective(z, noisy, table, dim)
         return h
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        z, coefficients = ctx.saved_tensors
-        sums: bool = ctx.needs_input_grad[1]
-        g_z, g_coefficients = torch.ops.smx.combine_backward(g, z, coefficients, ctx.dim, sums)
-        return g_z, g_coefficients if sums else None, None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        g_z, g_noisy = torch.ops.smx.selective_backward(g, *ctx.saved_tensors, *ctx.rest)
+        return g_z, g_noisy, None, None, None
 
 
-class _Sampled(torch.autograd.Function):
+class _Combine(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, noise: Tensor, temperature: float, table: basis.Table) -> Tensor:
-        noisy = logits + noise
-        ctx.save_for_backward(noisy)
-        ctx.temperature, ctx.table = temperature, table
-        return coefficients(noisy.argmax(1), table, noisy)
+    def forward(ctx: Any, z: Tensor, choice: Tensor, table: list[float], dim: int) -> Tensor:
+        ctx.save_for_backward(z, choice)
+        ctx.rest = (table, dim)
+        h: Tensor = torch.ops.smx.combine(z, choice, table, dim)
+        return h
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
-        (noisy,) = ctx.saved_tensors
-        g_s_NK = torch.ops.smx.preferences(g, _numbers(ctx.table))
-        y_NK = torch.softmax(noisy / ctx.temperature, 1)
-        g_noisy = torch.ops.aten._softmax_backward_data(g_s_NK, y_NK, 1, y_NK.dtype)
-        return g_noisy / ctx.temperature, None, None, None
+        return torch.ops.smx.combine_backward(g, *ctx.saved_tensors, *ctx.rest), None, None, None
 
 
-def _numbers(table: basis.Table) -> list[float]:
-    return [number for column in table for number in column]
+def _selective(z: Tensor, noisy: Tensor, table: list[float], dim: int) -> Tensor:
+    return _combine(z, noisy.argmax(1), table, dim)
+
+
+def _selective_backward(
+    g: Tensor, z: Tensor, noisy: Tensor, temperature: float, table: list[float], dim: int
+) -> tuple[Tensor, Tensor]:
+    kernels, (z_MNL, as_z) = _kernels(z), _view(z, dim)
+    g_z, sums = kernels.backward(_view_like(g, z, dim), z_MNL, _numbers(z, noisy.argmax(1), table))
+    # In float64, which costs nothing here: autocast leaves it alone.
+    columns = _columns(tuple(table), kernels, torch.float64, z.device)[: len(sums)]
+    g_s_NK = (sums.double().t() @ columns).to(noisy.dtype)
+    y_NK = torch.softmax(noisy / temperature, 1)
+    g_noisy = torch.ops.aten._softmax_backward_data(g_s_NK, y_NK, 1, y_NK.dtype)
+    return as_z(g_z), g_noisy.div_(temperature)
+
+
+def _combine(z: Tensor, choice: Tensor, table: list[float], dim: int) -> Tensor:
+    z_MNL, as_z = _view(z, dim)
+    return as_z(_kernels(z).forward(z_MNL, _numbers(z, choice, table)))
+
+
+def _combine_backward(g: Tensor, z: Tensor, choice: Tensor, table: list[float], dim: int) -> Tensor:
+    z_MNL, as_z = _view(z, dim)
+    return as_z(_kernels(z).backward(_view_like(g, z, dim), z_MNL, _numbers(z, choice, table), False)[0])
 
 
 def _kernels(z: Tensor) -> ModuleType:
@@ -113,16 +119,20 @@ def _triton() -> ModuleType | None:
     return importlib.import_module("smx.fused.triton") if importlib.util.find_spec("triton") else None
 
 
-def _combine(z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
-    z_MNL, as_z = _view(z, dim)
-    return as_z(_kernels(z).forward(z_MNL, coefficients))
+def _flat(table: basis.Table) -> list[float]:
+    return [number for column in table for number in column]
 
 
-def _combine_backward(g: Tensor, z: Tensor, coefficients: Tensor, dim: int, sums: bool) -> tuple[Tensor, Tensor]:
-    z_MNL, as_z = _view(z, dim)
-    g_MNL = _view(g, dim)[0] if g.stride() == z.stride() else _view(torch.empty_like(z).copy_(g), dim)[0]
-    g_z, g_coefficients = _kernels(z).backward(g_MNL, z_MNL, coefficients, sums)
-    return as_z(g_z), coefficients.new_empty(0) if g_coefficients is None else g_coefficients
+def _numbers(z: Tensor, choice: Tensor, table: list[float]) -> Tensor:
+    """Return each neuron's numbers, as the kernels want them."""
+    dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
+    return _columns(tuple(table), _kernels(z), dtype, z.device).index_select(1, choice)
+
+
+@cache
+def _columns(table: tuple[float, ...], kernels: ModuleType, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return each activation's numbers on a device; kept, because copying them would end a CUDA graph's capture."""
+    return kernels.expand(torch.tensor(table, dtype=torch.float64).reshape(-1, basis.SIZE).t()).to(device, dtype)  # type: ignore[no-any-return]
 
 
 def _view(z: Tensor, dim: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -136,43 +146,24 @@ def _view(z: Tensor, dim: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     return flat, lambda h: h.view(shape)
 
 
-def _coefficients(choice: Tensor, like: Tensor, numbers: list[float]) -> Tensor:
-    return _table(tuple(numbers), like.dtype, choice.device).index_select(1, choice)
+def _view_like(g: Tensor, z: Tensor, dim: int) -> Tensor:
+    return _view(g if g.stride() == z.stride() else torch.empty_like(z).copy_(g), dim)[0]
 
 
-@cache
-def _table(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return (5, K) on a device; kept, because copying it there would end the capture of a CUDA graph."""
-    return torch.tensor(numbers, dtype=dtype, device=device).reshape(-1, basis.SIZE).t().contiguous()
-
-
-def _preferences(g: Tensor, numbers: list[float]) -> Tensor:
-    # A product of matrices, written so that autocast leaves it in g's precision.
-    return (g[:, :, None] * _table(tuple(numbers), g.dtype, g.device)[:, None, :]).sum(0)
-
-
-def _combine_fake(z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
+def _like(z: Tensor, dim: int) -> Tensor:
     z_MNL, as_z = _view(z, dim)
     return as_z(torch.empty_like(z_MNL))
 
 
-def _combine_backward_fake(g: Tensor, z: Tensor, coefficients: Tensor, dim: int, sums: bool) -> tuple[Tensor, Tensor]:
-    return _combine_fake(z, coefficients, dim), coefficients.new_empty(coefficients.shape if sums else 0)
-
-
-def _coefficients_fake(choice: Tensor, like: Tensor, numbers: list[float]) -> Tensor:
-    return like.new_empty(basis.SIZE, len(choice))
-
-
-def _preferences_fake(g: Tensor, numbers: list[float]) -> Tensor:
-    return g.new_empty(g.shape[1], len(numbers) // basis.SIZE)
-
-
 for _name, _run, _fake in (
-    ("combine", _combine, _combine_fake),
-    ("combine_backward", _combine_backward, _combine_backward_fake),
-    ("coefficients", _coefficients, _coefficients_fake),
-    ("preferences", _preferences, _preferences_fake),
+    ("selective", _selective, lambda z, noisy, table, dim: _like(z, dim)),
+    (
+        "selective_backward",
+        _selective_backward,
+        lambda g, z, noisy, temperature, table, dim: (_like(z, dim), torch.empty_like(noisy)),
+    ),
+    ("combine", _combine, lambda z, choice, table, dim: _like(z, dim)),
+    ("combine_backward", _combine_backward, lambda g, z, choice, table, dim: _like(z, dim)),
 ):
     _library.impl(_name, _run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"smx::{_name}", _fake, lib=_library)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from smx.activations import Operator, op
 from smx.export.capture import MixedActivation, mixed_nodes
-from smx.hinges import Hinge, hinge_of
 from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, NameByModule
 from smx.export.passes.lower_to_sorted import RIDERS
+from smx.hinges import Hinge, hinge_of
 from tests import reference
 from tests.export.graphs import FUNCTIONS, graph, mixed, operators, run, standard
 
