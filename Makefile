@@ -60,7 +60,7 @@ check: $(INSTALLED)  ## lint, formatting and types
 # The figures in README.md and docs/results; MNIST is downloaded unless SMX_DATA_DIR has it.
 RESULTS := docs/results
 MNIST := runs/mnist
-results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images
+results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images, about a quarter of an hour
 	$(BIN)/smx train --resume --data mnist --hidden 512,256,128 --phase1-epochs 5 --phase2-epochs 5 --out $(MNIST) --json $(RESULTS)/mnist-train.json
 	for layout in scatter sorted; do \
 	    $(BIN)/smx export $(MNIST)/model.pt $(MNIST)/$$layout.onnx --layout $$layout --json $(RESULTS)/mnist-export-$$layout.json && \
@@ -71,15 +71,17 @@ results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images
 	done
 	$(BIN)/smx bench $(MNIST)/model.pt --json $(RESULTS)/mnist-bench.json --plot docs/images/mnist-bench.png
 	$(BIN)/smx train --resume --out runs/digits --json $(RESULTS)/digits-train.json
+	$(BIN)/smx train --resume --data mnist --model cnn --phase1-epochs 3 --phase2-epochs 3 --lr 1e-3 --out runs/mnist-cnn --json $(RESULTS)/mnist-cnn-train.json
 	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png
 
-benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, large exports, the bench itself and tuning, about 40 minutes
+benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, large exports, the bench itself, tuning, training steps and the rule of auto, about an hour and a half
 	$(BIN)/python benchmarks/layouts.py --json $(RESULTS)/layouts.json
 	$(BIN)/python benchmarks/opsets.py --json $(RESULTS)/opsets.json
 	$(BIN)/python benchmarks/large_export.py --json $(RESULTS)/large-export.json
 	$(BIN)/python benchmarks/resolution.py --json $(RESULTS)/resolution.json
 	$(BIN)/python benchmarks/tune_check.py --json $(RESULTS)/tune-check.json
-	$(BIN)/smx bench-train --json $(RESULTS)/train-step.json
+	$(BIN)/smx bench-train --compile --json $(RESULTS)/train-step.json
+	$(BIN)/python benchmarks/commit_rule.py --json $(RESULTS)/commit-rule.json
 
 clean:  ## remove runs, caches and the virtual environment
 	rm -rf .venv $(NODE_MODULES) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

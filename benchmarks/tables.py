@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TEXTS = ("README.md", "docs/layouts.md", "runtime/README.md")
+TEXTS = ("README.md", "docs/layouts.md", "docs/training.md", "runtime/README.md")
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -138,20 +138,34 @@ def precision() -> str:
 
 
 def train_step(name: str = "train-step") -> str:
-    """Time of a training step with its confidence interval, and peak memory of activations, of ReLU's."""
+    """Time of a training step with its confidence interval, and peak memory, as multiples of ReLU's."""
     report = result(name)
     sizes = list(dict.fromkeys(row["batch_size"] for row in report["results"]))
     taken = {(row["name"], row["batch_size"]): f"{row['ratio']:.2f}" for row in report["memory"]}
-    taken |= {(row["name"], row["batch_size"]): "" for row in report["control"]}
     times = {
         (row["name"], row["batch_size"]): f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
         for row in (*report["results"], *report["control"])
     }
     names = dict.fromkeys(name for name, _ in times)
-    head = ["", *(f"time, batch {size}" for size in sizes), *(f"activations, batch {size}" for size in sizes)]
+    head = ["", *(f"time, batch {size}" for size in sizes), *(f"peak memory, batch {size}" for size in sizes)]
     return markdown(
-        head, [[name, *(found[name, size] for found in (times, taken) for size in sizes)] for name in names]
+        head, [[name, *(found.get((name, size), "") for found in (times, taken) for size in sizes)] for name in names]
     )
+
+
+def commit_rule() -> str:
+    """What `--phase1-epochs auto` reaches beside the fixed schedule: for each seed, and on average."""
+    report = result("commit-rule")
+    rows = []
+    for row in report["runs"]:
+        epochs, reached = f"{row['epochs']} ({row['phase1_epochs']})", str(row["reached_after"] or "never")
+        accuracies = (f"{row[f'{split}_accuracy']:.4f}" for split in ("validation", "test"))
+        rows.append([f"{row['schedule']}, seed {row['seed']}", epochs, reached, *accuracies])
+    for schedule, means in report["summary"].items():
+        accuracies = (f"{means[f'{split}_accuracy']:.4f}" for split in ("validation", "test"))
+        rows.append([f"{schedule}, mean", f"{means['epochs']:.1f}", "", *accuracies])
+    head = ["", "epochs in all (of phase 1)", "as good as fixed after", "validation accuracy", "test accuracy"]
+    return markdown(head, rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -165,6 +179,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "resolution": resolution,
     "tune-check": tune_check,
     "train-step": train_step,
+    "commit-rule": commit_rule,
 }
 
 

@@ -74,8 +74,7 @@ def selective(
     table = basis.table_of(pool)
     if table is None:
         return selective_plain(z, logits, noise, temperature, pool, dim)
-    dtype = torch.promote_types(z.dtype, torch.float32)
-    return operators.selective(z, logits.to(dtype) + noise.to(dtype), temperature, table, dim)
+    return operators.selective(z, logits, noise, temperature, table, dim)
 
 
 def selective_plain(

@@ -88,8 +88,8 @@ class Selective(nn.Module):
 class Mixed(nn.Module):
     """Phase 2: every neuron's activation is fixed, and neurons that share one are computed as a group (eq. 11).
 
-    Neurons that stand sorted by their choice, as `smx.sort` puts them, are computed slice by slice; in any other order
-    as one combination of functions (`smx.fused`), or by index if a user's own activation is among them.
+    Neurons that stand sorted by their choice, as `smx.sort` puts them, are computed slice by slice; in any other order,
+    and under `torch.compile`, as one combination of functions (`smx.fused`); by index only with a user's own in the pool.
 
     Args:
         choice: int64 (N,), for each neuron the index of its activation in the pool.
@@ -130,7 +130,7 @@ class Mixed(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its activation (eq. 11)."""
         _check_features(self, z)
-        if self._combines:
+        if self._combines and (not self._sorted or torch.compiler.is_compiling()):
             return functional.mixed(z, self.choice, self.pool, self.dim)
         present = [self.pool[k] for k in self._sizes]
         ordered = z if self._order is None else z.index_select(self.dim, self._order)
@@ -153,9 +153,9 @@ class Mixed(nn.Module):
             )
         counts = torch.bincount(choice, minlength=len(self.pool)).tolist()
         self._sizes = {k: size for k, size in enumerate(counts) if size}
-        is_sorted = bool((choice.diff() >= 0).all())
-        self._combines = not is_sorted and basis.table_of(self.pool) is not None
-        order = None if is_sorted or self._combines else choice.argsort(stable=True)
+        self._sorted = bool((choice.diff() >= 0).all())
+        self._combines = len(self._sizes) > 1 and basis.table_of(self.pool) is not None
+        order = None if self._sorted or self._combines else choice.argsort(stable=True)
         # Buffers, so that they are on the right device, but not saved: choice has it all.
         self.register_buffer("_order", order, persistent=False)
         self.register_buffer("_inverse", None if order is None else order.argsort(), persistent=False)

@@ -64,6 +64,9 @@ def _listed(values: Any) -> str:
 @click.option(
     "--threads", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="Threads of the CPU."
 )
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Measure the reference and both phases by torch.compile, too."
+)
 @click.option("--cuda-graphs", is_flag=True, help="Capture a step as a CUDA graph, and time its replay.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, metavar="SEED", help="Of everything."
@@ -88,6 +91,7 @@ def bench_train(
     rounds: int,
     device: str,
     threads: int,
+    compiled: bool,
     cuda_graphs: bool,
     seed: int,
     limits: tuple[str, ...],
@@ -101,7 +105,7 @@ def bench_train(
     paper's formulas as they are written; in "phase 2" smx.sort has sorted the neurons by what they chose.
 
     \b
-    smx bench-train --json steps.json --plot steps.png
+    smx bench-train --compile --json steps.json --plot steps.png
     smx bench-train --device cuda --cuda-graphs --batch-sizes 128,8192
     smx bench-train --no-plain --limit "phase 1/relu<=1.45@128"
     """
@@ -127,7 +131,7 @@ def bench_train(
 
     from smx.cli.bench_tables import show_verdicts
     from smx.cli.bench_train_tables import show_steps
-    from smx.stepbench.candidates import candidates
+    from smx.stepbench.candidates import PHASE1, PHASE2, candidates
     from smx.stepbench.measure import measure_steps
 
     if plot:
@@ -139,20 +143,23 @@ def bench_train(
         networks = candidates(sizes, pool, baselines, plain=plain, seed=seed)
     except ValueError as error:
         raise InputError(str(error)) from error
+    reference = REFERENCE if REFERENCE in baselines else baselines[0]
+    by_compiler = (reference, PHASE1, PHASE2) if compiled else ()
     for limit in parsed:
-        limit.check(networks, batch_sizes)
+        limit.check([*networks, *(f"{name}, compiled" for name in by_compiler)], batch_sizes)
     notes = logs()
     with Progress(console=notes, disable=not notes.is_terminal) as progress:
         task = progress.add_task("counting memory", total=len(batch_sizes) * math.prod(in_blocks(rounds)))
         report = measure_steps(
             networks,
-            baseline=REFERENCE if REFERENCE in baselines else baselines[0],
+            baseline=reference,
             features=inputs,
             classes=classes,
             batch_sizes=batch_sizes,
             device=device,
             threads=threads,
             cuda_graphs=cuda_graphs,
+            compiled=by_compiler,
             rounds=rounds,
             before=before,
             seed=seed,

@@ -25,11 +25,11 @@ def show_steps(report: StepReport, architecture: str, json_path: str | None) -> 
     for heading in ("batch", "p50", "p90", "p99", "examples a second", "ratio", "interval"):
         times.add_column(heading, justify="right")
     memory = Table(
-        caption="MB at most at a time; activations: without weights' gradients; kept: for the backward pass;"
-        " accumulating: with the products added to gradients; step: with all gradients"
+        caption="MB at most at a time beyond weights, gradients and the optimiser; activations: without the products"
+        " that are added to weights' gradients; kept: for the backward pass; step: with all gradients"
     )
     memory.add_column("candidate")
-    for heading in ("batch", "activations", "ratio", "kept", "accumulating", "step"):
+    for heading in ("batch", "peak", "ratio", "activations", "kept", "step"):
         memory.add_column(heading, justify="right")
     for size in report.batch_sizes:
         for row in (*report.results, *report.control):
@@ -44,11 +44,11 @@ def show_steps(report: StepReport, architecture: str, json_path: str | None) -> 
                 )
         for taken in report.memory:
             if taken.batch_size == size:
-                activations, *rest = (
+                peak, *rest = (
                     f"{figure / 1e6:,.3f}"
-                    for figure in (taken.activations, taken.saved, taken.accumulating, taken.step)
+                    for figure in (taken.accumulating, taken.activations, taken.saved, taken.step)
                 )
-                memory.add_row(taken.name, str(size), activations, f"{taken.ratio:.2f}", *rest)
+                memory.add_row(taken.name, str(size), peak, f"{taken.ratio:.2f}", *rest)
         times.add_section()
         memory.add_section()
     people.print(times)

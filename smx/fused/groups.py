@@ -48,13 +48,13 @@ def sliced(z: Tensor, sizes: Sequence[int], functions: Sequence[Activation], dim
     if None in ready or torch.compiler.is_compiling():
         parts = torch.split(z, list(sizes), dim)
         return torch.cat([function.function(part) for function, part in zip(functions, parts, strict=True)], dim)
-    h: Tensor = _Sliced.apply(z, tuple(sizes), tuple(ready), dim)  # type: ignore[no-untyped-call]
+    h: Tensor = _Sliced.apply(z, list(sizes), ready, dim)  # type: ignore[no-untyped-call]
     return h
 
 
 class _Sliced(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, sizes: tuple[int, ...], functions: tuple[InPlace, ...], dim: int) -> Tensor:
+    def forward(ctx: Any, z: Tensor, sizes: list[int], functions: list[InPlace], dim: int) -> Tensor:
         h = torch.empty_like(z)
         for function, z_part, h_part in zip(
             functions, torch.split(z, sizes, dim), torch.split(h, sizes, dim), strict=True

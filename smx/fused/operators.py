@@ -1,7 +1,7 @@
-"""The basis as operators of PyTorch, with their gradients: `selective` for phase 1, `combine` where the choice is fixed.
+"""The basis with its gradients: `selective` for phase 1, `combine` for a fixed choice.
 
-What they do is registered in PyTorch's library, so that `torch.compile` takes it as it is, without a graph break. On a
-GPU it is one Triton kernel forward and one backward, where Triton is installed; elsewhere it is `eager`.
+Who computes it depends on where: `triton` on a GPU, if Triton is installed; `traced` under `torch.compile`, which makes
+kernels of its own of the formulas, without a graph break; `eager` everywhere else.
 """
 
 from __future__ import annotations
@@ -17,26 +17,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from smx.fused import basis, eager
-
-_library = torch.library.Library("smx", "DEF")  # type: ignore[no-untyped-call]
-for _schema in (
-    "selective(Tensor z, Tensor noisy, float[] table, int dim) -> Tensor",
-    "selective_backward(Tensor g, Tensor z, Tensor noisy, float temperature, float[] table, int dim) -> (Tensor, Tensor)",
-    "combine(Tensor z, Tensor choice, float[] table, int dim) -> Tensor",
-    "combine_backward(Tensor g, Tensor z, Tensor choice, float[] table, int dim) -> Tensor",
-):
-    _library.define(_schema)  # type: ignore[no-untyped-call]
+from smx.fused import basis, eager, traced
 
 
-def selective(z: Tensor, noisy: Tensor, temperature: float, table: basis.Table, dim: int = 1) -> Tensor:
+def selective(z: Tensor, logits: Tensor, noise: Tensor, temperature: float, table: basis.Table, dim: int = 1) -> Tensor:
     """Apply to each neuron the activation of its largest noisy logit, with the gradient of eq. 4.
 
-    Only z and the noisy logits are kept for the backward pass. Gradients are of first order.
+    Only z, the choice and the noisy logits are kept for the backward pass. Gradients are of first order.
 
     Args:
         z: (B, N, *), or N on another axis `dim`; any floating dtype.
-        noisy: logits + Gumbel noise (N, K), float64 where z is, otherwise float32.
+        logits: (N, K).
+        noise: Gumbel noise (N, K).
         temperature: tau of eq. 2.
         table: of the pool.
         dim: the axis of the neurons.
@@ -44,74 +36,82 @@ def selective(z: Tensor, noisy: Tensor, temperature: float, table: basis.Table, 
     Returns:
         h, of z's shape and dtype, and in channels-last order where z is.
     """
-    h: Tensor = _Selective.apply(z, noisy, temperature, _flat(table), dim)  # type: ignore[no-untyped-call]
+    h: Tensor = _Selective.apply(z, logits, noise, temperature, table, dim)  # type: ignore[no-untyped-call]
     return h
 
 
 def combine(z: Tensor, choice: Tensor, table: basis.Table, dim: int = 1) -> Tensor:
     """Apply to each neuron the activation it chose, choice int64 (N,); otherwise as `selective`."""
-    h: Tensor = _Combine.apply(z, choice, _flat(table), dim)  # type: ignore[no-untyped-call]
+    h: Tensor = _Combine.apply(z, choice, table, dim)  # type: ignore[no-untyped-call]
     return h
 
 
 class _Selective(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, noisy: Tensor, temperature: float, table: list[float], dim: int) -> Tensor:
-        ctx.save_for_backward(z, noisy)
-        ctx.rest = (temperature, table, dim)
-        h: Tensor = torch.ops.smx.selective(z, noisy, table, dim)
-        return h
+    def forward(
+        ctx: Any, z: Tensor, logits: Tensor, noise: Tensor, temperature: float, table: basis.Table, dim: int
+    ) -> Tensor:
+        dtype = _dtype(z)
+        noisy = logits.to(dtype) + noise.to(dtype)
+        choice = noisy.argmax(1)
+        ctx.save_for_backward(z, noisy, choice)
+        ctx.dtype, ctx.temperature, ctx.table, ctx.dim = logits.dtype, temperature, table, dim
+        return _forward(z, choice, table, dim)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        g_z, g_noisy = torch.ops.smx.selective_backward(g, *ctx.saved_tensors, *ctx.rest)
-        return g_z, g_noisy, None, None, None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        z, noisy, choice = ctx.saved_tensors
+        g_z, g_s_NK = _backward(g, z, choice, ctx.table, ctx.dim)
+        y_NK = torch.softmax(noisy / ctx.temperature, 1)
+        g_noisy = torch.ops.aten._softmax_backward_data(g_s_NK.to(y_NK.dtype), y_NK, 1, y_NK.dtype)
+        return g_z, (g_noisy / ctx.temperature).to(ctx.dtype), None, None, None, None
 
 
 class _Combine(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, choice: Tensor, table: list[float], dim: int) -> Tensor:
+    def forward(ctx: Any, z: Tensor, choice: Tensor, table: basis.Table, dim: int) -> Tensor:
         ctx.save_for_backward(z, choice)
-        ctx.rest = (table, dim)
-        h: Tensor = torch.ops.smx.combine(z, choice, table, dim)
-        return h
+        ctx.table, ctx.dim = table, dim
+        return _forward(z, choice, table, dim)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
-        return torch.ops.smx.combine_backward(g, *ctx.saved_tensors, *ctx.rest), None, None, None
+        z, choice = ctx.saved_tensors
+        return _backward(g, z, choice, ctx.table, ctx.dim, sums=False)[0], None, None, None
 
 
-def _selective(z: Tensor, noisy: Tensor, table: list[float], dim: int) -> Tensor:
-    return _combine(z, noisy.argmax(1), table, dim)
+def _forward(z: Tensor, choice: Tensor, table: basis.Table, dim: int) -> Tensor:
+    if torch.compiler.is_compiling():
+        return traced.forward(z, _coefficients(z, table)[:, choice], dim)
+    kernels, (z_MNL, as_z) = _kernels(z.is_cuda), _view(z, dim)
+    return as_z(kernels.forward(z_MNL, _columns(table, kernels, _dtype(z), z.device).index_select(1, choice)))
 
 
-def _selective_backward(
-    g: Tensor, z: Tensor, noisy: Tensor, temperature: float, table: list[float], dim: int
+def _backward(
+    g: Tensor, z: Tensor, choice: Tensor, table: basis.Table, dim: int, sums: bool = True
 ) -> tuple[Tensor, Tensor]:
-    kernels, (z_MNL, as_z) = _kernels(z), _view(z, dim)
-    g_z, sums = kernels.backward(_view_like(g, z, dim), z_MNL, _numbers(z, noisy.argmax(1), table))
-    # In float64, which costs nothing here: autocast leaves it alone.
-    columns = _columns(tuple(table), kernels, torch.float64, z.device)[: len(sums)]
-    g_s_NK = (sums.double().t() @ columns).to(noisy.dtype)
-    y_NK = torch.softmax(noisy / temperature, 1)
-    g_noisy = torch.ops.aten._softmax_backward_data(g_s_NK, y_NK, 1, y_NK.dtype)
-    return as_z(g_z), g_noisy.div_(temperature)
+    """Return the gradients of z and, if wanted, of s: (N, K), the sums of g f_k(z), in float64."""
+    # In float64, which costs nothing for so few numbers: autocast leaves it alone.
+    if torch.compiler.is_compiling():
+        g_z, totals = traced.backward(g, z, _coefficients(z, table)[:, choice], dim)
+        return g_z, totals.double().t() @ _coefficients(z, table).double()
+    kernels, (z_MNL, as_z) = _kernels(z.is_cuda), _view(z, dim)
+    g_MNL = _view(g if g.stride() == z.stride() else torch.empty_like(z).copy_(g), dim)[0]
+    columns = _columns(table, kernels, _dtype(z), z.device)
+    g_z, totals = kernels.backward(g_MNL, z_MNL, columns.index_select(1, choice), sums)
+    if totals is None:
+        return as_z(g_z), columns
+    return as_z(g_z), totals.double().t() @ _columns(table, kernels, torch.float64, z.device)[: len(totals)]
 
 
-def _combine(z: Tensor, choice: Tensor, table: list[float], dim: int) -> Tensor:
-    z_MNL, as_z = _view(z, dim)
-    return as_z(_kernels(z).forward(z_MNL, _numbers(z, choice, table)))
+def _dtype(z: Tensor) -> torch.dtype:
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
 
 
-def _combine_backward(g: Tensor, z: Tensor, choice: Tensor, table: list[float], dim: int) -> Tensor:
-    z_MNL, as_z = _view(z, dim)
-    return as_z(_kernels(z).backward(_view_like(g, z, dim), z_MNL, _numbers(z, choice, table), False)[0])
-
-
-def _kernels(z: Tensor) -> ModuleType:
-    return _triton() or eager if z.is_cuda else eager
+def _kernels(cuda: bool) -> ModuleType:
+    return _triton() or eager if cuda else eager
 
 
 @cache
@@ -119,20 +119,18 @@ def _triton() -> ModuleType | None:
     return importlib.import_module("smx.fused.triton") if importlib.util.find_spec("triton") else None
 
 
-def _flat(table: basis.Table) -> list[float]:
-    return [number for column in table for number in column]
-
-
-def _numbers(z: Tensor, choice: Tensor, table: list[float]) -> Tensor:
-    """Return each neuron's numbers, as the kernels want them."""
-    dtype = torch.float64 if z.dtype == torch.float64 else torch.float32
-    return _columns(tuple(table), _kernels(z), dtype, z.device).index_select(1, choice)
+def _coefficients(z: Tensor, table: basis.Table) -> Tensor:
+    return torch.tensor(table, dtype=_dtype(z), device=z.device).t()
 
 
 @cache
-def _columns(table: tuple[float, ...], kernels: ModuleType, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return each activation's numbers on a device; kept, because copying them would end a CUDA graph's capture."""
-    return kernels.expand(torch.tensor(table, dtype=torch.float64).reshape(-1, basis.SIZE).t()).to(device, dtype)  # type: ignore[no-any-return]
+def _columns(table: basis.Table, kernels: ModuleType, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return each activation's numbers, as the kernels want them.
+
+    They stay on the device, because copying them there would end the capture of a CUDA graph.
+    """
+    columns: Tensor = kernels.expand(torch.tensor(table, dtype=torch.float64).t()).to(device, dtype)
+    return columns
 
 
 def _view(z: Tensor, dim: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -144,26 +142,3 @@ def _view(z: Tensor, dim: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     shape = z.shape
     flat = z.contiguous().view(math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :]))
     return flat, lambda h: h.view(shape)
-
-
-def _view_like(g: Tensor, z: Tensor, dim: int) -> Tensor:
-    return _view(g if g.stride() == z.stride() else torch.empty_like(z).copy_(g), dim)[0]
-
-
-def _like(z: Tensor, dim: int) -> Tensor:
-    z_MNL, as_z = _view(z, dim)
-    return as_z(torch.empty_like(z_MNL))
-
-
-for _name, _run, _fake in (
-    ("selective", _selective, lambda z, noisy, table, dim: _like(z, dim)),
-    (
-        "selective_backward",
-        _selective_backward,
-        lambda g, z, noisy, temperature, table, dim: (_like(z, dim), torch.empty_like(noisy)),
-    ),
-    ("combine", _combine, lambda z, choice, table, dim: _like(z, dim)),
-    ("combine_backward", _combine_backward, lambda g, z, choice, table, dim: _like(z, dim)),
-):
-    _library.impl(_name, _run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    torch.library.register_fake(f"smx::{_name}", _fake, lib=_library)

@@ -62,6 +62,7 @@ def measure_steps(
     device: str = "cpu",
     threads: int = 2,
     cuda_graphs: bool = False,
+    compiled: Sequence[str] = (),
     rounds: int = 60,
     before: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -80,6 +81,7 @@ def measure_steps(
         device: `cpu` or `cuda`.
         threads: of the CPU.
         cuda_graphs: capture steps and replay them; memory is that of steps that are not captured.
+        compiled: names of candidates that are measured by `torch.compile`, too, as `NAME, compiled`; only their time.
         rounds: altogether, at least.
         before: what `smx.runtime.machine.machine` said before this process began to work; None asks now.
         seed: of the batches and of the order.
@@ -96,20 +98,25 @@ def measure_steps(
     control = f"{baseline} again"
     batches = {size: _batch(size, features, classes, seed) for size in batch_sizes}
     blocks, each_block = in_blocks(rounds)
+    runners = {
+        name: StepRunner(build, device, cuda_graphs=cuda_graphs)
+        for name, build in {**candidates, control: candidates[baseline]}.items()
+    }
+    by_compiler = {
+        f"{name}, compiled": StepRunner(candidates[name], device, cuda_graphs=cuda_graphs, compiled=True)
+        for name in compiled
+    }
     with _threads(threads):
         memory = tuple(_memory(candidates, baseline, batches, device))
         timings = time_in_turn(
-            {
-                name: StepRunner(build, device, cuda_graphs=cuda_graphs)
-                for name, build in {**candidates, control: candidates[baseline]}.items()
-            },
+            runners | by_compiler,
             batches,
             blocks=blocks,
             rounds=each_block,
             seed=seed,
             on_progress=on_progress,
         )
-    results = rows(timings, candidates, baseline, batches)
+    results = rows(timings, [*candidates, *by_compiler], baseline, batches)
     repeated = rows(timings, [control], baseline, batches)
     now = machine()
     gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
@@ -136,7 +143,7 @@ def _memory(
     for size, inputs in batches.items():
         taken = {name: step_memory(build, inputs, device) for name, build in candidates.items()}
         for name, memory in taken.items():
-            ratio = memory.activations / taken[baseline].activations
+            ratio = memory.accumulating / taken[baseline].accumulating
             yield MemoryRow(name=name, batch_size=size, ratio=ratio, **vars(memory))
 
 

@@ -47,18 +47,23 @@ class StepRunner:
         build: makes the network.
         device: `cpu` or `cuda`, which is waited for after each step.
         cuda_graphs: capture a step, and replay it.
+        compiled: by `torch.compile`, once for each size of batch; done while it is warmed up.
     """
 
-    def __init__(self, build: Build, device: str = "cpu", *, cuda_graphs: bool = False) -> None:
-        self._build, self._device, self._cuda_graphs = build, device, cuda_graphs
+    def __init__(self, build: Build, device: str = "cpu", *, cuda_graphs: bool = False, compiled: bool = False) -> None:
+        self._build, self._device, self._cuda_graphs, self._compiled = build, device, cuda_graphs, compiled
         self._model: nn.Module | None = None
         self._run: Callable[[], None] = lambda: None
 
-    def start(self) -> float:
-        """Make the network anew."""
+    def start(self) -> float | None:
+        """Make the network anew; a compiled one stays, because compiling it for every block would take minutes."""
+        if self._compiled and self._model is not None:
+            return None
         self.stop()
         started = time.perf_counter()
         self._model = self._build().to(self._device)
+        if self._compiled:
+            self._model.compile(dynamic=False)
         return time.perf_counter() - started
 
     def prepare(self, inputs: Sequence[NDArray[Any]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smx import activations, convert, files
+from smx import activations, convert, files, sorting
 from smx.architecture import Architecture, Place, architecture_for
 from smx.data import Dataset
 from smx.errors import InputError
@@ -186,7 +186,7 @@ def _start(config: TrainConfig, dataset: Dataset, out: Path, checkpoint: Checkpo
 
 
 def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
-    """Enter a phase with a new network (committed, cold, or uniform) and a new optimiser."""
+    """Enter a phase with a new network (committed and sorted, cold, or uniform) and a new optimiser."""
     torch.manual_seed(seed_for(run.config.seed, phase))
     if phase == 1:
         model = run.selective()
@@ -195,7 +195,7 @@ def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
     else:
         phase1 = run.selective()
         phase1.load_state_dict(state.best_model)
-        committed = convert.commit(phase1)
+        committed = sorting.sort(convert.commit(phase1), torch.zeros(2, *run.architecture.input_shape))
         model = run.mixed(choices(committed))
         if rules(run.config).warm_start:
             model.load_state_dict(committed.state_dict())

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 import smx
 from smx import functional
 from smx.activations import Activation, register, resolve_pool
-from smx.fused import basis, eager, groups, operators
+from smx.fused import basis, eager, groups
 from smx.paper import PAPER_POOL
 
 FAST = (*PAPER_POOL, "identity")
@@ -26,12 +26,11 @@ pools = st.lists(st.sampled_from(GENERAL), min_size=1, unique=True).map(resolve_
 dtypes = st.sampled_from([torch.float32, torch.float64])
 
 
-def assert_near(actual: list[Tensor], expected: list[Tensor]) -> None:
-    """Assert agreement of the values relative to the largest, and of the gradients relative to the largest of them."""
-    for mine, other in ((actual[:1], expected[:1]), (actual[1:], expected[1:])):
-        largest = max((x.abs().max().item() for x in other if x.numel()), default=0.0)
-        for x, y in zip(mine, other, strict=True):
-            torch.testing.assert_close(x, y, rtol=0, atol=TOLERANCE[y.dtype] * largest)
+def assert_near(actual: list[Tensor], expected: list[Tensor], g: Tensor) -> None:
+    """Assert agreement relative to the largest of all values and gradients, g among them."""
+    largest = max((x.abs().max().item() for x in (*expected, g) if x.numel()), default=0.0)
+    for x, y in zip(actual, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=TOLERANCE[y.dtype] * largest)
 
 
 def gradients(function: Callable[..., Tensor], *inputs: Tensor, g: Tensor) -> list[Tensor]:
@@ -72,7 +71,7 @@ def test_selective_is_the_plain_formula(
     if len(z) == 0 or shape[dim] == 0:
         assert functional.selective(z, logits, noise, temperature, pool, dim).shape == shape
         return
-    assert_near(run(functional.selective), run(functional.selective_plain))
+    assert_near(run(functional.selective), run(functional.selective_plain), g)
 
 
 @settings(deadline=None, max_examples=100)
@@ -89,32 +88,41 @@ def test_mixed_is_the_plain_formula(
     choice = choice.sort().values if sort else choice
     layer = smx.Mixed(choice, pool, dim)
     plain = gradients(lambda z: functional.grouped_plain(z, functional.groups(choice), pool, dim), z, g=g)
-    assert_near(gradients(layer, z, g=g), plain)
+    assert_near(gradients(layer, z, g=g), plain, g)
     with torch.no_grad():
-        assert_near([layer.eval()(z), functional.mixed(z, choice, pool, dim)], [plain[0], plain[0]])
+        assert_near([layer.eval()(z)], plain[:1], g)
+        assert_near([functional.mixed(z, choice, pool, dim)], plain[:1], g)
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
-def test_gradcheck(dim: int) -> None:
+def test_gradcheck_of_what_is_chosen(dim: int) -> None:
     torch.manual_seed(0)
     z = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
-    coefficients = torch.randn(basis.SIZE, z.shape[dim], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda z, c: operators.combine(z, c, dim), (z, coefficients))
-    pool = resolve_pool(FAST)[: z.shape[dim]]
-    assert torch.autograd.gradcheck(lambda z: groups.sliced(z, [1] * len(pool), pool, dim), (z,))
+    pool = resolve_pool(FAST)
+    choice = torch.randint(len(pool), (z.shape[dim],))
+    assert torch.autograd.gradcheck(lambda z: functional.mixed(z, choice, pool, dim), (z,))
+    assert torch.autograd.gradcheck(smx.Mixed(choice.sort().values, pool, dim), (z,))
 
 
 def test_gradcheck_of_the_relaxed_sample() -> None:
-    """With every activation a constant of the layer, the loss is linear in s: its gradient is that of the softmax."""
+    """The logits' gradient is that of the relaxed sum, sum_k y[k] f_k(z), which has finite differences to compare."""
     torch.manual_seed(0)
-    table = basis.table_of(resolve_pool(PAPER_POOL))
-    assert table is not None
-    logits = torch.randn(5, 6, dtype=torch.float64)
-    noise, g = functional.gumbel_noise((5, 6), dtype=torch.float64), torch.randn(5, 5, dtype=torch.float64)
-    columns = torch.tensor(table, dtype=torch.float64)
-    _, sampled = gradients(lambda logits: operators.sampled(logits, noise, 0.3, table), logits, g=g)
-    _, relaxed = gradients(lambda logits: (torch.softmax((logits + noise) / 0.3, 1) @ columns).t(), logits, g=g)
-    torch.testing.assert_close(sampled, relaxed, rtol=1e-12, atol=1e-14)
+    pool, temperature = resolve_pool(FAST), 0.7
+    z, g = torch.randn(2, 6, 5, dtype=torch.float64)
+    logits = torch.randn(5, len(pool), dtype=torch.float64)
+    noise = functional.gumbel_noise(logits.shape, dtype=torch.float64)
+
+    def relaxed(logits: Tensor) -> float:
+        y_NK = torch.softmax((logits + noise) / temperature, 1)
+        h = sum(y_NK[:, k] * activation.function(z) for k, activation in enumerate(pool))
+        return float((g * h).sum())
+
+    _, _, actual = gradients(lambda z, x: functional.selective(z, x, noise, temperature, pool), z, logits, g=g)
+    step = 1e-6 * torch.eye(logits.numel(), dtype=torch.float64).reshape(-1, *logits.shape)
+    slopes = [(relaxed(logits + delta) - relaxed(logits - delta)) / 2e-6 for delta in step]
+    torch.testing.assert_close(
+        actual, torch.tensor(slopes, dtype=torch.float64).reshape(logits.shape), rtol=1e-6, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -133,10 +141,10 @@ def test_extreme_and_tiny_pre_activations(dtype: torch.dtype) -> None:
 
 def test_blocks_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    z, g, coefficients = torch.randn(23, 6, 4), torch.randn(23, 6, 4), torch.randn(5, 6)
-    whole = eager.forward(z, coefficients), *eager.backward(g, z, coefficients)
+    z, g, numbers = torch.randn(23, 6, 4), torch.randn(23, 6, 4), eager.expand(torch.randn(5, 6))
+    whole = eager.forward(z, numbers), *eager.backward(g, z, numbers)
     monkeypatch.setattr(eager, "BLOCK", 100)
-    parts = eager.forward(z, coefficients), *eager.backward(g, z, coefficients)
+    parts = eager.forward(z, numbers), *eager.backward(g, z, numbers)
     for one, other in zip(whole, parts, strict=True):
         assert one is not None
         assert other is not None
@@ -196,10 +204,10 @@ def test_autocast_bfloat16() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
-    z, coefficients = torch.randn(9, 6).to(dtype), torch.randn(5, 6)
-    h = operators.combine(z, coefficients)
+    z, choice, pool = torch.randn(9, 6).to(dtype), torch.arange(6).flip(0), resolve_pool(PAPER_POOL)
+    h = functional.mixed(z, choice, pool)
     assert h.dtype == dtype
-    assert torch.equal(h, operators.combine(z.float(), coefficients).to(dtype))
+    assert torch.equal(h, functional.mixed(z.float(), choice, pool).to(dtype))
     module = network(dtype)
     assert all(torch.isfinite(value).all() for value in step(module, module, torch.randn(4, 12).to(dtype)))
 
@@ -227,7 +235,7 @@ def test_only_z_and_the_choice_are_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         layer(z)
     assert sum(x.numel() for x in kept if len(x) == len(z)) == z.numel()
-    assert sum(x.numel() for x in kept if len(x) != len(z)) <= 20 * (6 + 5)
+    assert sum(x.numel() for x in kept if len(x) != len(z)) <= 20 * (6 + 1)
     kept.clear()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         h = smx.Mixed(torch.arange(20) // 4)(z)
