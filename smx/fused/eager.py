@@ -39,15 +39,15 @@ def expand(coefficients: Tensor) -> Tensor:
     return torch.stack([*rows, negative + sigmoid / 2 + tanh, rise - exponential])
 
 
-def forward(z: Tensor, numbers: Tensor) -> Tensor:
-    """Return h[m, n, l] = sum_j c[j, n] b_j(z[m, n, l]), of z's shape and dtype.
+def forward(z: Tensor, numbers: Tensor, h: Tensor) -> None:
+    """Write h[m, n, l] = sum_j c[j, n] b_j(z[m, n, l]).
 
     Args:
         z: (M, N, L), any floating dtype.
         numbers: (8, N), see `expand`; float64 where z is, otherwise float32. The arithmetic has this dtype.
+        h: of z's shape and dtype, is written.
     """
     constant, slope, rise, exponential, sigmoid, tanh, *_ = numbers[:, :, None].unbind()
-    h = torch.empty_like(z)
     for (x,), y, (s, a) in _blocks([z], h, numbers.dtype, 2):
         torch.addcmul(constant, x, slope, out=y)
         torch.clamp_min(x, 0, out=a)
@@ -60,11 +60,10 @@ def forward(z: Tensor, numbers: Tensor) -> Tensor:
         y.addcmul_(r, sigmoid)
         torch.addcmul(_scalar(0.25, r), r, r, out=a)
         y.addcmul_(r.div_(a), tanh)
-    return h
 
 
-def backward(g: Tensor, z: Tensor, numbers: Tensor, sums: bool = True) -> tuple[Tensor, Tensor | None]:
-    """Return the gradient of z and, if wanted, the sums that the gradient of the numbers consists of.
+def backward(g: Tensor, z: Tensor, numbers: Tensor, g_z: Tensor, sums: bool = True) -> Tensor | None:
+    """Write the gradient of z; return, if wanted, the sums that the gradient of the numbers consists of.
 
     At z = 0 the slopes are those of z < 0, as PyTorch has it for ReLU, Leaky ReLU, ELU and SELU.
 
@@ -72,13 +71,14 @@ def backward(g: Tensor, z: Tensor, numbers: Tensor, sums: bool = True) -> tuple[
         g: the gradient of h, (M, N, L).
         z: (M, N, L).
         numbers: (8, N), as in `forward`.
+        g_z: of z's shape and dtype, is written: g dh/dz.
         sums: whether they are wanted.
 
     Returns:
-        g dh/dz, of z's shape and dtype; and (SUMS, N), the sums over M and L of g (1, z, max(z, 0), e, r, tanh(z)).
+        (SUMS, N), the sums over M and L of g (1, z, max(z, 0), e, r, tanh(z)).
     """
     *_, exponential, sigmoid, tanh, level, corner = numbers[:, :, None].unbind()
-    g_z, totals = torch.empty_like(z), None
+    totals: Tensor | None = None
     for (x, g_h), slope, memory in _blocks([z, g], g_z, numbers.dtype, 1 + SUMS if sums else 3):
         a, *values = memory.unbind()
         e, r, t = values[3:] if sums else (*values, values[1])
@@ -101,7 +101,7 @@ def backward(g: Tensor, z: Tensor, numbers: Tensor, sums: bool = True) -> tuple[
             values[0].copy_(g_h)
             block = memory[1:].sum((1, 3))
             totals = block if totals is None else totals.add_(block)
-    return g_z, numbers.new_zeros(SUMS, z.shape[1]) if sums and totals is None else totals
+    return numbers.new_zeros(SUMS, z.shape[1]) if sums and totals is None else totals
 
 
 def _blocks(

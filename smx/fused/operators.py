@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -34,7 +33,7 @@ def selective(z: Tensor, logits: Tensor, noise: Tensor, temperature: float, tabl
         dim: the axis of the neurons.
 
     Returns:
-        h, of z's shape and dtype, and in channels-last order where z is.
+        h, of z's shape and dtype, and in memory as z is.
     """
     h: Tensor = _Selective.apply(z, logits, noise, temperature, table, dim)  # type: ignore[no-untyped-call]
     return h
@@ -85,8 +84,11 @@ class _Combine(torch.autograd.Function):
 def _forward(z: Tensor, choice: Tensor, table: basis.Table, dim: int) -> Tensor:
     if torch.compiler.is_compiling():
         return traced.forward(z, _coefficients(z, table)[:, choice], dim)
-    kernels, (z_MNL, as_z) = _kernels(z.is_cuda), _view(z, dim)
-    return as_z(kernels.forward(z_MNL, _columns(table, kernels, _dtype(z), z.device).index_select(1, choice)))
+    kernels, z = _kernels(z.is_cuda), _dense(z, dim)
+    numbers = _columns(table, kernels, _dtype(z), z.device).index_select(1, choice)
+    h = torch.empty_like(z)
+    kernels.forward(_flat(z, dim), numbers, _flat(h, dim))
+    return h
 
 
 def _backward(
@@ -97,13 +99,13 @@ def _backward(
     if torch.compiler.is_compiling():
         g_z, totals = traced.backward(g, z, _coefficients(z, table)[:, choice], dim)
         return g_z, totals.double().t() @ _coefficients(z, table).double()
-    kernels, (z_MNL, as_z) = _kernels(z.is_cuda), _view(z, dim)
-    g_MNL = _view(g if g.stride() == z.stride() else torch.empty_like(z).copy_(g), dim)[0]
-    columns = _columns(table, kernels, _dtype(z), z.device)
-    g_z, totals = kernels.backward(g_MNL, z_MNL, columns.index_select(1, choice), sums)
+    kernels, z = _kernels(z.is_cuda), _dense(z, dim)
+    numbers = _columns(table, kernels, _dtype(z), z.device).index_select(1, choice)
+    g, g_z = g if g.stride() == z.stride() else torch.empty_like(z).copy_(g), torch.empty_like(z)
+    totals = kernels.backward(_flat(g, dim), _flat(z, dim), numbers, _flat(g_z, dim), sums)
     if totals is None:
-        return as_z(g_z), columns
-    return as_z(g_z), totals.double().t() @ _columns(table, kernels, torch.float64, z.device)[: len(totals)]
+        return g_z, numbers
+    return g_z, totals.double().t() @ _columns(table, kernels, torch.float64, z.device)[: len(totals)]
 
 
 def _dtype(z: Tensor) -> torch.dtype:
@@ -133,12 +135,14 @@ def _columns(table: basis.Table, kernels: ModuleType, dtype: torch.dtype, device
     return columns
 
 
-def _view(z: Tensor, dim: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return z as (M, N, L), contiguous, and the way back; channels-last tensors are (M, N, 1) without a copy."""
+def _dense(z: Tensor, dim: int) -> Tensor:
+    """Return z in one piece of memory, the neurons' axis where it is or, as in channels-last tensors, the last one."""
+    return z if z.is_contiguous() or z.movedim(dim, -1).is_contiguous() else z.contiguous()
+
+
+def _flat(z: Tensor, dim: int) -> Tensor:
+    """Return a dense tensor as (M, N, L), without a copy."""
     dim %= z.dim()
-    if not z.is_contiguous() and z.movedim(dim, -1).is_contiguous():
-        last = z.movedim(dim, -1)
-        return last.reshape(-1, z.shape[dim], 1), lambda h: h.view(last.shape).movedim(-1, dim)
-    shape = z.shape
-    flat = z.contiguous().view(math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :]))
-    return flat, lambda h: h.view(shape)
+    if not z.is_contiguous():
+        return z.movedim(dim, -1).view(-1, z.shape[dim], 1)
+    return z.view(math.prod(z.shape[:dim]), z.shape[dim], math.prod(z.shape[dim + 1 :]))

@@ -32,23 +32,22 @@ def expand(coefficients: Tensor) -> Tensor:
     return coefficients
 
 
-def forward(z: Tensor, coefficients: Tensor) -> Tensor:
-    """Return h[m, n, l] = sum_j c[j, n] b_j(z[m, n, l]), of z's shape and dtype.
+def forward(z: Tensor, coefficients: Tensor, h: Tensor) -> None:
+    """Write h[m, n, l] = sum_j c[j, n] b_j(z[m, n, l]).
 
     Args:
         z: (M, N, L) on a GPU; float16, bfloat16, float32 or float64.
         coefficients: (5, N), float64 where z is, otherwise float32; the arithmetic has this dtype.
+        h: of z's shape and dtype, contiguous, is written.
     """
     z, coefficients = z.contiguous(), coefficients.contiguous()
-    h = torch.empty_like(z)
     constants, tiles, neuron_blocks = _plan(z)
     with torch.cuda.device_of(z):  # type: ignore[no-untyped-call] # Triton launches on the current device
         _forward[(tiles * neuron_blocks,)](z, coefficients, h, *z.shape, **constants)
-    return h
 
 
-def backward(g: Tensor, z: Tensor, coefficients: Tensor, sums: bool = True) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of z and of the coefficients.
+def backward(g: Tensor, z: Tensor, coefficients: Tensor, g_z: Tensor, sums: bool = True) -> Tensor | None:
+    """Write the gradient of z; return, if wanted, that of the coefficients.
 
     At z = 0 the slopes are those of z < 0, as PyTorch has it for ReLU, Leaky ReLU, ELU and SELU.
 
@@ -56,20 +55,20 @@ def backward(g: Tensor, z: Tensor, coefficients: Tensor, sums: bool = True) -> t
         g: the gradient of h, (M, N, L).
         z: (M, N, L), as in `forward`.
         coefficients: (5, N), as in `forward`.
+        g_z: of z's shape and dtype, contiguous, is written: g dh/dz.
         sums: whether the coefficients' gradient is wanted.
 
     Returns:
-        g dh/dz, of z's shape and dtype; and (5, N), the sums of g b_j(z) over M and L, or None.
+        (5, N), the sums of g b_j(z) over M and L, or None.
     """
     g, z, coefficients = g.contiguous(), z.contiguous(), coefficients.contiguous()
-    g_z = torch.empty_like(z)
     constants, tiles, neuron_blocks = _plan(z)
     # Each program writes the partial sums of its share of the tiles; adding the shares up is left to PyTorch.
     shares = min(tiles, max(1, PROGRAMS // neuron_blocks)) if sums else tiles
     partial = coefficients.new_empty((shares, *coefficients.shape)) if sums else None
     with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]
         _backward[(shares * neuron_blocks,)](g, z, coefficients, g_z, partial, *z.shape, shares, **constants)
-    return g_z, None if partial is None else partial.sum(0)
+    return None if partial is None else partial.sum(0)
 
 
 def _plan(z: Tensor) -> tuple[dict[str, Any], int, int]:

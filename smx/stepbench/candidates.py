@@ -40,13 +40,13 @@ class PlainMixed(nn.Module):
     def __init__(self, choice: Tensor, pool: Iterable[str | Activation] = paper.PAPER_POOL) -> None:
         super().__init__()
         self.pool: Pool = resolve_pool(pool)
+        self.present = [k for k, _ in functional.groups(choice)]
         for k, index in functional.groups(choice):
             self.register_buffer(f"group{k}", index)
 
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its activation."""
-        groups = [(int(name.removeprefix("group")), index) for name, index in self.named_buffers()]
-        return functional.grouped_plain(z, groups, self.pool)
+        return functional.grouped_plain(z, list(zip(self.present, self.buffers(), strict=True)), self.pool)
 
 
 def candidates(

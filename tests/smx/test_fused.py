@@ -142,13 +142,13 @@ def test_extreme_and_tiny_pre_activations(dtype: torch.dtype) -> None:
 def test_blocks_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     z, g, numbers = torch.randn(23, 6, 4), torch.randn(23, 6, 4), eager.expand(torch.randn(5, 6))
-    whole = eager.forward(z, numbers), *eager.backward(g, z, numbers)
-    monkeypatch.setattr(eager, "BLOCK", 100)
-    parts = eager.forward(z, numbers), *eager.backward(g, z, numbers)
-    for one, other in zip(whole, parts, strict=True):
-        assert one is not None
-        assert other is not None
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    results = []
+    for block in (eager.BLOCK, 100):
+        monkeypatch.setattr(eager, "BLOCK", block)
+        h, g_z = torch.empty_like(z), torch.empty_like(z)
+        eager.forward(z, numbers, h)
+        results.append([h, g_z, eager.backward(g, z, numbers, g_z)])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
 
 def network(dtype: torch.dtype | None = None) -> nn.Sequential:
@@ -242,14 +242,51 @@ def test_only_z_and_the_choice_are_kept() -> None:
     assert [x.data_ptr() for x in kept] == [h.data_ptr()]
 
 
-def test_channels_last_stays() -> None:
+def layouts(whole: Tensor) -> dict[str, Tensor]:
+    """Return values (4, 6, 5, 6) as they may lie in memory, cut out of (8, 12, 5, 6)."""
+    last = whole.contiguous(memory_format=torch.channels_last)
+    return {
+        "dense": whole[:4, :6].contiguous(),
+        "channels-last": last[:4, :6].contiguous(memory_format=torch.channels_last),
+        "part": whole[:4, :6],
+        "part of channels-last": last[:4, :6],
+        "every second": last[::2, ::2],
+        "transposed": whole.transpose(2, 3)[:4, :6, :5, :].expand(4, 6, 5, 5),
+        "expanded": whole[:4, :6, :1].expand(4, 6, 5, 6),
+    }
+
+
+@pytest.mark.parametrize("layout", layouts(torch.zeros(8, 12, 5, 6)))
+@pytest.mark.parametrize("g_layout", ["dense", "channels-last", "expanded"])
+@pytest.mark.parametrize("kind", ["selective", "mixed", "sorted"])
+def test_any_layout_in_memory(layout: str, g_layout: str, kind: str) -> None:
     torch.manual_seed(0)
-    z = torch.randn(2, 6, 5, 4)
-    last = z.to(memory_format=torch.channels_last)
-    for layer in (smx.Mixed([5, 3, 1, 0, 2, 4]), smx.Mixed([0, 1, 2, 3, 4, 5]), smx.Selective(6).eval()):
-        h = layer(last)
-        assert h.is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(h, layer(z))
+    z, g = layouts(torch.randn(8, 12, 5, 6))[layout], layouts(torch.randn(8, 12, 5, 6))[g_layout]
+    g = g[..., : z.shape[-1]]
+    pool, logits, noise = resolve_pool(PAPER_POOL), torch.randn(6, 6), torch.randn(6, 6)
+    choice = torch.tensor([5, 3, 1, 0, 2, 4])
+    choice = choice.sort().values if kind == "sorted" else choice
+    if kind == "selective":
+        fast, plain = (
+            gradients(lambda z, x, f=f: f(z, x, noise, 0.3, pool), z, logits, g=g)
+            for f in (functional.selective, functional.selective_plain)
+        )
+    else:
+        grouped = functional.groups(choice)
+        fast = gradients(smx.Mixed(choice), z, g=g)
+        plain = gradients(lambda z: functional.grouped_plain(z, grouped, pool), z, g=g)
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+    assert fast[0].is_contiguous(memory_format=torch.channels_last) or layout != "channels-last"
+
+
+@pytest.mark.parametrize("layer", [smx.Selective(6), smx.Mixed([5, 3, 1, 0, 2, 4])], ids=["selective", "mixed"])
+def test_what_follows_may_write_into_the_result(layer: nn.Module) -> None:
+    z = torch.randn(3, 6, requires_grad=True)
+    torch.manual_seed(0)
+    expected = torch.autograd.grad((2 * layer(z)).square().sum(), z)
+    torch.manual_seed(0)
+    actual = torch.autograd.grad(layer(z).mul_(2).square().sum(), z)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_a_users_own_activation_takes_the_general_path() -> None:

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from smx import activations
+from smx import activations, functional
+from smx.fused import operators
 
 triton = pytest.importorskip("triton")
 kernels = importlib.import_module("smx.fused.triton")
@@ -49,6 +50,39 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 Array = NDArray[np.float64]
 
 
+@needs_kernels
+def test_the_operators_on_top_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phase 1 with its logits, and a fixed choice, in dense, channels-last and sliced memory."""
+    monkeypatch.setattr(operators, "_kernels", lambda cuda: kernels)
+    random = torch.Generator().manual_seed(0)
+    pool = activations.resolve_pool(PAPER)
+    whole = torch.randn(3, 12, 4, 5, generator=random).to(DEVICE)
+    logits, noise = torch.randn(2, 6, 6, generator=random).to(DEVICE)
+    choice = torch.arange(6, device=DEVICE).flip(0)
+    for z in (
+        whole[:, :6].contiguous(),
+        whole[:, :6],
+        whole[:, :6].contiguous(memory_format=torch.channels_last),
+        whole.contiguous(memory_format=torch.channels_last)[:, :6],
+    ):
+        for function, plain in (
+            (
+                lambda z, x: functional.selective(z, x, noise, 0.3, pool),
+                lambda z, x: functional.selective_plain(z, x, noise, 0.3, pool),
+            ),
+            (
+                lambda z, x: functional.mixed(z, choice, pool) + 0 * x.sum(),
+                lambda z, x: functional.grouped_plain(z, functional.groups(choice), pool) + 0 * x.sum(),
+            ),
+        ):
+            found = []
+            for run in (function, plain):
+                leaves = z.detach().requires_grad_(), logits.detach().requires_grad_()
+                h = run(*leaves)
+                found.append([h.detach(), *torch.autograd.grad(h.square().sum(), leaves)])
+            torch.testing.assert_close(*found, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_in_the_interpreter() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
@@ -57,6 +91,19 @@ def test_in_the_interpreter() -> None:
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed" in result.stdout
+
+
+def forward(z: Tensor, coefficients: Tensor) -> Tensor:
+    """Run the kernel of the forward pass."""
+    h = torch.empty_like(z, memory_format=torch.contiguous_format)
+    kernels.forward(z, coefficients, h)
+    return h
+
+
+def backward(g: Tensor, z: Tensor, coefficients: Tensor, sums: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Run the kernel of the backward pass."""
+    g_z = torch.empty_like(z, memory_format=torch.contiguous_format)
+    return g_z, kernels.backward(g, z, coefficients, g_z, sums)
 
 
 def formulas(g: Array, z: Array, c: Array) -> tuple[Array, Array, Array]:
@@ -115,9 +162,9 @@ def test_the_kernels_are_the_formulas(
     """With few programs each adds up many tiles, with many each has one."""
     g, z, coefficients = tensors(shape, dtype, seed)
     with patch.object(kernels, "PROGRAMS", programs):
-        h = kernels.forward(z, coefficients)
-        g_z, sums = kernels.backward(g, z, coefficients)
-        g_z_alone, no_sums = kernels.backward(g, z, coefficients, sums=False)
+        h = forward(z, coefficients)
+        g_z, sums = backward(g, z, coefficients)
+        g_z_alone, no_sums = backward(g, z, coefficients, sums=False)
     assert (h.shape, h.dtype, g_z.shape, g_z.dtype) == (z.shape, dtype, z.shape, dtype)
     assert (sums.shape, sums.dtype) == (coefficients.shape, coefficients.dtype)
     for ours, theirs in zip((h, g_z, sums), formulas(*map(float64, (g, z, coefficients))), strict=True):
@@ -139,8 +186,8 @@ def test_every_activation_at_kinks_and_extremes(name: str, dtype: torch.dtype) -
     exact = z.double().requires_grad_()
     expected = activations.get(name).function(exact)
     (slope,) = torch.autograd.grad(expected.sum(), exact)
-    h = kernels.forward(z.to(DEVICE), coefficients)
-    g_z, _ = kernels.backward(torch.ones_like(z, device=DEVICE), z.to(DEVICE), coefficients)
+    h = forward(z.to(DEVICE), coefficients)
+    g_z, _ = backward(torch.ones_like(z, device=DEVICE), z.to(DEVICE), coefficients)
     rtol, atol = (4e-6, 1e-6) if dtype == torch.float32 else (1e-13, 1e-14)
     torch.testing.assert_close(h.cpu().double(), expected.detach(), rtol=rtol, atol=1e-32, equal_nan=True)
     real = ~z.isnan()  # PyTorch's slope of ReLU at NaN is 0
@@ -153,8 +200,8 @@ def test_any_strides_are_taken() -> None:
     g, z, coefficients = tensors((3, 4, 6), torch.float64)
     wide, one = z.mT.contiguous().mT, g[:1, :1, :1].expand(z.shape)
     tall = coefficients.t().contiguous().t()
-    assert torch.equal(kernels.forward(wide, tall), kernels.forward(z, coefficients))
-    strided, plain = kernels.backward(one, wide, tall), kernels.backward(one.contiguous(), z, coefficients)
+    assert torch.equal(forward(wide, tall), forward(z, coefficients))
+    strided, plain = backward(one, wide, tall), backward(one.contiguous(), z, coefficients)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(strided, plain, strict=True))
 
 
@@ -194,9 +241,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[A
 def test_the_kernels_compile(shape: tuple[int, int, int], dtype: torch.dtype, compiled: list[Any]) -> None:
     """Aligned memory is read and written several values at a time, and offsets have 64 bits."""
     g, z, coefficients = (torch.empty(size, dtype=kind) for size, kind in _sizes(shape, dtype))
-    kernels.forward(z, coefficients)
-    kernels.backward(g, z, coefficients)
-    kernels.backward(g, z, coefficients, sums=False)
+    forward(z, coefficients)
+    backward(g, z, coefficients)
+    backward(g, z, coefficients, sums=False)
     assert len(compiled) == 3
     for kernel in compiled:
         several = r"\.v4\.b32" if dtype == torch.float32 else r"\.v2\.b32"
@@ -222,20 +269,20 @@ def test_both_kernels_in_a_cuda_graph(shape: tuple[int, int, int], dtype: torch.
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # compiles
-        kernels.forward(*inputs[1:])
-        kernels.backward(*inputs)
+        forward(*inputs[1:])
+        backward(*inputs)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        h = kernels.forward(*inputs[1:])
-        g_z, sums = kernels.backward(*inputs)
+        h = forward(*inputs[1:])
+        g_z, sums = backward(*inputs)
     for seed in (1, 2):
         for static, new in zip(inputs, tensors(shape, dtype, seed), strict=True):
             static.copy_(new)
         graph.replay()
-        for ours, theirs in zip((g_z, sums), kernels.backward(*inputs), strict=True):
+        for ours, theirs in zip((g_z, sums), backward(*inputs), strict=True):
             assert torch.equal(ours, theirs)
-        assert torch.equal(h, kernels.forward(*inputs[1:]))
+        assert torch.equal(h, forward(*inputs[1:]))
 
 
 @needs_gpu
@@ -246,15 +293,15 @@ def test_more_than_2_to_the_31_elements() -> None:
     z = torch.zeros(examples, neurons, positions, dtype=torch.bfloat16, device="cuda")
     _, last, coefficients = tensors((1, neurons, positions), torch.bfloat16)
     z[-1] = last[0]
-    assert torch.equal(kernels.forward(z, coefficients)[-1:], kernels.forward(last, coefficients))
-    g_z, _ = kernels.backward(z, z, coefficients)
-    assert torch.equal(g_z[-1:], kernels.backward(last, last, coefficients)[0])
+    assert torch.equal(forward(z, coefficients)[-1:], forward(last, coefficients))
+    g_z, _ = backward(z, z, coefficients)
+    assert torch.equal(g_z[-1:], backward(last, last, coefficients)[0])
 
 
 @pytest.mark.skipif(not GPU or torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_on_a_device_that_is_not_the_current_one() -> None:
     g, z, coefficients = tensors((5, 7, 1), torch.float32)
     others = [tensor.to("cuda:1") for tensor in (g, z, coefficients)]
-    assert torch.equal(kernels.forward(*others[1:]).cpu(), kernels.forward(z, coefficients).cpu())
-    for ours, theirs in zip(kernels.backward(*others), kernels.backward(g, z, coefficients), strict=True):
+    assert torch.equal(forward(*others[1:]).cpu(), forward(z, coefficients).cpu())
+    for ours, theirs in zip(backward(*others), backward(g, z, coefficients), strict=True):
         assert torch.equal(ours.cpu(), theirs.cpu())
