@@ -17,9 +17,10 @@ COLOURS = (1, 3)
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape (C, H, W) in which networks take examples of this shape; no image keeps its own.
+    """Return the shape in which networks take examples of this shape: (C, H, W) for what looks like an image.
 
-    (H, W) is a grey image, (1, H, W); (H, W, C) with C of 1 or 3 becomes (C, H, W), unless it begins with such an axis.
+    (H, W) counts as a grey image, (1, H, W), be it one or a sequence (T, F); (H, W, C) with C of 1 or 3 becomes
+    (C, H, W), unless it begins with such an axis. All other shapes stay.
     """
     if len(shape) == 2:
         return (1, *shape)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from smx import convert, factory
@@ -72,7 +71,7 @@ class Architecture:
         if self.kind == FACTORY:
             plain = factory.make_network(self.name, self.input_shape, self.num_classes)
             try:
-                network = convert.select(plain, example_input=torch.zeros(2, *self.input_shape))
+                network = convert.select(plain, example_input=factory.example(self.input_shape))
             except ValueError as error:
                 raise InputError(f"{self.name}: {error}") from error
             return _put(network, activation)
@@ -140,12 +139,8 @@ def architecture_for(
 
 def _put(network: nn.Module, activation: Callable[[Place], nn.Module]) -> nn.Module:
     """Put an activation in the place of every `Selective`; one that is used in several places stays one."""
-    made: dict[nn.Module, nn.Module] = {}
-    for name, part in list(network.named_modules(remove_duplicate=False)):
-        if isinstance(part, Selective):
-            if part not in made:
-                made[part] = activation(Place(name, part.num_features, part.dim))
-            if not name:
-                return made[part]
-            network.set_submodule(name, made[part])
-    return network
+    layers = {name: part for name, part in network.named_modules() if isinstance(part, Selective)}
+    made: dict[nn.Module, nn.Module] = {
+        part: activation(Place(name, part.num_features, part.dim)) for name, part in layers.items()
+    }
+    return convert.replace(network, made)

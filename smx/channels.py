@@ -57,6 +57,7 @@ def channels_by_run(
     module = _throwaway(module)
     channels: dict[str, Channels | None] = {}
     last: Channels | None = None
+    rank = 0  # of what the last layer put out
     running: list[_Call] = []
     left: dict[str, set[str]] = {}
 
@@ -68,16 +69,19 @@ def channels_by_run(
         running.append(_Call(path, part, set()))
 
     def leave(path: str, part: nn.Module, inputs: Any, output: Any) -> None:
-        nonlocal last
+        nonlocal last, rank
         running.pop()
         if not isinstance(part, types) and next(part.children(), None) is not None:
             return
-        last = _channels_of(part) or last
+        if own := _channels_of(part):
+            last, rank = own, output.dim()
         if not isinstance(output, Tensor) or output.dim() < 2:
             channels.setdefault(path, None)
             return
+        count = int(output.shape[1])
         known = last is not None and output.dim() > last.dim and output.shape[last.dim] == last.count
-        found = last if last is not None and known else Channels(int(output.shape[1]), 1)
+        scaled = last is not None and output.dim() > rank and count == last.count  # images, by Linear layers: gates
+        found = last if last is not None and known and not scaled else Channels(count, 1)
         before = channels.setdefault(path, found)
         if before != found and isinstance(part, types):
             raise ValueError(

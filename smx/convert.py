@@ -40,8 +40,14 @@ def select(
     The channels of an activation are those of the last layer before it that has channels (Linear, Conv, BatchNorm,
     LayerNorm, ...): before it in execution when `example_input` is given, otherwise before it in the forwards, and
     where these can't be traced, in the order in which the module's parts were defined. Linear and LayerNorm have them
-    on the last axis, the others on axis 1. With an `example_input` the network is run on it in `eval()`, before and
-    after the forwards were rewritten, and both must agree.
+    on the last axis, the others on axis 1; so where Linear layers gate images (squeeze and excitation), it takes an
+    example to tell. With an `example_input` the network is run on it in `eval()`, before and after the forwards were
+    rewritten, and both must agree; take random values, as zeros show little.
+
+    No activation is in place any more. Where the overwritten input is used again in the same forward, its result is
+    taken instead; that someone else looks at it (the forward that calls the block, a view of it) only the example
+    tells, and without one a warning says which activations were in place. Numbers and flags that a rewritten forward
+    reads from its module (`self.p` in `F.dropout(x, self.p)`) keep the values that they had at `select`.
 
     An activation that is never called stays. A forward whose course depends on its data, on whether optional arguments
     are given, or on what torch.fx can't see, is not rewritten: the modules in it are replaced all the same, and a
@@ -61,7 +67,7 @@ def select(
     """
     resolved = resolve_pool(pool)
     original, module = module, copy.deepcopy(module)
-    reasons = separate(module, types)
+    reasons, overwrote = separate(module, types)
     if example_input is None:
         channels = channels_by_definition(module, types)
         left = {path: {"calls such as F.relu(x) in it stay; example_input= tells if there are any"} for path in reasons}
@@ -75,6 +81,11 @@ def select(
         " give each activation a module of its own (nn.ReLU)"
         for path, what in left.items()
     ]
+    if example_input is None and overwrote:
+        notes.append(
+            f"no longer in place: {', '.join(sorted(overwrote))}; pass example_input= to check that nothing else looked"
+            " at what was overwritten"
+        )
     found = {path: part for path, part in module.named_modules() if isinstance(part, types) and path in channels}
     if not found:
         raise ValueError("; ".join([f"{type(module).__name__} has no activation to replace", *notes]))
@@ -95,7 +106,7 @@ def select(
                 " pass example_input, or narrow types"
             )
         made[part] = Selective(seen.count, resolved, temperature, seen.dim, device=device)
-    return _replace(module, made)
+    return replace(module, made)
 
 
 def commit(module: nn.Module) -> nn.Module:
@@ -110,11 +121,11 @@ def commit(module: nn.Module) -> nn.Module:
     layers = [part for part in module.modules() if isinstance(part, Selective)]
     if not layers:
         raise ValueError(f"{type(module).__name__} has no Selective layer to commit; smx.select makes them")
-    return _replace(module, {layer: Mixed(layer.choice, layer.pool, layer.dim) for layer in layers})
+    return replace(module, {layer: Mixed(layer.choice, layer.pool, layer.dim) for layer in layers})
 
 
-def _replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Put the new parts in the places of the old ones, in the same mode."""
+def replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Put new parts in the places of old ones, in the same mode, and return the module; it is changed in place."""
     for old, new in made.items():
         new.train(old.training)
     if module in made:

@@ -1,20 +1,23 @@
 """A network of the user's own, named `module:factory`: found, checked and called.
 
 Importing a module runs it. A `model.pt` names the factory of its network, so reading one can import a module that lies
-in the current folder or on the Python path. Two things are never imported for it: the standard library, and packages
-that were installed. And nothing is called but a function or `nn.Module` class that the named module itself defines, so
-that no file can reach `os.system` through `my_module:system`.
+in the current folder or on the Python path. Three things are never imported for it: a module that has the name of one
+of Python's own, what lies in Python's folders (`site-packages` is one), and `smx`. What was installed as editable lies
+elsewhere, and counts as the user's own. And nothing is called but a function or `nn.Module` class that the named module
+itself defines, so that no file can reach `os.system` through `my_module:system`.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import inspect
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ ARGUMENTS = ("input_shape", "num_classes")
 
 
 def make_network(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:
-    """Call the factory `name` and try its network on zeros.
+    """Call the factory `name` and try its network on an `example`.
 
     The factory is called with those of the keywords `input_shape` (a tuple, of one example) and `num_classes` that it
     takes; one that takes neither always makes the same network.
@@ -43,7 +46,8 @@ def make_network(name: str, input_shape: Sequence[int], num_classes: int) -> nn.
     arguments = {"input_shape": shape, "num_classes": num_classes}
     taken = _taken(name, factory)
     try:
-        network = factory(**{key: value for key, value in arguments.items() if key in taken})
+        with _current_folder_first():
+            network = factory(**{key: value for key, value in arguments.items() if key in taken})
     except Exception as error:
         raise InputError(f"{name} failed ({_reason(error)})") from error
     if not isinstance(network, nn.Module):
@@ -61,14 +65,13 @@ def find(name: str) -> Callable[..., Any]:
     if not NAME.fullmatch(name):
         raise InputError(f"expected module:factory, such as my_network:Net, got {name!r}")
     module_name, _, attribute = name.partition(":")
-    if not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.insert(0, str(Path.cwd()))
     importlib.invalidate_caches()
-    _require_own(name, module_name.partition(".")[0])
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{name}: {module_name} can't be imported ({_reason(error)})") from error
+    with _current_folder_first():
+        _require_own(name, module_name.partition(".")[0])
+        try:
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{name}: {module_name} can't be imported ({_reason(error)})") from error
     factory: Any = getattr(module, attribute, None)
     is_module = inspect.isclass(factory) and issubclass(factory, nn.Module)
     if not (is_module or inspect.isfunction(factory)) or factory.__module__ != module_name:
@@ -80,8 +83,29 @@ def find(name: str) -> Callable[..., Any]:
     return made
 
 
+def example(input_shape: Sequence[int]) -> Tensor:
+    """Return two examples for trying a network: always the same values from 0 to 1, as zeros would hide a lot."""
+    return torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def _current_folder_first() -> Iterator[None]:
+    """Let modules be found as `python -m` finds them, for as long as the user's own code is imported or called."""
+    folder = str(Path.cwd())
+    added = not {"", folder} & set(sys.path)
+    if added:
+        sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+
+
 def _require_own(name: str, package: str) -> None:
     """Refuse what was not written for this: nothing is imported to find out."""
+    if package in sys.stdlib_module_names:
+        raise InputError(f"{name}: {package} is the name of a module of Python's own; give yours another one")
     try:
         spec = importlib.util.find_spec(package)
     except ValueError:  # made by hand, without a file
@@ -93,7 +117,7 @@ def _require_own(name: str, package: str) -> None:
     places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin or ""]]
     library = Path(sysconfig.get_path("stdlib")).resolve()
     if (
-        package in (*sys.stdlib_module_names, "smx")
+        package == "smx"
         or any({"site-packages", "dist-packages"} & set(place.parts) for place in places)
         or any(place.is_relative_to(library) for place in places)
     ):
@@ -119,21 +143,25 @@ def _taken(name: str, factory: Callable[..., Any]) -> set[str]:
 
 
 def _try(name: str, network: nn.Module, input_shape: tuple[int, ...], num_classes: int) -> None:
-    """Run the network once in `eval()`, which also gives lazy layers their shape."""
+    """Run the network once in `eval()`, which also gives lazy layers their shape, and a copy of it in `train()`."""
     was_training = network.training
+    x = example(input_shape)
     try:
         with torch.no_grad():
-            output = network.eval()(torch.zeros(2, *input_shape))
+            outputs = {"eval": network.eval()(x)}
+            with torch.random.fork_rng(devices=()):  # what Dropout draws here is drawn for nothing
+                outputs["train"] = copy.deepcopy(network).train()(x)
     except Exception as error:
         raise InputError(f"{name} can't take examples of shape {input_shape} ({_reason(error)})") from error
     finally:
         network.train(was_training)
-    if not isinstance(output, Tensor) or output.shape != (2, num_classes):
-        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise InputError(
-            f"{name} must put out {num_classes} scores an example, one for each class: (2, {num_classes})"
-            f" for two examples of shape {input_shape}, got {got}"
-        )
+    for mode, output in outputs.items():
+        if not isinstance(output, Tensor) or output.shape != (2, num_classes):
+            got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise InputError(
+                f"{name} must put out {num_classes} scores an example, one for each class: (2, {num_classes})"
+                f" for two examples of shape {input_shape}, got {got} in {mode}()"
+            )
 
 
 def _reason(error: BaseException) -> str:

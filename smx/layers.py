@@ -22,8 +22,8 @@ class Selective(nn.Module):
     """Phase 1: every neuron chooses among the pool by a hard Gumbel-softmax with straight-through gradients.
 
     In `train()` each forward pass draws noise, one draw for the whole batch (eq. 1-6). In `eval()` each neuron
-    uses its largest logit, without noise (eq. 8); `with smx.sampling(module)` keeps the noise on. Gradients are of first
-    order, and not for `torch.func`, unless the pool has a user's own activation.
+    uses its largest logit, without noise (eq. 8); `with smx.sampling(module)` keeps the noise on. Gradients are of
+    first order, and not for `torch.func`, unless the pool has a user's own activation.
 
     Args:
         num_features: N, the neurons (or channels) on axis `dim` of the input.
@@ -90,9 +90,9 @@ class Mixed(nn.Module):
     """Phase 2: every neuron's activation is fixed, and neurons that share one are computed as a group (eq. 11).
 
     Neurons that stand sorted by their choice, as `smx.sort` puts them, are computed slice by slice; in any other order,
-    and under `torch.compile`, as one combination of functions (`smx.fused`); by index if the pool has a user's own. They
-    are differentiated once, and not by `torch.func`; what writes into the result of sorted neurons is refused by autograd,
-    as after `nn.ReLU`.
+    and under `torch.compile`, as one combination of functions (`smx.fused`); by index if the pool has a user's own.
+    Gradients are of first order, and not for `torch.func`; what writes into the result of sorted neurons is refused by
+    autograd, as after `nn.ReLU`.
 
     Args:
         choice: int64 (N,), for each neuron the index of its activation in the pool.

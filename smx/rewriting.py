@@ -8,6 +8,7 @@ and written anew with a module for each activation. The module keeps its class, 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "softplus": nn.Softplus,
     "softsign": nn.Softsign,
+    "hardshrink": nn.Hardshrink,
+    "softshrink": nn.Softshrink,
+    "tanhshrink": nn.Tanhshrink,
 }
 """PyTorch's elementwise activations: the name of the function, and the module that computes the same."""
 
@@ -50,7 +54,7 @@ _NAMES: dict[Any, str] = {
     for spelling in (name, f"{name}_")
     for home in (F, torch, Tensor)
     if hasattr(home, spelling)
-}
+} | {torch.special.expit: "sigmoid"}
 
 Types = tuple[type[nn.Module], ...]
 
@@ -70,8 +74,11 @@ def has_own_forward(module: nn.Module, types: Types) -> bool:
     return home.partition(".")[0] != "torch" and not isinstance(module, (*types, Selective, Mixed))
 
 
-def separate(module: nn.Module, types: Types) -> dict[str, str]:
-    """Give every activation in `module` a module of its own that is not in place; the function stays the same.
+def separate(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str]]:
+    """Give every activation in `module` a module of its own that is not in place.
+
+    The function stays the same, unless an input that was overwritten is looked at from elsewhere: through a view, or
+    where the block is called whose input it is. That can't be seen here, but by a run.
 
     1. An activation module that is registered at several places becomes one for each place.
     2. A function that is an attribute (`self.act = F.relu`, as in `nn.TransformerEncoderLayer`) becomes a module there.
@@ -84,7 +91,8 @@ def separate(module: nn.Module, types: Types) -> dict[str, str]:
         types: what is an activation; functions count as the modules in `ACTIVATIONS`.
 
     Returns:
-        Why the forwards that could not be traced were left, by module path.
+        Why the forwards that could not be traced were left, by module path; and the paths of the activations that were
+        in place.
     """
     _unshare(module, types)
     for part in list(module.modules()):
@@ -93,17 +101,21 @@ def separate(module: nn.Module, types: Types) -> dict[str, str]:
                 setattr(part, key, ACTIVATIONS[name]().train(part.training))
     left: dict[str, str] = {}
     used: set[nn.Module] = set()
+    overwrote: set[str] = set()
     for path, part in list(module.named_modules()):
         if has_own_forward(part, types):
             try:
-                _rewrite(part, types, used)
+                found = _rewrite(part, types, used)
             except UntraceableError as error:
                 left[path] = str(error)
-    for part in module.modules():
-        if isinstance(part, types) and hasattr(part, "inplace"):
+            else:
+                overwrote |= {f"{path}.{use.path}".strip(".") for use in found if use.inplace}
+    for path, part in module.named_modules():
+        if isinstance(part, types) and getattr(part, "inplace", False):
+            overwrote.add(path)
             setattr(part, "inplace", False)  # noqa: B010
     heed_activations(module)
-    return left
+    return left, overwrote
 
 
 def heed_activations(module: nn.Module) -> None:
@@ -160,6 +172,11 @@ class _Use:
         return bool(getattr(self.module, "inplace", False)) or (self.node.op != "call_module" and function[-1] == "_")
 
     @property
+    def misplaced(self) -> bool:
+        """Whether another module in its place, not in place, would not do: the call must be written anew."""
+        return self.new or bool(self.node.kwargs) or (self.inplace and any(user > self.node for user in self.z.users))
+
+    @property
     def z(self) -> fx.Node:
         """What the activation is applied to."""
         z = self.node.args[0] if self.node.args else self.node.kwargs["input"]
@@ -167,10 +184,13 @@ class _Use:
         return z
 
 
-def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> None:
-    """Rewrite the forward of `part` if that is needed; `used` are the modules that activations were found in so far."""
+def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> list[_Use]:
+    """Rewrite the forward of `part` if that is needed, and return its activations.
+
+    `used` are the modules that activations were found in so far.
+    """
     uses = list(_uses(part, trace(part), types, used))
-    if any(use.new or (use.inplace and any(user > use.node for user in use.z.users)) for use in uses):
+    if any(use.misplaced for use in uses):
         graphs = trace_in_both_modes(part)
         found = [list(_uses(part, graph, types, used)) for graph in graphs]
         uses, others = found
@@ -185,6 +205,7 @@ def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> None:
                 part.get_submodule(parent).add_module(name, use.module.train(part.training))
         set_forward(part, *graphs)
     used.update(use.module for use in uses)
+    return uses
 
 
 def _uses(part: nn.Module, graph: fx.Graph, types: Types, used: set[nn.Module]) -> Iterator[_Use]:
@@ -220,11 +241,14 @@ def _function_of(node: fx.Node) -> Any:
 
 
 def _as_module(name: str, node: fx.Node) -> nn.Module:
-    """Make the module that computes the same as a call of a function; both take the same arguments in one order."""
-    kwargs = {key: value for key, value in node.kwargs.items() if key not in ("input", "training")}
-    if any(isinstance(value, fx.Node) for value in (*node.args[1:], *kwargs.values())):
+    """Make the module that computes the same as a call of a function; the names of the arguments agree."""
+    args, kwargs = node.args[1:], dict(node.kwargs)
+    with suppress(TypeError, ValueError):  # of functions written in C: these take them in one order, too
+        args, kwargs = (), inspect.signature(getattr(F, name)).bind(*node.args, **node.kwargs).arguments
+    kwargs = {key: value for key, value in kwargs.items() if key not in ("input", "training")}
+    if any(isinstance(value, fx.Node) for value in (*args, *kwargs.values())):
         raise UntraceableError(f"the arguments of {name} are computed, or parameters")
-    return ACTIVATIONS[name](*node.args[1:], **kwargs)
+    return ACTIVATIONS[name](*args, **kwargs)
 
 
 def _call_module(graph: fx.Graph, use: _Use) -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import operator
+import pickle
+import random
+import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from textwrap import indent
 from typing import Any
@@ -33,7 +39,7 @@ def trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
         root = copy.copy(module)  # what a forward notes on its module, it notes on this one
         before = dict(vars(root))
         tracer = _Tracer()
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _Factories(tracer):
+        with warnings.catch_warnings(), _random_numbers_stay(), _notes_stay(root), _Factories(tracer):
             warnings.simplefilter("ignore")
             graph = tracer.trace(root, given)
     except UntraceableError:
@@ -44,7 +50,51 @@ def trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
     changed = [key for key, value in vars(root).items() if key not in before or before[key] is not value]
     if changed:
         raise UntraceableError(f"it sets attributes of its module ({', '.join(changed)})")
+    for old, new in tracer.augmented:
+        if old.op == "placeholder" or any(user > new for user in old.users):
+            raise UntraceableError(f"it changes {old} in place, which others may look at")
     return graph
+
+
+@contextmanager
+def _random_numbers_stay() -> Iterator[None]:
+    """Refuse numbers drawn by Python or NumPy, which would be constants of the graph; PyTorch's are drawn anew."""
+    numpy = sys.modules.get("numpy")  # whoever draws from it has imported it
+
+    def states() -> tuple[Any, ...]:
+        return random.getstate(), numpy and numpy.random.get_state()
+
+    before = states()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+        if pickle.dumps(states()) != pickle.dumps(before):
+            raise UntraceableError("it draws random numbers from Python or NumPy")
+    finally:
+        random.setstate(before[0])
+        if numpy:
+            numpy.random.set_state(before[1])
+
+
+@contextmanager
+def _notes_stay(module: nn.Module) -> Iterator[None]:
+    """Refuse a forward that notes something in a list, dict or set of its module, and remove it there."""
+    before = {key: (note, copy.copy(note)) for key, note in vars(module).items() if isinstance(note, list | dict | set)}
+    changed = []
+    try:
+        yield
+    finally:
+        for key, (note, copied) in before.items():
+            if len(note) != len(copied) or not all(map(operator.is_, _contents(note), _contents(copied))):
+                changed.append(key)
+                note.clear()
+                note.extend(copied) if isinstance(note, list) else note.update(copied)
+    if changed:
+        raise UntraceableError(f"it changes what its module holds ({', '.join(changed)})")
+
+
+def _contents(note: Any) -> list[Any]:
+    return [*note, *note.values()] if isinstance(note, dict) else [*note]
 
 
 def trace_in_both_modes(module: nn.Module) -> tuple[fx.Graph, fx.Graph]:
@@ -117,9 +167,11 @@ def _by_mode(training: str, evaluation: str) -> str:
     """Write one function that does what the first does in train() and what the second does in eval()."""
     if training == evaluation:
         return training
-    (head, _, first), (_, _, second) = training.partition("\n"), evaluation.partition("\n")
-    first, second = indent(first, "    "), indent(second, "    ")
-    return f"{head}\n    if self.training:\n{first}\n    else:\n{second}\n"
+    heads, bodies = zip(*(source.split("\n    ", 1) for source in (training, evaluation)), strict=True)
+    definition = heads[0].splitlines()[-1]
+    wrapped = sorted({line for head in heads for line in head.splitlines()[:-1]})  # what torch.fx.wrap was used for
+    first, second = (indent(f"    {body}", "    ") for body in bodies)
+    return "\n".join([*wrapped, definition, "    if self.training:", first, "    else:", second, ""])
 
 
 def _empty(forward: _Forward) -> nn.Module:
@@ -133,6 +185,7 @@ class _Tracer(fx.Tracer):
 
     def __init__(self) -> None:
         super().__init__()
+        self.augmented: list[tuple[fx.Node, fx.Node]] = []
         self._modes = _modes()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -142,6 +195,26 @@ class _Tracer(fx.Tracer):
         if _modes() != self._modes:
             raise UntraceableError("it switches gradients or autocast on or off")  # which the graph would not show
         return super().create_node(*args, **kwargs)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+
+class _Proxy(fx.Proxy):
+    """Notes `x += y`, of which torch.fx makes `x + y`: then another name of `x` shows the old values."""
+
+
+def _augmented(binary: Callable[[Any, Any], Any]) -> Callable[[_Proxy, Any], Any]:
+    def assign(self: _Proxy, other: Any) -> Any:
+        result = binary(self, other)
+        self.tracer.augmented.append((self.node, result.node))  # type: ignore[attr-defined]
+        return result
+
+    return assign
+
+
+for _name in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and_", "or_", "xor", "lshift", "rshift"]:
+    setattr(_Proxy, f"__i{_name.rstrip('_')}__", _augmented(getattr(operator, _name)))
 
 
 def _modes() -> tuple[bool, ...]:

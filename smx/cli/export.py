@@ -168,15 +168,19 @@ def example_input(model: SavedModel, *, raw: bool = False) -> Tensor:
 def examples(model: SavedModel, dataset: Dataset, x: NDArray[np.float32], *, raw: bool) -> NDArray[Any]:
     """Return normalised examples (B, F) of a data set as the exported model takes them, with `raw` as uint8.
 
+    They go through the shape that the model's own data have, so that channels first or last make no difference.
+
     Raises:
-        InputError: the data's examples have more or fewer values.
+        InputError: the data's examples have more or fewer values, or with `raw` no whole numbers up to 255.
     """
     from smx.runtime.arrays import as_taken
 
     shape = model.data["sample_shape"] if raw else model.architecture.input_shape
-    values = (x * model.data["maximum"]).round().astype("uint8") if raw else x
+    if raw and not 1 < dataset.maximum <= 255:
+        raise InputError(f"the values of {dataset.name} are no whole numbers from 0 to 255, which the model takes")
+    values = (x * dataset.maximum).round().astype("uint8") if raw else x
     try:
-        return as_taken(values.reshape(-1, *dataset.sample_shape), shape)
+        return as_taken(as_taken(values.reshape(-1, *dataset.sample_shape), model.data["sample_shape"]), shape)
     except InputError as error:
         raise InputError(f"{dataset.name} does not fit the model: {error}") from error
 

@@ -41,6 +41,8 @@ def as_failure(error: Exception, command: str) -> Failure | None:
             return None
         how = f"pip install 'smartmixed[{EXTRAS[package]}]'"
         return Failure(f"{command} needs {package}, which is not installed; run: {how}", 1)
+    if "InvalidCxxCompiler" in str(error):  # of torch.compile; known by its text, as no command loads torch for this
+        return Failure("torch.compile found no C++ compiler; install g++, or leave out the option that compiles", 1)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # that one is click's own business
         where = f"{error.filename}: " if error.filename else ""
         return Failure(f"{where}{error.strerror or error}", 1)

@@ -86,6 +86,7 @@ def _train(
 ) -> None:
     from smx import data
     from smx.runtime.machine import machine
+    from smx.training.parallel import require_device
     from smx.training.run import CHECKPOINT, load_checkpoint, require_same
     from smx.training.run import train as run
 
@@ -102,7 +103,9 @@ def _train(
         config = checkpoint.config
     else:
         config = from_values({"device": _best_device(), **given})
-    _require_device(config.device)
+    require_device(config.device, ranks)
+    if settings["hidden"] is not None and config.model != "mlp":
+        raise InputError(f"--hidden is for the mlp, and the model is {config.model}; leave it out")
     with ranks.main_first():  # it may download what the others then find
         dataset = data.load(config.data, data_dir)
     done = Counter(row.phase for row in checkpoint.rows) if checkpoint else {}
@@ -139,11 +142,6 @@ def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _require_device(name: str) -> None:
-    if name == "cuda" and _best_device() != "cuda":
-        raise InputError("the device is cuda, but this PyTorch finds no CUDA device; start a new run with --device cpu")
-
-
 def _progress(
     config: TrainConfig, done: Mapping[int, int], ranks: Ranks
 ) -> AbstractContextManager[Callable[[EpochMetrics], None]]:
@@ -155,7 +153,7 @@ def _progress(
 
 @contextmanager
 def _one_voice(ranks: Ranks) -> Iterator[None]:
-    """Show an error that several ranks meet once, and end all of them with its exit code."""
+    """Show an error that several ranks meet, or rank 0 alone, once; and end all of them."""
     try:
         yield
     except KeyboardInterrupt:
@@ -164,15 +162,15 @@ def _one_voice(ranks: Ranks) -> Iterator[None]:
         raise click.exceptions.Exit(INTERRUPTED) from None
     except Exception as error:
         failure = as_failure(error, "smx train")
-        if ranks.size == 1 or failure is None:
+        if ranks.size == 1:
             raise
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, when the first rank is gone: each ends by itself
-        if ranks.main:
+        if ranks.main and failure:
             failure.show()
             ranks.report()
-        elif not ranks.was_reported():
+        elif not ranks.was_reported():  # a rank that rank 0 left alone ends in an error of its connection
             raise
-        raise click.exceptions.Exit(failure.exit_code) from error
+        raise click.exceptions.Exit(failure.exit_code if failure else 1) from error
 
 
 def _draw(result: TrainResult, out: Path) -> list[Path]:

@@ -79,9 +79,8 @@ def backward(g: Tensor, z: Tensor, numbers: Tensor, g_z: Tensor, sums: bool = Tr
     """
     *_, exponential, sigmoid, tanh, level, corner = numbers[:, :, None].unbind()
     totals: Tensor | None = None
-    for (x, g_h), slope, memory in _blocks([z, g], g_z, numbers.dtype, 1 + SUMS if sums else 3):
-        a, *values = memory.unbind()
-        e, r, t = values[3:] if sums else (*values, values[1])
+    for (x, g_h), slope, memory in _blocks([z, g], g_z, numbers.dtype, 4 if sums else 3):
+        a, e, r, t = memory if sums else (*memory, memory[2])
         torch.sigmoid(x, out=r)
         torch.sub(_scalar(1.0, r), r, out=a)
         torch.div(r, a, out=e).clamp_max_(1)
@@ -95,11 +94,11 @@ def backward(g: Tensor, z: Tensor, numbers: Tensor, g_z: Tensor, sums: bool = Tr
         torch.ops.aten.threshold_backward.grad_input(g_h, x, 0, grad_input=a)
         slope.addcmul_(a, corner)
         if sums:
-            memory[4:].mul_(g_h)
-            torch.mul(a, x, out=values[2])
-            torch.mul(g_h, x, out=values[1])
-            values[0].copy_(g_h)
-            block = memory[1:].sum((1, 3))
+            block = numbers.new_empty(SUMS, z.shape[1])
+            torch.sum(g_h, (0, 2), out=block[0])
+            torch.sum(a.mul_(x), (0, 2), out=block[2])
+            torch.sum(torch.mul(g_h, x, out=a), (0, 2), out=block[1])
+            torch.sum(memory[1:].mul_(g_h), (1, 3), out=block[3:])
             totals = block if totals is None else totals.add_(block)
     return numbers.new_zeros(SUMS, z.shape[1]) if sums and totals is None else totals
 

@@ -27,7 +27,7 @@ class MemoryRow(StepMemory):
     Attributes:
         name: the candidate's.
         batch_size: examples a step.
-        ratio: of `activations` to the baseline's.
+        ratio: of `accumulating` to the baseline's.
     """
 
     name: str

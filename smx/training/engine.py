@@ -31,7 +31,7 @@ def train_epoch(
     step.model.train()
     step.tally.reset()
     for batch in torch.split(torch.randperm(len(examples)).to(examples.x.device), batch_size):
-        share = ranks.share(batch)
+        share = ranks.share(batch, examples.device)
         step(*examples.batch(share.indices), share)
         scheduler.step()
     return step.tally.means(len(examples), ranks)
@@ -56,7 +56,7 @@ def evaluate(
     tally = Tally(examples.device, torch.float64)
     with sampling(model) if sampled else nullcontext():
         for batch in torch.split(torch.arange(len(examples), device=examples.x.device), EVALUATION_BATCH):
-            share = ranks.share(batch)
+            share = ranks.share(batch, examples.device)
             x, y = examples.batch(share.indices)
             outputs = protocol.outputs(model(x), phase)
             tally.add(protocol.loss(outputs, y, share.weights), outputs, y, share)

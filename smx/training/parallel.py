@@ -55,8 +55,8 @@ class Ranks:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
-    def share(self, batch: Tensor) -> Share:
-        """Return this rank's part of a batch, int64 (B,).
+    def share(self, batch: Tensor, device: torch.device | None = None) -> Share:
+        """Return this rank's part of a batch, int64 (B,); its weights on the training device, if it is another.
 
         Every rank gets ceil(B / size) examples, so that the layers of all ranks draw equally much randomness, and the
         same noise. What fills up a part that is too short has weight 0; the others have size / B, so that the mean over
@@ -65,8 +65,9 @@ class Ranks:
         if self.size == 1:
             return Share(batch, None, len(batch))
         count = -(-len(batch) // self.size)
-        places = torch.arange(self.rank * count, (self.rank + 1) * count, device=batch.device)
-        weights = (places < len(batch)) * (self.size / len(batch))
+        first, end = self.rank * count, (self.rank + 1) * count
+        places = torch.arange(first, end, device=batch.device)  # in main memory, when the examples lie there
+        weights = (torch.arange(first, end, device=device or batch.device) < len(batch)) * (self.size / len(batch))
         return Share(batch[places % len(batch)], weights, len(batch) / self.size)
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -106,7 +107,7 @@ class Ranks:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let rank 0 go through a block before the others enter it: for what it may leave on disk for them."""
+        """Let rank 0 go through a block before the others enter it: for what it may leave for them on a shared disk."""
         if not self.main:
             self.wait()
         try:
@@ -147,20 +148,55 @@ def _store() -> Any:
 def joined() -> Iterator[Ranks]:
     """Join the other processes if torchrun started this one; leave them at the end.
 
-    On the CPU they speak through gloo, on CUDA through NCCL, each with the device that LOCAL_RANK names.
+    On the CPU they speak through gloo, on CUDA through NCCL, each with the device that LOCAL_RANK names. Where devices
+    are too few, the CPU is left; see `require_device`.
 
     Raises:
-        InputError: there are more processes than CUDA devices.
+        InputError: the environment is not as torchrun makes it.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-    if size == 1:
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
-    if torch.cuda.is_available():
-        device, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if device >= devices:
-            raise InputError(f"this machine has {devices} CUDA devices; give --nproc-per-node at most {devices}")
-        torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    yield Ranks(dist.get_rank(), size)
+    rank, size, local_rank, local_size, _ = _numbers()
+    cuda = local_size <= torch.cuda.device_count()
+    if cuda:
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    yield Ranks(rank, size)
     dist.destroy_process_group()  # not after an error, when others may wait for this rank: the process's end is enough
+
+
+def require_device(name: str, ranks: Ranks) -> None:
+    """Refuse cuda where there is none, or not one for each process.
+
+    Raises:
+        InputError: so it is.
+    """
+    devices = torch.cuda.device_count()
+    if name == "cuda" and not devices:
+        raise InputError("the device is cuda, but this PyTorch finds no CUDA device; start a new run with --device cpu")
+    if name == "cuda" and ranks.size > 1 and devices < _numbers().local_size:
+        raise InputError(
+            f"this machine has {devices} CUDA devices; give --nproc-per-node at most {devices}, or --device cpu"
+        )
+
+
+class _Numbers(NamedTuple):
+    """What torchrun tells a process of itself."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    port: int
+
+
+def _numbers() -> _Numbers:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+    found = {name: os.environ.get(name, "") for name in (*names, "MASTER_ADDR")}
+    if all(found[name].isdecimal() for name in names) and found["MASTER_ADDR"]:
+        numbers = _Numbers(*(int(found[name]) for name in names))
+        if numbers.rank < numbers.size:
+            return numbers
+    text = " ".join(f"{name}={value}" for name, value in found.items())
+    raise InputError(f"RANK says that this is one of several processes, but not all is set ({text}); use torchrun")

@@ -62,7 +62,8 @@ def train_phase(model: nn.Module, state: Checkpoint, task: Task, record: Callabl
     optimizer = adam(model, config)
     restore(optimizer, state.optimizer, model, config)
     step = Step(model, optimizer, config, phase, ranks)
-    step.scaler.load_state_dict(state.scaler)
+    if state.scaler:
+        step.scaler.load_state_dict(state.scaler)
     scheduler = lr_scheduler(
         optimizer,
         config,

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from smx import activations, convert, files, sorting
+from smx import activations, convert, factory, files, sorting
 from smx.architecture import Architecture, Place, architecture_for
 from smx.data import Dataset
-from smx.errors import InputError
+from smx.errors import InputError, one_line
 from smx.layers import Mixed, Selective
 from smx.modelfile import SavedModel, choices_of, save_model, without_choices
 from smx.training.checkpoint import Checkpoint
@@ -106,7 +107,8 @@ def train(
     if config.cuda_graphs and ranks.size > 1:
         raise InputError(f"cuda_graphs works in one process, and this run has {ranks.size}; train it without")
     architecture = architecture_for(config.model, dataset.sample_shape, len(dataset.class_names), hidden=config.hidden)
-    architecture.build(lambda place: nn.Identity())  # a user's own network fails before anything is written
+    network = architecture.build(lambda place: nn.Identity())  # a user's own fails before anything is written
+    _require_trainable(network, architecture, config, len(dataset.train), ranks)
     files.make_folder(out)
     state = _start(config, dataset, out, checkpoint)
     if ranks.of_main((state.fingerprint, state.phase, state.epoch)) != (state.fingerprint, state.phase, state.epoch):
@@ -185,6 +187,24 @@ def _start(config: TrainConfig, dataset: Dataset, out: Path, checkpoint: Checkpo
     return checkpoint
 
 
+def _require_trainable(
+    network: nn.Module, architecture: Architecture, config: TrainConfig, examples: int, ranks: Ranks
+) -> None:
+    """Refuse batches that leave a rank one example, if the network can't be trained on one; BatchNorm often can't."""
+    last = examples % config.batch_size or config.batch_size
+    if last > ranks.size or (ranks.size > 1 and config.device == "cuda"):  # there BatchNorm sees the whole batch
+        return
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            network.train()(factory.example(architecture.input_shape)[:1])
+    except Exception as error:
+        raise InputError(
+            f"batches of {config.batch_size} leave {last} of the {examples} training examples for the last one"
+            f"{', one for each rank' if ranks.size > 1 else ''}, and {architecture} can't be trained on one alone;"
+            f" choose another --batch-size ({one_line(error)})"
+        ) from error
+
+
 def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
     """Enter a phase with a new network (committed and sorted, cold, or uniform) and a new optimiser."""
     torch.manual_seed(seed_for(run.config.seed, phase))
@@ -193,8 +213,7 @@ def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
     elif run.config.is_baseline:
         model = run.mixed()
     else:
-        phase1 = run.selective()
-        phase1.load_state_dict(state.best_model)
+        phase1 = _restore(run, 1, state.best_model)
         committed = sorting.sort(convert.commit(phase1), torch.zeros(2, *run.architecture.input_shape))
         model = run.mixed(choices(committed))
         if rules(run.config).warm_start:
@@ -211,8 +230,17 @@ def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
 
 
 def _restore(run: _Run, phase: int, state: Mapping[str, Tensor]) -> nn.Module:
-    model = run.selective() if phase == 1 else run.mixed(choices_of(dict(state)))
-    model.load_state_dict(state)
+    try:
+        model = run.selective() if phase == 1 else run.mixed(choices_of(dict(state)))
+        model.load_state_dict(state)
+    except (KeyError, ValueError, RuntimeError) as error:
+        name = run.architecture.name
+        if not name or isinstance(error, InputError):
+            raise
+        reason = shorten(one_line(error), 200)
+        raise InputError(
+            f"{name} is no longer the network of this run; bring that back, or choose another --out ({reason})"
+        ) from error
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -209,3 +210,9 @@ def test_a_killed_run_resumes_to_the_same_model(tmp_path: Path) -> None:
         assert all(torch.equal(ours[part][key], theirs[part][key]) for key in ours[part])
     assert (killed / "model.pt").read_bytes() == (whole / "model.pt").read_bytes()
     assert not list(killed.glob(".*.tmp"))
+
+
+def test_compilation_without_a_compiler(tmp_path: Path) -> None:
+    nothing = {**os.environ, "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    result = smx("train", *SMALL, "--compile", "--out", tmp_path / "run", env=nothing)
+    refused(result, 1, "torch.compile found no C++ compiler; install g++, or leave out")

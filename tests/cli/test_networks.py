@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from smx.architecture import Architecture
+from smx.cli.export import examples
+from smx.data.dataset import build
+from smx.errors import InputError
+from smx.modelfile import SavedModel
 from tests.conftest import refused, smx
 
 EPOCHS = ("--phase1-epochs", "2", "--phase2-epochs", "8", "--lr", "0.01", "--batch-size", "32", "--device", "cpu")
@@ -116,12 +122,35 @@ def test_a_baseline_of_a_users_network_has_one_activation(folder: Path) -> None:
     assert {name: choice.tolist() for name, choice in content["choices"].items()} == {"relu": [0] * 6}
 
 
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(("kind", "input_shape"), [("mlp", (144,)), ("cnn", (3, 8, 6))])
+def test_examples_of_other_data_come_in_the_models_order(kind: str, input_shape: tuple[int, ...], raw: bool) -> None:
+    """Channels first, and divided by 200, for a model of images with channels last that were divided by 255."""
+    x, y = colours(30)
+    architecture = Architecture(kind=kind, input_shape=input_shape, num_classes=3)
+    own = {"sample_shape": (8, 6, 3), "maximum": 255.0}
+    model = SavedModel(architecture=architecture, pool=(), choices={}, weights={}, data=own, training={}, metrics={})
+    x = np.minimum(x, 200)
+    other = build(
+        "other", x.transpose(0, 3, 1, 2), y, test=(x.transpose(0, 3, 1, 2), y), maximum=200.0, class_names=("",) * 3
+    )
+    found = examples(model, other, other.test.x, raw=raw)
+    if raw:
+        np.testing.assert_array_equal(found, x)
+    else:
+        expected = (x / 200).transpose(0, 3, 1, 2) if kind == "cnn" else (x / 200).reshape(30, 144)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(InputError, match="the values of other are no whole numbers from 0 to 255"):
+        examples(model, replace(other, maximum=1.0), other.test.x, raw=True)
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
         (("--model", "resnet"), ("model must be mlp, cnn or module:factory, got 'resnet'",)),
         (("--model", "absent:Net"), ("absent:Net: there is no module absent; run smx in the folder that holds it",)),
         (("--model", "mine:narrow"), ("mine:narrow must put out 3 scores an example", "got shape (2, 2)")),
+        (("--model", "cnn", "--hidden", "8,8"), ("--hidden is for the mlp, and the model is cnn; leave it out",)),
         (("--model", "cnn", "--data", "flat.npz"), ("the cnn takes images of 4x4 or more", "got (144,)")),
     ],
 )

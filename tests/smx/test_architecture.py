@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import smx
+from smx import factory
 from smx.architecture import Architecture, Place, architecture_for
 from smx.errors import InputError
 
@@ -30,6 +32,24 @@ class Net(nn.Module):
     def forward(self, x):
         x = self.act(self.conv(x)).mean((2, 3))
         return self.output(F.silu(self.hidden(x)))
+
+class Decodes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.output = nn.TransformerDecoderLayer(4, 2, 8, dropout=0.0, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.output(self.layer(x, x).mean(1))
+
+class Overwrites(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.output = nn.Linear(4, 8, bias=False), nn.Linear(8, 3)
+        self.block = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 8))
+
+    def forward(self, x):
+        x = self.linear(x)
+        return self.output(self.block(x) + x)
 
 class Bare(nn.ReLU):
     pass
@@ -130,6 +150,27 @@ def test_every_activation_of_a_users_network_is_a_place() -> None:
         h = F.linear(h, state[f"{layer}.weight"], state[f"{layer}.bias"])
     torch.testing.assert_close(network(x), h)
     assert type(architecture_for("own:Bare", (4,), 4, hidden=()).build(selective)) is smx.Selective
+
+
+@pytest.mark.usefixtures("own")
+def test_copies_of_a_users_network_keep_its_activations() -> None:
+    """PyTorch puts ReLU in the place of an activation module when it copies a decoder layer."""
+    tanh = smx.PAPER_POOL.index("tanh")
+    network = Architecture(kind="factory", input_shape=(5, 4), num_classes=3, name="own:Decodes").build(
+        lambda place: smx.Mixed(torch.full((place.channels,), tanh), dim=place.dim)
+    )
+    x = torch.randn(2, 5, 4)
+    torch.testing.assert_close(copy.deepcopy(network)(x), network(x))
+
+
+@pytest.mark.usefixtures("own")
+def test_a_users_network_is_tried_on_more_than_zeros() -> None:
+    state = torch.get_rng_state()
+    x = factory.example((4,))
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(x, factory.example((4,)))
+    with pytest.raises(InputError, match=r"own:Overwrites: .* computes something else on example_input"):
+        Architecture(kind="factory", input_shape=(4,), num_classes=3, name="own:Overwrites").build(selective)
 
 
 @pytest.mark.usefixtures("own")

@@ -44,7 +44,8 @@ def test_select_infers_channels_by_a_dry_run() -> None:
     net = Residual()
     chosen = smx.select(net, example_input=torch.randn(1, 3, 4, 4))
     assert selectives(chosen) == {"act": (8, 1), "head.2": (12, -1), "act_1": (8, 1)}
-    assert selectives(smx.select(net)) == selectives(chosen)
+    with pytest.warns(UserWarning, match="no longer in place: act, act_1;"):
+        assert selectives(smx.select(net)) == selectives(chosen)
     assert isinstance(chosen.never, nn.Tanh)
     assert chosen.training
     assert chosen(torch.randn(2, 3, 4, 4)).shape == (2, 2)
@@ -63,6 +64,28 @@ def test_a_transformers_feed_forward_block_has_its_neurons_last() -> None:
     chosen = smx.select(block, example_input=torch.randn(2, 5, 6))
     assert selectives(chosen) == {"2": (24, -1)}
     assert chosen(torch.randn(2, 5, 6)).shape == (2, 5, 6)
+
+
+class Gated(nn.Module):
+    """Images, scaled by what Linear layers put out: squeeze and excitation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.squeeze, self.act = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8, 8), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.act(x * self.squeeze(x.mean((2, 3)))[:, :, None, None])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("width", [7, 8])
+def test_images_have_their_channels_on_axis_1_however_wide_they_are(width: int) -> None:
+    assert selectives(smx.select(Gated(), example_input=torch.randn(2, 1, 6, width))) == {"act": (8, 1)}
+
+
+def test_linear_layers_have_their_neurons_last_after_a_reshape() -> None:
+    net = nn.Sequential(nn.Flatten(0, 1), nn.Linear(3, 4), nn.Unflatten(0, (2, 5)), nn.ReLU())
+    assert selectives(smx.select(net, example_input=torch.randn(2, 5, 3))) == {"3": (4, -1)}
 
 
 def test_select_inside_pytorchs_transformer_layer() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -17,10 +20,11 @@ from smx.errors import InputError
 from smx.training import phase
 from smx.training.checkpoint import FORMAT, Checkpoint
 from smx.training.config import TrainConfig
-from smx.training.engine import train_epoch
+from smx.training.engine import evaluate, train_epoch
 from smx.training.examples import Examples
 from smx.training.metrics import EpochMetrics, median_margin
 from smx.training.parallel import Ranks
+from smx.training.phase import Task, train_phase
 from smx.training.run import TrainResult, load_checkpoint, train
 from smx.training.schedules import lr_scheduler, temperature
 from smx.training.step import Step, adam
@@ -179,7 +183,13 @@ def a_step(config: TrainConfig, digits: Dataset) -> tuple[torch.nn.Module, tuple
     return model, train_epoch(Step(model, optimizer, config, 2), scheduler, Examples.of(digits.train, "cpu"), 128)
 
 
-@pytest.mark.parametrize(("setting", "tolerance"), [({"amp": "bfloat16"}, 0.02), ({"compile": True}, 1e-4)])
+needs_compiler = pytest.mark.skipif(not (which("g++") or which("clang++")), reason="torch.compile needs a C++ compiler")
+
+
+@pytest.mark.parametrize(
+    ("setting", "tolerance"),
+    [({"amp": "bfloat16"}, 0.02), pytest.param({"compile": True}, 1e-4, marks=needs_compiler)],
+)
 def test_lower_precision_and_compilation_train_nearly_the_same(
     setting: dict[str, Any], tolerance: float, digits: Dataset
 ) -> None:
@@ -190,6 +200,94 @@ def test_lower_precision_and_compilation_train_nearly_the_same(
         torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
     assert counted == pytest.approx(expected, rel=10 * tolerance)
     assert list(model.state_dict()) == list(plain.state_dict())
+
+
+def test_a_phase_in_float16_begins_and_resumes(digits: Dataset) -> None:
+    """On the CPU, which the settings do not allow: the loss's scaler has no state before the first epoch."""
+    config = replace(SMALL, device="auto", amp="float16")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 20), smx.Mixed([0] * 20), torch.nn.Linear(20, 10))
+    train_, validation = (Examples.of(split, "cpu") for split in (digits.train, digits.validation))
+    task = Task(config=config, train=train_, validation=validation, pool=smx.Mixed([0]).pool)
+    state = Checkpoint(config=config, fingerprint="", phase=2, optimizer=adam(model, config).state_dict())
+    with pytest.raises(Stopped):
+        train_phase(model, state, task, lambda state: stop_after(1)(state.rows[-1]))
+    assert state.scaler["_growth_tracker"] > 0
+    scaler = dict(state.scaler)
+    with pytest.raises(Stopped):
+        train_phase(model, state, task, lambda state: stop_after(1)(state.rows[-1]))
+    assert state.scaler["_growth_tracker"] == 2 * scaler["_growth_tracker"]
+
+
+class SecondOfTwo(Ranks):
+    """A rank that goes on without the other one."""
+
+    def sum(self, *values: torch.Tensor) -> list[float]:
+        assert {value.device.type for value in values} == {"meta"}
+        return [0.0] * len(values)
+
+
+def test_ranks_share_examples_that_do_not_fit_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown with the device that has no data: it refuses tensors that lie elsewhere, as CUDA does."""
+    examples = Examples(torch.rand(13, 4), torch.arange(13) % 3, torch.device("meta"))
+    monkeypatch.setattr(Examples, "_copied", lambda self, source, indices: source[indices].to(self.device))
+    ranks = SecondOfTwo(1, 2)
+    share = ranks.share(torch.arange(13), examples.device)
+    assert share.weights is not None
+    assert (share.indices.device.type, share.weights.device.type) == ("cpu", "meta")
+    evaluate(torch.nn.Linear(4, 3, device="meta"), examples, SMALL, 2, ranks=ranks)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """What writes a user's network, `own:Net`, into the current folder; its forward gets `layers`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+
+    def write(layers: str) -> None:
+        sys.modules.pop("own", None)
+        text = f"from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), {layers}nn.Linear(8, 10))\n"
+        (tmp_path / "own.py").write_text(text)
+
+    return write
+
+
+WITH_NORM = "nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), "
+OWN = replace(SMALL, model="own:Net", phase1_epochs=1, phase2_epochs=1)
+
+
+def test_a_last_batch_of_one_example(own: Callable[[str], None], digits: Dataset, tmp_path: Path) -> None:
+    """1293 examples in batches of 68 leave one; in batches of 1291 two, one for each of two ranks."""
+    own(WITH_NORM)
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match=r"batches of 68 leave 1 of the 1293 .* choose another --batch-size"):
+        train(replace(OWN, batch_size=68), digits, out)
+    with pytest.raises(InputError, match=r"batches of 1291 leave 2 of the 1293 .*, one for each rank, and own:Net"):
+        train(replace(OWN, batch_size=1291), digits, out, ranks=Ranks(0, 2))
+    assert not out.exists()
+    own(WITH_NORM.replace("nn.BatchNorm1d(8)", "nn.LayerNorm(8)"))
+    train(replace(OWN, batch_size=68), digits, out)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_network_that_changed_is_not_resumed(
+    after: int, own: Callable[[str], None], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a phase, at the commit, and at the test."""
+    own(WITH_NORM)
+    out = tmp_path / "run"
+    if after:
+        with pytest.raises(Stopped):
+            train(OWN, digits, out, on_epoch=stop_after(after))
+    else:
+        monkeypatch.setattr(phase, "train_epoch", lambda *args: stop_after(1)(args))
+        with pytest.raises(Stopped):
+            train(OWN, digits, out)
+    for changed in ("nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 8), ", "nn.Identity(), " + WITH_NORM):
+        own(changed)
+        with pytest.raises(InputError, match="own:Net is no longer the network of this run; bring that back"):
+            train(OWN, digits, out, checkpoint=load_checkpoint(out))
 
 
 def test_graphs_are_for_one_process(digits: Dataset, tmp_path: Path) -> None:

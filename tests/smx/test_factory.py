@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,12 @@ def narrow(): return nn.Sequential(nn.Flatten(), nn.Linear(20, 2))
 def tuples(): return nn.LSTM(5, 3)
 def misfit(): return nn.Linear(7, 3)
 instance = nn.Linear(20, 3)
+
+class Auxiliary(nn.Sequential):
+    def forward(self, x):
+        return (super().forward(x), x) if self.training else super().forward(x)
+
+def auxiliary(): return Auxiliary(*nothing())
 """
 
 
@@ -69,6 +76,17 @@ def test_a_factory_gets_the_arguments_that_it_takes(module: str, factory: str) -
     network = make_network(f"{module}:{factory}", (4, 5), 3)
     assert network(torch.zeros(7, 4, 5)).shape == (7, 3)
     assert all(part.training for part in network.modules())  # as the factory left it
+
+
+def test_trying_a_network_draws_nothing(own: Path) -> None:
+    """Also one with Dropout: what is drawn afterwards does not depend on it."""
+    find("networks:nothing")  # importing it draws
+    torch.manual_seed(0)
+    nn.Linear(20, 3)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    make_network("networks:nothing", (4, 5), 3)
+    assert torch.rand(3).equal(expected)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +114,7 @@ def test_a_factory_gets_the_arguments_that_it_takes(module: str, factory: str) -
         ("networks:fails", r"networks:fails failed \(KeyError: 'why'\)"),
         ("networks:narrow", r"must put out 3 scores an example.* got shape \(2, 2\)"),
         ("networks:tuples", "must put out 3 scores an example.* got tuple"),
+        ("networks:auxiliary", r"must put out 3 scores an example.* got tuple in train\(\)"),
         ("networks:misfit", r"can't take examples of shape \(4, 5\) \(RuntimeError: mat1"),
     ],
 )
@@ -105,11 +124,31 @@ def test_what_is_no_factory_is_refused_on_one_line(name: str, message: str) -> N
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["os:system", "subprocess:run", "smx.cli:main", "torch.hub:load", "sklearn:clone"])
-def test_nothing_but_a_users_own_is_imported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("os:system", "os is the name of a module of Python's own; give yours another one"),
+        ("code:Net", "code is the name of a module of Python's own; give yours another one"),
+        ("smx.cli:main", "smx is an installed package; write a module of your own"),
+        ("torch.hub:load", "torch is an installed package"),
+        ("sklearn:clone", "sklearn is an installed package"),
+    ],
+)
+def test_nothing_but_a_users_own_is_imported(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"{name} was imported"))
-    with pytest.raises(InputError, match="is an installed package; write a module of your own"):
+    with pytest.raises(InputError, match=message):
         find(name)
+
+
+@pytest.mark.parametrize("name", ["networks:both", "networks:late", "networks:missing", "absent:Net", "os:system"])
+def test_the_current_folder_is_on_the_path_for_its_own_code_alone(name: str, own: Path) -> None:
+    (own / "late_part.py").touch()
+    with (own / "networks.py").open("a") as file:
+        file.write("def late():\n    import late_part\n    return nothing()\n")
+    sys.path[:] = before = [place for place in sys.path if place not in ("", str(own))]
+    with nullcontext() if name in ("networks:both", "networks:late") else pytest.raises(InputError):
+        make_network(name, (4, 5), 3)
+    assert sys.path == before
 
 
 @pytest.mark.parametrize("content", ["import absent_elsewhere", "def broken(:", "1 / 0", "raise SystemExit(0)"])

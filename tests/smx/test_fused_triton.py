@@ -100,7 +100,7 @@ def forward(z: Tensor, coefficients: Tensor) -> Tensor:
     return h
 
 
-def backward(g: Tensor, z: Tensor, coefficients: Tensor, sums: bool = True) -> tuple[Tensor, Tensor | None]:
+def backward(g: Tensor, z: Tensor, coefficients: Tensor, *, sums: bool = True) -> tuple[Tensor, Any]:
     """Run the kernel of the backward pass."""
     g_z = torch.empty_like(z, memory_format=torch.contiguous_format)
     return g_z, kernels.backward(g, z, coefficients, g_z, sums)

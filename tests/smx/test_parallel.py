@@ -11,14 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from smx.cli.train import _one_voice
+from smx.errors import InputError
 from smx.training.checkpoint import Checkpoint
-from smx.training.parallel import Ranks
+from smx.training.parallel import Ranks, joined, require_device
 from smx.training.protocol import STANDARD
 from tests.conftest import smx
 
@@ -43,6 +47,66 @@ def test_the_ranks_average_is_the_batchs_mean(length: int, size: int, seed: int)
     assert len({share.indices.shape for share in shares}) == 1
     counted = [share.indices if share.weights is None else share.indices[share.weights > 0] for share in shares]
     assert torch.cat(counted).equal(batch)
+
+
+ENVIRONMENT = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"MASTER_ADDR": None}, {"WORLD_SIZE": "x"}, {"RANK": "2"}, {"LOCAL_WORLD_SIZE": None}, {"RANK": "-1"}]
+)
+def test_an_environment_that_is_not_torchruns(wrong: dict[str, str | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    environment: dict[str, str | None] = {**ENVIRONMENT, "MASTER_ADDR": "localhost", **wrong}
+    for name, value in environment.items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(InputError, match=f"not all is set .*{name}={value or ''}.*; use torchrun"), joined():
+        pass
+
+
+@pytest.mark.parametrize(("devices", "backend"), [(0, "gloo"), (1, "gloo"), (2, "cpu:gloo,cuda:nccl")])
+def test_ranks_without_a_cuda_device_each_can_use_the_cpu(
+    devices: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**ENVIRONMENT, "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    used: list[object] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr(dist, "init_process_group", used.append)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with joined() as ranks:
+        assert ranks == Ranks(1, 2)
+        require_device("cpu", ranks)
+        if devices == 2:
+            require_device("cuda", ranks)
+        else:
+            with pytest.raises(
+                InputError, match=r"finds no CUDA device|has 1 CUDA devices; give --nproc-per-node at most 1"
+            ):
+                require_device("cuda", ranks)
+    assert used == ([1, backend] if devices == 2 else [backend])
+
+
+class Reported(Ranks):
+    """A rank whose main one has shown an error."""
+
+    def was_reported(self) -> bool:
+        return not self.main
+
+
+@pytest.mark.parametrize(("error", "exit_code"), [(RuntimeError("Connection closed by peer"), 1), (InputError("x"), 2)])
+def test_an_error_of_rank_0_alone_ends_the_others_quietly(
+    error: Exception, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    with pytest.raises(click.exceptions.Exit) as ended, _one_voice(Reported(1, 2)):
+        raise error
+    assert ended.value.exit_code == exit_code
+    with pytest.raises(ZeroDivisionError), _one_voice(Reported(0, 2)):  # rank 0's own is not hidden
+        raise ZeroDivisionError
 
 
 def torchrun(ranks: int, *arguments: str | Path) -> subprocess.Popen[str]:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 import smx
 from smx.activations import Activation, known
+from smx.convert import ACTIVATION_MODULES
 from smx.data.torchvision_sets import import_datasets
 from smx.export import export_onnx
+from smx.rewriting import separate
 from smx.runtime import Session, check_parity
 
 MODULES: dict[str, type[nn.Module]] = {
@@ -119,7 +124,9 @@ def spelled(draw: st.DrawFn) -> list[tuple[str, str]]:
     return calls
 
 
+@pytest.mark.filterwarnings("ignore:no longer in place")
 @given(spelled(), st.booleans())
+@example([("relu", "bound")], False)
 @settings(max_examples=40, deadline=None)
 def test_every_spelling_is_found_and_the_function_kept(calls: list[tuple[str, str]], by_run: bool) -> None:
     torch.manual_seed(0)
@@ -232,8 +239,13 @@ def blocks() -> nn.Sequential:
 
 def test_a_module_used_twice_becomes_two_and_a_block_used_twice_stays_one() -> None:
     net = blocks()
-    for example in (EXAMPLE, None):
-        chosen = smx.select(net, example_input=example)
+    for given_example in (EXAMPLE, None):
+        with (
+            nullcontext()
+            if given_example is not None
+            else pytest.warns(UserWarning, match="no longer in place: a.relu")
+        ):
+            chosen = smx.select(net, example_input=given_example)
         paths = ["act", "a.relu", "a.relu_1", "b.relu", "b.relu_1"]
         assert selectives(chosen) == dict.fromkeys(paths, 4)
         assert chosen.a is chosen.c
@@ -376,6 +388,20 @@ def low_precision(x: Tensor) -> Tensor:
     return F.relu(z.to(x.dtype)).matmul(x)
 
 
+def by_chance(x: Tensor) -> Tensor:
+    return F.relu(x) if random.random() < 2 else x
+
+
+def by_numpys_chance(x: Tensor) -> Tensor:
+    return F.relu(x) * (np.random.normal() < 9)
+
+
+def augmented(x: Tensor) -> Tensor:
+    z = skip = 2 * x
+    z += 1
+    return F.relu(z) + skip
+
+
 def computed(x: Tensor) -> Tensor:
     return F.leaky_relu(x, float(x.shape[0])) if x.dim() == 2 else x
 
@@ -400,6 +426,9 @@ class Wrapped(nn.Module):
         (no_gradients, "it switches gradients or autocast on or off", "relu"),
         (low_precision, "it switches gradients or autocast on or off", "relu"),
         (computed, "", "leaky_relu"),
+        (by_chance, "it draws random numbers from Python or NumPy", "relu"),
+        (by_numpys_chance, "it draws random numbers from Python or NumPy", "relu"),
+        (augmented, "it changes mul in place", "relu"),
     ],
 )
 def test_what_cannot_be_rewritten_stays_with_a_warning(
@@ -415,6 +444,84 @@ def test_what_cannot_be_rewritten_stays_with_a_warning(
         smx.select(net, example_input=x, types=(nn.ReLU, nn.LeakyReLU))
     with pytest.warns(UserWarning, match="example_input= tells if there are any"):
         smx.select(net)
+
+
+def test_random_numbers_stay_though_a_forward_draws_some() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    expected = random.random(), np.random.normal()
+    random.seed(0)
+    np.random.seed(0)
+    for function in (by_chance, by_numpys_chance):
+        with pytest.warns(UserWarning, match="it draws random numbers"):
+            smx.select(Wrapped(function))
+    assert (random.random(), np.random.normal()) == expected
+
+
+@pytest.mark.parametrize("note", [[], {}])
+def test_what_a_forward_notes_is_still_noted(note: list[Tensor] | dict[str, Tensor]) -> None:
+    class Notes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.act, self.note = nn.Linear(3, 4), nn.ReLU(), note
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.relu(self.linear(x))
+            if isinstance(self.note, dict):
+                self.note["h"] = h
+            else:
+                self.note.append(h)
+            return self.act(h)  # type: ignore[no-any-return]
+
+    net, x = Notes(), torch.randn(2, 3)
+    with pytest.warns(UserWarning, match=r"it changes what its module holds \(note\)\): its relu stays"):
+        chosen = smx.select(net, example_input=x)
+    assert len(net.note) == len(chosen.note) == 0  # type: ignore[arg-type]
+    chosen(x)
+    assert len(chosen.note) == 1  # type: ignore[arg-type]
+
+
+@fx.wrap
+def wrapped_for_fx(x: Tensor, scale: int) -> Tensor:
+    return x * scale if x.sum() < 1e9 else x
+
+
+class CallsWrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(F.relu(wrapped_for_fx(self.linear(x), 2)), 0.5, self.training)
+        return x if self.training else wrapped_for_fx(x, 3)
+
+
+def test_a_function_wrapped_for_fx_stays_a_call() -> None:
+    net, x = CallsWrapped(), torch.randn(2, 3)
+    chosen = favour(smx.select(net, example_input=x), "relu")
+    assert selectives(chosen) == {"relu": 4}
+    for kept in (chosen, pickle.loads(pickle.dumps(chosen)), smx.commit(chosen)):
+        assert same(net, kept, x)
+        assert kept.train()(x).count_nonzero() < kept.eval()(x).numel()
+
+
+def test_arguments_of_functions_are_those_of_the_modules() -> None:
+    class Random(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.rrelu(self.linear(x), 0.1, 0.3, self.training)
+            return F.softshrink(F.hardshrink(torch.special.expit(x), 0.7), lambd=0.1)
+
+    net, x = Random(), torch.randn(2, 3)
+    separated = copy.deepcopy(net)
+    assert separate(separated, ACTIVATION_MODULES) == ({}, set())
+    kept = [repr(part) for part in separated.children()][1:]
+    assert kept == ["RReLU(lower=0.1, upper=0.3)", "Sigmoid()", "Hardshrink(0.7)", "Softshrink(0.1)"]
+    assert same(net, separated, x)
+    assert len(selectives(smx.select(net, example_input=x))) == 4
 
 
 class Optional(nn.Module):
@@ -487,6 +594,30 @@ def test_in_place_across_modules_is_refused() -> None:
 
     with pytest.raises(ValueError, match="the network computes something else on example_input"):
         smx.select(Around(), example_input=torch.randn(8, 3))
+    with pytest.warns(UserWarning, match="no longer in place: block.0; pass example_input= to check"):
+        smx.select(Around())
+
+
+def test_an_argument_changed_in_place_stays_so() -> None:
+    class Shifts(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x -= 1
+            return F.relu(x)
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.tanh, self.shifts = nn.Linear(3, 4), nn.Tanh(), Shifts()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.linear(x)
+            return self.tanh(self.shifts(x) + x)  # type: ignore[no-any-return]
+
+    net, x = Around(), torch.randn(8, 3)
+    with pytest.warns(UserWarning, match=r"'shifts' can't be rewritten \(it changes x in place, which others"):
+        chosen = smx.select(net)
+    assert selectives(chosen) == {"tanh": 4}
+    assert same(net, favour(chosen, "tanh"), x)
 
 
 def relu6(z: Tensor) -> Tensor:

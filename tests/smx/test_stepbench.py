@@ -195,12 +195,30 @@ def test_every_block_has_new_networks_and_the_baseline_runs_twice() -> None:
     assert [(row.name, row.batch_size) for row in report.memory] == expected
     assert [(row.name, row.batch_size) for row in report.control] == [("relu again", 6), ("relu again", 3)]
     for row in report.memory:
-        assert row.ratio == row.activations / next(
-            other.activations for other in report.memory if (other.name, other.batch_size) == ("relu", row.batch_size)
+        assert row.ratio == row.accumulating / next(
+            other.accumulating for other in report.memory if (other.name, other.batch_size) == ("relu", row.batch_size)
         )
         assert row.saved < row.activations <= row.accumulating
     assert report.warnings[0] == "2 rounds are too few for intervals to rely on; expected at least 20"
     assert report.machine["torch"] == torch.__version__
+
+
+def test_compiled_candidates_stay_through_all_blocks() -> None:
+    built = 0
+
+    def build() -> nn.Module:
+        nonlocal built
+        built += 1
+        return candidates((4, 8, 3))["relu"]()
+
+    with torch.compiler.set_stance("force_eager"):  # what a compiler would make of it is not the question
+        report = measure_steps(
+            {"relu": build}, baseline="relu", features=4, classes=3, batch_sizes=(6,), threads=1, compiled=("relu",),
+            rounds=3,
+        )  # fmt: skip
+    assert [row.name for row in report.results] == ["relu", "relu, compiled"]
+    assert [row.name for row in report.memory] == ["relu"]
+    assert built == 1 + 2 * 3 + 1, "for the memory, for each block twice, and compiled once"
 
 
 def test_what_does_not_fit() -> None:
