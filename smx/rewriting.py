@@ -75,7 +75,7 @@ def has_own_forward(module: nn.Module, types: Types) -> bool:
 
 
 def separate(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str]]:
-    """Give every activation in `module` a module of its own that is not in place.
+    """Give every activation in `module` a module of its own that is not in place, nor is Dropout.
 
     The function stays the same, unless an input that was overwritten is looked at from elsewhere: through a view, or
     where the block is called whose input it is. That can't be seen here, but by a run.
@@ -114,6 +114,8 @@ def separate(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str]]
         if isinstance(part, types) and getattr(part, "inplace", False):
             overwrote.add(path)
             setattr(part, "inplace", False)  # noqa: B010
+        elif isinstance(part, nn.modules.dropout._DropoutNd):
+            part.inplace = False  # it may follow an activation, whose result is needed for the backward pass
     heed_activations(module)
     return left, overwrote
 

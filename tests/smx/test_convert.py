@@ -175,3 +175,12 @@ def test_a_shared_layer_stays_shared() -> None:
     act = smx.Selective(4)
     net = smx.commit(nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act))
     assert net[1] is net[3]  # type: ignore[index]
+
+
+def test_dropout_in_place_after_an_activation_trains_in_both_phases() -> None:
+    net = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Dropout(0.5, inplace=True), nn.Linear(8, 2))
+    x = torch.randn(4, 6)
+    phase1 = smx.select(net, example_input=x)
+    for phase in (phase1, smx.sort(smx.commit(phase1), x)):
+        phase.train()(x).sum().backward()
+        assert all(weight.grad is not None for weight in phase.parameters())
