@@ -51,7 +51,7 @@ def test_the_examples_run(tmp_path: Path) -> None:
     assert (tmp_path / "net.onnx").is_file()
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/layouts.md", "runtime/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/layouts.md", "docs/training.md", "runtime/README.md"])
 def test_the_tables_are_those_of_the_results(name: str) -> None:
     tables = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
     text = (ROOT / name).read_text()
