@@ -89,8 +89,9 @@ class Selective(nn.Module):
 class Mixed(nn.Module):
     """Phase 2: every neuron's activation is fixed, and neurons that share one are computed as a group (eq. 11).
 
-    Neurons that stand sorted by their choice, as `smx.sort` puts them, are computed slice by slice; in any other order,
-    and under `torch.compile`, as one combination of functions (`smx.fused`); by index if the pool has a user's own.
+    Neurons that stand sorted by their choice, as `smx.sort` puts them, are computed slice by slice. In any other order,
+    and under `torch.compile`, they are trained as one combination of functions (`smx.fused`); without gradients, or if
+    the pool has a user's own, they are brought into order and back.
     Gradients are of first order, and not for `torch.func`; what writes into the result of sorted neurons is refused by
     autograd, as after `nn.ReLU`.
 
@@ -133,7 +134,7 @@ class Mixed(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its activation (eq. 11)."""
         _check_features(self, z)
-        if self._combines and (not self._sorted or torch.compiler.is_compiling()):
+        if self._combines and (torch.compiler.is_compiling() or (not self._sorted and torch.is_grad_enabled())):
             return functional.mixed(z, self.choice, self.pool, self.dim)
         present = [self.pool[k] for k in self._sizes]
         ordered = z if self._order is None else z.index_select(self.dim, self._order)
@@ -158,7 +159,7 @@ class Mixed(nn.Module):
         self._sizes = {k: size for k, size in enumerate(counts) if size}
         self._sorted = bool((choice.diff() >= 0).all())
         self._combines = len(self._sizes) > 1 and basis.table_of(self.pool) is not None
-        order = None if self._sorted or self._combines else choice.argsort(stable=True)
+        order = None if self._sorted else choice.argsort(stable=True)
         # Buffers, so that they are on the right device, but not saved: choice has it all.
         self.register_buffer("_order", order, persistent=False)
         self.register_buffer("_inverse", None if order is None else order.argsort(), persistent=False)
