@@ -67,6 +67,9 @@ def test_the_accuracies_are_the_runs() -> None:
     digits = result("digits-train.json")["metrics"]["phase2"]["test_accuracy"]
     assert digits >= 0.96
     assert f"accuracy of **{digits:.4f}**" in README
+    images = result("mnist-cnn-train.json")["metrics"]["phase2"]["test_accuracy"]
+    assert images >= 0.985
+    assert f"test accuracy\n**{images:.4f}** ([`mnist-cnn-train.json`]" in README
 
 
 def test_the_parity_is_the_verifications() -> None:
