@@ -41,8 +41,10 @@ def straight_through(logits_NK: Tensor, noise_NK: Tensor, temperature: float) ->
     taken first, so that s is exactly one-hot. Half-precision logits are relaxed in float32.
     """
     dtype = torch.promote_types(logits_NK.dtype, torch.float32)
-    y_NK = torch.softmax((logits_NK.to(dtype) + noise_NK.to(dtype)) / temperature, dim=-1)
-    onehot_NK = torch.zeros_like(y_NK).scatter_(-1, y_NK.argmax(-1, keepdim=True), 1.0)
+    noisy_NK = logits_NK.to(dtype) + noise_NK.to(dtype)
+    y_NK = torch.softmax(noisy_NK / temperature, dim=-1)
+    # argmax y; the softmax may round two of its values to a tie that its arguments don't have.
+    onehot_NK = torch.zeros_like(y_NK).scatter_(-1, noisy_NK.argmax(-1, keepdim=True), 1.0)
     return onehot_NK + (y_NK - y_NK.detach())
 
 

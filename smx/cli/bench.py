@@ -21,6 +21,7 @@ from smx.cli.options import (
     json_option,
     logs,
     provider_option,
+    rounds_option,
     write_json,
 )
 from smx.errors import InputError
@@ -50,14 +51,7 @@ PYTORCH = {"eager": "pytorch", "compiled": "pytorch compiled"}
     "--reference", metavar="NAME", help="The candidate that ratios refer to.  [default: relu, or the first one]"
 )
 @click.option("--batch-sizes", type=Numbers(), default="1,16,128,1024", show_default=True, help="Examples a run.")
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=60,
-    show_default=True,
-    metavar="N",
-    help="Rounds at least, in each of which every candidate runs a short burst.",
-)
+@rounds_option
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads for one operator."
 )

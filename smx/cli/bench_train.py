@@ -12,7 +12,7 @@ import click
 from rich.progress import Progress
 
 from smx import paper
-from smx.cli.options import Command, Names, Numbers, OutputPath, json_option, logs, write_json
+from smx.cli.options import Command, Names, Numbers, OutputPath, json_option, logs, rounds_option, write_json
 from smx.errors import InputError
 
 REFERENCE = "relu"
@@ -52,14 +52,7 @@ def _listed(values: Any) -> str:
 )
 @click.option("--plain/--no-plain", default=True, show_default=True, help="Measure the plain formulas, too.")
 @click.option("--batch-sizes", type=Numbers(), default="128,1024", show_default=True, help="Examples a step.")
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=60,
-    show_default=True,
-    metavar="N",
-    help="Rounds at least, in each of which every candidate runs a short burst.",
-)
+@rounds_option
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu or cuda.")
 @click.option(
     "--threads", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="Threads of the CPU."

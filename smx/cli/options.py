@@ -114,6 +114,14 @@ provider_option = click.option(
     metavar="NAME",
     help="cpu, cuda, tensorrt, openvino, coreml or directml.",
 )
+rounds_option = click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    metavar="N",
+    help="Rounds at least, in each of which every candidate runs a short burst.",
+)
 fallback_option = click.option(
     "--allow-fallback", is_flag=True, help="Let operators that the provider can't run go to the CPU."
 )

@@ -62,6 +62,7 @@ class _Selective(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         z, noisy, choice = ctx.saved_tensors
         g_z, g_s_NK = _backward(g, z, choice, ctx.table, ctx.dim)
+        assert g_s_NK is not None
         y_NK = torch.softmax(noisy / ctx.temperature, 1)
         g_noisy = torch.ops.aten._softmax_backward_data(g_s_NK.to(y_NK.dtype), y_NK, 1, y_NK.dtype)
         return g_z, (g_noisy / ctx.temperature).to(ctx.dtype), None, None, None, None
@@ -93,7 +94,7 @@ def _forward(z: Tensor, choice: Tensor, table: basis.Table, dim: int) -> Tensor:
 
 def _backward(
     g: Tensor, z: Tensor, choice: Tensor, table: basis.Table, dim: int, sums: bool = True
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of z and, if wanted, of s: (N, K), the sums of g f_k(z), in float64."""
     # In float64, which costs nothing for so few numbers: autocast leaves it alone.
     if torch.compiler.is_compiling():
@@ -104,7 +105,7 @@ def _backward(
     g, g_z = g if g.stride() == z.stride() else torch.empty_like(z).copy_(g), torch.empty_like(z)
     totals = kernels.backward(_flat(g, dim), _flat(z, dim), numbers, _flat(g_z, dim), sums)
     if totals is None:
-        return g_z, numbers
+        return g_z, None
     return g_z, totals.double().t() @ _columns(table, kernels, torch.float64, z.device)[: len(totals)]
 
 
