@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
-from smx.fused import basis, groups
+from smx.fused import basis, operators
 from smx.paper import PAPER_POOL, TEMPERATURE
 
 START_LOGIT = 0.001
@@ -58,6 +58,7 @@ class Selective(nn.Module):
         self.temperature = temperature
         self.dim = dim
         self.samples_in_eval = False
+        self._table = basis.table_of(self.pool)
         self.logits = nn.Parameter(torch.empty(num_features, len(self.pool), device=device, dtype=dtype))
         self.reset_parameters()
 
@@ -79,7 +80,9 @@ class Selective(nn.Module):
             return functional.mixed(z, self.choice, self.pool, self.dim)
         dtype = torch.promote_types(self.logits.dtype, torch.float32)
         noise = functional.gumbel_noise(self.logits.shape, dtype=dtype, device=self.logits.device)
-        return functional.selective(z, self.logits, noise, self.temperature, self.pool, self.dim)
+        if self._table is None:
+            return functional.selective_plain(z, self.logits, noise, self.temperature, self.pool, self.dim)
+        return operators.selective(z, self.logits, noise, self.temperature, self._table, self.dim)
 
     def extra_repr(self) -> str:
         """Describe the layer in the module's printed tree."""
@@ -89,11 +92,11 @@ class Selective(nn.Module):
 class Mixed(nn.Module):
     """Phase 2: every neuron's activation is fixed, and neurons that share one are computed as a group (eq. 11).
 
-    Neurons that stand sorted by their choice, as `smx.sort` puts them, are computed slice by slice. In any other order,
-    and under `torch.compile`, they are trained as one combination of functions (`smx.fused`); without gradients, or if
-    the pool has a user's own, they are brought into order and back.
-    Gradients are of first order, and not for `torch.func`; what writes into the result of sorted neurons is refused by
-    autograd, as after `nn.ReLU`.
+    Where gradients are wanted, and under `torch.compile`, all groups are one combination of functions (`smx.fused`),
+    whatever the neurons' order. Otherwise, or if the pool has a user's own activation, the layer is split, activations,
+    cat; for that, neurons that do not stand sorted by their choice, as `smx.sort` puts them, are brought into order and
+    back. Gradients are of first order, and not for `torch.func`; what writes into the result of sorted neurons is
+    refused by autograd, as after `nn.ReLU`.
 
     Args:
         choice: int64 (N,), for each neuron the index of its activation in the pool.
@@ -134,17 +137,28 @@ class Mixed(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its activation (eq. 11)."""
         _check_features(self, z)
-        if self._combines and (torch.compiler.is_compiling() or (not self._sorted and torch.is_grad_enabled())):
+        if self._combines and torch.compiler.is_compiling():
             return functional.mixed(z, self.choice, self.pool, self.dim)
-        present = [self.pool[k] for k in self._sizes]
+        if self._combines and z.requires_grad and torch.is_grad_enabled():
+            return operators.combine(z, self._numbers(z), self.dim, keep_result=self._order is None)
         ordered = z if self._order is None else z.index_select(self.dim, self._order)
-        h = groups.sliced(ordered, list(self._sizes.values()), present, self.dim)
+        parts = torch.split_with_sizes(ordered, list(self._sizes.values()), self.dim)
+        values = [self.pool[k].function(part) for k, part in zip(self._sizes, parts, strict=True)]
+        h = torch.cat(values, self.dim) if len(values) > 1 else values[0]
         return h if self._inverse is None else h.index_select(self.dim, self._inverse)
 
     def extra_repr(self) -> str:
         """Describe the layer in the module's printed tree."""
         sizes = ", ".join(f"{name}: {size}" for name, size in self.group_sizes.items())
         return f"{self.num_features}, {{{sizes}}}, dim={self.dim}"
+
+    def _numbers(self, z: Tensor) -> operators.Numbers:
+        """Return what `operators.combine` takes, made once for each device, dtype and number of axes."""
+        key = (z.device, z.dtype, z.dim())
+        if key not in self._made:
+            assert self._table is not None
+            self._made[key] = operators.numbers_of(self.choice, self._table, z, self.dim)
+        return self._made[key]
 
     def _group_neurons(self) -> None:
         choice = self.choice
@@ -157,9 +171,11 @@ class Mixed(nn.Module):
             )
         counts = torch.bincount(choice, minlength=len(self.pool)).tolist()
         self._sizes = {k: size for k, size in enumerate(counts) if size}
-        self._sorted = bool((choice.diff() >= 0).all())
-        self._combines = len(self._sizes) > 1 and basis.table_of(self.pool) is not None
-        order = None if self._sorted else choice.argsort(stable=True)
+        in_order = bool((choice.diff() >= 0).all())
+        self._table = basis.table_of(self.pool)
+        self._combines = len(self._sizes) > 1 and self._table is not None
+        self._made: dict[tuple[torch.device, torch.dtype, int], operators.Numbers] = {}
+        order = None if in_order else choice.argsort(stable=True)
         # Buffers, so that they are on the right device, but not saved: choice has it all.
         self.register_buffer("_order", order, persistent=False)
         self.register_buffer("_inverse", None if order is None else order.argsort(), persistent=False)

@@ -2,8 +2,9 @@
 
     f_k(z) = sum over j of C[j, k] b_j(z),   b(z) = (max(z, 0), min(z, 0), expm1(min(z, 0)), sigmoid(z), tanh(z))
 
-ReLU, Leaky ReLU, ELU, SELU, the identity, Sigmoid and Tanh are such combinations. With s one-hot, sum_k s[k] f_k(z) is
-sum_j c[j] b_j(z) with c = C s: a neuron has five numbers instead of a choice.
+ReLU, Leaky ReLU, ELU, SELU, the identity, Sigmoid and Tanh are such combinations, each with one of the last three at
+most, and the last two only as they are. With s one-hot, sum_k s[k] f_k(z) is sum_j c[j] b_j(z) with c = C s: a neuron
+has five numbers instead of a choice.
 """
 
 from __future__ import annotations

@@ -1,135 +1,217 @@
 """The basis (`smx.fused.basis`) in PyTorch's own operators, a block of examples at a time.
 
-Everything comes of one sigmoid, which is the cheapest of PyTorch's exponentials on a CPU: half the time of its exp, a
-sixth of its tanh. With r = sigmoid(z) - 1/2 and e = exp(min(z, 0)):
+A neuron has one activation, which takes at most one exponential. So forward, one sigmoid does for all of them, which is
+the cheapest of PyTorch's exponentials on a CPU: half the time of its exp, a sixth of its tanh. With another rate for
+each neuron, s = sigmoid(max(rate z, floor)),
 
-    e       = min(sigmoid / (1 - sigmoid), 1)
-    tanh(z) = r / (r^2 + 1/4),                  its slope 1 - tanh^2
-    slope of the sigmoid = 1/4 - r^2
+    exp(min(z, 0)) = 1 / s - 1   for rate -1 and floor 0,        tanh(z) = 2 s - 1   for rate 2.
+
+In phase 1 all functions of the basis are wanted backward, and again one sigmoid gives them. With r = sigmoid(z) - 1/2:
+
+    exp(min(z, 0)) = min(sigmoid / (1 - sigmoid), 1),        tanh(z) = r / (r^2 + 1/4)
 
 A small layer's time is that of calling operators, a large one's that of moving its values. So there are few operators,
-each writes where the next one reads, and a neuron's numbers come as they are needed: a column of `expand`.
+each writes where the next one reads, and a neuron's numbers come as they are needed: see `expand`.
 
-Shapes: M examples, N neurons, L positions of each (1 in a plain network).
+The neurons stand on axis `dim` of z, in any layout in memory: a neuron's numbers are broadcast along the other axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 
-BLOCK = 131072
+BLOCK = 196608
 """Values of a block."""
 
-SUMS = 6
-"""The first rows of `expand` are coefficients of (1, z, max(z, 0), e, r, tanh(z)); `backward` sums with these."""
+FLOOR = -80.0
+"""Below, a sigmoid is 0 in float32 and nothing beside 1 in float64, but 1 / s is still finite."""
+
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
+
+Numbers = tuple[Tensor, ...]
+"""A neuron's numbers, as `expand` has them: twelve of (N,), with an axis of 1 for each axis of z behind `dim`."""
 
 
-def expand(coefficients: Tensor) -> Tensor:
-    """Return what `forward` and `backward` take of coefficients (5, K): (8, K), the `SUMS` rows and two for slopes.
-
-    dh/dz = row 6 + c[3] e - c[4] (r^2 + 1/4) - c[5] tanh^2, and row 7 more for z > 0, where e is 1 and has no slope.
-    """
-    positive, negative, exponential, sigmoid, tanh = coefficients
-    rise = positive - negative
-    rows = (sigmoid / 2 - exponential, negative, rise, exponential, sigmoid, tanh)
-    return torch.stack([*rows, negative + sigmoid / 2 + tanh, rise - exponential])
-
-
-def forward(z: Tensor, numbers: Tensor, h: Tensor) -> None:
-    """Write h[m, n, l] = sum_j c[j, n] b_j(z[m, n, l]).
+def expand(coefficients: Tensor, *, fixed: bool) -> Tensor:
+    """Return what the passes multiply with, for coefficients (5, K), of whose last three at most one is not 0.
 
     Args:
-        z: (M, N, L), any floating dtype.
-        numbers: (8, N), see `expand`; float64 where z is, otherwise float32. The arithmetic has this dtype.
-        h: of z's shape and dtype, is written.
+        coefficients: of each activation, see `smx.fused.basis`.
+        fixed: whether the choice is fixed: then it is for `backward_from_result`, otherwise for `backward`.
+
+    Returns:
+        (12, K): seven rows for forward, h = constant + inverse / s + share s + slope z + rise max(z, 0), and five for
+        backward.
     """
-    constant, slope, rise, exponential, sigmoid, tanh, *_ = numbers[:, :, None].unbind()
-    for (x,), y, (s, a) in _blocks([z], h, numbers.dtype, 2):
-        torch.addcmul(constant, x, slope, out=y)
-        torch.clamp_min(x, 0, out=a)
-        y.addcmul_(a, rise)
-        torch.sigmoid(x, out=s)
-        torch.sub(_scalar(1.0, a), s, out=a)
-        torch.div(s, a, out=a).clamp_max_(1)
-        y.addcmul_(a, exponential)
-        r = s.sub_(_scalar(0.5, s))
-        y.addcmul_(r, sigmoid)
-        torch.addcmul(_scalar(0.25, r), r, r, out=a)
-        y.addcmul_(r.div_(a), tanh)
+    positive, negative, exponential, sigmoid, tanh = coefficients
+    inner = (sigmoid != 0) | (tanh != 0)
+    rate = torch.where(inner, (sigmoid != 0) + 2.0 * (tanh != 0), -1.0)
+    floor = torch.where(inner, FLOOR, 0.0)
+    corner = positive - negative - exponential
+    rows = [rate, floor, -2 * exponential - tanh, exponential, sigmoid + 2 * tanh, negative, positive - negative]
+    if fixed:
+        cap = torch.where(inner, torch.inf, 0.0)
+        linear = (exponential != 0) + 1.0 * (sigmoid != 0)
+        rows += [cap, linear, -1.0 * inner, negative + exponential + tanh, corner]
+    else:
+        rows += [exponential, sigmoid, tanh, negative + sigmoid / 2 + tanh, corner]
+    return torch.stack(rows)
 
 
-def backward(g: Tensor, z: Tensor, numbers: Tensor, g_z: Tensor, sums: bool = True) -> Tensor | None:
-    """Write the gradient of z; return, if wanted, the sums that the gradient of the numbers consists of.
+def of_sums(coefficients: Tensor) -> Tensor:
+    """Return (6, K): what the sums of `backward` are multiplied with to give the sums of g f_k(z)."""
+    positive, negative, exponential, sigmoid, tanh = coefficients
+    return torch.stack([sigmoid / 2 - exponential, negative, positive - negative, exponential, sigmoid, tanh])
+
+
+def numbers(columns: Tensor, choice: Tensor, behind: int = 0) -> Numbers:
+    """Return for each neuron the column of what it chose.
+
+    Args:
+        columns: (12, K), see `expand`.
+        choice: int64 (N,).
+        behind: the axes of z behind `dim`.
+    """
+    chosen = columns.index_select(1, choice)
+    return (chosen.view(*chosen.shape, *[1] * behind) if behind else chosen).unbind()
+
+
+def forward(z: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
+    """Return h = sum_j c[j] b_j(z), of z's shape and dtype, and in memory as z is.
+
+    Args:
+        z: (B, N, *), or N on another axis `dim`; any floating dtype.
+        numbers: float64 where z is, otherwise float32. The arithmetic has this dtype.
+        dim: the axis of the neurons.
+    """
+    h = torch.empty_like(z)
+    _in_blocks(_forward, (z, h), numbers, dim)
+    return h
+
+
+def _forward(z: Tensor, h: Tensor, numbers: Numbers, dim: int) -> None:
+    rate, floor, constant, inverse, share, slope, rise, *_ = numbers
+    a = torch.mul(z, rate)
+    torch.maximum(a, floor, out=a)
+    torch.sigmoid(a, out=a)
+    torch.addcdiv(constant, inverse, a, out=h)
+    h.addcmul_(a, share)
+    h.addcmul_(z, slope)
+    # What is there for z > 0 alone comes last: h is exact where the others have nothing, and has the sign of z.
+    torch.clamp_min(z, 0, out=a)
+    h.addcmul_(a, rise)
+
+
+def backward(g: Tensor, z: Tensor, numbers: Numbers, dim: int = 1) -> tuple[Tensor, Tensor]:
+    """Return the gradient of z, and the sums that the gradients of the coefficients consist of.
 
     At z = 0 the slopes are those of z < 0, as PyTorch has it for ReLU, Leaky ReLU, ELU and SELU.
 
+        dh/dz = level + exponential e - sigmoid (r^2 + 1/4) - tanh t^2, and the corner more for z > 0,
+        with e = exp(min(z, 0)) and t = tanh(z)
+
     Args:
-        g: the gradient of h, (M, N, L).
-        z: (M, N, L).
-        numbers: (8, N), as in `forward`.
-        g_z: of z's shape and dtype, is written: g dh/dz.
-        sums: whether they are wanted.
+        g: the gradient of h, of its shape and dtype.
+        z, dim: as in `forward`.
+        numbers: as in `forward`, not for a fixed choice.
 
     Returns:
-        (SUMS, N), the sums over M and L of g (1, z, max(z, 0), e, r, tanh(z)).
+        g dh/dz, of z's shape and dtype, and (6, N): the sums over all other axes of g (1, z, max(z, 0), e, r, t).
     """
-    *_, exponential, sigmoid, tanh, level, corner = numbers[:, :, None].unbind()
-    totals: Tensor | None = None
-    for (x, g_h), slope, memory in _blocks([z, g], g_z, numbers.dtype, 4 if sums else 3):
-        a, e, r, t = memory if sums else (*memory, memory[2])
-        torch.sigmoid(x, out=r)
-        torch.sub(_scalar(1.0, r), r, out=a)
-        torch.div(r, a, out=e).clamp_max_(1)
-        torch.addcmul(level, e, exponential, out=slope)
-        r.sub_(_scalar(0.5, r))
-        torch.addcmul(_scalar(0.25, r), r, r, out=a)
-        slope.addcmul_(a, sigmoid, value=-1)
-        torch.div(r, a, out=t)
-        torch.mul(t, t, out=a)
-        slope.addcmul_(a, tanh, value=-1).mul_(g_h)
-        torch.ops.aten.threshold_backward.grad_input(g_h, x, 0, grad_input=a)
-        slope.addcmul_(a, corner)
-        if sums:
-            block = numbers.new_empty(SUMS, z.shape[1])
-            torch.sum(g_h, (0, 2), out=block[0])
-            torch.sum(a.mul_(x), (0, 2), out=block[2])
-            torch.sum(torch.mul(g_h, x, out=a), (0, 2), out=block[1])
-            torch.sum(memory[1:].mul_(g_h), (1, 3), out=block[3:])
-            totals = block if totals is None else totals.add_(block)
-    return numbers.new_zeros(SUMS, z.shape[1]) if sums and totals is None else totals
+    g_z, sums = torch.empty_like(z), list[Tensor]()
+    _in_blocks(_backward, (g, z, g_z), numbers, dim, sums)
+    if not sums:
+        return g_z, numbers[0].new_zeros(6, len(numbers[0]))
+    return g_z, torch.stack(sums).sum(0) if len(sums) > 1 else sums[0]
 
 
-def _blocks(
-    inputs: Sequence[Tensor], output: Tensor, dtype: torch.dtype, count: int
-) -> Iterator[tuple[Sequence[Tensor], Tensor, Tensor]]:
-    """Yield, block by block, the inputs, where the output goes, and memory for `count` tensors, all in `dtype`.
+def _backward(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int, sums: list[Tensor]) -> None:
+    exponential, sigmoid, tanh, level, corner = numbers[7:]
+    one, half, quarter = _constants(level.dtype, level.device)
+    others = list(range(z.dim()))
+    del others[dim]
+    block = level.new_empty(6, len(level))
+    of_g, of_z, of_positive, of_e, *_ = block.unbind()
+    memory = z.new_empty((3, *z.shape))
+    a, r, t = memory.unbind()
+    torch.sigmoid(z, out=r)
+    torch.sub(one, r, out=t)
+    e = torch.div(r, t, out=a)
+    e.clamp_max_(1)
+    torch.addcmul(level, e, exponential, out=g_z)
+    torch.sum(e.mul_(g), others, out=of_e)
+    r.sub_(half)
+    torch.addcmul(quarter, r, r, out=a)
+    g_z.addcmul_(a, sigmoid, value=-1)
+    torch.div(r, a, out=t)
+    torch.mul(t, t, out=a)
+    g_z.addcmul_(a, tanh, value=-1)
+    g_z.mul_(g)
+    _threshold_backward(g, z, 0, grad_input=a)
+    g_z.addcmul_(a, corner)
+    torch.sum(a.mul_(z), others, out=of_positive)
+    torch.sum(torch.mul(g, z, out=a), others, out=of_z)
+    torch.sum(g, others, out=of_g)
+    torch.sum(memory[1:].mul_(g), [axis + 1 for axis in others], out=block[4:])
+    sums.append(block)
+
+
+def backward_from_result(g: Tensor, h: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
+    """Return the gradient of z where the choice is fixed, given the result h in place of z.
+
+        dh/dz = base + linear m + square m^2 with m = min(h, cap), and the corner more for h > 0
+
+    Args:
+        g: the gradient of h, of its shape and dtype.
+        h: what `forward` returned.
+        numbers: as in `forward`, for a fixed choice.
+        dim: the axis of the neurons.
+    """
+    g_z = torch.empty_like(h)
+    _in_blocks(_backward_from_result, (g, h, g_z), numbers, dim)
+    return g_z
+
+
+def _backward_from_result(g: Tensor, h: Tensor, g_z: Tensor, numbers: Numbers, dim: int) -> None:
+    cap, linear, square, base, corner = numbers[7:]
+    m = torch.minimum(h, cap)
+    torch.addcmul(linear, m, square, out=g_z)
+    torch.addcmul(base, m, g_z, out=g_z)
+    g_z.mul_(g)
+    _threshold_backward(g, h, 0, grad_input=m)
+    g_z.addcmul_(m, corner)
+
+
+def _in_blocks(
+    work: Callable[..., None], tensors: tuple[Tensor, ...], numbers: Numbers, dim: int, *rest: list[Tensor]
+) -> None:
+    """Do the work block by block, in the numbers' dtype; the last of the tensors is where it writes.
 
     Blocks are of one length, so that PyTorch divides all of them among its threads alike.
     """
-    blocks = -(-output.numel() // BLOCK)
-    if blocks <= 1 and output.dtype == dtype:
-        yield inputs, output, output.new_empty((count, *output.shape))
+    output = tensors[-1]
+    dtype = numbers[0].dtype
+    size = output.numel()
+    if size <= BLOCK and output.dtype == dtype:
+        if size:
+            work(*tensors, numbers, dim, *rest)
         return
-    length = -(-len(output) // max(1, blocks))
-    memory = output.new_empty((count, length, *output.shape[1:]), dtype=dtype)
-    for *parts, out in zip(*(torch.split(tensor, max(1, length)) for tensor in (*inputs, output)), strict=True):
+    axis = int(dim % output.dim() == 0)  # blocks have all neurons
+    length = -(-output.shape[axis] // -(-size // BLOCK)) if size else 1
+    for *parts, out in zip(*(torch.split(tensor, length, axis) for tensor in tensors), strict=True):
         if out.dtype == dtype:
-            yield parts, out, memory[:, : len(out)]
+            work(*parts, out, numbers, dim, *rest)
         else:
             wide = torch.empty_like(out, dtype=dtype)
-            yield [part.to(dtype) for part in parts], wide, memory[:, : len(out)]
+            work(*(part.to(dtype) for part in parts), wide, numbers, dim, *rest)
             out.copy_(wide)
 
 
-def _scalar(value: float, like: Tensor) -> Tensor:
-    return _constant(value, like.dtype, like.device)
-
-
 @cache
-def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a tensor without axes, which PyTorch need not make of a number at each call."""
-    return torch.tensor(value, dtype=dtype, device=device)
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """Return 1, 1/2 and 1/4 as tensors, which PyTorch need not make of numbers at each call."""
+    return torch.tensor([1.0, 0.5, 0.25], dtype=dtype, device=device).unbind()

@@ -28,6 +28,16 @@ def backward(g: Tensor, z: Tensor, coefficients: Tensor, dim: int) -> tuple[Tens
     return (g_h * slope).to(z.dtype), torch.stack([(g_h * b).sum(others) for b in basis])
 
 
+def backward_from_result(g: Tensor, h: Tensor, coefficients: Tensor, dim: int) -> Tensor:
+    """Return g dh/dz, of h's shape and dtype, where the choice is fixed, given the result h in place of z."""
+    up, down, expm1, sigmoid, tanh = (_along(c, h, dim) for c in coefficients)
+    y, g_h = h.to(coefficients.dtype), g.to(coefficients.dtype)
+    below = down + torch.where(expm1 != 0, y + expm1, 0.0)  # expm1's coefficient times exp(z) is that much more than h
+    bounded = torch.where((sigmoid != 0) | (tanh != 0), y, 0.0)  # of the others, the square may overflow
+    slope = torch.where(y > 0, up, below) + sigmoid * bounded * (1 - bounded) + tanh * (1 - bounded * bounded)
+    return (g_h * slope).to(h.dtype)
+
+
 def _basis(z: Tensor) -> tuple[Tensor, ...]:
     positive, e = z > 0, torch.exp(-z.abs())
     return (

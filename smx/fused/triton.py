@@ -1,4 +1,4 @@
-"""The basis (`smx.fused.basis`) on a GPU: one Triton kernel forward, one backward.
+"""The basis (`smx.fused.basis`) on a GPU: one Triton kernel forward, one backward, and one for a fixed choice backward.
 
 Shapes: M examples, N neurons, L positions of each neuron (1 in a plain network, height times width in a convolution),
 contiguous in this order; c = coefficients (5, N). A program works on tiles (BLOCK_M, BLOCK_N, BLOCK_L) of z. Memory is
@@ -27,48 +27,104 @@ SERIES32, SERIES64 = (tuple(1 / math.factorial(k) for k in range(terms, 0, -1)) 
 """Taylor coefficients of expm1, the highest power first: on [-1/4, 0] exact to the last bits of either type."""
 
 
-def expand(coefficients: Tensor) -> Tensor:
-    """Return what `forward` and `backward` take of coefficients (5, K): the same."""
+def expand(coefficients: Tensor, *, fixed: bool) -> Tensor:
+    """Return what the kernels take of coefficients (5, K), of a fixed choice or not: the same."""
     return coefficients
 
 
-def forward(z: Tensor, coefficients: Tensor, h: Tensor) -> None:
-    """Write h[m, n, l] = sum_j c[j, n] b_j(z[m, n, l]).
+def of_sums(coefficients: Tensor) -> Tensor:
+    """Return (5, K): what the sums of `backward` are multiplied with to give the sums of g f_k(z)."""
+    return coefficients
+
+
+def numbers(columns: Tensor, choice: Tensor, behind: int = 0) -> Tensor:
+    """Return for each neuron the column of what it chose, (5, N), for columns (5, K) and a choice int64 (N,)."""
+    return columns.index_select(1, choice)
+
+
+def forward(z: Tensor, coefficients: Tensor, dim: int = 1) -> Tensor:
+    """Return h = sum_j c[j] b_j(z), of z's shape and dtype, and in memory as z is.
 
     Args:
-        z: (M, N, L) on a GPU; float16, bfloat16, float32 or float64.
+        z: (B, N, *), or N on another axis `dim`, on a GPU; float16, bfloat16, float32 or float64.
         coefficients: (5, N), float64 where z is, otherwise float32; the arithmetic has this dtype.
-        h: of z's shape and dtype, contiguous, is written.
+        dim: the axis of the neurons.
     """
-    z, coefficients = z.contiguous(), coefficients.contiguous()
-    constants, tiles, neuron_blocks = _plan(z)
+    z = _dense(z, dim)
+    h = torch.empty_like(z)
+    flat = _flat(z, dim)
+    constants, tiles, neuron_blocks = _plan(flat)
     with torch.cuda.device_of(z):  # type: ignore[no-untyped-call] # Triton launches on the current device
-        _forward[(tiles * neuron_blocks,)](z, coefficients, h, *z.shape, **constants)
+        _forward[(tiles * neuron_blocks,)](flat, coefficients.contiguous(), _flat(h, dim), *flat.shape, **constants)
+    return h
 
 
-def backward(g: Tensor, z: Tensor, coefficients: Tensor, g_z: Tensor, sums: bool = True) -> Tensor | None:
-    """Write the gradient of z; return, if wanted, that of the coefficients.
+def backward(g: Tensor, z: Tensor, coefficients: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
+    """Return the gradients of z and of the coefficients.
 
     At z = 0 the slopes are those of z < 0, as PyTorch has it for ReLU, Leaky ReLU, ELU and SELU.
 
     Args:
-        g: the gradient of h, (M, N, L).
-        z: (M, N, L), as in `forward`.
-        coefficients: (5, N), as in `forward`.
-        g_z: of z's shape and dtype, contiguous, is written: g dh/dz.
-        sums: whether the coefficients' gradient is wanted.
+        g: the gradient of h, of its shape and dtype.
+        z, coefficients, dim: as in `forward`.
 
     Returns:
-        (5, N), the sums of g b_j(z) over M and L, or None.
+        g dh/dz, of z's shape and dtype, and (5, N): the sums of g b_j(z) over all other axes.
     """
-    g, z, coefficients = g.contiguous(), z.contiguous(), coefficients.contiguous()
-    constants, tiles, neuron_blocks = _plan(z)
+    z = _dense(z, dim)
+    g, g_z, flat = _as(z, g), torch.empty_like(z), _flat(z, dim)
+    constants, tiles, neuron_blocks = _plan(flat)
     # Each program writes the partial sums of its share of the tiles; adding the shares up is left to PyTorch.
-    shares = min(tiles, max(1, PROGRAMS // neuron_blocks)) if sums else tiles
-    partial = coefficients.new_empty((shares, *coefficients.shape)) if sums else None
+    shares = min(tiles, max(1, PROGRAMS // neuron_blocks))
+    partial = coefficients.new_empty((shares, *coefficients.shape))
     with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]
-        _backward[(shares * neuron_blocks,)](g, z, coefficients, g_z, partial, *z.shape, shares, **constants)
-    return None if partial is None else partial.sum(0)
+        _backward[(shares * neuron_blocks,)](
+            _flat(g, dim),
+            flat,
+            coefficients.contiguous(),
+            _flat(g_z, dim),
+            partial,
+            *flat.shape,
+            shares,
+            **constants,
+        )
+    return g_z, partial.sum(0)
+
+
+def backward_from_result(g: Tensor, h: Tensor, coefficients: Tensor, dim: int = 1) -> Tensor:
+    """Return the gradient of z where the choice is fixed, given the result h in place of z.
+
+    Args:
+        g: the gradient of h, of its shape and dtype.
+        h: what `forward` returned.
+        coefficients, dim: as in `forward`.
+    """
+    g, g_z, flat = _as(h, g), torch.empty_like(h), _flat(h, dim)
+    constants, tiles, neuron_blocks = _plan(flat)
+    del constants["SERIES"]
+    with torch.cuda.device_of(h):  # type: ignore[no-untyped-call]
+        _backward_from_result[(tiles * neuron_blocks,)](
+            _flat(g, dim), flat, coefficients.contiguous(), _flat(g_z, dim), *flat.shape, **constants
+        )
+    return g_z
+
+
+def _dense(z: Tensor, dim: int) -> Tensor:
+    """Return z in one piece of memory, the neurons' axis where it is or, as in channels-last tensors, the last one."""
+    return z if z.is_contiguous() or z.movedim(dim, -1).is_contiguous() else z.contiguous()
+
+
+def _as(z: Tensor, g: Tensor) -> Tensor:
+    """Return g in memory as z is."""
+    return g if g.stride() == z.stride() else torch.empty_like(z).copy_(g)
+
+
+def _flat(z: Tensor, dim: int) -> Tensor:
+    """Return a dense tensor as (M, N, L), without a copy."""
+    dim %= z.dim()
+    if not z.is_contiguous():
+        return z.movedim(dim, -1).view(-1, z.shape[dim], 1)
+    return z.view(math.prod(z.shape[:dim]), z.shape[dim], math.prod(z.shape[dim + 1 :]))
 
 
 def _plan(z: Tensor) -> tuple[dict[str, Any], int, int]:
@@ -184,7 +240,7 @@ def _backward(
     z_pointer: tl.tensor,
     coefficients: tl.tensor,
     g_z_pointer: tl.tensor,
-    partial: tl.tensor | None,
+    partial: tl.tensor,
     M: tl.tensor,
     N: tl.tensor,
     L: tl.tensor,
@@ -214,16 +270,41 @@ def _backward(
         slope = tl.where(z > 0.0, c0, c1 + c2 * (1.0 + expm1))
         slope += c3 * sigmoid * (1.0 - sigmoid) + c4 * (1.0 - tanh * tanh)
         tl.store(g_z_pointer + offsets, g * slope, exists)
-        if partial is not None:
-            sum0 += g * up
-            sum1 += g * down
-            sum2 += g * expm1
-            sum3 += g * sigmoid
-            sum4 += g * tanh
-    if partial is not None:
-        row = partial + share * 5 * N + n
-        tl.store(row, tl.sum(tl.sum(sum0, 2), 0), n < N)
-        tl.store(row + N, tl.sum(tl.sum(sum1, 2), 0), n < N)
-        tl.store(row + 2 * N, tl.sum(tl.sum(sum2, 2), 0), n < N)
-        tl.store(row + 3 * N, tl.sum(tl.sum(sum3, 2), 0), n < N)
-        tl.store(row + 4 * N, tl.sum(tl.sum(sum4, 2), 0), n < N)
+        sum0 += g * up
+        sum1 += g * down
+        sum2 += g * expm1
+        sum3 += g * sigmoid
+        sum4 += g * tanh
+    row = partial + share * 5 * N + n
+    tl.store(row, tl.sum(tl.sum(sum0, 2), 0), n < N)
+    tl.store(row + N, tl.sum(tl.sum(sum1, 2), 0), n < N)
+    tl.store(row + 2 * N, tl.sum(tl.sum(sum2, 2), 0), n < N)
+    tl.store(row + 3 * N, tl.sum(tl.sum(sum3, 2), 0), n < N)
+    tl.store(row + 4 * N, tl.sum(tl.sum(sum4, 2), 0), n < N)
+
+
+@triton.jit(do_not_specialize=["M"])
+def _backward_from_result(
+    g_pointer: tl.tensor,
+    h_pointer: tl.tensor,
+    coefficients: tl.tensor,
+    g_z_pointer: tl.tensor,
+    M: tl.tensor,
+    N: tl.tensor,
+    L: tl.tensor,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+) -> None:
+    """One program a tile, as in `_forward`."""
+    program = tl.program_id(0).to(tl.int64)
+    neuron_blocks = tl.cdiv(N, BLOCK_N)
+    n = program % neuron_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    c0, c1, c2, c3, c4 = _coefficients(coefficients, n, N)
+    offsets, exists = _tile(program // neuron_blocks, n, M, N, L, BLOCK_M, BLOCK_N, BLOCK_L)
+    g = tl.load(g_pointer + offsets, exists, 0.0).to(c0.dtype)
+    h = tl.load(h_pointer + offsets, exists, 0.0).to(c0.dtype)
+    slope = tl.where(h > 0.0, c0, c1 + tl.where(c2 != 0.0, h + c2, 0.0))  # c2 exp(z) = h + c2 where it is the curve
+    bounded = tl.where((c3 != 0.0) | (c4 != 0.0), h, 0.0)  # of the others, the square may overflow
+    slope += c3 * bounded * (1.0 - bounded) + c4 * (1.0 - bounded * bounded)
+    tl.store(g_z_pointer + offsets, g * slope, exists)

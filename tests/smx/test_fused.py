@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 import smx
 from smx import functional
 from smx.activations import Activation, register, resolve_pool
-from smx.fused import basis, eager, groups
+from smx.fused import basis, eager
 from smx.paper import PAPER_POOL
 
 FAST = (*PAPER_POOL, "identity")
@@ -131,23 +131,37 @@ def test_extreme_and_tiny_pre_activations(dtype: torch.dtype) -> None:
     z = z.to(dtype)[:, None].expand(-1, len(FAST)).contiguous()
     pool, choice = resolve_pool(FAST), torch.arange(len(FAST))
     plain = gradients(lambda z: functional.grouped_plain(z, functional.groups(choice), pool), z, g=torch.ones_like(z))
-    for function in (
-        lambda z: functional.mixed(z, choice, pool),
-        lambda z: groups.sliced(z, [1] * len(pool), pool, 1),
-    ):
-        for actual, expected in zip(gradients(function, z, g=torch.ones_like(z)), plain, strict=True):
-            torch.testing.assert_close(actual, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] / 10)
+    fast = gradients(lambda z: functional.mixed(z, choice, pool), z, g=torch.ones_like(z))
+    for actual, expected in zip(fast, plain, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] / 10)
 
 
-def test_blocks_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_the_hinges_are_straight_they_are_exact(dtype: torch.dtype) -> None:
+    """So a tiny result has the sign of z, by which backward knows the side of the corner."""
+    z = torch.tensor([1e-30, 1e-9, 0.3, 7.0, 1e9], dtype=dtype)[:, None].expand(-1, 5).contiguous().requires_grad_()
+    pool = resolve_pool(("relu", "leaky_relu", "elu", "selu", "identity"))
+    h = functional.mixed(z, torch.arange(5), pool)
+    expected = torch.stack([f.function(z[:, k]) for k, f in enumerate(pool)], 1)
+    torch.testing.assert_close(h, expected, rtol=2 * torch.finfo(dtype).eps, atol=0)
+    (actual,) = torch.autograd.grad(h.sum(), z, retain_graph=True)
+    torch.testing.assert_close(actual, torch.autograd.grad(expected.sum(), z)[0], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_blocks_are_put_together(fixed: bool, dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    z, g, numbers = torch.randn(23, 6, 4), torch.randn(23, 6, 4), eager.expand(torch.randn(5, 6))
+    z, g = torch.randn(2, 23, 6, 4).movedim(2, dim + 1)
+    table = basis.table_of(resolve_pool(PAPER_POOL))
+    columns = eager.expand(torch.tensor(table).t(), fixed=fixed)
+    numbers = eager.numbers(columns, torch.randperm(6), 2 - dim)
     results = []
     for block in (eager.BLOCK, 100):
         monkeypatch.setattr(eager, "BLOCK", block)
-        h, g_z = torch.empty_like(z), torch.empty_like(z)
-        eager.forward(z, numbers, h)
-        results.append([h, g_z, eager.backward(g, z, numbers, g_z)])
+        h = eager.forward(z, numbers, dim)
+        back = [eager.backward_from_result(g, h, numbers, dim)] if fixed else eager.backward(g, z, numbers, dim)
+        results.append([h, *back])
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
 
@@ -235,7 +249,7 @@ def test_only_z_and_the_choice_are_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         layer(z)
     assert sum(x.numel() for x in kept if len(x) == len(z)) == z.numel()
-    assert sum(x.numel() for x in kept if len(x) != len(z)) <= 20 * (6 + 1)
+    assert sum(x.numel() for x in kept if len(x) != len(z)) <= 20 * 6
     kept.clear()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         h = smx.Mixed(torch.arange(20) // 4)(z)
@@ -289,12 +303,25 @@ def test_what_follows_may_write_into_the_result(layer: nn.Module) -> None:
     torch.testing.assert_close(actual, expected)
 
 
+def test_writing_into_the_result_of_sorted_neurons_is_refused() -> None:
+    h = smx.Mixed([0, 1, 3, 3, 4, 5])(torch.randn(3, 6, requires_grad=True)).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        h.sum().backward()
+
+
+@pytest.mark.parametrize("layer", [smx.Selective(6), smx.Mixed([5, 3, 1, 0, 2, 4])], ids=["selective", "mixed"])
+def test_second_derivatives_are_refused(layer: nn.Module) -> None:
+    z = torch.randn(3, 6, requires_grad=True)
+    (slope,) = torch.autograd.grad(layer(z).square().sum(), z, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        slope.sum().backward()  # type: ignore[no-untyped-call]
+
+
 def test_a_users_own_activation_takes_the_general_path() -> None:
     twice = register(Activation("twice", lambda z: 2 * z, smx.op("Relu")))  # its ONNX form is not what it does
     try:
         pool = (*resolve_pool(PAPER_POOL), twice)
         assert basis.table_of(pool) is None
-        assert groups.in_place(twice) is None
         z = torch.randn(3, 4, requires_grad=True)
         for choice in itertools.permutations([0, 6, 6, 1], 4):
             assert torch.equal(smx.Mixed(choice, pool)(z)[:, choice.index(6)], 2 * z[:, choice.index(6)])

@@ -93,19 +93,6 @@ def test_in_the_interpreter() -> None:
     assert " passed" in result.stdout
 
 
-def forward(z: Tensor, coefficients: Tensor) -> Tensor:
-    """Run the kernel of the forward pass."""
-    h = torch.empty_like(z, memory_format=torch.contiguous_format)
-    kernels.forward(z, coefficients, h)
-    return h
-
-
-def backward(g: Tensor, z: Tensor, coefficients: Tensor, *, sums: bool = True) -> tuple[Tensor, Any]:
-    """Run the kernel of the backward pass."""
-    g_z = torch.empty_like(z, memory_format=torch.contiguous_format)
-    return g_z, kernels.backward(g, z, coefficients, g_z, sums)
-
-
 def formulas(g: Array, z: Array, c: Array) -> tuple[Array, Array, Array]:
     """Return h, g dh/dz and the sums; g and z (M, N, L), c and the sums (5, N)."""
     negative = np.minimum(z, 0)
@@ -162,15 +149,12 @@ def test_the_kernels_are_the_formulas(
     """With few programs each adds up many tiles, with many each has one."""
     g, z, coefficients = tensors(shape, dtype, seed)
     with patch.object(kernels, "PROGRAMS", programs):
-        h = forward(z, coefficients)
-        g_z, sums = backward(g, z, coefficients)
-        g_z_alone, no_sums = backward(g, z, coefficients, sums=False)
+        h = kernels.forward(z, coefficients)
+        g_z, sums = kernels.backward(g, z, coefficients)
     assert (h.shape, h.dtype, g_z.shape, g_z.dtype) == (z.shape, dtype, z.shape, dtype)
     assert (sums.shape, sums.dtype) == (coefficients.shape, coefficients.dtype)
     for ours, theirs in zip((h, g_z, sums), formulas(*map(float64, (g, z, coefficients))), strict=True):
         assert_near(ours, theirs)
-    assert no_sums is None
-    assert torch.equal(g_z_alone, g_z)
 
 
 @needs_kernels
@@ -186,12 +170,14 @@ def test_every_activation_at_kinks_and_extremes(name: str, dtype: torch.dtype) -
     exact = z.double().requires_grad_()
     expected = activations.get(name).function(exact)
     (slope,) = torch.autograd.grad(expected.sum(), exact)
-    h = forward(z.to(DEVICE), coefficients)
-    g_z, _ = backward(torch.ones_like(z, device=DEVICE), z.to(DEVICE), coefficients)
+    h, g = kernels.forward(z.to(DEVICE), coefficients), torch.ones_like(z, device=DEVICE)
+    g_z, _ = kernels.backward(g, z.to(DEVICE), coefficients)
+    g_z_from_h = kernels.backward_from_result(g, h, coefficients)
     rtol, atol = (4e-6, 1e-6) if dtype == torch.float32 else (1e-13, 1e-14)
     torch.testing.assert_close(h.cpu().double(), expected.detach(), rtol=rtol, atol=1e-32, equal_nan=True)
     real = ~z.isnan()  # PyTorch's slope of ReLU at NaN is 0
-    torch.testing.assert_close(g_z.cpu().double()[real], slope[real], rtol=rtol, atol=atol)
+    for ours in (g_z, g_z_from_h):
+        torch.testing.assert_close(ours.cpu().double()[real], slope[real], rtol=rtol, atol=atol)
 
 
 @needs_kernels
@@ -200,9 +186,12 @@ def test_any_strides_are_taken() -> None:
     g, z, coefficients = tensors((3, 4, 6), torch.float64)
     wide, one = z.mT.contiguous().mT, g[:1, :1, :1].expand(z.shape)
     tall = coefficients.t().contiguous().t()
-    assert torch.equal(forward(wide, tall), forward(z, coefficients))
-    strided, plain = backward(one, wide, tall), backward(one.contiguous(), z, coefficients)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(strided, plain, strict=True))
+    h = kernels.forward(z, coefficients)
+    assert torch.equal(kernels.forward(wide, tall), h)
+    strided, plain = kernels.backward(one, wide, tall), kernels.backward(one.contiguous(), z, coefficients)
+    torch.testing.assert_close(strided, plain)  # added up in another order
+    strided, plain = (kernels.backward_from_result(x, h, c) for x, c in ((one, tall), (one.contiguous(), coefficients)))
+    assert torch.equal(strided, plain)
 
 
 class _NoDevice:
@@ -224,14 +213,14 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[A
     found: list[Any] = []
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(triton.runtime.driver, "_active", _NoDevice())
-    for kernel in (kernels._forward, kernels._backward):
+    for kernel in (kernels._forward, kernels._backward, kernels._backward_from_result):
 
         def compile_only(*arguments: Any, run: Any = kernel.run, **options: Any) -> None:
             found.append(run(*arguments, **{**options, "warmup": True}))
 
         monkeypatch.setattr(kernel, "run", compile_only)
     yield found
-    for kernel in (kernels._forward, kernels._backward):
+    for kernel in (kernels._forward, kernels._backward, kernels._backward_from_result):
         kernel.device_caches.clear()
 
 
@@ -241,9 +230,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[A
 def test_the_kernels_compile(shape: tuple[int, int, int], dtype: torch.dtype, compiled: list[Any]) -> None:
     """Aligned memory is read and written several values at a time, and offsets have 64 bits."""
     g, z, coefficients = (torch.empty(size, dtype=kind) for size, kind in _sizes(shape, dtype))
-    forward(z, coefficients)
-    backward(g, z, coefficients)
-    backward(g, z, coefficients, sums=False)
+    kernels.forward(z, coefficients)
+    kernels.backward(g, z, coefficients)
+    kernels.backward_from_result(g, z, coefficients)
     assert len(compiled) == 3
     for kernel in compiled:
         several = r"\.v4\.b32" if dtype == torch.float32 else r"\.v2\.b32"
@@ -269,20 +258,20 @@ def test_both_kernels_in_a_cuda_graph(shape: tuple[int, int, int], dtype: torch.
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # compiles
-        forward(*inputs[1:])
-        backward(*inputs)
+        kernels.forward(*inputs[1:])
+        kernels.backward(*inputs)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        h = forward(*inputs[1:])
-        g_z, sums = backward(*inputs)
+        h = kernels.forward(*inputs[1:])
+        g_z, sums = kernels.backward(*inputs)
     for seed in (1, 2):
         for static, new in zip(inputs, tensors(shape, dtype, seed), strict=True):
             static.copy_(new)
         graph.replay()
-        for ours, theirs in zip((g_z, sums), backward(*inputs), strict=True):
+        for ours, theirs in zip((g_z, sums), kernels.backward(*inputs), strict=True):
             assert torch.equal(ours, theirs)
-        assert torch.equal(h, forward(*inputs[1:]))
+        assert torch.equal(h, kernels.forward(*inputs[1:]))
 
 
 @needs_gpu
@@ -293,15 +282,15 @@ def test_more_than_2_to_the_31_elements() -> None:
     z = torch.zeros(examples, neurons, positions, dtype=torch.bfloat16, device="cuda")
     _, last, coefficients = tensors((1, neurons, positions), torch.bfloat16)
     z[-1] = last[0]
-    assert torch.equal(forward(z, coefficients)[-1:], forward(last, coefficients))
-    g_z, _ = backward(z, z, coefficients)
-    assert torch.equal(g_z[-1:], backward(last, last, coefficients)[0])
+    assert torch.equal(kernels.forward(z, coefficients)[-1:], kernels.forward(last, coefficients))
+    g_z, _ = kernels.backward(z, z, coefficients)
+    assert torch.equal(g_z[-1:], kernels.backward(last, last, coefficients)[0])
 
 
 @pytest.mark.skipif(not GPU or torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_on_a_device_that_is_not_the_current_one() -> None:
     g, z, coefficients = tensors((5, 7, 1), torch.float32)
     others = [tensor.to("cuda:1") for tensor in (g, z, coefficients)]
-    assert torch.equal(forward(*others[1:]).cpu(), forward(z, coefficients).cpu())
-    for ours, theirs in zip(backward(*others), backward(g, z, coefficients), strict=True):
+    assert torch.equal(kernels.forward(*others[1:]).cpu(), kernels.forward(z, coefficients).cpu())
+    for ours, theirs in zip(kernels.backward(*others), kernels.backward(g, z, coefficients), strict=True):
         assert torch.equal(ours.cpu(), theirs.cpu())
