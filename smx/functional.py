@@ -132,4 +132,4 @@ def mixed(z: Tensor, choice: Tensor, pool: Sequence[Activation], dim: int = 1) -
         for k, activation in enumerate(pool[1:], 1):
             h = torch.where(along_neurons == k, activation.function(z), h)
         return h
-    return operators.combine(z, operators.numbers_of(choice, table, z, dim), dim)
+    return operators.combine(z, choice, table, dim)

@@ -93,10 +93,10 @@ class Mixed(nn.Module):
     """Phase 2: every neuron's activation is fixed, and neurons that share one are computed as a group (eq. 11).
 
     Where gradients are wanted, and under `torch.compile`, all groups are one combination of functions (`smx.fused`),
-    whatever the neurons' order. Otherwise, or if the pool has a user's own activation, the layer is split, activations,
-    cat; for that, neurons that do not stand sorted by their choice, as `smx.sort` puts them, are brought into order and
-    back. Gradients are of first order, and not for `torch.func`; what writes into the result of sorted neurons is
-    refused by autograd, as after `nn.ReLU`.
+    whatever the neurons' order. Otherwise, or if a neuron chose an activation that is not of them, the layer is split,
+    activations, cat; for that, neurons that do not stand sorted by their choice, as `smx.sort` puts them, are brought
+    into order and back. Gradients are of first order, and not for `torch.func`; what writes into the result of sorted
+    neurons is refused by autograd, as after `nn.ReLU`.
 
     Args:
         choice: int64 (N,), for each neuron the index of its activation in the pool.
@@ -137,10 +137,11 @@ class Mixed(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its activation (eq. 11)."""
         _check_features(self, z)
-        if self._combines and torch.compiler.is_compiling():
-            return functional.mixed(z, self.choice, self.pool, self.dim)
-        if self._combines and z.requires_grad and torch.is_grad_enabled():
-            return operators.combine(z, self._numbers(z), self.dim, keep_result=self._order is None)
+        if self._table is not None:
+            if torch.compiler.is_compiling():
+                return operators.combine(z, self.choice, self._table, self.dim)
+            if z.requires_grad and torch.is_grad_enabled():
+                return operators.combine_prepared(z, self._numbers(z), self.dim, keep_result=self._order is None)
         ordered = z if self._order is None else z.index_select(self.dim, self._order)
         parts = torch.split_with_sizes(ordered, list(self._sizes.values()), self.dim)
         values = [self.pool[k].function(part) for k, part in zip(self._sizes, parts, strict=True)]
@@ -153,12 +154,12 @@ class Mixed(nn.Module):
         return f"{self.num_features}, {{{sizes}}}, dim={self.dim}"
 
     def _numbers(self, z: Tensor) -> operators.Numbers:
-        """Return what `operators.combine` takes, made once for each device, dtype and number of axes."""
+        """Return the choice as `smx.fused` takes it, prepared once for each device, dtype and number of axes."""
         key = (z.device, z.dtype, z.dim())
-        if key not in self._made:
+        if key not in self._prepared:
             assert self._table is not None
-            self._made[key] = operators.numbers_of(self.choice, self._table, z, self.dim)
-        return self._made[key]
+            self._prepared[key] = operators.prepare(z, self.choice, self._table, self.dim)
+        return self._prepared[key]
 
     def _group_neurons(self) -> None:
         choice = self.choice
@@ -172,9 +173,9 @@ class Mixed(nn.Module):
         counts = torch.bincount(choice, minlength=len(self.pool)).tolist()
         self._sizes = {k: size for k, size in enumerate(counts) if size}
         in_order = bool((choice.diff() >= 0).all())
-        self._table = basis.table_of(self.pool)
-        self._combines = len(self._sizes) > 1 and self._table is not None
-        self._made: dict[tuple[torch.device, torch.dtype, int], operators.Numbers] = {}
+        # One activation for all neurons is best left to PyTorch.
+        self._table = basis.table_of(self.pool, self._sizes) if len(self._sizes) > 1 else None
+        self._prepared: dict[tuple[torch.device, torch.dtype, int], operators.Numbers] = {}
         order = None if in_order else choice.argsort(stable=True)
         # Buffers, so that they are on the right device, but not saved: choice has it all.
         self.register_buffer("_order", order, persistent=False)

@@ -9,7 +9,7 @@ has five numbers instead of a choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from smx import activations
 from smx.activations import Activation, is_built_in
@@ -22,12 +22,19 @@ Table = tuple[tuple[float, ...], ...]
 """C, for each activation of a pool its column: K tuples of `SIZE` numbers."""
 
 
-def table_of(pool: Sequence[Activation]) -> Table | None:
+def table_of(pool: Sequence[Activation], chosen: Container[int] | None = None) -> Table | None:
     """Return the numbers of a pool, or None if one of its activations is no combination of the basis.
 
     Only our own activations count: of a user's, the function is all we know.
+
+    Args:
+        pool: K activations.
+        chosen: the indices of those that occur; the others may be anything, and are zeros here. None: all.
     """
-    columns = [_COLUMNS.get(activation.name) if is_built_in(activation) else None for activation in pool]
+    columns = [
+        _NONE if chosen is not None and k not in chosen else _COLUMNS.get(f.name) if is_built_in(f) else None
+        for k, f in enumerate(pool)
+    ]
     return None if None in columns else tuple(column for column in columns if column is not None)
 
 
@@ -41,4 +48,5 @@ def _column(name: str) -> tuple[float, ...] | None:
     return (hinge.positive, hinge.negative, hinge.exponential, 0.0, 0.0)
 
 
+_NONE = (0.0,) * SIZE
 _COLUMNS = {name: column for name in activations.known() if (column := _column(name)) is not None}

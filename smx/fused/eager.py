@@ -24,8 +24,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-BLOCK = 196608
-"""Values of a block."""
+SCRATCH = 589824
+"""Values of the intermediate tensors of a pass, altogether."""
 
 FLOOR = -80.0
 """Below, a sigmoid is 0 in float32 and nothing beside 1 in float64, but 1 / s is still finite."""
@@ -89,7 +89,7 @@ def forward(z: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
         dim: the axis of the neurons.
     """
     h = torch.empty_like(z)
-    _in_blocks(_forward, (z, h), numbers, dim)
+    _in_blocks(_forward, 1, (z, h), numbers, dim)
     return h
 
 
@@ -123,7 +123,7 @@ def backward(g: Tensor, z: Tensor, numbers: Numbers, dim: int = 1) -> tuple[Tens
         g dh/dz, of z's shape and dtype, and (6, N): the sums over all other axes of g (1, z, max(z, 0), e, r, t).
     """
     g_z, sums = torch.empty_like(z), list[Tensor]()
-    _in_blocks(_backward, (g, z, g_z), numbers, dim, sums)
+    _in_blocks(_backward, 3, (g, z, g_z), numbers, dim, sums)
     if not sums:
         return g_z, numbers[0].new_zeros(6, len(numbers[0]))
     return g_z, torch.stack(sums).sum(0) if len(sums) > 1 else sums[0]
@@ -172,7 +172,7 @@ def backward_from_result(g: Tensor, h: Tensor, numbers: Numbers, dim: int = 1) -
         dim: the axis of the neurons.
     """
     g_z = torch.empty_like(h)
-    _in_blocks(_backward_from_result, (g, h, g_z), numbers, dim)
+    _in_blocks(_backward_from_result, 1, (g, h, g_z), numbers, dim)
     return g_z
 
 
@@ -187,21 +187,32 @@ def _backward_from_result(g: Tensor, h: Tensor, g_z: Tensor, numbers: Numbers, d
 
 
 def _in_blocks(
-    work: Callable[..., None], tensors: tuple[Tensor, ...], numbers: Numbers, dim: int, *rest: list[Tensor]
+    work: Callable[..., None],
+    scratch: int,
+    tensors: tuple[Tensor, ...],
+    numbers: Numbers,
+    dim: int,
+    *rest: list[Tensor],
 ) -> None:
-    """Do the work block by block, in the numbers' dtype; the last of the tensors is where it writes.
+    """Do the work block by block, in the numbers' dtype.
 
     Blocks are of one length, so that PyTorch divides all of them among its threads alike.
+
+    Args:
+        work: takes a block of each of the tensors, and what follows them here.
+        scratch: how many intermediate tensors the work takes, each of the size of a block.
+        tensors: of one shape; the last one is where the work writes.
+        numbers, dim, rest: see `work`.
     """
-    output = tensors[-1]
-    dtype = numbers[0].dtype
-    size = output.numel()
-    if size <= BLOCK and output.dtype == dtype:
-        if size:
-            work(*tensors, numbers, dim, *rest)
+    output, dtype = tensors[-1], numbers[0].dtype
+    size = scratch * output.numel()
+    if 0 < size <= SCRATCH and output.dtype == dtype:
+        work(*tensors, numbers, dim, *rest)
+        return
+    if not size:
         return
     axis = int(dim % output.dim() == 0)  # blocks have all neurons
-    length = -(-output.shape[axis] // -(-size // BLOCK)) if size else 1
+    length = -(-output.shape[axis] // -(-size // SCRATCH))
     for *parts, out in zip(*(torch.split(tensor, length, axis) for tensor in tensors), strict=True):
         if out.dtype == dtype:
             work(*parts, out, numbers, dim, *rest)

@@ -5,8 +5,64 @@ All five functions come of e = exp(-|z|), which can't overflow. Shapes: z (B, N,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from smx.fused.basis import Table
+
+
+def selective(z: Tensor, logits: Tensor, noise: Tensor, temperature: float, table: Table, dim: int) -> Tensor:
+    """Do what `smx.fused.operators.selective` does."""
+    h: Tensor = _Selective.apply(z, logits, noise, temperature, table, dim)  # type: ignore[no-untyped-call]
+    return h
+
+
+def combine(z: Tensor, choice: Tensor, table: Table, dim: int) -> Tensor:
+    """Do what `smx.fused.operators.combine` does, for a choice int64 (N,)."""
+    h: Tensor = _Combine.apply(z, _coefficients(z, table)[:, choice], dim)  # type: ignore[no-untyped-call]
+    return h
+
+
+class _Selective(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, logits: Tensor, noise: Tensor, temperature: float, table: Table, dim: int
+    ) -> Tensor:
+        coefficients = _coefficients(z, table)
+        noisy = logits.to(coefficients.dtype) + noise.to(coefficients.dtype)
+        choice = noisy.argmax(1)
+        ctx.save_for_backward(z, noisy, choice)
+        ctx.dtype, ctx.temperature, ctx.table, ctx.dim = logits.dtype, temperature, table, dim
+        return forward(z, coefficients[:, choice], dim)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        z, noisy, choice = ctx.saved_tensors
+        coefficients = _coefficients(z, ctx.table)
+        g_z, sums_JN = backward(g, z, coefficients[:, choice], ctx.dim)
+        g_s_NK = (sums_JN.t()[:, :, None] * coefficients).sum(1)  # not a matrix product, which autocast would round
+        y_NK = torch.softmax(noisy / ctx.temperature, 1)
+        g_logits = y_NK * (g_s_NK - (y_NK * g_s_NK).sum(1, keepdim=True)) / ctx.temperature
+        return g_z, g_logits.to(ctx.dtype), None, None, None, None
+
+
+class _Combine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
+        h = forward(z, coefficients, dim)
+        ctx.save_for_backward(h, coefficients)  # nothing is written into there: the compiler sees to it
+        ctx.dim = dim
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        h, coefficients = ctx.saved_tensors
+        return backward_from_result(g, h, coefficients, ctx.dim), None, None
 
 
 def forward(z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
@@ -47,6 +103,10 @@ def _basis(z: Tensor) -> tuple[Tensor, ...]:
         torch.where(positive, 1.0, e) / (1 + e),
         torch.where(positive, 1 - e * e, e * e - 1) / (1 + e * e),
     )
+
+
+def _coefficients(z: Tensor, table: Table) -> Tensor:
+    return torch.tensor(table, dtype=torch.promote_types(z.dtype, torch.float32), device=z.device).t()
 
 
 def _along(number: Tensor, z: Tensor, dim: int) -> Tensor:

@@ -157,8 +157,8 @@ def test_blocks_are_put_together(fixed: bool, dim: int, monkeypatch: pytest.Monk
     columns = eager.expand(torch.tensor(table).t(), fixed=fixed)
     numbers = eager.numbers(columns, torch.randperm(6), 2 - dim)
     results = []
-    for block in (eager.BLOCK, 100):
-        monkeypatch.setattr(eager, "BLOCK", block)
+    for scratch in (eager.SCRATCH, 100):
+        monkeypatch.setattr(eager, "SCRATCH", scratch)
         h = eager.forward(z, numbers, dim)
         back = [eager.backward_from_result(g, h, numbers, dim)] if fixed else eager.backward(g, z, numbers, dim)
         results.append([h, *back])
