@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from smx import ties
 from smx.export.nodes import kept_axes, permutation, rank
-from smx.orders import Orders
-from smx.ties import pin_all
+from smx.sorting import ties
+from smx.sorting.orders import Orders
+from smx.sorting.ties import pin_all
 
 Rule = Callable[[Orders, ir.Node], None]
 

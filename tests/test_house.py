@@ -16,9 +16,10 @@ from tests.conftest import refused, smx
 ROOT = Path(__file__).parent.parent
 STDLIB = sys.stdlib_module_names
 LEAVES = {"smx", "smx.errors", "smx.files", "smx.paper"}  # standard library only; anyone may import them
-LAYERS = {"smx.activations", "smx.functional", "smx.layers", "smx.convert", "smx.models", "smx.hooks", "smx.hinges"}
-LAYERS |= {f"smx.fused{module}" for module in ("", ".basis", ".eager", ".groups", ".operators", ".traced", ".triton")}
-LAYERS |= {"smx.channels", "smx.rewriting", "smx.tracing", "smx.orders", "smx.ties", "smx.aten", "smx.sorting"}
+LAYERS = {"smx.activations", "smx.functional", "smx.layers", "smx.models", "smx.hooks", "smx.hinges"}
+LAYERS |= {f"smx.fused{module}" for module in ("", ".basis", ".eager", ".operators", ".traced", ".triton")}
+LAYERS |= {f"smx.convert{module}" for module in ("", ".channels", ".phases", ".rewriting", ".tracing")}
+LAYERS |= {f"smx.sorting{module}" for module in ("", ".aten", ".neurons", ".orders", ".ties")}
 RUN = {"smx.architecture", "smx.factory", "smx.modelfile", "smx.torchfile", "smx.torchrunner"}
 RUN |= {"smx.data", "smx.stepbench", "smx.training"}
 TIMING = {f"smx.runtime.latency.{name}" for name in ("interleave", "intervals", "report", "runners")}

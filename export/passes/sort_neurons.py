@@ -13,8 +13,8 @@ from smx.export.capture import MixedActivation, mixed_nodes
 from smx.export.passes.rewriting import Rewriting
 from smx.export.ties import tie_node
 from smx.export.weights import permute
-from smx.orders import Orders, indices, sort_channels
-from smx.ties import pin_all
+from smx.sorting.orders import Orders, indices, sort_channels
+from smx.sorting.ties import pin_all
 
 PINNED = "smx.pinned"
 """Key of a node's `meta`: why its neurons had to keep their order."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from smx.orders import Order, Orders, Segment, Value, resolve
+from smx.sorting.orders import Order, Orders, Segment, Value, resolve
 
 
 def pin_all(orders: Orders, values: Iterable[Value], reason: str) -> None:

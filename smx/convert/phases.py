@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from smx.activations import Activation, resolve_pool
-from smx.channels import ExampleInput, channels_by_definition, channels_by_run, dry_run
+from smx.convert.channels import ExampleInput, channels_by_definition, channels_by_run, dry_run
+from smx.convert.rewriting import ACTIVATIONS, Types, heed_activations, separate
 from smx.layers import Mixed, Selective
 from smx.paper import PAPER_POOL, TEMPERATURE
-from smx.rewriting import ACTIVATIONS, Types, heed_activations, separate
 
 ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
 """What `select` replaces, modules and functions: PyTorch's elementwise activations."""
@@ -35,7 +35,7 @@ def select(
     forward anew, with a `Selective` for each call: the first use of `act` keeps that path, the next ones are `act_1`,
     `act_2`, and functions are called `relu`, `relu_1`, ..., parts of the module whose forward calls them. A block that
     is itself called several times keeps one set of neurons, as it keeps one set of weights. Classes, paths,
-    `state_dict()` keys, modes, devices, dtypes and hooks of everything else stay. See `smx.rewriting.separate`.
+    `state_dict()` keys, modes, devices, dtypes and hooks of everything else stay. See `smx.convert.rewriting.separate`.
 
     The channels of an activation are those of the last layer before it that has channels (Linear, Conv, BatchNorm,
     LayerNorm, ...): before it in execution when `example_input` is given, otherwise before it in the forwards, and

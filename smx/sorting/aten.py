@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from smx import ties
-from smx.orders import Order, Orders
-from smx.ties import pin_all
+from smx.sorting import ties
+from smx.sorting.orders import Order, Orders
+from smx.sorting.ties import pin_all
 
 
 @dataclass(eq=False)

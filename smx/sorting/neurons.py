@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from smx.aten import Traced, Tying
 from smx.layers import Mixed, Selective
-from smx.orders import Channels, Orders, indices, resolve, sort_channels
-from smx.ties import pin_all
+from smx.sorting.aten import Traced, Tying
+from smx.sorting.orders import Channels, Orders, indices, resolve, sort_channels
+from smx.sorting.ties import pin_all
 
 Example = Tensor | tuple[Any, ...] | None
 
@@ -28,9 +28,9 @@ def sort(module: nn.Module, example_input: Example = None) -> nn.Module:
         W2 f(W1 x + b1)  =  (W2 P^-1) f_P((P W1) x + P b1)
 
     so P moves into the rows and biases of what produces the neurons and into the columns of what consumes them, through
-    everything that keeps channels apart (`smx.aten.RULES`). The copy is the same function in `eval()` and in `train()`,
-    up to the order of float sums and of what Dropout draws; its inputs, outputs and parameters keep their names, shapes
-    and order. Sort before the optimizer is made: its state is not permuted.
+    everything that keeps channels apart (`smx.sorting.aten.RULES`). The copy is the same function in `eval()` and in
+    `train()`, up to the order of float sums and of what Dropout draws; its inputs, outputs and parameters keep their
+    names, shapes and order. Sort before the optimizer is made: its state is not permuted.
 
     Where a structure does not allow it, a layer keeps its order, and `refusals` says why. Where several layers share
     one order, as along a residual trunk, the one with the most values is sorted, the next one within its groups.

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from smx.convert.tracing import UntraceableError, set_forward, trace, trace_in_both_modes
 from smx.layers import Mixed, Selective
-from smx.tracing import UntraceableError, set_forward, trace, trace_in_both_modes
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from smx.convert.rewriting import Types, activation_name, in_order
 from smx.layers import Mixed, Selective
-from smx.rewriting import Types, activation_name, in_order
 
 ExampleInput = Tensor | tuple[Any, ...]
 """A network's input, or a tuple of its arguments."""

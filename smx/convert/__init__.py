@@ -1,0 +1,6 @@
+"""From a plain module to phase 1 (`select`), and from phase 1 to phase 2 (`commit`)."""
+
+from smx.convert.phases import ACTIVATION_MODULES as ACTIVATION_MODULES
+from smx.convert.phases import commit as commit
+from smx.convert.phases import replace as replace
+from smx.convert.phases import select as select

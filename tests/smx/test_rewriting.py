@@ -1,0 +1,302 @@
+"""What `smx.select` writes anew, and what it had better leave: the same function, the same random numbers."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+import smx
+from smx.activations import Activation
+from smx.convert import ACTIVATION_MODULES
+from smx.convert.rewriting import separate
+from tests.smx.selected import favour, same, selectives
+
+
+class Draws(nn.Module):
+    """Makes tensors and random numbers as it runs, anew each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.get_buffer("steps").add_(1)
+        total = torch.zeros(4)
+        total += F.relu(self.linear(x)).sum(0)
+        return total + torch.rand(4) + torch.ones((x.shape[0], 1))
+
+
+def test_what_a_forward_makes_it_makes_at_each_call() -> None:
+    net, x = Draws(), torch.randn(2, 3)
+    state = torch.get_rng_state()
+    chosen = favour(smx.select(net, example_input=x), "relu")
+    torch.set_rng_state(state)
+    assert net.get_buffer("steps") == chosen.get_buffer("steps") == 0
+    chosen(x)
+    results = []
+    for module in (net, chosen.eval()):
+        torch.manual_seed(1)
+        results += [module(x), module(x)]
+    assert not torch.equal(results[0], results[1])
+    torch.testing.assert_close(results[2:], results[:2])
+    assert chosen.get_buffer("steps") == 3
+
+
+def branch(x: Tensor) -> Tensor:
+    return F.relu(x) if x.sum() > 0 else F.relu(-x)
+
+
+def attribute(x: Tensor) -> Tensor:
+    return nn.ReLU()(x)  # type: ignore[no-any-return]  # no part of the network
+
+
+@torch.no_grad()
+def no_gradients(x: Tensor) -> Tensor:
+    return F.relu(x)
+
+
+def low_precision(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = x @ x.T
+    return F.relu(z.to(x.dtype)).matmul(x)
+
+
+def by_chance(x: Tensor) -> Tensor:
+    return F.relu(x) if random.random() < 2 else x
+
+
+def by_numpys_chance(x: Tensor) -> Tensor:
+    return F.relu(x) * (np.random.normal() < 9)
+
+
+def augmented(x: Tensor) -> Tensor:
+    z = skip = 2 * x
+    z += 1
+    return F.relu(z) + skip
+
+
+def computed(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, float(x.shape[0])) if x.dim() == 2 else x
+
+
+class Wrapped(nn.Module):
+    """A function between two layers; one of its activations is a module, so that there is something to replace."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.tanh, self.second = nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)
+        self.wrapped = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.tanh(self.wrapped(self.first(x))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("function", "reason", "what"),
+    [
+        (branch, "symbolically traced variables cannot be used as inputs to control flow", "relu"),
+        (attribute, "module is not installed as a submodule", "relu"),
+        (no_gradients, "it switches gradients or autocast on or off", "relu"),
+        (low_precision, "it switches gradients or autocast on or off", "relu"),
+        (computed, "", "leaky_relu"),
+        (by_chance, "it draws random numbers from Python or NumPy", "relu"),
+        (by_numpys_chance, "it draws random numbers from Python or NumPy", "relu"),
+        (augmented, "it changes mul in place", "relu"),
+    ],
+)
+def test_what_cannot_be_rewritten_stays_with_a_warning(
+    function: Callable[[Tensor], Tensor], reason: str, what: str
+) -> None:
+    net, x = Wrapped(function), torch.randn(2, 3)
+    with pytest.warns(UserWarning, match=f"the forward of 'Wrapped' can't be rewritten .*: its {what} stays") as caught:
+        chosen = smx.select(net, example_input=x)
+    assert reason in str(caught[0].message)
+    assert selectives(chosen) == {"tanh": 4}
+    assert same(net, favour(chosen, "tanh"), x)
+    with pytest.raises(ValueError, match=f"Wrapped has no activation to replace; the forward .*: its {what} stays"):
+        smx.select(net, example_input=x, types=(nn.ReLU, nn.LeakyReLU))
+    with pytest.warns(UserWarning, match="example_input= tells if there are any"):
+        smx.select(net)
+
+
+def test_random_numbers_stay_though_a_forward_draws_some() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    expected = random.random(), np.random.normal()
+    random.seed(0)
+    np.random.seed(0)
+    for function in (by_chance, by_numpys_chance):
+        with pytest.warns(UserWarning, match="it draws random numbers"):
+            smx.select(Wrapped(function))
+    assert (random.random(), np.random.normal()) == expected
+
+
+@pytest.mark.parametrize("note", [[], {}])
+def test_what_a_forward_notes_is_still_noted(note: list[Tensor] | dict[str, Tensor]) -> None:
+    class Notes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.act, self.note = nn.Linear(3, 4), nn.ReLU(), note
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.relu(self.linear(x))
+            if isinstance(self.note, dict):
+                self.note["h"] = h
+            else:
+                self.note.append(h)
+            return self.act(h)  # type: ignore[no-any-return]
+
+    net, x = Notes(), torch.randn(2, 3)
+    with pytest.warns(UserWarning, match=r"it changes what its module holds \(note\)\): its relu stays"):
+        chosen = smx.select(net, example_input=x)
+    assert len(net.note) == len(chosen.note) == 0  # type: ignore[arg-type]
+    chosen(x)
+    assert len(chosen.note) == 1  # type: ignore[arg-type]
+
+
+@fx.wrap
+def wrapped_for_fx(x: Tensor, scale: int) -> Tensor:
+    return x * scale if x.sum() < 1e9 else x
+
+
+class CallsWrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(F.relu(wrapped_for_fx(self.linear(x), 2)), 0.5, self.training)
+        return x if self.training else wrapped_for_fx(x, 3)
+
+
+def test_a_function_wrapped_for_fx_stays_a_call() -> None:
+    net, x = CallsWrapped(), torch.randn(2, 3)
+    chosen = favour(smx.select(net, example_input=x), "relu")
+    assert selectives(chosen) == {"relu": 4}
+    for kept in (chosen, pickle.loads(pickle.dumps(chosen)), smx.commit(chosen)):
+        assert same(net, kept, x)
+        assert kept.train()(x).count_nonzero() < kept.eval()(x).numel()
+
+
+def test_arguments_of_functions_are_those_of_the_modules() -> None:
+    class Random(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.rrelu(self.linear(x), 0.1, 0.3, self.training)
+            return F.softshrink(F.hardshrink(torch.special.expit(x), 0.7), lambd=0.1)
+
+    net, x = Random(), torch.randn(2, 3)
+    separated = copy.deepcopy(net)
+    assert separate(separated, ACTIVATION_MODULES) == ({}, set())
+    kept = [repr(part) for part in separated.children()][1:]
+    assert kept == ["RReLU(lower=0.1, upper=0.3)", "Sigmoid()", "Hardshrink(0.7)", "Softshrink(0.1)"]
+    assert same(net, separated, x)
+    assert len(selectives(smx.select(net, example_input=x))) == 4
+
+
+class Optional(nn.Module):
+    """A course that depends on an argument, a mode that decides on an activation, an activation that is shared."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.second, self.act = nn.Linear(3, 4), nn.Linear(4, 4), nn.ReLU()
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        x = self.act(self.first(x))
+        if self.kind == "argument" and scale is not None:
+            x = x * scale
+        if self.kind == "mode" and self.training:
+            x = torch.tanh(x)
+        if self.kind == "note":
+            self.noted = x
+        return self.act(self.second(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("argument", "its course depends on whether scale is given"),
+        ("mode", r"its activations differ between train\(\) and eval\(\)"),
+        ("note", r"it sets attributes of its module \(noted\)"),
+    ],
+)
+def test_a_forward_that_would_not_stay_the_same_is_left(kind: str, reason: str) -> None:
+    net, x = Optional(kind), torch.randn(2, 3)
+    with pytest.warns(UserWarning, match=rf"\({reason}\): its calls of act share one choice"):
+        chosen = smx.select(net, example_input=x)
+    assert selectives(chosen) == {"act": 4}
+    assert same(net, favour(chosen, "relu"), x)
+
+
+def test_an_optional_argument_that_is_passed_on_stays_optional() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.linear = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 1.0) -> Tensor:
+            attended, _ = self.attention(x, x, x, attn_mask=mask)
+            return F.gelu(self.linear(attended), approximate="tanh") * scale
+
+    torch.manual_seed(0)
+    net, x = Attends(), torch.randn(2, 5, 4)
+    gelu = Activation("tanh_gelu", lambda z: F.gelu(z, approximate="tanh"))
+    chosen = favour(smx.select(net, pool=("elu", gelu), example_input=x), "tanh_gelu")
+    assert selectives(chosen) == {"gelu": 4}
+    mask = torch.triu(torch.ones(5, 5, dtype=torch.bool), 1)
+    assert same(net, chosen, x)
+    assert same(net, chosen, x, mask)
+    torch.testing.assert_close(chosen.eval()(x, mask, scale=2.0), net(x, mask, scale=2.0))
+
+
+def test_in_place_across_modules_is_refused() -> None:
+    """What comes after the block sees its input changed; no rewriting of one forward can show that."""
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.block = nn.Linear(3, 4), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.linear(x)
+            return self.block(x) + x  # type: ignore[no-any-return]
+
+    with pytest.raises(ValueError, match="the network computes something else on example_input"):
+        smx.select(Around(), example_input=torch.randn(8, 3))
+    with pytest.warns(UserWarning, match="no longer in place: block.0; pass example_input= to check"):
+        smx.select(Around())
+
+
+def test_an_argument_changed_in_place_stays_so() -> None:
+    class Shifts(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x -= 1
+            return F.relu(x)
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.tanh, self.shifts = nn.Linear(3, 4), nn.Tanh(), Shifts()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.linear(x)
+            return self.tanh(self.shifts(x) + x)  # type: ignore[no-any-return]
+
+    net, x = Around(), torch.randn(8, 3)
+    with pytest.warns(UserWarning, match=r"'shifts' can't be rewritten \(it changes x in place, which others"):
+        chosen = smx.select(net)
+    assert selectives(chosen) == {"tanh": 4}
+    assert same(net, favour(chosen, "tanh"), x)
