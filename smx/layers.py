@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
 from smx.fused import basis, operators
+from smx.fused.constants import lasts
 from smx.paper import PAPER_POOL, TEMPERATURE
 
 START_LOGIT = 0.001
@@ -92,18 +93,18 @@ class Selective(nn.Module):
 class Mixed(nn.Module):
     """Phase 2: every neuron's activation is fixed, and neurons that share one are computed as a group (eq. 11).
 
-    Where gradients are wanted, and under `torch.compile`, all groups are one combination of functions (`smx.fused`),
-    whatever the neurons' order. Otherwise, or if a neuron chose an activation that is not of them, the layer is split,
-    activations, cat; for that, neurons that do not stand sorted by their choice, as `smx.sort` puts them, are brought
-    into order and back. Gradients are of first order, and not for `torch.func`; what writes into the result of sorted
-    neurons is refused by autograd, as after `nn.ReLU`.
+    Where gradients are wanted, and under `torch.compile`, several groups are one combination of functions
+    (`smx.fused`), whatever the neurons' order. Otherwise, or if a neuron chose an activation that is not of them, the
+    layer is split, activations, cat; for that, neurons that do not stand sorted by their choice, as `smx.sort` puts
+    them, are brought into order and back. Gradients are of first order, and not for `torch.func`; what writes into the
+    result of sorted neurons is refused by autograd, as after `nn.ReLU`.
 
     Args:
         choice: int64 (N,), for each neuron the index of its activation in the pool.
         pool: names or activations, K of them.
         dim: the axis of the neurons.
 
-    The choice is a buffer: it moves with `.to()`, is saved by `state_dict()` and follows `load_state_dict()`.
+    The choice is a buffer: it moves with `.to()`, is saved by `state_dict()`, and changes by `load_state_dict()` alone.
 
     Input and output: (B, N, *) of any floating dtype, or N on another axis `dim`.
     """
@@ -143,9 +144,7 @@ class Mixed(nn.Module):
             if z.requires_grad and torch.is_grad_enabled():
                 return operators.combine_prepared(z, self._numbers(z), self.dim, keep_result=self._order is None)
         ordered = z if self._order is None else z.index_select(self.dim, self._order)
-        parts = torch.split_with_sizes(ordered, list(self._sizes.values()), self.dim)
-        values = [self.pool[k].function(part) for k, part in zip(self._sizes, parts, strict=True)]
-        h = torch.cat(values, self.dim) if len(values) > 1 else values[0]
+        h = self._by_group(ordered)
         return h if self._inverse is None else h.index_select(self.dim, self._inverse)
 
     def extra_repr(self) -> str:
@@ -155,11 +154,34 @@ class Mixed(nn.Module):
 
     def _numbers(self, z: Tensor) -> operators.Numbers:
         """Return the choice as `smx.fused` takes it, prepared once for each device, dtype and number of axes."""
-        key = (z.device, z.dtype, z.dim())
-        if key not in self._prepared:
-            assert self._table is not None
-            self._prepared[key] = operators.prepare(z, self.choice, self._table, self.dim)
-        return self._prepared[key]
+        key = (z.device, z.dtype, z.dim(), self.dim)
+        if key in self._prepared:
+            return self._prepared[key]
+        assert self._table is not None
+        numbers = operators.prepare(z, self.choice, self._table, self.dim)
+        if lasts(numbers[0]):
+            self._prepared[key] = numbers
+        return numbers
+
+    def _by_group(self, z: Tensor) -> Tensor:
+        """Split, activations, cat; in memory as z is."""
+        functions = [self.pool[k].function for k in self._sizes]
+        if len(functions) == 1:
+            h = functions[0](z)
+            return z.clone() if h is z else h
+        parts = torch.split_with_sizes(z, list(self._sizes.values()), self.dim)
+        values = [function(part) for function, part in zip(functions, parts, strict=True)]
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return torch.cat(values, self.dim)
+        return torch.cat(values, self.dim, out=torch.empty_like(z, dtype=values[0].dtype))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mixed:
+        self._prepared.clear()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what would stay on the old device when the layer is loaded onto another one."""
+        return {**self.__dict__, "_prepared": {}}
 
     def _group_neurons(self) -> None:
         choice = self.choice
@@ -175,7 +197,7 @@ class Mixed(nn.Module):
         in_order = bool((choice.diff() >= 0).all())
         # One activation for all neurons is best left to PyTorch.
         self._table = basis.table_of(self.pool, self._sizes) if len(self._sizes) > 1 else None
-        self._prepared: dict[tuple[torch.device, torch.dtype, int], operators.Numbers] = {}
+        self._prepared: dict[tuple[torch.device, torch.dtype, int, int], operators.Numbers] = {}
         order = None if in_order else choice.argsort(stable=True)
         # Buffers, so that they are on the right device, but not saved: choice has it all.
         self.register_buffer("_order", order, persistent=False)

@@ -2,9 +2,9 @@
 
     f_k(z) = sum over j of C[j, k] b_j(z),   b(z) = (max(z, 0), min(z, 0), expm1(min(z, 0)), sigmoid(z), tanh(z))
 
-ReLU, Leaky ReLU, ELU, SELU, the identity, Sigmoid and Tanh are such combinations, each with one of the last three at
-most, and the last two only as they are. With s one-hot, sum_k s[k] f_k(z) is sum_j c[j] b_j(z) with c = C s: a neuron
-has five numbers instead of a choice.
+ReLU, Leaky ReLU, ELU, SELU, the identity, Sigmoid and Tanh are such combinations: a line on either side of 0, or a line
+and a curve, or one of the last two as it is. The passes rely on that. With s one-hot, sum_k s[k] f_k(z) is
+sum_j c[j] b_j(z) with c = C s: a neuron has five numbers instead of a choice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _column(name: str) -> tuple[float, ...] | None:
         return (0.0, 0.0, 0.0, float(name == "sigmoid"), float(name == "tanh"))
     onnx = activations.get(name).onnx
     hinge = hinge_of(onnx) if onnx is not None else None
-    if hinge is None or hinge.constant != -hinge.exponential:
+    if hinge is None or hinge.constant != -hinge.exponential or (hinge.exponential and hinge.negative):
         return None
     return (hinge.positive, hinge.negative, hinge.exponential, 0.0, 0.0)
 

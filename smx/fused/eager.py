@@ -13,16 +13,18 @@ In phase 1 all functions of the basis are wanted backward, and again one sigmoid
 A small layer's time is that of calling operators, a large one's that of moving its values. So there are few operators,
 each writes where the next one reads, and a neuron's numbers come as they are needed: see `expand`.
 
-The neurons stand on axis `dim` of z, in any layout in memory: a neuron's numbers are broadcast along the other axes.
+The neurons stand on axis `dim` of z, one of two or more, in any layout in memory: a neuron's numbers are broadcast
+along the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor
+
+from smx.fused.constants import made_once
 
 SCRATCH = 589824
 """Values of the intermediate tensors of a pass, altogether."""
@@ -30,10 +32,10 @@ SCRATCH = 589824
 FLOOR = -80.0
 """Below, a sigmoid is 0 in float32 and nothing beside 1 in float64, but 1 / s is still finite."""
 
-_threshold_backward = torch.ops.aten.threshold_backward.grad_input
-
-Numbers = tuple[Tensor, ...]
+Numbers = Tensor | tuple[Tensor, ...]
 """A neuron's numbers, as `expand` has them: twelve of (N,), with an axis of 1 for each axis of z behind `dim`."""
+
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 def expand(coefficients: Tensor, *, fixed: bool) -> Tensor:
@@ -68,7 +70,7 @@ def of_sums(coefficients: Tensor) -> Tensor:
     return torch.stack([sigmoid / 2 - exponential, negative, positive - negative, exponential, sigmoid, tanh])
 
 
-def numbers(columns: Tensor, choice: Tensor, behind: int = 0) -> Numbers:
+def numbers(columns: Tensor, choice: Tensor, behind: int = 0) -> Tensor:
     """Return for each neuron the column of what it chose.
 
     Args:
@@ -77,7 +79,12 @@ def numbers(columns: Tensor, choice: Tensor, behind: int = 0) -> Numbers:
         behind: the axes of z behind `dim`.
     """
     chosen = columns.index_select(1, choice)
-    return (chosen.view(*chosen.shape, *[1] * behind) if behind else chosen).unbind()
+    return chosen.view(*chosen.shape, *[1] * behind) if behind else chosen
+
+
+def prepared(numbers: Tensor) -> Numbers:
+    """Return numbers that serve many passes in the form that is taken at once."""
+    return numbers.unbind()
 
 
 def forward(z: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
@@ -94,7 +101,7 @@ def forward(z: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
 
 
 def _forward(z: Tensor, h: Tensor, numbers: Numbers, dim: int) -> None:
-    rate, floor, constant, inverse, share, slope, rise, *_ = numbers
+    rate, floor, constant, inverse, share, slope, rise = numbers[:7]
     a = torch.mul(z, rate)
     torch.maximum(a, floor, out=a)
     torch.sigmoid(a, out=a)
@@ -124,14 +131,12 @@ def backward(g: Tensor, z: Tensor, numbers: Numbers, dim: int = 1) -> tuple[Tens
     """
     g_z, sums = torch.empty_like(z), list[Tensor]()
     _in_blocks(_backward, 3, (g, z, g_z), numbers, dim, sums)
-    if not sums:
-        return g_z, numbers[0].new_zeros(6, len(numbers[0]))
-    return g_z, torch.stack(sums).sum(0) if len(sums) > 1 else sums[0]
+    return g_z, sums[0] if sums else numbers[0].new_zeros(6, len(numbers[0]))
 
 
 def _backward(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int, sums: list[Tensor]) -> None:
     exponential, sigmoid, tanh, level, corner = numbers[7:]
-    one, half, quarter = _constants(level.dtype, level.device)
+    one, half, quarter = _constants(level.dtype, level.device).unbind()
     others = list(range(z.dim()))
     del others[dim]
     block = level.new_empty(6, len(level))
@@ -157,7 +162,10 @@ def _backward(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int, sum
     torch.sum(torch.mul(g, z, out=a), others, out=of_z)
     torch.sum(g, others, out=of_g)
     torch.sum(memory[1:].mul_(g), [axis + 1 for axis in others], out=block[4:])
-    sums.append(block)
+    if sums:
+        sums[0].add_(block)
+    else:
+        sums.append(block)
 
 
 def backward_from_result(g: Tensor, h: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
@@ -174,6 +182,19 @@ def backward_from_result(g: Tensor, h: Tensor, numbers: Numbers, dim: int = 1) -
     g_z = torch.empty_like(h)
     _in_blocks(_backward_from_result, 1, (g, h, g_z), numbers, dim)
     return g_z
+
+
+def backward_from_input(g: Tensor, z: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
+    """Do what `backward_from_result` does, where z was kept: the result is computed again."""
+    g_z = torch.empty_like(z)
+    _in_blocks(_backward_from_input, 2, (g, z, g_z), numbers, dim)
+    return g_z
+
+
+def _backward_from_input(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int) -> None:
+    h = torch.empty_like(z)
+    _forward(z, h, numbers, dim)
+    _backward_from_result(g, h, g_z, numbers, dim)
 
 
 def _backward_from_result(g: Tensor, h: Tensor, g_z: Tensor, numbers: Numbers, dim: int) -> None:
@@ -196,7 +217,7 @@ def _in_blocks(
 ) -> None:
     """Do the work block by block, in the numbers' dtype.
 
-    Blocks are of one length, so that PyTorch divides all of them among its threads alike.
+    Blocks are of one length, so that PyTorch divides all of them among its threads alike; they have all neurons.
 
     Args:
         work: takes a block of each of the tensors, and what follows them here.
@@ -205,14 +226,17 @@ def _in_blocks(
         numbers, dim, rest: see `work`.
     """
     output, dtype = tensors[-1], numbers[0].dtype
-    size = scratch * output.numel()
-    if 0 < size <= SCRATCH and output.dtype == dtype:
+    size = output.numel()
+    if 0 < scratch * size <= SCRATCH and output.dtype == dtype:
         work(*tensors, numbers, dim, *rest)
         return
     if not size:
         return
-    axis = int(dim % output.dim() == 0)  # blocks have all neurons
-    length = -(-output.shape[axis] // -(-size // SCRATCH))
+    if output.dtype != dtype:
+        scratch += len(tensors)  # all of them are copied into `dtype`
+    # Along the longest axis but the neurons'.
+    axis = max((axis for axis in range(output.dim()) if axis != dim % output.dim()), key=output.shape.__getitem__)
+    length = -(-output.shape[axis] // -(-scratch * size // SCRATCH))
     for *parts, out in zip(*(torch.split(tensor, length, axis) for tensor in tensors), strict=True):
         if out.dtype == dtype:
             work(*parts, out, numbers, dim, *rest)
@@ -222,7 +246,7 @@ def _in_blocks(
             out.copy_(wide)
 
 
-@cache
-def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+@made_once
+def _constants(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return 1, 1/2 and 1/4 as tensors, which PyTorch need not make of numbers at each call."""
-    return torch.tensor([1.0, 0.5, 0.25], dtype=dtype, device=device).unbind()
+    return torch.tensor([1.0, 0.5, 0.25], dtype=dtype, device=device)

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from smx.fused import eager, traced
 from smx.fused.basis import Table
+from smx.fused.constants import made_once
 
 Numbers = Any
 """What a kernel takes of the neurons' choice; its own affair."""
@@ -26,7 +27,8 @@ Numbers = Any
 def selective(z: Tensor, logits: Tensor, noise: Tensor, temperature: float, table: Table, dim: int = 1) -> Tensor:
     """Apply to each neuron the activation of its largest noisy logit, with the gradient of eq. 4.
 
-    Only z, the choice and the noisy logits are kept for the backward pass. Gradients are of first order.
+    Only z, the noisy logits and the numbers of what was chosen are kept for the backward pass. Gradients are of first
+    order.
 
     Args:
         z: (B, N, *), or N on another axis `dim`; any floating dtype.
@@ -39,6 +41,8 @@ def selective(z: Tensor, logits: Tensor, noise: Tensor, temperature: float, tabl
     Returns:
         h, of z's shape and dtype, and in memory as z is.
     """
+    if z.dim() == 1:
+        return selective(z[None], logits, noise, temperature, table)[0]
     if torch.compiler.is_compiling():
         return traced.selective(z, logits, noise, temperature, table, dim)
     h: Tensor = _Selective.apply(z, logits, noise, temperature, table, dim)  # type: ignore[no-untyped-call]
@@ -47,6 +51,8 @@ def selective(z: Tensor, logits: Tensor, noise: Tensor, temperature: float, tabl
 
 def combine(z: Tensor, choice: Tensor, table: Table, dim: int = 1) -> Tensor:
     """Apply to each neuron the activation it chose, choice int64 (N,); otherwise as `selective`. Only z is kept."""
+    if z.dim() == 1:
+        return combine(z[None], choice, table)[0]
     if torch.compiler.is_compiling():
         return traced.combine(z, choice, table, dim)
     return combine_prepared(z, prepare(z, choice, table, dim), dim)
@@ -54,7 +60,7 @@ def combine(z: Tensor, choice: Tensor, table: Table, dim: int = 1) -> Tensor:
 
 def prepare(z: Tensor, choice: Tensor, table: Table, dim: int = 1) -> Numbers:
     """Return what `combine_prepared` takes of a choice, for every z with this device, dtype and number of axes."""
-    return _numbers(choice, table, True, z, dim)
+    return _kernels(z.is_cuda).prepared(_numbers(choice, table, True, z, dim))
 
 
 def combine_prepared(z: Tensor, numbers: Numbers, dim: int = 1, keep_result: bool = False) -> Tensor:
@@ -67,6 +73,8 @@ def combine_prepared(z: Tensor, numbers: Numbers, dim: int = 1, keep_result: boo
         keep_result: keep h for the backward pass, as `nn.ReLU` does it, so that nothing may write into it. This is
             cheaper, because what comes next keeps it anyway; otherwise z is kept, and h computed again.
     """
+    if z.dim() == 1:
+        return combine_prepared(z[None], numbers, keep_result=keep_result)[0]
     h: Tensor = _Combine.apply(z, numbers, dim, keep_result)  # type: ignore[no-untyped-call]
     return h
 
@@ -89,21 +97,23 @@ class _Selective(torch.autograd.Function):
     ) -> Tensor:
         dtype = _dtype(z)
         noisy = logits.to(dtype) + noise.to(dtype)
-        ctx.save_for_backward(z, noisy)
-        ctx.numbers = _numbers(noisy.argmax(1), table, False, z, dim)
+        numbers = _numbers(noisy.argmax(1), table, False, z, dim)
+        ctx.save_for_backward(z, noisy, numbers)
         ctx.dtype, ctx.temperature, ctx.table, ctx.dim = logits.dtype, temperature, table, dim
-        h: Tensor = _kernels(z.is_cuda).forward(z, ctx.numbers, dim)
+        h: Tensor = _kernels(z.is_cuda).forward(z, numbers, dim)
         return h
 
     @staticmethod
     @_first_order
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        z, noisy = ctx.saved_tensors
+        z, noisy, numbers = ctx.saved_tensors
         kernels = _kernels(z.is_cuda)
-        g_z, sums_JN = kernels.backward(g, z, ctx.numbers, ctx.dim)
-        weights_KJ = _of_sums(ctx.table, kernels, noisy.dtype, z.device)
-        # As (K, N), whose rows are long; and into memory that is there, since autocast leaves such a product alone.
-        g_s_KN = torch.mm(weights_KJ, sums_JN, out=noisy.new_empty(noisy.shape[1], len(noisy)))
+        g_z, sums_JN = kernels.backward(g, z, numbers, ctx.dim)
+        # As (K, N), whose rows are long. Neither autocast nor TF32 takes part: the one leaves a product alone that has
+        # memory to go to, the other one in float64.
+        weights_KJ = _of_sums(ctx.table, kernels, torch.float64 if z.is_cuda else noisy.dtype, z.device)
+        g_s_KN = weights_KJ.new_empty(len(weights_KJ), len(noisy))
+        g_s_KN = torch.mm(weights_KJ, sums_JN.to(weights_KJ.dtype), out=g_s_KN).to(noisy.dtype)
         y_KN = torch.softmax(torch.div(noisy.t(), ctx.temperature, out=torch.empty_like(g_s_KN)), 0)
         g_noisy_KN = torch._softmax_backward_data(g_s_KN, y_KN, 0, y_KN.dtype)
         g_logits = torch.div(g_noisy_KN.t(), ctx.temperature, out=torch.empty_like(noisy))
@@ -123,8 +133,8 @@ class _Combine(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
         (kept,) = ctx.saved_tensors
         kernels = _kernels(kept.is_cuda)
-        h = kept if ctx.keep_result else kernels.forward(kept, ctx.numbers, ctx.dim)
-        return kernels.backward_from_result(g, h, ctx.numbers, ctx.dim), None, None, None
+        backward = kernels.backward_from_result if ctx.keep_result else kernels.backward_from_input
+        return backward(g, kept, ctx.numbers, ctx.dim), None, None, None
 
 
 def _numbers(choice: Tensor, table: Table, fixed: bool, z: Tensor, dim: int) -> Numbers:
@@ -146,17 +156,18 @@ def _triton() -> ModuleType | None:
     return importlib.import_module("smx.fused.triton") if importlib.util.find_spec("triton") else None
 
 
-@cache
+@made_once
 def _columns(table: Table, kernels: ModuleType, fixed: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return each activation's numbers, as the kernels want them.
-
-    They stay on the device, because copying them there would end the capture of a CUDA graph.
-    """
-    columns: Tensor = kernels.expand(torch.tensor(table, dtype=torch.float64).t(), fixed=fixed)
+    """Return each activation's numbers, as the kernels want them."""
+    columns: Tensor = kernels.expand(_coefficients(table), fixed=fixed)
     return columns.to(device, dtype)
 
 
-@cache
+@made_once
 def _of_sums(table: Table, kernels: ModuleType, dtype: torch.dtype, device: torch.device) -> Tensor:
-    weights: Tensor = kernels.of_sums(torch.tensor(table, dtype=torch.float64).t()).t().contiguous()
+    weights: Tensor = kernels.of_sums(_coefficients(table)).t().contiguous()
     return weights.to(device, dtype)
+
+
+def _coefficients(table: Table) -> Tensor:
+    return torch.tensor(table, dtype=torch.float64, device="cpu").t()

@@ -53,16 +53,15 @@ class _Selective(torch.autograd.Function):
 class _Combine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
-        h = forward(z, coefficients, dim)
-        ctx.save_for_backward(h, coefficients)  # nothing is written into there: the compiler sees to it
+        ctx.save_for_backward(z, coefficients)  # not h: what comes behind a graph break may write into it
         ctx.dim = dim
-        return h
+        return forward(z, coefficients, dim)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        h, coefficients = ctx.saved_tensors
-        return backward_from_result(g, h, coefficients, ctx.dim), None, None
+        z, coefficients = ctx.saved_tensors
+        return backward(g, z, coefficients, ctx.dim)[0], None, None
 
 
 def forward(z: Tensor, coefficients: Tensor, dim: int) -> Tensor:
@@ -82,16 +81,6 @@ def backward(g: Tensor, z: Tensor, coefficients: Tensor, dim: int) -> tuple[Tens
     slope = slope + sigmoid * b_sigmoid * (1 - b_sigmoid) + tanh * (1 - b_tanh * b_tanh)
     others = [axis for axis in range(z.dim()) if axis != dim % z.dim()]
     return (g_h * slope).to(z.dtype), torch.stack([(g_h * b).sum(others) for b in basis])
-
-
-def backward_from_result(g: Tensor, h: Tensor, coefficients: Tensor, dim: int) -> Tensor:
-    """Return g dh/dz, of h's shape and dtype, where the choice is fixed, given the result h in place of z."""
-    up, down, expm1, sigmoid, tanh = (_along(c, h, dim) for c in coefficients)
-    y, g_h = h.to(coefficients.dtype), g.to(coefficients.dtype)
-    below = down + torch.where(expm1 != 0, y + expm1, 0.0)  # expm1's coefficient times exp(z) is that much more than h
-    bounded = torch.where((sigmoid != 0) | (tanh != 0), y, 0.0)  # of the others, the square may overflow
-    slope = torch.where(y > 0, up, below) + sigmoid * bounded * (1 - bounded) + tanh * (1 - bounded * bounded)
-    return (g_h * slope).to(h.dtype)
 
 
 def _basis(z: Tensor) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ read in long runs when a tile extends along what lies side by side: neurons wher
 So the one choice in `_plan` serves both layouts, and the kernels need no division to find an element.
 
 Everything here is fixed by the shapes alone: no tuning at run time, no synchronisation, no atomics. So the same input
-gives the same bits, and both functions can be captured in a CUDA graph once a first call has compiled the kernels.
+gives the same bits, and all functions can be captured in a CUDA graph once a first call has compiled the kernels.
 """
 # mypy: disallow-untyped-decorators=False
 
@@ -107,6 +107,17 @@ def backward_from_result(g: Tensor, h: Tensor, coefficients: Tensor, dim: int = 
             _flat(g, dim), flat, coefficients.contiguous(), _flat(g_z, dim), *flat.shape, **constants
         )
     return g_z
+
+
+def prepared(numbers: Tensor) -> Tensor:
+    """Return numbers that serve many passes: as they are."""
+    return numbers
+
+
+def backward_from_input(g: Tensor, z: Tensor, coefficients: Tensor, dim: int = 1) -> Tensor:
+    """Do what `backward_from_result` does, where z was kept: the result is computed again."""
+    h = forward(z.to(coefficients.dtype), coefficients, dim)
+    return backward_from_result(g.to(h.dtype), h, coefficients, dim).to(z.dtype)
 
 
 def _dense(z: Tensor, dim: int) -> Tensor:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import smx
 from smx import functional
 from smx.activations import Activation, register, resolve_pool
-from smx.fused import basis, eager
+from smx.fused import basis, constants, eager
 from smx.paper import PAPER_POOL
+from smx.stepbench.memory import peak_bytes
 
 FAST = (*PAPER_POOL, "identity")
 GENERAL = (*FAST, "gelu", "hardswish")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-shapes = st.sampled_from([(5, 7), (3, 4, 5), (2, 3, 4, 3), (1, 1), (0, 4), (40, 33), (2, 16, 17, 19)])
+shapes = st.sampled_from([(7,), (5, 7), (3, 4, 5), (2, 3, 4, 3), (1, 1), (0, 4), (40, 33), (2, 16, 17, 19)])
 pools = st.lists(st.sampled_from(GENERAL), min_size=1, unique=True).map(resolve_pool)
 dtypes = st.sampled_from([torch.float32, torch.float64])
 
@@ -131,9 +134,10 @@ def test_extreme_and_tiny_pre_activations(dtype: torch.dtype) -> None:
     z = z.to(dtype)[:, None].expand(-1, len(FAST)).contiguous()
     pool, choice = resolve_pool(FAST), torch.arange(len(FAST))
     plain = gradients(lambda z: functional.grouped_plain(z, functional.groups(choice), pool), z, g=torch.ones_like(z))
-    fast = gradients(lambda z: functional.mixed(z, choice, pool), z, g=torch.ones_like(z))
-    for actual, expected in zip(fast, plain, strict=True):
-        torch.testing.assert_close(actual, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] / 10)
+    for function in (lambda z: functional.mixed(z, choice, pool), smx.Mixed(choice, pool)):
+        fast = gradients(function, z, g=torch.ones_like(z))
+        for actual, expected in zip(fast, plain, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] / 10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -160,7 +164,10 @@ def test_blocks_are_put_together(fixed: bool, dim: int, monkeypatch: pytest.Monk
     for scratch in (eager.SCRATCH, 100):
         monkeypatch.setattr(eager, "SCRATCH", scratch)
         h = eager.forward(z, numbers, dim)
-        back = [eager.backward_from_result(g, h, numbers, dim)] if fixed else eager.backward(g, z, numbers, dim)
+        if fixed:
+            back = eager.backward_from_result(g, h, numbers, dim), eager.backward_from_input(g, z, numbers, dim)
+        else:
+            back = eager.backward(g, z, numbers, dim)
         results.append([h, *back])
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
@@ -222,6 +229,10 @@ def test_half_precision_is_computed_in_float32_and_rounded_once(dtype: torch.dty
     h = functional.mixed(z, choice, pool)
     assert h.dtype == dtype
     assert torch.equal(h, functional.mixed(z.float(), choice, pool).to(dtype))
+    exact, g = z.float().requires_grad_(), torch.randn_like(z)
+    (expected,) = torch.autograd.grad(functional.mixed(exact, choice, pool), exact, g.float())
+    (actual,) = torch.autograd.grad(functional.mixed(z.requires_grad_(), choice, pool), z, g)
+    torch.testing.assert_close(actual, expected.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
     module = network(dtype)
     assert all(torch.isfinite(value).all() for value in step(module, module, torch.randn(4, 12).to(dtype)))
 
@@ -249,7 +260,7 @@ def test_only_z_and_the_choice_are_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         layer(z)
     assert sum(x.numel() for x in kept if len(x) == len(z)) == z.numel()
-    assert sum(x.numel() for x in kept if len(x) != len(z)) <= 20 * 6
+    assert sum(x.numel() for x in kept if len(x) != len(z)) <= 20 * (6 + 12)
     kept.clear()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         h = smx.Mixed(torch.arange(20) // 4)(z)
@@ -291,6 +302,9 @@ def test_any_layout_in_memory(layout: str, g_layout: str, kind: str) -> None:
         plain = gradients(lambda z: functional.grouped_plain(z, grouped, pool), z, g=g)
     torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
     assert fast[0].is_contiguous(memory_format=torch.channels_last) or layout != "channels-last"
+    if kind == "sorted":
+        with torch.no_grad():
+            assert smx.Mixed(choice)(z).stride() == torch.empty_like(z).stride()
 
 
 @pytest.mark.parametrize("layer", [smx.Selective(6), smx.Mixed([5, 3, 1, 0, 2, 4])], ids=["selective", "mixed"])
@@ -309,7 +323,67 @@ def test_writing_into_the_result_of_sorted_neurons_is_refused() -> None:
         h.sum().backward()
 
 
-@pytest.mark.parametrize("layer", [smx.Selective(6), smx.Mixed([5, 3, 1, 0, 2, 4])], ids=["selective", "mixed"])
+def test_what_follows_a_compiled_layer_may_write_into_the_result() -> None:
+    torch._dynamo.reset()
+    layer, z = smx.Mixed([5, 3, 1, 0, 2, 4]), torch.randn(3, 6, requires_grad=True)
+    actual = torch.autograd.grad(torch.compile(layer, backend="aot_eager")(z).mul_(2).sum(), z)
+    torch.testing.assert_close(actual, torch.autograd.grad((2 * layer(z)).sum(), z))
+
+
+def test_a_single_group_is_no_alias_of_the_input() -> None:
+    z = torch.zeros(2, 3)
+    smx.Mixed([0, 0, 0], (Activation("as_it_is", lambda z: z),))(z).add_(1)
+    assert not z.any()
+
+
+@pytest.mark.parametrize("layer", [smx.Selective(6), smx.Mixed([0, 1, 1, 2, 4, 5]), smx.Mixed([5, 3, 1, 0, 2, 4])])
+def test_nothing_is_left_of_a_pass_that_computes_nothing(layer: nn.Module) -> None:
+    constants.forget()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        layer(torch.randn(4, 6, requires_grad=True)).sum().backward()
+    layer.zero_grad()
+    z, g = torch.randn(2, 4, 6)
+    pool = resolve_pool(PAPER_POOL)
+    torch.manual_seed(0)
+    actual = gradients(layer, z, g=g)
+    torch.manual_seed(0)
+    if isinstance(layer, smx.Mixed):
+        grouped = functional.groups(layer.choice)
+        expected = gradients(lambda z: functional.grouped_plain(z, grouped, pool), z, g=g)
+    else:
+        logits = layer.get_parameter("logits")
+        noise = functional.gumbel_noise(logits.shape)
+        expected = gradients(lambda z: functional.selective_plain(z, logits, noise, 0.3, pool), z, g=g)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_is_loaded_onto_another_device(tmp_path: Path) -> None:
+    """What it prepared for the first one stays behind."""
+    layer = smx.Mixed([0, 1, 1, 2, 4, 5])
+    layer(torch.randn(4, 6, requires_grad=True))
+    torch.save(layer, tmp_path / "layer.pt")
+    loaded = torch.load(tmp_path / "layer.pt", map_location="meta", weights_only=False)
+    assert not loaded._prepared
+    assert loaded(torch.randn(4, 6, device="meta", requires_grad=True)).device.type == "meta"
+    assert not loaded.to_empty(device="cpu")._prepared
+
+
+@pytest.mark.parametrize("shape", [(1, 512, 128), (2, 128, 512), (512, 128)])
+def test_intermediate_values_take_the_memory_of_a_block(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eager, "SCRATCH", 4096)
+    for layer in (smx.Selective(shape[-1], dim=-1), smx.Mixed(torch.arange(shape[-1]).flip(0) % 6, dim=-1)):
+        z, g = torch.randn(shape, requires_grad=True), torch.randn(shape)
+
+        def step(layer: nn.Module = layer, z: Tensor = z, g: Tensor = g) -> None:
+            layer(z).backward(g)
+
+        step()
+        assert peak_bytes(step) <= 3.3 * z.nbytes  # h, the gradient, and what is added to the one that is there
+
+
+@pytest.mark.parametrize("layer", [smx.Selective(6), smx.Mixed([5, 3, 1, 0, 2, 4]), smx.Mixed([0, 1, 3, 3, 4, 5])])
 def test_second_derivatives_are_refused(layer: nn.Module) -> None:
     z = torch.randn(3, 6, requires_grad=True)
     (slope,) = torch.autograd.grad(layer(z).square().sum(), z, create_graph=True)
