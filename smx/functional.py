@@ -60,7 +60,7 @@ def selective(
 
     h = sum_k s[k] f_k(z); in value h = f_k*(z) with k* = argmax(logits + noise). The gradient reaches z through
     f_k* alone, and the logits through the relaxed sample and every f_k(z). A pool of ReLU, Leaky ReLU, ELU, SELU,
-    Sigmoid, Tanh and the identity keeps only z and the choice for its backward pass, and differentiates once.
+    Sigmoid, Tanh and the identity keeps z and a few numbers a neuron for its backward pass, and differentiates once.
 
     Args:
         z: pre-activations (B, N, *), any floating dtype.

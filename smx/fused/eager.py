@@ -32,7 +32,7 @@ SCRATCH = 589824
 FLOOR = -80.0
 """Below, a sigmoid is 0 in float32 and nothing beside 1 in float64, but 1 / s is still finite."""
 
-Numbers = Tensor | tuple[Tensor, ...]
+Numbers = tuple[Tensor, ...]
 """A neuron's numbers, as `expand` has them: twelve of (N,), with an axis of 1 for each axis of z behind `dim`."""
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
@@ -71,7 +71,7 @@ def of_sums(coefficients: Tensor) -> Tensor:
 
 
 def numbers(columns: Tensor, choice: Tensor, behind: int = 0) -> Tensor:
-    """Return for each neuron the column of what it chose.
+    """Return for each neuron the column of what it chose, (12, N) and the axes of 1; `prepared` takes it apart.
 
     Args:
         columns: (12, K), see `expand`.
@@ -83,7 +83,7 @@ def numbers(columns: Tensor, choice: Tensor, behind: int = 0) -> Tensor:
 
 
 def prepared(numbers: Tensor) -> Numbers:
-    """Return numbers that serve many passes in the form that is taken at once."""
+    """Return what the passes take of `numbers`."""
     return numbers.unbind()
 
 

@@ -97,18 +97,19 @@ class _Selective(torch.autograd.Function):
     ) -> Tensor:
         dtype = _dtype(z)
         noisy = logits.to(dtype) + noise.to(dtype)
-        numbers = _numbers(noisy.argmax(1), table, False, z, dim)
+        kernels, numbers = _kernels(z.is_cuda), _numbers(noisy.argmax(1), table, False, z, dim)
         ctx.save_for_backward(z, noisy, numbers)
+        ctx.numbers = kernels.prepared(numbers)  # views of what is saved
         ctx.dtype, ctx.temperature, ctx.table, ctx.dim = logits.dtype, temperature, table, dim
-        h: Tensor = _kernels(z.is_cuda).forward(z, numbers, dim)
+        h: Tensor = kernels.forward(z, ctx.numbers, dim)
         return h
 
     @staticmethod
     @_first_order
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        z, noisy, numbers = ctx.saved_tensors
+        z, noisy, _ = ctx.saved_tensors
         kernels = _kernels(z.is_cuda)
-        g_z, sums_JN = kernels.backward(g, z, numbers, ctx.dim)
+        g_z, sums_JN = kernels.backward(g, z, ctx.numbers, ctx.dim)
         # As (K, N), whose rows are long. Neither autocast nor TF32 takes part: the one leaves a product alone that has
         # memory to go to, the other one in float64.
         weights_KJ = _of_sums(ctx.table, kernels, torch.float64 if z.is_cuda else noisy.dtype, z.device)
@@ -137,10 +138,11 @@ class _Combine(torch.autograd.Function):
         return backward(g, kept, ctx.numbers, ctx.dim), None, None, None
 
 
-def _numbers(choice: Tensor, table: Table, fixed: bool, z: Tensor, dim: int) -> Numbers:
+def _numbers(choice: Tensor, table: Table, fixed: bool, z: Tensor, dim: int) -> Tensor:
     kernels = _kernels(z.is_cuda)
     columns = _columns(table, kernels, fixed, _dtype(z), z.device)
-    return kernels.numbers(columns, choice, -1 - dim if dim < 0 else z.dim() - 1 - dim)
+    numbers: Tensor = kernels.numbers(columns, choice, -1 - dim if dim < 0 else z.dim() - 1 - dim)
+    return numbers
 
 
 def _dtype(z: Tensor) -> torch.dtype:

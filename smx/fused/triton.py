@@ -110,7 +110,7 @@ def backward_from_result(g: Tensor, h: Tensor, coefficients: Tensor, dim: int = 
 
 
 def prepared(numbers: Tensor) -> Tensor:
-    """Return numbers that serve many passes: as they are."""
+    """Return what the passes take of `numbers`: the same."""
     return numbers
 
 

@@ -159,7 +159,7 @@ def test_blocks_are_put_together(fixed: bool, dim: int, monkeypatch: pytest.Monk
     z, g = torch.randn(2, 23, 6, 4).movedim(2, dim + 1)
     table = basis.table_of(resolve_pool(PAPER_POOL))
     columns = eager.expand(torch.tensor(table).t(), fixed=fixed)
-    numbers = eager.numbers(columns, torch.randperm(6), 2 - dim)
+    numbers = eager.prepared(eager.numbers(columns, torch.randperm(6), 2 - dim))
     results = []
     for scratch in (eager.SCRATCH, 100):
         monkeypatch.setattr(eager, "SCRATCH", scratch)
