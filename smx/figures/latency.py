@@ -16,7 +16,7 @@ MIXED = "#b3004b"
 SHOWN = (0.01, 0.95)
 """Quantiles of the single runs between which their distribution is drawn."""
 CUT = 2.5
-"""Nothing is drawn beyond this multiple of the baseline: on a busy machine, single runs take many times as long."""
+"""No distribution is drawn beyond this multiple of its median: a busy machine makes single runs many times as long."""
 
 
 def draw_latency(report: TimingReport, path: Path) -> Path:
@@ -52,7 +52,7 @@ def _draw(panel: Any, position: int, row: Latency, report: TimingReport, shade: 
     runs = report.timings.runs(row.name, row.batch_size)
     baseline = np.median(report.timings.runs(report.baseline, row.batch_size))
     low, high = np.quantile(runs, SHOWN)
-    shown = runs[(runs >= low) & (runs <= min(high, CUT * baseline))] / baseline
+    shown = runs[(runs >= low) & (runs <= min(high, CUT * np.median(runs)))] / baseline
     if len(np.unique(shown)) > 1:
         parts = panel.violinplot(shown, [position], orientation="horizontal", widths=0.8, showextrema=False)
         for body in parts["bodies"]:
