@@ -11,7 +11,6 @@ from torch import Tensor
 
 P = ParamSpec("P")
 
-
 _kept: list[dict[object, Tensor]] = []
 
 

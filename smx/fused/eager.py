@@ -227,10 +227,10 @@ def _in_blocks(
     """
     output, dtype = tensors[-1], numbers[0].dtype
     size = output.numel()
-    if 0 < scratch * size <= SCRATCH and output.dtype == dtype:
-        work(*tensors, numbers, dim, *rest)
-        return
     if not size:
+        return
+    if scratch * size <= SCRATCH and output.dtype == dtype:
+        work(*tensors, numbers, dim, *rest)
         return
     if output.dtype != dtype:
         scratch += len(tensors)  # all of them are copied into `dtype`
