@@ -33,7 +33,7 @@ RULE = ("max_phase1_epochs", "settle_window", "settle_changed", "settle_margin",
 def main(seeds: int, phase2_epochs: int, out: Path, data_dir: Path | None, json_path: str | None) -> None:
     """Train with both schedules, with several seeds."""
     from smx import data
-    from smx.runtime.machine import machine
+    from smx.timing.machine import machine
 
     dataset = data.load(FIXED.data, data_dir)
     rows: list[dict[str, Any]] = []

@@ -69,7 +69,7 @@ def export(kind: str, megabytes: int) -> dict[str, float]:
 @json_option
 def main(megabytes: int, repeats: int, json_path: str | None) -> None:
     """Compare time and memory."""
-    from smx.runtime.machine import machine
+    from smx.timing.machine import machine
 
     runs: dict[str, list[dict[str, float]]] = {"plain": [], "scatter": [], "sorted": []}
     for _ in range(repeats):

@@ -20,9 +20,9 @@ import numpy as np
 from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
-from smx.runtime.elsewhere import elsewhere
 from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.runtime.profile.run import profile
+from smx.subprocesses import in_subprocess
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -238,7 +238,7 @@ def main(batch_sizes: tuple[int, ...], rounds: int, json_path: str | None) -> No
     """Time every form, on one thread."""
     with tempfile.TemporaryDirectory() as folder:
         # The process that measures never loads torch, whose threads would disturb it.
-        files = elsewhere(export, Path(folder))
+        files = in_subprocess(export, Path(folder))
         logs().print(f"measuring {len(files)} candidates ...")
         report = measure_latency(files, baseline="relu", batch_sizes=batch_sizes, rounds=rounds)
         profiles = {

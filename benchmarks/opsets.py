@@ -17,8 +17,8 @@ import click
 from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
-from smx.runtime.elsewhere import elsewhere
 from smx.runtime.latency.measure import LatencyReport, measure_latency
+from smx.subprocesses import in_subprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +36,7 @@ def main(opsets: tuple[int, ...], batch_sizes: tuple[int, ...], rounds: int, jso
     reports = {}
     with tempfile.TemporaryDirectory() as folder:
         # The process that measures never loads torch, whose threads would disturb it.
-        networks = elsewhere(export, Path(folder), opsets)
+        networks = in_subprocess(export, Path(folder), opsets)
         for network, files in networks.items():
             logs().print(f"measuring {network} ...")
             reports[network] = measure_latency(files, baseline=str(opsets[0]), batch_sizes=batch_sizes, rounds=rounds)

@@ -18,9 +18,9 @@ from rich.progress import track
 from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
-from smx.runtime.elsewhere import elsewhere
 from smx.runtime.latency.measure import LatencyReport, measure_latency
-from smx.runtime.latency.report import Latency
+from smx.subprocesses import in_subprocess
+from smx.timing.report import Latency
 
 SIZES = (784, 768, 512, 512, 256, 256, 128, 10)
 SLOWER = 1.05
@@ -37,7 +37,7 @@ def main(batch_sizes: tuple[int, ...], repeats: int, json_path: str | None) -> N
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = elsewhere(export, folder)
+        files = in_subprocess(export, folder)
         for size in batch_sizes:
             logs().print(f"batch {size}: looking for what takes {SLOWER:g} times as long ...")
             search = measure_latency(files, baseline="+0", batch_sizes=[size], rounds=200, memory=False)

@@ -15,14 +15,14 @@ import click
 from rich.table import Table
 
 from smx.cli.options import console, json_option, logs, write_json
-from smx.runtime.elsewhere import elsewhere
-from smx.runtime.latency.interleave import time_in_turn
-from smx.runtime.latency.runners import SessionRunner
-from smx.runtime.machine import machine
+from smx.runtime.latency.runner import SessionRunner
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.runtime.tune.goals import ratio, ratio_interval
 from smx.runtime.tune.search import Candidate, TuningReport, tune
+from smx.subprocesses import in_subprocess
+from smx.timing.interleave import time_in_turn
+from smx.timing.machine import machine
 
 BLOCKS = 20
 
@@ -39,7 +39,7 @@ def main(path: Path | None, runs: int, goal: str, batch_size: int, rounds: int, 
     before, rows = machine(), []
     with tempfile.TemporaryDirectory() as folder:
         # The process that measures never loads torch, whose threads would disturb it.
-        files = {"": path} if path else elsewhere(export, Path(folder))
+        files = {"": path} if path else in_subprocess(export, Path(folder))
         for seed in range(runs):
             logs().print(f"run {seed + 1} of {runs} ...")
             report = tune(files, goal=goal, batch_size=batch_size, seed=seed)
@@ -52,14 +52,13 @@ def export(folder: Path) -> dict[str, Path]:
     """Write the network in both layouts."""
     from paper_model import paper_model
 
-    from smx.cli.export import description, example_input
     from smx.export import export_onnx
 
     saved = paper_model()
     files = {name: folder / f"{layout}.onnx" for name, layout in {"": "scatter", "sorted": "sorted"}.items()}
     for path in files.values():
-        example = example_input(saved)
-        export_onnx(saved.build(), path, example_input=example, layout=path.stem, describe=description(saved))
+        example = saved.example_input()
+        export_onnx(saved.build(), path, example_input=example, layout=path.stem, describe=saved.description())
     return files
 
 

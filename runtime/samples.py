@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from smx.arrays import as_taken, read_arrays
 from smx.errors import InputError
-from smx.runtime.arrays import as_taken, read_arrays
 from smx.runtime.metadata import ModelInfo
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")

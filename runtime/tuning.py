@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from smx.errors import InputError
-from smx.runtime.machine import machine
 from smx.runtime.settings import Settings
+from smx.timing.machine import machine
 
 FORMAT = "smx-tuning"
 SUFFIX = ".tune.json"
@@ -30,7 +30,7 @@ class Tuning:
         file: name of the file beside the model that is to be run instead of it, and `file_hash` its sha256: the same
             network in another layout. None for the model itself.
         gain: what was measured, for people; see `smx.runtime.tune.search.TuningReport`.
-        machine: see `smx.runtime.machine.machine`.
+        machine: see `smx.timing.machine.machine`.
     """
 
     model: str

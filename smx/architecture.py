@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from smx import convert, factory
+from smx.arrays import image_shape
 from smx.errors import InputError
 from smx.layers import Selective
 from smx.models import cnn, mlp
-from smx.runtime.arrays import image_shape
 
 MLP, CNN, FACTORY = "mlp", "cnn", "factory"
 CHANNELS = (16, 32, 64)
@@ -115,7 +115,7 @@ def architecture_for(
 
     Args:
         model: `mlp`, `cnn` or `module:factory`.
-        sample_shape: of one example in the data set; `smx.runtime.arrays.image_shape` says what an image becomes.
+        sample_shape: of one example in the data set; `smx.arrays.image_shape` says what an image becomes.
         num_classes: of the data set.
         hidden: neurons of each hidden layer of the mlp.
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,16 @@ from torch import Tensor, nn
 from smx import __version__, torchfile
 from smx.activations import resolve_pool
 from smx.architecture import Architecture, Place
+from smx.arrays import as_taken, is_channels_last
 from smx.errors import InputError, one_line
 from smx.layers import Mixed
 from smx.models import Normalize
-from smx.runtime.arrays import is_channels_last
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from smx.data.dataset import Dataset
 
 FORMAT = "smx-model"
 _CHOICE = ".choice"
@@ -70,6 +76,41 @@ class SavedModel:
         # Our own are plain chains, and keep the names of their layers.
         rest = [("network", model)] if self.architecture.name else model.named_children()
         return nn.Sequential(OrderedDict([first, *rest])).eval()
+
+    def example_input(self, *, raw: bool = False) -> Tensor:
+        """Return one example (1, *) of the shape and dtype that the network takes; with `raw`, random pixels."""
+        if not raw:
+            return torch.zeros(1, *self.architecture.input_shape)
+        shape = (1, *self.data["sample_shape"])
+        random = torch.Generator().manual_seed(0)
+        return torch.randint(int(self.data["maximum"]) + 1, shape, dtype=torch.uint8, generator=random)
+
+    def examples(self, dataset: Dataset, x: NDArray[np.float32], *, raw: bool = False) -> NDArray[Any]:
+        """Return normalised examples (B, F) of a data set as the network takes them, with `raw` as uint8.
+
+        They pass through the shape of the model's own data, so channels first or last make no difference.
+
+        Raises:
+            InputError: the examples have more or fewer values, or with `raw` no whole numbers up to 255.
+        """
+        shape = self.data["sample_shape"] if raw else self.architecture.input_shape
+        if raw and not 1 < dataset.maximum <= 255:
+            raise InputError(f"the values of {dataset.name} are no whole numbers from 0 to 255, which the model takes")
+        values = (x * dataset.maximum).round().astype("uint8") if raw else x
+        try:
+            return as_taken(as_taken(values.reshape(-1, *dataset.sample_shape), self.data["sample_shape"]), shape)
+        except InputError as error:
+            raise InputError(f"{dataset.name} does not fit the model: {error}") from error
+
+    def description(self) -> dict[str, Any]:
+        """Return what the ONNX metadata say of the model: the `describe` of `smx.export.export_onnx`."""
+        return {
+            "architecture": str(self.architecture),
+            "pool": self.pool,
+            "class_names": self.data["class_names"],
+            "sample_shape": self.data["sample_shape"],
+            "maximum": self.data["maximum"],
+        }
 
     def _network(self) -> nn.Module:
         def mixed(place: Place) -> nn.Module:

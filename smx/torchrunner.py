@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from smx.modelfile import load_model
-from smx.runtime.latency.runners import time_runs
+from smx.timing.runners import time_runs
 
 
 class TorchRunner:
-    """The model, eager or compiled by `torch.compile`; see `smx.runtime.latency.runners.Runner`.
+    """The model, eager or compiled by `torch.compile`; see `smx.timing.runners.Runner`.
 
     Args:
         path: of `model.pt`.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -15,27 +16,100 @@ from tests.conftest import refused, smx
 
 ROOT = Path(__file__).parent.parent
 STDLIB = sys.stdlib_module_names
-LEAVES = {"smx", "smx.errors", "smx.files", "smx.paper"}  # standard library only; anyone may import them
-LAYERS = {"smx.activations", "smx.functional", "smx.layers", "smx.models", "smx.hooks", "smx.hinges"}
-LAYERS |= {f"smx.fused{module}" for module in ("", ".basis", ".constants", ".eager", ".operators")}
-LAYERS |= {"smx.fused.traced", "smx.fused.triton"}
-LAYERS |= {f"smx.convert{module}" for module in ("", ".channels", ".phases", ".rewriting", ".tracing")}
-LAYERS |= {f"smx.sorting{module}" for module in ("", ".aten", ".neurons", ".orders", ".ties")}
-RUN = {"smx.architecture", "smx.factory", "smx.modelfile", "smx.torchfile", "smx.torchrunner"}
-RUN |= {"smx.data", "smx.stepbench", "smx.training"}
-TIMING = {f"smx.runtime.latency.{name}" for name in ("interleave", "intervals", "report", "runners")}
-MAY_IMPORT = {
-    # what: (packages, modules of smx)
-    "leaves": (set(), {"smx.errors"}),
-    "layers": ({"torch", "triton"}, LAYERS | LEAVES),
-    "runtime": ({"numpy", "onnxruntime", "google", "PIL"}, {"smx.errors"}),
-    "run": (
-        {"torch", "torchvision", "numpy", "sklearn"},
-        RUN | LAYERS | LEAVES | TIMING | {"smx.runtime.arrays", "smx.runtime.machine"},
+
+
+class Room(NamedTuple):
+    """Files that may import the same.
+
+    Attributes:
+        holds: folders, and files where a folder has several rooms; the longest path that fits decides.
+        packages: of others.
+        modules: of smx, with all that is below them; the room's own are among them anyway.
+    """
+
+    holds: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+
+CORE = ("smx.__version__", "smx.errors", "smx.files", "smx.paper", "smx.subprocesses")
+METHOD = ("smx.activations", "smx.functional", "smx.layers", "smx.models", "smx.hooks", "smx.hinges", "smx.fused")
+ROOMS = {
+    "core": Room(
+        ("smx/__init__.py", "smx/__main__.py", "smx/errors.py", "smx/files.py", "smx/paper.py", "smx/subprocesses.py"),
+        modules=("smx",),
     ),
-    "figures": ({"matplotlib", "numpy"}, {"smx.files", "smx.training.metrics", "smx.runtime.latency.report"}),
-    "export": ({"torch", "numpy", "onnx", "onnx_ir", "onnxruntime"}, LAYERS | LEAVES),
+    "arrays": Room(("smx/arrays.py",), ("numpy",), CORE),
+    "timing": Room(("smx/timing",), ("numpy",), CORE),
+    "method": Room(
+        (
+            "smx/activations.py",
+            "smx/functional.py",
+            "smx/layers.py",
+            "smx/models.py",
+            "smx/hooks.py",
+            "smx/hinges.py",
+            "smx/fused",
+        ),
+        ("torch",),
+        CORE,
+    ),
+    "kernels": Room(("smx/fused/triton.py",), ("torch", "triton"), (*CORE, "smx.fused")),
+    "convert": Room(("smx/convert",), ("torch",), (*CORE, *METHOD)),
+    "sorting": Room(("smx/sorting",), ("torch",), (*CORE, *METHOD)),
+    "data": Room(("smx/data",), ("numpy", "sklearn", "torch", "torchvision"), (*CORE, "smx.arrays")),
+    "run": Room(
+        (
+            "smx/architecture.py",
+            "smx/factory.py",
+            "smx/modelfile.py",
+            "smx/torchfile.py",
+            "smx/torchrunner.py",
+            "smx/training",
+            "smx/stepbench",
+        ),
+        ("torch", "numpy"),
+        (*CORE, *METHOD, "smx.arrays", "smx.timing", "smx.convert", "smx.sorting", "smx.data"),
+    ),
+    "figures": Room(("smx/figures",), ("matplotlib", "numpy"), (*CORE, "smx.training.metrics", "smx.timing.report")),
+    "runtime": Room(
+        ("runtime",),
+        ("numpy", "onnxruntime", "google", "PIL"),
+        (*CORE, "smx.arrays", "smx.timing"),
+    ),
+    "export": Room(
+        ("export",),
+        ("torch", "numpy", "onnx", "onnx_ir", "onnxruntime"),
+        (*CORE, *METHOD, "smx.convert", "smx.sorting", "smx.runtime"),
+    ),
+    "workflows": Room(
+        ("smx/workflows",),
+        ("numpy", "torch"),
+        (
+            *CORE,
+            *METHOD,
+            "smx.arrays",
+            "smx.timing",
+            "smx.convert",
+            "smx.sorting",
+            "smx.data",
+            "smx.architecture",
+            "smx.factory",
+            "smx.modelfile",
+            "smx.torchfile",
+            "smx.torchrunner",
+            "smx.training",
+            "smx.stepbench",
+            "smx.figures",
+            "smx.runtime",
+            "smx.export",
+        ),
+    ),
+    "cli": Room(("smx/cli",), ("click", "rich", "numpy", "torch"), ("smx",)),
 }
+"""Who may import whom; CONTRIBUTING.md says what belongs into each."""
+
+SOURCES = [path for folder in ("smx", "export", "runtime") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:
@@ -51,39 +125,63 @@ def imports(path: Path) -> set[str]:
     return {name for name in found if name != "__future__"}
 
 
-def room(path: Path) -> str | None:
-    relative = path.relative_to(ROOT).with_suffix("")
-    if relative.parts[0] in ("runtime", "export"):
-        return relative.parts[0]
-    name = ".".join(relative.parts)
-    if name.startswith("smx.figures"):
-        return "figures"
-    if name.startswith(tuple(RUN)):
-        return "run"
-    return "leaves" if name in LEAVES else "layers" if name in LAYERS else None
+def room_of(path: Path, root: Path = ROOT) -> str:
+    """Return the room of a file: that whose path fits it best."""
+    parts = path.relative_to(root).parts
+    fits = [
+        (len(Path(held).parts), name)
+        for name, room in ROOMS.items()
+        for held in room.holds
+        if parts[: len(Path(held).parts)] == Path(held).parts
+    ]
+    assert fits, f"{'/'.join(parts)} stands in no room; name one in ROOMS of tests/test_house.py"
+    return max(fits)[1]
+
+
+def check_imports(path: Path, root: Path = ROOT) -> None:
+    name = room_of(path, root)
+    room = ROOMS[name]
+    top = path.relative_to(root).parts[0]
+    own = [held.removesuffix(".py").replace("/", ".") for held in room.holds]
+    own = [f"smx.{module}" if top != "smx" else module for module in own]
+    for module in imports(path):
+        package = module.partition(".")[0]
+        if package == "smx":
+            allowed = any(module == each or module.startswith(f"{each}.") for each in (*room.modules, *own))
+            assert allowed, f"{path.name} in the room {name} may not import {module}"
+        else:
+            allowed = package in STDLIB or package in room.packages
+            assert allowed, f"{path.name} in the room {name} may not import {module}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_who_may_import_whom(path: Path) -> None:
+    check_imports(path)
+
+
+def test_every_room_holds_something() -> None:
+    assert {room_of(path) for path in SOURCES} == set(ROOMS)
 
 
 @pytest.mark.parametrize(
-    "path",
-    [path for folder in ("smx", "export", "runtime") for path in sorted((ROOT / folder).rglob("*.py")) if room(path)],
-    ids=lambda path: str(path.relative_to(ROOT)),
+    ("place", "code", "reason"),
+    [
+        ("smx/fused/planted.py", "import onnxruntime", "may not import onnxruntime"),
+        ("smx/planted.py", "import os", "stands in no room"),
+        ("smx/planted/planted.py", "import os", "stands in no room"),
+        ("runtime/planted.py", "import torch", "may not import torch"),
+        ("runtime/planted.py", "from smx import layers", "may not import smx.layers"),
+        ("smx/timing/planted.py", "def f():\n    from smx.runtime import Session", "may not import smx.runtime"),
+        ("export/planted.py", "import smx.cli.export", "may not import smx.cli"),
+        ("smx/training/planted.py", "import smx.runtime.session", "may not import smx.runtime.session"),
+    ],
 )
-def test_who_may_import_whom(path: Path) -> None:
-    home = room(path)
-    assert home is not None
-    packages, modules = MAY_IMPORT[home]
-    own = {
-        "export": ("smx.export", "smx.runtime"),
-        "runtime": ("smx.runtime",),
-        "figures": ("smx.figures",),
-        "run": tuple(f"{name}." for name in RUN),
-    }.get(home, ())
-    for name in imports(path):
-        top = name.partition(".")[0]
-        if top == "smx":
-            assert name in modules or name == "smx.__version__" or name.startswith(own), f"{home} may not import {name}"
-        else:
-            assert top in STDLIB or top in packages, f"{home} may not import {name}"
+def test_a_file_in_the_wrong_room_is_found(place: str, code: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    path.write_text(code)
+    with pytest.raises(AssertionError, match=reason):
+        check_imports(path, tmp_path)
 
 
 def loaded_after(code: str) -> set[str]:

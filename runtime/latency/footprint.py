@@ -12,9 +12,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from smx.errors import InputError, SmxError
-from smx.runtime.elsewhere import elsewhere
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
+from smx.subprocesses import in_subprocess
 
 
 def model_bytes(path: str | os.PathLike[str]) -> int:
@@ -39,7 +39,7 @@ def peak_memory(
     kills the process.
     """
     try:
-        return elsewhere(_measure, path, list(inputs), provider, settings, allow_fallback)
+        return in_subprocess(_measure, path, list(inputs), provider, settings, allow_fallback)
     except SmxError as error:
         if isinstance(error, InputError):
             raise

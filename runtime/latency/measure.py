@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from smx.errors import InputError
 from smx.runtime.latency.footprint import model_bytes, peak_memory
-from smx.runtime.latency.interleave import in_blocks, time_in_turn
-from smx.runtime.latency.intervals import LEVEL
-from smx.runtime.latency.report import TimingReport, doubts, few, rows
-from smx.runtime.latency.runners import Runner, SessionRunner
-from smx.runtime.machine import machine
+from smx.runtime.latency.runner import SessionRunner
 from smx.runtime.providers import DEVICES
 from smx.runtime.settings import Settings
+from smx.timing.interleave import in_blocks, time_in_turn
+from smx.timing.intervals import LEVEL
+from smx.timing.machine import machine
+from smx.timing.report import TimingReport, doubts, few, rows
+from smx.timing.runners import Runner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +70,10 @@ def measure_latency(
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda batch_size: None,
 ) -> LatencyReport:
-    """Time models in turn, see `smx.runtime.latency.interleave.time_in_turn`, with the baseline once more as a control.
+    """Time models in turn, see `smx.timing.interleave.time_in_turn`, with the baseline once more as a control.
 
     The process should not have loaded another framework whose threads spin (ONNX Runtime issue 13808): give such a
-    candidate a process of its own, `smx.runtime.latency.runners.ProcessRunner`.
+    candidate a process of its own, `smx.timing.runners.ProcessRunner`.
 
     Args:
         candidates: files by name, or runners; all take inputs of the same shapes (B, *).
@@ -84,7 +85,7 @@ def measure_latency(
         allow_fallback: see `Session`.
         rounds: altogether, at least.
         memory: measure what each file takes, in a process for each.
-        before: what `smx.runtime.machine.machine` said before this process began to work; None asks now.
+        before: what `smx.timing.machine.machine` said before this process began to work; None asks now.
         seed: of the inputs and of the order.
         on_progress: called before each round of each batch size.
 

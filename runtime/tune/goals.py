@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.latency.interleave import Timings
-from smx.runtime.latency.intervals import Statistic, bootstrap, median
+from smx.timing.interleave import Timings
+from smx.timing.intervals import Statistic, bootstrap, median
 
 Array = NDArray[np.float64]
 

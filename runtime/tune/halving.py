@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.latency.interleave import Timings, time_in_turn
-from smx.runtime.latency.runners import Runner
 from smx.runtime.tune.goals import ratio
+from smx.timing.interleave import Timings, time_in_turn
+from smx.timing.runners import Runner
 
 HEAT = 8
 """So many candidates, and the default, are loaded at the same time."""

@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.latency.interleave import in_blocks
-from smx.runtime.latency.intervals import LEVEL, MIN_ROUNDS
-from smx.runtime.latency.runners import Runner, SessionRunner
-from smx.runtime.machine import machine
+from smx.runtime.latency.runner import SessionRunner
 from smx.runtime.session import Session
 from smx.runtime.settings import EXECUTION_MODES, Settings
 from smx.runtime.tune.goals import check_goal, figure, ratio, ratio_interval
 from smx.runtime.tune.halving import Measured, OnProgress, Race
+from smx.timing.interleave import in_blocks
+from smx.timing.intervals import LEVEL, MIN_ROUNDS
+from smx.timing.machine import machine
+from smx.timing.runners import Runner
 
 OPTIMIZATION_LEVELS = ("all", "extended", "basic")
 
@@ -61,7 +62,7 @@ class TuningReport:
         ratio, low, high: the best one's statistic divided by the default's in those rounds: of the time of a run, so
             below 1 is faster, for throughput too; and the interval.
         default_figure, best_figure: the statistic: microseconds a run, or examples a second for throughput.
-        machine: see `smx.runtime.machine.machine`, taken before.
+        machine: see `smx.timing.machine.machine`, taken before.
         seconds: duration.
     """
 

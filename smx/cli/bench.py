@@ -27,7 +27,7 @@ from smx.cli.options import (
 from smx.errors import InputError
 
 if TYPE_CHECKING:
-    from smx.runtime.latency.runners import Runner
+    from smx.timing.runners import Runner
 
 REFERENCE = "relu"
 PYTORCH = {"eager": "pytorch", "compiled": "pytorch compiled"}
@@ -113,16 +113,16 @@ def bench(
     """
     from smx.cli.bench_tables import show_changes, show_report, show_verdicts
     from smx.cli.candidates import export_candidates
-    from smx.runtime.elsewhere import elsewhere
-    from smx.runtime.latency.changes import check_baseline, compare_reports, read_report
-    from smx.runtime.latency.interleave import in_blocks
-    from smx.runtime.latency.intervals import MIN_ROUNDS
-    from smx.runtime.latency.limits import Limit, judge
     from smx.runtime.latency.measure import measure_latency
-    from smx.runtime.machine import machine
     from smx.runtime.profile.run import profile as profile_model
     from smx.runtime.providers import execution_providers
     from smx.runtime.settings import Settings
+    from smx.subprocesses import in_subprocess
+    from smx.timing.changes import check_baseline, compare_reports, read_report
+    from smx.timing.interleave import in_blocks
+    from smx.timing.intervals import MIN_ROUNDS
+    from smx.timing.limits import Limit, judge
+    from smx.timing.machine import machine
 
     before = machine()
     if limits and rounds < MIN_ROUNDS:
@@ -138,7 +138,7 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         if saved is not None and (layouts or baselines):
             notes.print("exporting the candidates ...")
-            files = {**elsewhere(export_candidates, saved, Path(folder), layouts, baselines), **files}
+            files = {**in_subprocess(export_candidates, saved, Path(folder), layouts, baselines), **files}
         if not files:
             raise InputError("there are no candidates: name at least one of --layouts or --baselines, or an ONNX file")
         candidates: dict[str, Path | Runner] = {**files, **_in_pytorch(saved, pytorch, provider, threads)}
@@ -192,8 +192,8 @@ def bench(
 def _in_pytorch(saved: Path | None, kinds: tuple[str, ...], provider: str, threads: int) -> dict[str, Runner]:
     """Return what runs the saved model in PyTorch, each in a process of its own, by name."""
     from smx.cli.candidates import pytorch_runner
-    from smx.runtime.latency.runners import ProcessRunner
     from smx.runtime.providers import DEVICES
+    from smx.timing.runners import ProcessRunner
 
     if saved is None:
         return {}

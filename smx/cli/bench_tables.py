@@ -10,9 +10,9 @@ from rich.table import Table
 from smx.cli.options import console
 
 if TYPE_CHECKING:
-    from smx.runtime.latency.changes import Changes
-    from smx.runtime.latency.limits import Verdict
     from smx.runtime.latency.measure import LatencyReport
+    from smx.timing.changes import Changes
+    from smx.timing.limits import Verdict
 
 
 def show_report(report: LatencyReport, title: str, json_path: str | None) -> None:

@@ -102,10 +102,10 @@ def bench_train(
     smx bench-train --device cuda --cuda-graphs --batch-sizes 128,8192
     smx bench-train --no-plain --limit "phase 1/relu<=1.45@128"
     """
-    from smx.runtime.latency.interleave import in_blocks
-    from smx.runtime.latency.intervals import MIN_ROUNDS
-    from smx.runtime.latency.limits import Limit, judge
-    from smx.runtime.machine import machine
+    from smx.timing.interleave import in_blocks
+    from smx.timing.intervals import MIN_ROUNDS
+    from smx.timing.limits import Limit, judge
+    from smx.timing.machine import machine
 
     before = machine()
     if limits and rounds < MIN_ROUNDS:

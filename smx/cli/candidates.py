@@ -20,7 +20,6 @@ def export_candidates(
     on the weights' values.
     """
     from smx.activations import get
-    from smx.cli.export import description, example_input
     from smx.export import export_onnx
     from smx.modelfile import load_model
     from smx.models import Fixed
@@ -33,9 +32,9 @@ def export_candidates(
         export_onnx(
             trained,
             paths[layout],
-            example_input=example_input(saved),
+            example_input=saved.example_input(),
             layout=layout,
-            describe=description(saved),
+            describe=saved.description(),
         )
     for name in baselines:
         try:
@@ -45,7 +44,7 @@ def export_candidates(
         model = saved.architecture.build(lambda place, function=function: Fixed(function))  # type: ignore[misc]
         model.load_state_dict(saved.weights)
         paths[name] = folder / f"baseline-{name}.onnx"
-        export_onnx(model, paths[name], example_input=example_input(saved))
+        export_onnx(model, paths[name], example_input=saved.example_input())
     return paths
 
 

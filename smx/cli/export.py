@@ -10,16 +10,9 @@ import click
 from rich.table import Table
 
 from smx.cli.options import Command, OutputPath, console, data_dir_option, json_option, logs, write_json
-from smx.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from smx.data.dataset import Dataset
     from smx.export import ExportReport
-    from smx.modelfile import SavedModel
 
 CALIBRATION = 10_000
 """So many training examples at most calibrate int8."""
@@ -88,7 +81,7 @@ def export(
     from smx import data as datasets
     from smx.export import export_onnx
     from smx.modelfile import load_model
-    from smx.runtime.machine import machine
+    from smx.timing.machine import machine
 
     model = load_model(model_path)
     dataset = datasets.load(model.data["name"], data_dir) if precision in ("float16", "int8") else None
@@ -97,14 +90,14 @@ def export(
         report = export_onnx(
             model.build(raw=normalize),
             onnx_path,
-            example_input=example_input(model, raw=normalize),
+            example_input=model.example_input(raw=normalize),
             layout=layout,
             batch=batch,
             opset=opset,
             precision=precision,
-            calibration=examples(model, dataset, dataset.train.x[:CALIBRATION], raw=normalize) if dataset else None,
-            evaluation=examples(model, dataset, dataset.test.x, raw=normalize) if dataset else None,
-            describe=description(model),
+            calibration=model.examples(dataset, dataset.train.x[:CALIBRATION], raw=normalize) if dataset else None,
+            evaluation=model.examples(dataset, dataset.test.x, raw=normalize) if dataset else None,
+            describe=model.description(),
         )
     _show(report, json_path)
     write_json(json_path, {**report.to_dict(), "machine": machine()})
@@ -152,45 +145,3 @@ def _show(report: ExportReport, json_path: str | None) -> None:
             f" {fewer} ScatterElements instead of {scatters}; smx bench times both",
             soft_wrap=True,
         )
-
-
-def example_input(model: SavedModel, *, raw: bool = False) -> Tensor:
-    """Return one example of the shape and dtype that a saved model takes."""
-    import torch
-
-    if not raw:
-        return torch.zeros(1, *model.architecture.input_shape)
-    random = torch.Generator().manual_seed(0)
-    shape = (1, *model.data["sample_shape"])
-    return torch.randint(int(model.data["maximum"]) + 1, shape, dtype=torch.uint8, generator=random)
-
-
-def examples(model: SavedModel, dataset: Dataset, x: NDArray[np.float32], *, raw: bool) -> NDArray[Any]:
-    """Return normalised examples (B, F) of a data set as the exported model takes them, with `raw` as uint8.
-
-    They go through the shape that the model's own data have, so that channels first or last make no difference.
-
-    Raises:
-        InputError: the data's examples have more or fewer values, or with `raw` no whole numbers up to 255.
-    """
-    from smx.runtime.arrays import as_taken
-
-    shape = model.data["sample_shape"] if raw else model.architecture.input_shape
-    if raw and not 1 < dataset.maximum <= 255:
-        raise InputError(f"the values of {dataset.name} are no whole numbers from 0 to 255, which the model takes")
-    values = (x * dataset.maximum).round().astype("uint8") if raw else x
-    try:
-        return as_taken(as_taken(values.reshape(-1, *dataset.sample_shape), model.data["sample_shape"]), shape)
-    except InputError as error:
-        raise InputError(f"{dataset.name} does not fit the model: {error}") from error
-
-
-def description(model: SavedModel) -> dict[str, Any]:
-    """Return what the ONNX metadata should say of a saved model."""
-    return {
-        "architecture": str(model.architecture),
-        "pool": model.pool,
-        "class_names": model.data["class_names"],
-        "sample_shape": model.data["sample_shape"],
-        "maximum": model.data["maximum"],
-    }

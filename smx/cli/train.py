@@ -85,7 +85,7 @@ def _train(
     **settings: Any,
 ) -> None:
     from smx import data
-    from smx.runtime.machine import machine
+    from smx.timing.machine import machine
     from smx.training.parallel import require_device
     from smx.training.run import CHECKPOINT, load_checkpoint, require_same
     from smx.training.run import train as run

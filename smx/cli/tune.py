@@ -80,12 +80,12 @@ def tune(
     \b
     smx tune mnist.onnx --model runs/mnist/model.pt --batch-size 16 --goal p99
     """
-    from smx.runtime.machine import busy, machine
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
     from smx.runtime.tune import search
     from smx.runtime.tune.goals import check_goal
     from smx.runtime.tuning import fingerprint
+    from smx.timing.machine import busy, machine
 
     check_goal(goal)
     warning = busy(machine())
@@ -141,8 +141,8 @@ def _other_layouts(session: Session, onnx_path: Path, model_path: Path, folder: 
 
     In a process of its own: the one that measures never loads torch, whose threads would disturb it.
     """
-    from smx.runtime.elsewhere import elsewhere
     from smx.runtime.graph import summarise
+    from smx.subprocesses import in_subprocess
 
     info = session.info
     if info is None:
@@ -151,7 +151,7 @@ def _other_layouts(session: Session, onnx_path: Path, model_path: Path, folder: 
         raise InputError(
             f"--model goes with float32 alone, {onnx_path} is {info.precision}: export it in both layouts and tune each"
         )
-    paths = elsewhere(
+    paths = in_subprocess(
         export_layouts,
         model_path,
         folder,
@@ -171,7 +171,6 @@ def export_layouts(
     model_path: Path, folder: Path, *, without: str, batch: int | None, opset: int, raw: bool
 ) -> dict[str, Path]:
     """Export a saved model in all layouts but one; return the files by layout."""
-    from smx.cli.export import description, example_input
     from smx.export import export_onnx
     from smx.export.compiler import LAYOUTS
     from smx.modelfile import load_model
@@ -182,11 +181,11 @@ def export_layouts(
         export_onnx(
             saved.build(raw=raw),
             path,
-            example_input=example_input(saved, raw=raw),
+            example_input=saved.example_input(raw=raw),
             layout=layout,
             batch=batch,
             opset=opset,
-            describe=description(saved),
+            describe=saved.description(),
         )
     return paths
 

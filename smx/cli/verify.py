@@ -81,10 +81,10 @@ def verify(
     """
     from smx import data as datasets
     from smx.modelfile import load_model
-    from smx.runtime.machine import machine
     from smx.runtime.parity.check import check_parity
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
+    from smx.timing.machine import machine
 
     saved = load_model(model_path)
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
@@ -128,11 +128,10 @@ def _inputs(
     """Return the sets of inputs by name, the test set first."""
     import torch
 
-    from smx.cli.export import examples
     from smx.hooks import kinks
     from smx.runtime.parity.probes import probes, raw_probes
 
-    test = examples(saved, dataset, dataset.test.x, raw=raw)
+    test = saved.examples(dataset, dataset.test.x, raw=raw)
     inputs = {f"{dataset.name} test": test}
     if only_test:
         return inputs

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from smx.arrays import as_taken
 from smx.errors import InputError
-from smx.runtime.arrays import as_taken
 
 SPLIT_SEED = 42
 """Seed of the stratified splits; the author's code has the same."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smx.arrays import read_arrays
 from smx.data.dataset import Dataset, build
 from smx.errors import InputError
-from smx.runtime.arrays import read_arrays
 
 EXPECTED = "expected an .npz file with x (B, *) of numbers, y (B,) of class indices and, if wanted, names (classes,)"
 

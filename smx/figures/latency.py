@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from smx.figures.style import COLOURS, bare, colour, new_figure, save
-from smx.runtime.latency.report import Latency, TimingReport
+from smx.timing.report import Latency, TimingReport
 
 MIXED = "#b3004b"
 """The colour of what is no fixed baseline."""

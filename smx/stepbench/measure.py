@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smx.runtime.latency.interleave import in_blocks, time_in_turn
-from smx.runtime.latency.intervals import LEVEL
-from smx.runtime.latency.report import TimingReport, doubts, few, rows
-from smx.runtime.machine import machine
 from smx.stepbench.candidates import Build
 from smx.stepbench.memory import StepMemory, step_memory
 from smx.stepbench.step import StepRunner
+from smx.timing.interleave import in_blocks, time_in_turn
+from smx.timing.intervals import LEVEL
+from smx.timing.machine import machine
+from smx.timing.report import TimingReport, doubts, few, rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def measure_steps(
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda batch_size: None,
 ) -> StepReport:
-    """Time training steps in turn, see `smx.runtime.latency.interleave.time_in_turn`, and count their memory.
+    """Time training steps in turn, see `smx.timing.interleave.time_in_turn`, and count their memory.
 
     All candidates run in this process, on the same random batches, which stay on the device; the baseline runs once
     more as a control. In each block they have new networks.
@@ -83,7 +83,7 @@ def measure_steps(
         cuda_graphs: capture steps and replay them; memory is that of steps that are not captured.
         compiled: names of candidates that are measured by `torch.compile`, too, as `NAME, compiled`; only their time.
         rounds: altogether, at least.
-        before: what `smx.runtime.machine.machine` said before this process began to work; None asks now.
+        before: what `smx.timing.machine.machine` said before this process began to work; None asks now.
         seed: of the batches and of the order.
         on_progress: called before each round of each batch size.
 

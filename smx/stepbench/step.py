@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from smx.runtime.latency.runners import time_runs
 from smx.stepbench.candidates import Build
+from smx.timing.runners import time_runs
 from smx.training.config import TrainConfig
 from smx.training.parallel import ALONE
 from smx.training.step import Step, adam
@@ -41,7 +41,7 @@ def on_device(inputs: Sequence[NDArray[Any]], device: str) -> list[Tensor]:
 
 
 class StepRunner:
-    """Steps of one candidate; see `smx.runtime.latency.runners.Runner`.
+    """Steps of one candidate; see `smx.timing.runners.Runner`.
 
     Args:
         build: makes the network.

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from smx.architecture import Architecture
-from smx.cli.export import examples
 from smx.data.dataset import build
 from smx.errors import InputError
 from smx.modelfile import SavedModel
@@ -134,14 +133,14 @@ def test_examples_of_other_data_come_in_the_models_order(kind: str, input_shape:
     other = build(
         "other", x.transpose(0, 3, 1, 2), y, test=(x.transpose(0, 3, 1, 2), y), maximum=200.0, class_names=("",) * 3
     )
-    found = examples(model, other, other.test.x, raw=raw)
+    found = model.examples(other, other.test.x, raw=raw)
     if raw:
         np.testing.assert_array_equal(found, x)
     else:
         expected = (x / 200).transpose(0, 3, 1, 2) if kind == "cnn" else (x / 200).reshape(30, 144)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
     with pytest.raises(InputError, match="the values of other are no whole numbers from 0 to 255"):
-        examples(model, replace(other, maximum=1.0), other.test.x, raw=True)
+        model.examples(replace(other, maximum=1.0), other.test.x, raw=True)
 
 
 @pytest.mark.parametrize(

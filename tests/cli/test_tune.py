@@ -15,13 +15,13 @@ import pytest
 
 from smx.cli import main
 from smx.modelfile import load_model, save_model
-from smx.runtime.machine import machine
 from smx.runtime.metadata import ModelInfo
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.runtime.tune import search
 from smx.runtime.tune.search import Candidate, TuningReport
 from smx.runtime.tuning import fingerprint, tuning_path, variant_path
+from smx.timing.machine import machine
 from tests.conftest import refused, smx
 from tests.test_house import HEAVY, base_install, loaded_after
 

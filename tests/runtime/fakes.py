@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from smx.errors import InputError
-from smx.runtime.latency.interleave import Timings
+from smx.timing.interleave import Timings
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]> g '
 PLUS_ONE = HEAD + "(float[batch,3] x) => (float[batch,3] y) <float[1] one = {1}> { y = Add(x, one) }"

@@ -13,15 +13,16 @@ import pytest
 from numpy.typing import NDArray
 
 from smx.errors import InputError, SmxError
-from smx.runtime.latency import interleave
 from smx.runtime.latency import measure as latency
-from smx.runtime.latency.interleave import Timings, time_in_turn
-from smx.runtime.latency.intervals import bootstrap
 from smx.runtime.latency.measure import LatencyReport, measure_latency
-from smx.runtime.latency.report import Latency, doubts
-from smx.runtime.latency.runners import Runner, SessionRunner
+from smx.runtime.latency.runner import SessionRunner
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
+from smx.timing import interleave
+from smx.timing.interleave import Timings, time_in_turn
+from smx.timing.intervals import bootstrap
+from smx.timing.report import Latency, doubts
+from smx.timing.runners import Runner
 from tests.runtime.fakes import HEAD, FakeRunner, save
 from tests.runtime.fakes import timings as made_up
 

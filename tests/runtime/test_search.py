@@ -13,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.latency import settle as settling
-from smx.runtime.latency.interleave import Timings
 from smx.runtime.settings import Settings
 from smx.runtime.tune.goals import GOALS, figure, ratio, ratio_interval
 from smx.runtime.tune.halving import HEAT
 from smx.runtime.tune.search import TAIL_RUNS, Candidate, TuningReport, candidates, search, tune
+from smx.timing import settle as settling
+from smx.timing.interleave import Timings
 from tests.runtime.fakes import PLUS_TWO, save
 
 Times = Callable[[int], NDArray[np.float64]]

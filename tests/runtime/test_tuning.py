@@ -11,10 +11,10 @@ import pytest
 
 from smx.errors import InputError
 from smx.runtime import tuning as tuning_module
-from smx.runtime.machine import machine
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.runtime.tuning import Tuning, fingerprint, has_own_variant, read_tuning, tuning_path, variant_path
+from smx.timing.machine import machine
 from tests.runtime.fakes import PLUS_TWO, save
 
 BEST = Settings(threads=2, spinning=False, optimization="basic")

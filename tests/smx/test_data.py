@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from smx import data
+from smx.arrays import as_taken, image_shape
 from smx.data.torchvision_sets import import_datasets
 from smx.errors import InputError, SmxError
-from smx.runtime.arrays import as_taken, image_shape
 
 
 def write_npz(path: Path, **arrays: Any) -> Path:

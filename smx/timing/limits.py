@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from smx.errors import InputError
-from smx.runtime.latency.intervals import bootstrap
-from smx.runtime.latency.report import TimingReport
+from smx.timing.intervals import bootstrap
+from smx.timing.report import TimingReport
 
 _FORM = re.compile(
     r"\s*(?P<name>(?=\S)[^/<>=@]+?)\s*/\s*(?P<reference>(?=\S)[^/<>=@]+?)\s*"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from smx.runtime.latency.interleave import Timings, time_in_turn
+from smx.timing.interleave import Timings, time_in_turn
 
 Event = tuple[str, str, Any]
 INPUTS = {1: [np.zeros((1, 2))], 8: [np.zeros((8, 2))]}

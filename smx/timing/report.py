@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.runtime.latency.interleave import Timings
-from smx.runtime.latency.intervals import MIN_ROUNDS, bootstrap
-from smx.runtime.machine import busy
+from smx.timing.interleave import Timings
+from smx.timing.intervals import MIN_ROUNDS, bootstrap
+from smx.timing.machine import busy
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 """Of the times of single runs, in the report."""
@@ -59,7 +59,7 @@ class TimingReport:
         baseline: the candidate that ratios refer to.
         blocks, rounds: how many, and how many altogether.
         level: of the confidence intervals.
-        machine: see `smx.runtime.machine.machine`, taken before the measurement; and `load_after`.
+        machine: see `smx.timing.machine.machine`, taken before the measurement; and `load_after`.
         results: the candidates' times.
         control: the baseline a second time, as if it were another candidate.
         warnings: why the figures may mislead.

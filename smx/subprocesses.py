@@ -1,4 +1,4 @@
-"""Work done in a process of its own: what loads torch, whose threads disturb a measurement, or takes memory."""
+"""Calls in a process of their own: for what loads torch, whose threads disturb a measurement, or takes memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def elsewhere(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+def in_subprocess(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     """Call a function of a module, with plain arguments, in a process of its own, and return what it returns.
 
     Raises:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.latency.intervals import bootstrap
-from smx.runtime.latency.limits import Limit, judge
-from smx.runtime.latency.report import Latency, TimingReport
+from smx.timing.intervals import bootstrap
+from smx.timing.limits import Limit, judge
+from smx.timing.report import Latency, TimingReport
 from tests.runtime.fakes import timings
 
 NAMES = st.text(st.characters(exclude_characters="/<>=@", codec="utf-8"), min_size=1).filter(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from smx.errors import InputError
-from smx.runtime.latency.changes import FASTER, SAME, SLOWER, compare_reports, read_report
 from smx.runtime.latency.measure import measure_latency
-from smx.runtime.machine import machine
+from smx.timing.changes import FASTER, SAME, SLOWER, compare_reports, read_report
+from smx.timing.machine import machine
 from tests.runtime.fakes import save
 
 OLD_BENCH = Path(__file__).parents[2] / "docs" / "results" / "mnist-bench.json"

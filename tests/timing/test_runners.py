@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from smx.errors import InputError, SmxError
-from smx.runtime.latency import runners
-from smx.runtime.latency.runners import ProcessRunner, SessionRunner, time_runs
+from smx.runtime.latency import runner
+from smx.runtime.latency.runner import SessionRunner
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
+from smx.timing import runners
+from smx.timing.runners import ProcessRunner, time_runs
 from tests.runtime.fakes import HEAD, FakeRunner, die, save
 
 
@@ -26,6 +28,7 @@ class Clock:
         self.now = 5_000
         clock = SimpleNamespace(perf_counter_ns=lambda: self.now, perf_counter=lambda: self.now / 1e9)
         monkeypatch.setattr(runners, "time", clock)
+        monkeypatch.setattr(runner, "time", clock)
 
 
 def test_each_run_is_timed_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,20 +55,20 @@ def test_starting_loads_anew_and_releases_what_was_loaded(tmp_path: Path, monkey
         clock.now += 2_000_000_000
         return session
 
-    monkeypatch.setattr(runners, "Session", load)
+    monkeypatch.setattr(runner, "Session", load)
     path = save(tmp_path / "m.onnx")
     settings = Settings(threads=1, optimization="basic")
-    runner = SessionRunner(path, settings=settings, allow_fallback=True)
+    candidate = SessionRunner(path, settings=settings, allow_fallback=True)
     assert not made, "making a runner loads nothing"
-    assert runner.session is runner.session
+    assert candidate.session is candidate.session
     assert len(made) == 1
     for _ in range(2):
-        assert runner.start() == 2.0
-        runner.prepare([np.zeros((2, 3))])
-        assert runner.time(2).shape == (2,)
+        assert candidate.start() == 2.0
+        candidate.prepare([np.zeros((2, 3))])
+        assert candidate.time(2).shape == (2,)
     assert len(made) == 3
     assert arguments == [((path, "cpu"), {"settings": settings, "allow_fallback": True})] * 3
-    runner.stop()
+    candidate.stop()
     assert made[-1]() is None
     arguments.clear()
     assert SessionRunner(path).session.provider == "cpu"
@@ -206,8 +209,8 @@ def test_stopping_ends_the_process_busy_or_not(monkeypatch: pytest.MonkeyPatch) 
     idle, busy = ProcessRunner(FakeRunner), ProcessRunner(FakeRunner)
     pids = [idle._process.pid, busy._process.pid]
     assert idle._process.daemon, "it ends with this process, too"
-    for runner in (idle, busy):
-        runner.start()
+    for each in (idle, busy):
+        each.start()
     idle.stop()
     assert idle._process.exitcode == 0, "it was asked, not killed"
     busy._pipe.send(("time", (0,)))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.runtime.latency.runners import Runner
-from smx.runtime.latency.settle import settle
+from smx.timing.runners import Runner
+from smx.timing.settle import settle
 
 BURST_SECONDS = 0.01
 """About how long one candidate runs before it is the next one's turn."""
@@ -74,7 +74,7 @@ def time_in_turn(
         runners: by name.
         inputs: by batch size, one array for each argument.
         blocks, rounds: how many, and how many in each.
-        rest: wait before each turn until no thread of this process works any more; see `smx.runtime.latency.settle`.
+        rest: wait before each turn until no thread of this process works any more; see `smx.timing.settle`.
         seed: of the order.
         on_progress: called before each round, `blocks * rounds` times for each batch size.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import SmxError, one_line
-from smx.runtime.latency.settle import settle
-from smx.runtime.session import Session
-from smx.runtime.settings import Settings
+from smx.timing.settle import settle
 
 Array = NDArray[Any]
 
@@ -35,60 +32,6 @@ class Runner(Protocol):
 
     def stop(self) -> None:
         """Release the model."""
-
-
-class SessionRunner:
-    """A file in ONNX Runtime.
-
-    Args:
-        path: of the file.
-        provider, settings, allow_fallback: see `Session`.
-        io_binding: keep inputs and outputs on the provider's device, and wait for it after each run.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        provider: str = "cpu",
-        settings: Settings | None = None,
-        *,
-        io_binding: bool = False,
-        allow_fallback: bool = False,
-    ) -> None:
-        self.path = path
-        self._open: Callable[[], Session] = lambda: Session(
-            path, provider, settings=settings or Settings(), allow_fallback=allow_fallback
-        )
-        self._io_binding = io_binding
-        self._session: Session | None = None
-        self._run: Callable[[], object] = lambda: None
-
-    @property
-    def session(self) -> Session:
-        """The session; loaded if it is not."""
-        if self._session is None:
-            self._session = self._open()
-        return self._session
-
-    def start(self) -> float:
-        """Load the file anew."""
-        self.stop()
-        started = time.perf_counter()
-        self._session = self._open()
-        return time.perf_counter() - started
-
-    def prepare(self, inputs: Sequence[Array]) -> None:
-        """Check that the model runs on the inputs, and bring them to the device."""
-        self.session.run_all(*inputs)  # what goes wrong here is one line; timed runs are bare
-        self._run = self.session.bound(*inputs, io_binding=self._io_binding)
-
-    def time(self, length: int) -> NDArray[np.float64]:
-        """Time runs one by one."""
-        return time_runs(self._run, length)
-
-    def stop(self) -> None:
-        """Release the session."""
-        self._session, self._run = None, lambda: None
 
 
 def time_runs(run: Callable[[], object], length: int) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 
-from smx.runtime.latency.intervals import LEVEL, bootstrap, median
+from smx.timing.intervals import LEVEL, bootstrap, median
 
 Array = NDArray[np.float64]
 

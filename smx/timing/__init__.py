@@ -1,0 +1,1 @@
+"""Interleaved timing: candidates measured in turn, ratios with intervals, the machine. Needs numpy alone."""

@@ -1,0 +1,1 @@
+"""What each command does, as one library call that returns a report."""
