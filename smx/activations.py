@@ -114,13 +114,15 @@ def resolve_pool(pool: Iterable[str | Activation]) -> Pool:
     """
     if isinstance(pool, str):
         raise ValueError(f"a pool is a sequence of activations, got the string {pool!r}")
-    activations = tuple(get(entry) if isinstance(entry, str) else entry for entry in pool)
-    names = [activation.name for activation in activations]
-    if not names:
+    activations: dict[str, Activation] = {}
+    for entry in pool:
+        activation = get(entry) if isinstance(entry, str) else entry
+        if activation.name in activations:
+            raise ValueError(f"a pool has each activation once, got {activation.name} twice")
+        activations[activation.name] = activation
+    if not activations:
         raise ValueError(f"the pool is empty; give at least one activation of {', '.join(known())}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"each activation may stand in a pool once, got {', '.join(names)}")
-    return activations
+    return tuple(activations.values())
 
 
 for _activation in (

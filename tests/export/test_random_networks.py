@@ -33,7 +33,7 @@ def mixed_layers(draw: st.DrawFn, neurons: int, dim: int = 1) -> smx.Mixed:
         choice = [i % len(pool) for i in range(neurons)]
     else:
         choice = draw(st.lists(st.integers(0, highest), min_size=neurons, max_size=neurons))
-    return smx.Mixed(choice, pool, dim)
+    return smx.Mixed(choice, pool, dim=dim)
 
 
 class Residual(nn.Module):

@@ -24,7 +24,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize(
     ("pool", "message"),
-    [((), "the pool is empty"), (("relu", "elu", "relu"), "once, got relu, elu, relu"), ("relu", "the string 'relu'")],
+    [((), "the pool is empty"), (("relu", "elu", "relu"), "each activation once, got relu twice"), ("relu", "the string 'relu'")],
 )
 def test_bad_pools_are_refused(pool: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -89,7 +89,7 @@ def test_mixed_is_the_plain_formula(
     z, g = torch.randn(2, *shape, dtype=dtype, generator=random) * 2
     choice = torch.randint(len(pool), (shape[dim],), generator=random)
     choice = choice.sort().values if sort else choice
-    layer = smx.Mixed(choice, pool, dim)
+    layer = smx.Mixed(choice, pool, dim=dim)
     plain = gradients(lambda z: functional.grouped_plain(z, functional.groups(choice), pool, dim), z, g=g)
     assert_near(gradients(layer, z, g=g), plain, g)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_gradcheck_of_what_is_chosen(dim: int) -> None:
     pool = resolve_pool(FAST)
     choice = torch.randint(len(pool), (z.shape[dim],))
     assert torch.autograd.gradcheck(lambda z: functional.mixed(z, choice, pool, dim), (z,))
-    assert torch.autograd.gradcheck(smx.Mixed(choice.sort().values, pool, dim), (z,))
+    assert torch.autograd.gradcheck(smx.Mixed(choice.sort().values, pool, dim=dim), (z,))
 
 
 def test_gradcheck_of_the_relaxed_sample() -> None:
@@ -158,14 +158,14 @@ def test_blocks_are_put_together(fixed: bool, dim: int, monkeypatch: pytest.Monk
     torch.manual_seed(0)
     z, g = torch.randn(2, 23, 6, 4).movedim(2, dim + 1)
     table = basis.table_of(resolve_pool(PAPER_POOL))
-    columns = eager.expand(torch.tensor(table).t(), fixed=fixed)
-    numbers = eager.prepared(eager.numbers(columns, torch.randperm(6), 2 - dim))
+    assert table is not None
+    _, numbers = eager.numbers(table, torch.randperm(6), z, dim, fixed)
     results = []
     for scratch in (eager.SCRATCH, 100):
         monkeypatch.setattr(eager, "SCRATCH", scratch)
         h = eager.forward(z, numbers, dim)
         if fixed:
-            back = eager.backward_from_result(g, h, numbers, dim), eager.backward_from_input(g, z, numbers, dim)
+            back = eager.backward_fixed(g, h, numbers, dim, True), eager.backward_fixed(g, z, numbers, dim, False)
         else:
             back = eager.backward(g, z, numbers, dim)
         results.append([h, *back])
@@ -337,8 +337,9 @@ def test_a_single_group_is_no_alias_of_the_input() -> None:
 
 
 @pytest.mark.parametrize("layer", [smx.Selective(6), smx.Mixed([0, 1, 1, 2, 4, 5]), smx.Mixed([5, 3, 1, 0, 2, 4])])
-def test_nothing_is_left_of_a_pass_that_computes_nothing(layer: nn.Module) -> None:
-    constants.forget()
+def test_nothing_is_left_of_a_pass_that_computes_nothing(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_columns", "_weights", "_fractions"):
+        monkeypatch.setattr(eager, name, constants.made_once(getattr(eager, name).__wrapped__))  # nothing made yet
     with FakeTensorMode(allow_non_fake_inputs=True):
         layer(torch.randn(4, 6, requires_grad=True)).sum().backward()
     layer.zero_grad()
@@ -363,9 +364,9 @@ def test_a_layer_is_loaded_onto_another_device(tmp_path: Path) -> None:
     layer(torch.randn(4, 6, requires_grad=True))
     torch.save(layer, tmp_path / "layer.pt")
     loaded = torch.load(tmp_path / "layer.pt", map_location="meta", weights_only=False)
-    assert not loaded._prepared
+    assert not loaded._fixed._numbers
     assert loaded(torch.randn(4, 6, device="meta", requires_grad=True)).device.type == "meta"
-    assert not loaded.to_empty(device="cpu")._prepared
+    assert not loaded.to_empty(device="cpu")._fixed._numbers
 
 
 @pytest.mark.parametrize("shape", [(1, 512, 128), (2, 128, 512), (512, 128)])

@@ -53,7 +53,7 @@ Array = NDArray[np.float64]
 @needs_kernels
 def test_the_operators_on_top_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Phase 1 with its logits, and a fixed choice, in dense, channels-last and sliced memory."""
-    monkeypatch.setattr(operators, "_kernels", lambda cuda: kernels)
+    monkeypatch.setattr(operators, "backend_for", lambda z: kernels)
     random = torch.Generator().manual_seed(0)
     pool = activations.resolve_pool(PAPER)
     whole = torch.randn(3, 12, 4, 5, generator=random).to(DEVICE)
@@ -154,8 +154,8 @@ def test_the_kernels_are_the_formulas(
     """With few programs each adds up many tiles, with many each has one."""
     g, z, coefficients = tensors(shape, dtype, seed)
     with patch.object(kernels, "PROGRAMS", programs):
-        h = kernels.forward(z, coefficients)
-        g_z, sums = kernels.backward(g, z, coefficients)
+        h = kernels.forward(z, coefficients, 1)
+        g_z, sums = kernels.backward(g, z, coefficients, 1)
     assert (h.shape, h.dtype, g_z.shape, g_z.dtype) == (z.shape, dtype, z.shape, dtype)
     assert (sums.shape, sums.dtype) == (coefficients.shape, coefficients.dtype)
     for ours, theirs in zip((h, g_z, sums), formulas(*map(float64, (g, z, coefficients))), strict=True):
@@ -175,9 +175,9 @@ def test_every_activation_at_kinks_and_extremes(name: str, dtype: torch.dtype) -
     exact = z.double().requires_grad_()
     expected = activations.get(name).function(exact)
     (slope,) = torch.autograd.grad(expected.sum(), exact)
-    h, g = kernels.forward(z.to(DEVICE), coefficients), torch.ones_like(z, device=DEVICE)
-    g_z, _ = kernels.backward(g, z.to(DEVICE), coefficients)
-    g_z_from_h = kernels.backward_from_result(g, h, coefficients)
+    h, g = kernels.forward(z.to(DEVICE), coefficients, 1), torch.ones_like(z, device=DEVICE)
+    g_z, _ = kernels.backward(g, z.to(DEVICE), coefficients, 1)
+    g_z_from_h = kernels.backward_fixed(g, h, coefficients, 1, True)
     rtol, atol = (4e-6, 1e-6) if dtype == torch.float32 else (1e-13, 1e-14)
     torch.testing.assert_close(h.cpu().double(), expected.detach(), rtol=rtol, atol=1e-32, equal_nan=True)
     real = ~z.isnan()  # PyTorch's slope of ReLU at NaN is 0
@@ -191,11 +191,11 @@ def test_any_strides_are_taken() -> None:
     g, z, coefficients = tensors((3, 4, 6), torch.float64)
     wide, one = z.mT.contiguous().mT, g[:1, :1, :1].expand(z.shape)
     tall = coefficients.t().contiguous().t()
-    h = kernels.forward(z, coefficients)
-    assert torch.equal(kernels.forward(wide, tall), h)
-    strided, plain = kernels.backward(one, wide, tall), kernels.backward(one.contiguous(), z, coefficients)
+    h = kernels.forward(z, coefficients, 1)
+    assert torch.equal(kernels.forward(wide, tall, 1), h)
+    strided, plain = kernels.backward(one, wide, tall, 1), kernels.backward(one.contiguous(), z, coefficients, 1)
     torch.testing.assert_close(strided, plain)  # added up in another order
-    strided, plain = (kernels.backward_from_result(x, h, c) for x, c in ((one, tall), (one.contiguous(), coefficients)))
+    strided, plain = (kernels.backward_fixed(x, h, c, 1, True) for x, c in ((one, tall), (one.contiguous(), coefficients)))
     assert torch.equal(strided, plain)
 
 
@@ -235,9 +235,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[A
 def test_the_kernels_compile(shape: tuple[int, int, int], dtype: torch.dtype, compiled: list[Any]) -> None:
     """Aligned memory is read and written several values at a time, and offsets have 64 bits."""
     g, z, coefficients = (torch.empty(size, dtype=kind) for size, kind in _sizes(shape, dtype))
-    kernels.forward(z, coefficients)
-    kernels.backward(g, z, coefficients)
-    kernels.backward_from_result(g, z, coefficients)
+    kernels.forward(z, coefficients, 1)
+    kernels.backward(g, z, coefficients, 1)
+    kernels.backward_fixed(g, z, coefficients, 1, True)
     assert len(compiled) == 3
     for kernel in compiled:
         several = r"\.v4\.b32" if dtype == torch.float32 else r"\.v2\.b32"
@@ -263,22 +263,22 @@ def test_the_kernels_in_a_cuda_graph(shape: tuple[int, int, int], dtype: torch.d
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # compiles
-        kernels.forward(*inputs[1:])
-        kernels.backward(*inputs)
+        kernels.forward(*inputs[1:], 1)
+        kernels.backward(*inputs, 1)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        h = kernels.forward(*inputs[1:])
-        g_z, sums = kernels.backward(*inputs)
-        g_z_from_h = kernels.backward_from_result(inputs[0], h, inputs[2])
+        h = kernels.forward(*inputs[1:], 1)
+        g_z, sums = kernels.backward(*inputs, 1)
+        g_z_from_h = kernels.backward_fixed(inputs[0], h, inputs[2], 1, True)
     for seed in (1, 2):
         for static, new in zip(inputs, tensors(shape, dtype, seed), strict=True):
             static.copy_(new)
         graph.replay()
-        for ours, theirs in zip((g_z, sums), kernels.backward(*inputs), strict=True):
+        for ours, theirs in zip((g_z, sums), kernels.backward(*inputs, 1), strict=True):
             assert torch.equal(ours, theirs)
-        assert torch.equal(h, kernels.forward(*inputs[1:]))
-        assert torch.equal(g_z_from_h, kernels.backward_from_result(inputs[0], h, inputs[2]))
+        assert torch.equal(h, kernels.forward(*inputs[1:], 1))
+        assert torch.equal(g_z_from_h, kernels.backward_fixed(inputs[0], h, inputs[2], 1, True))
 
 
 @needs_gpu
@@ -289,20 +289,20 @@ def test_more_than_2_to_the_31_elements() -> None:
     z = torch.zeros(examples, neurons, positions, dtype=torch.bfloat16, device="cuda")
     _, last, coefficients = tensors((1, neurons, positions), torch.bfloat16)
     z[-1] = last[0]
-    assert torch.equal(kernels.forward(z, coefficients)[-1:], kernels.forward(last, coefficients))
-    g_z, _ = kernels.backward(z, z, coefficients)
-    assert torch.equal(g_z[-1:], kernels.backward(last, last, coefficients)[0])
+    assert torch.equal(kernels.forward(z, coefficients, 1)[-1:], kernels.forward(last, coefficients, 1))
+    g_z, _ = kernels.backward(z, z, coefficients, 1)
+    assert torch.equal(g_z[-1:], kernels.backward(last, last, coefficients, 1)[0])
     del g_z
-    g_z = kernels.backward_from_result(z, z, coefficients)
-    assert torch.equal(g_z[-1:], kernels.backward_from_result(last, last, coefficients))
+    g_z = kernels.backward_fixed(z, z, coefficients, 1, True)
+    assert torch.equal(g_z[-1:], kernels.backward_fixed(last, last, coefficients, 1, True))
 
 
 @pytest.mark.skipif(not GPU or torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_on_a_device_that_is_not_the_current_one() -> None:
     g, z, coefficients = tensors((5, 7, 1), torch.float32)
     others = [tensor.to("cuda:1") for tensor in (g, z, coefficients)]
-    assert torch.equal(kernels.forward(*others[1:]).cpu(), kernels.forward(z, coefficients).cpu())
-    for ours, theirs in zip(kernels.backward(*others), kernels.backward(g, z, coefficients), strict=True):
+    assert torch.equal(kernels.forward(*others[1:], 1).cpu(), kernels.forward(z, coefficients, 1).cpu())
+    for ours, theirs in zip(kernels.backward(*others, 1), kernels.backward(g, z, coefficients, 1), strict=True):
         assert torch.equal(ours.cpu(), theirs.cpu())
-    elsewhere = kernels.backward_from_result(*others)
-    assert torch.equal(elsewhere.cpu(), kernels.backward_from_result(g, z, coefficients).cpu())
+    elsewhere = kernels.backward_fixed(*others, 1, True)
+    assert torch.equal(elsewhere.cpu(), kernels.backward_fixed(g, z, coefficients, 1, True).cpu())

@@ -150,7 +150,7 @@ class Net(nn.Module):
 
 def images_model(architecture: Architecture) -> SavedModel:
     """Return a model with random weights and choices, of images that were (4, 5, 3)."""
-    network = architecture.build(lambda place: Mixed(torch.randint(2, (place.channels,)), ("elu", "tanh"), place.dim))
+    network = architecture.build(lambda place: Mixed(torch.randint(2, (place.channels,)), ("elu", "tanh"), dim=place.dim))
     state = {
         key: torch.rand_like(value) if value.is_floating_point() else value
         for key, value in network.state_dict().items()
