@@ -1,4 +1,4 @@
-"""The two layers: `Selective` learns each neuron's activation (phase 1), `Mixed` has it fixed (phase 2)."""
+"""The two layers: `Selective` learns the activation of each neuron (phase 1), `Mixed` has it fixed (phase 2)."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Mixed(nn.Module):
         dim: the axis of the neurons.
         device: where the choice is kept; by default where it is.
 
-    The choice is a buffer: it moves with `.to()` and is saved by `state_dict()`. Change it by `load_state_dict()` alone.
+    The choice is a buffer: `.to()` moves it, `state_dict()` saves it. Change it by `load_state_dict()` alone.
 
     Input and output: (B, N, *) of any floating dtype, or N on another axis `dim`.
 

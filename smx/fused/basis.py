@@ -1,6 +1,6 @@
 """The basis: five functions whose combinations are the activations; see README.md here.
 
-    f_k(z) = sum over j of C[j, k] b_j(z),   b(z) = (max(z, 0), min(z, 0), expm1(min(z, 0)), sigmoid(z), tanh(z))
+f_k(z) = sum over j of C[j, k] b_j(z),   b(z) = (max(z, 0), min(z, 0), expm1(min(z, 0)), sigmoid(z), tanh(z))
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smx import activations
-from smx.activations import Activation, is_built_in
+from smx.activations import BUILT_IN, Activation, is_built_in
 from smx.hinges import hinge_of
 
 SIZE = 5
@@ -59,4 +59,4 @@ def _row(name: str) -> tuple[float, ...] | None:
 
 
 _NONE = (0.0,) * SIZE
-_ROWS = {name: row for name in activations.known() if (row := _row(name)) is not None}
+_ROWS = {name: row for name in BUILT_IN if (row := _row(name)) is not None}

@@ -164,7 +164,7 @@ def product(weights_KJ: Tensor, sums_JN: Tensor) -> Tensor:
 def backward_fixed(g: Tensor, kept: Tensor, numbers: Numbers, dim: int, keeps_result: bool) -> Tensor:
     """Return g_z. With m = min(h, cap):
 
-        dh/dz = base + linear m + square m^2 + (corner if h > 0)
+    dh/dz = base + linear m + square m^2 + (corner if h > 0)
     """
     g_z = torch.empty_like(kept)
     if keeps_result:

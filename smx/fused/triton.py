@@ -1,4 +1,4 @@
-"""The backend on a GPU: one Triton kernel forward, one backward, and one backward for a fixed choice; see README.md here.
+"""The backend on a GPU: one Triton kernel forward, two backward; see README.md here.
 
 The functions are those of `smx.fused.backend.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N. In the
 kernels z has shape (M, N, L): M examples, N neurons, L positions of each neuron (1 in a plain network, height times
