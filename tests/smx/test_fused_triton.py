@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -58,33 +58,30 @@ def test_the_operators_on_top_of_the_kernels(monkeypatch: pytest.MonkeyPatch) ->
     pool = activations.resolve_pool(PAPER)
     whole = torch.randn(3, 12, 4, 5, generator=random).to(DEVICE)
     logits, noise = torch.randn(2, 6, 6, generator=random).to(DEVICE)
-    choice = torch.arange(6, device=DEVICE).flip(0)
-    in_order = layers.Mixed(torch.arange(6), pool).to(DEVICE)
+    in_order, reversed_ = (layers.Mixed(choice, pool, device=DEVICE) for choice in (range(6), range(5, -1, -1)))
+
+    def plain(layer: layers.Mixed) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda z, x: functional.grouped_plain(z, functional.groups(layer.choice), pool)
+
+    def selective(function: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda z, x: function(z, x, noise, 0.3, pool)
+
     for z in (
         whole[:, :6].contiguous(),
         whole[:, :6],
         whole[:, :6].contiguous(memory_format=torch.channels_last),
         whole.contiguous(memory_format=torch.channels_last)[:, :6],
     ):
-        for function, plain in (
-            (
-                lambda z, x: functional.selective(z, x, noise, 0.3, pool),
-                lambda z, x: functional.selective_plain(z, x, noise, 0.3, pool),
-            ),
-            (
-                lambda z, x: functional.mixed(z, choice, pool) + 0 * x.sum(),
-                lambda z, x: functional.grouped_plain(z, functional.groups(choice), pool) + 0 * x.sum(),
-            ),
-            (
-                lambda z, x: in_order(z) + 0 * x.sum(),
-                lambda z, x: functional.grouped_plain(z, functional.groups(in_order.choice), pool) + 0 * x.sum(),
-            ),
+        for functions in (
+            (selective(functional.selective), selective(functional.selective_plain)),
+            (lambda z, x: reversed_(z), plain(reversed_)),
+            (lambda z, x: in_order(z), plain(in_order)),
         ):
             found = []
-            for run in (function, plain):
+            for run in functions:
                 leaves = z.detach().requires_grad_(), logits.detach().requires_grad_()
                 h = run(*leaves)
-                found.append([h.detach(), *torch.autograd.grad(h.square().sum(), leaves)])
+                found.append([h.detach(), *torch.autograd.grad(h.square().sum(), leaves, materialize_grads=True)])
             torch.testing.assert_close(*found, rtol=1e-5, atol=1e-4)
 
 
@@ -234,7 +231,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[A
 @pytest.mark.parametrize("shape", [(128, 512, 1), (2, 3, 784)])
 def test_the_kernels_compile(shape: tuple[int, int, int], dtype: torch.dtype, compiled: list[Any]) -> None:
     """Aligned memory is read and written several values at a time, and offsets have 64 bits."""
-    g, z, coefficients = (torch.empty(size, dtype=kind) for size, kind in _sizes(shape, dtype))
+    g, z, coefficients = tensors(shape, dtype)
     kernels.forward(z, coefficients, 1)
     kernels.backward(g, z, coefficients, 1)
     kernels.backward_fixed(g, z, coefficients, 1, True)
@@ -248,10 +245,6 @@ def test_the_kernels_compile(shape: tuple[int, int, int], dtype: torch.dtype, co
         )
         assert tiles
         assert set(tiles) == {"i64"}
-
-
-def _sizes(shape: tuple[int, int, int], dtype: torch.dtype) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    return [(shape, dtype), (shape, dtype), ((5, shape[1]), torch.promote_types(dtype, torch.float32))]
 
 
 @needs_gpu

@@ -68,16 +68,6 @@ def test_a_seed_gives_the_formula_with_its_noise(
     assert torch.equal(g, g_expected)
 
 
-@pytest.mark.parametrize("dim", [1, 2, -1])
-def test_gradients_reach_z_and_every_logit(dim: int) -> None:
-    z = torch.randn(4, 6, 6, requires_grad=True)
-    layer = smx.Selective(6, dim=dim)
-    layer(z).square().sum().backward()
-    assert z.grad is not None
-    assert layer.logits.grad is not None
-    assert (layer.logits.grad != 0).all()
-
-
 def test_mixed_moves_saves_loads_and_copies() -> None:
     given = torch.tensor([0, 5, 1, 0])
     layer = smx.Mixed(given)
