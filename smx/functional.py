@@ -41,7 +41,7 @@ def straight_through(logits_NK: Tensor, noise_NK: Tensor, temperature: float) ->
     first, so that s is exactly one-hot. Half-precision logits are computed in float32.
     """
     dtype = torch.promote_types(logits_NK.dtype, torch.float32)
-    noisy_NK = logits_NK.to(dtype) + noise_NK.to(dtype)
+    noisy_NK = logits_NK + noise_NK.to(dtype)
     y_NK = torch.softmax(noisy_NK / temperature, dim=-1)
     # Not argmax y: the softmax may round two values to a tie.
     onehot_NK = torch.zeros_like(y_NK).scatter_(-1, noisy_NK.argmax(-1, keepdim=True), 1.0)
