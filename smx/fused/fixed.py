@@ -60,8 +60,10 @@ class FixedChoice:
                 return operators.combine(z, numbers, dim, keep_result=self._order is None)
         if self._order is None:
             return self._by_group(z, dim)
-        h = self._by_group(z.index_select(dim, self._order), dim)
-        return h.index_select(dim, self._inverse)
+        order, inverse = self._order, self._inverse
+        if order.device != z.device:  # FSDP and DataParallel move buffers without `nn.Module._apply`
+            order, inverse = order.to(z.device), inverse.to(z.device)
+        return self._by_group(z.index_select(dim, order), dim).index_select(dim, inverse)
 
     def _by_group(self, z: Tensor, dim: int) -> Tensor:
         """Split sorted neurons into their groups, apply the activations, and concatenate; in the layout of z."""

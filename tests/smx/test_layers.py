@@ -11,7 +11,6 @@ from torch import nn
 import smx
 from smx import functional
 from smx.activations import resolve_pool
-from smx.layers import START_LOGIT
 from smx.paper import PAPER_POOL
 
 
@@ -20,7 +19,7 @@ def test_logits_start_at_zero_with_one_favourite() -> None:
     nn.init.ones_(layer.logits)
     layer.reset_parameters()
     values, counts = torch.unique(layer.logits.detach(), return_counts=True)
-    assert values.tolist() == pytest.approx([0.0, START_LOGIT])
+    assert values.tolist() == pytest.approx([0.0, 0.001])
     assert counts.tolist() == [1000, 200]
     assert torch.unique(layer.choice).numel() == 6
     assert torch.equal(layer.choice, layer.logits.argmax(1))
@@ -94,6 +93,7 @@ def test_both_layers_take_a_device_and_the_axis_by_its_name() -> None:
         assert {tensor.device.type for tensor in layer.state_dict().values()} == {"meta"}
         n = layer.num_features
         assert layer(torch.zeros(3, n, device="meta")).shape == (3, n)
+    assert smx.Mixed([2, 1])(torch.zeros(3, 2, device="meta")).device.type == "meta"
     loaded = smx.Mixed([0, 5, 1, 0], device="meta").to_empty(device="cpu")
     loaded.load_state_dict(smx.Mixed([1, 1, 0, 2]).state_dict())
     z = torch.randn(3, 4)
