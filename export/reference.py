@@ -32,7 +32,7 @@ def in_parts(module: nn.Module, dtype: torch.dtype = torch.float32) -> Reference
 
     def run(*inputs: NDArray[Any], given: Sequence[LayerArrays]) -> Values:
         parts = [LayerValues(part.layer, tensor(part.z), tensor(part.h)) for part in given]
-        layers, outputs = layer_values(module, *map(tensor, inputs), given=parts)
+        layers, outputs = layer_values(module, *map(tensor, inputs), substitutes=parts)
         seen = [LayerArrays(part.layer, part.z.numpy(), part.h.numpy()) for part in layers]
         return Values(seen, [output.numpy() for output in outputs])
 

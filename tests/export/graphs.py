@@ -8,12 +8,12 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from smx.activations import known, resolve_pool
+from smx.activations import BUILT_IN, resolve_pool
 from smx.export.capture import attach, mixed_nodes
 from smx.export.passes import LowerToScatter
 from tests import reference
 
-FUNCTIONS = {entry.name: entry.onnx for entry in resolve_pool(known()[:11]) if entry.onnx is not None}
+FUNCTIONS = {entry.name: entry.onnx for entry in resolve_pool(BUILT_IN) if entry.onnx is not None}
 
 
 def graph(

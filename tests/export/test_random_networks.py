@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import smx
-from smx.activations import known
+from smx.activations import BUILT_IN
 from smx.export import export_onnx
 from smx.export.compiler import LAYOUTS
 from smx.runtime import Session, check_parity
@@ -24,7 +24,7 @@ from tests import reference
 @st.composite
 def mixed_layers(draw: st.DrawFn, neurons: int, dim: int = 1) -> smx.Mixed:
     """Draw one group, all groups, a few (empty ones among them), or for every neuron its own."""
-    pool = tuple(draw(st.lists(st.sampled_from(known()[:11]), min_size=1, max_size=6, unique=True)))
+    pool = tuple(draw(st.lists(st.sampled_from(BUILT_IN), min_size=1, max_size=6, unique=True)))
     highest = draw(st.integers(0, len(pool) - 1))
     kind = draw(st.sampled_from(["one", "all", "random"]))
     if kind == "one":
@@ -33,7 +33,7 @@ def mixed_layers(draw: st.DrawFn, neurons: int, dim: int = 1) -> smx.Mixed:
         choice = [i % len(pool) for i in range(neurons)]
     else:
         choice = draw(st.lists(st.integers(0, highest), min_size=neurons, max_size=neurons))
-    return smx.Mixed(choice, pool, dim)
+    return smx.Mixed(choice, pool, dim=dim)
 
 
 class Residual(nn.Module):
