@@ -103,10 +103,9 @@ def check_parity(
         for batch_size in [session.batch] if session.batch else usable:
             on_progress(name, batch_size)
             got = session.run_batches(*x, batch_size=batch_size)
+            limits["batch_size"] = batch_size
             comparisons += [
-                compare(
-                    a, b, **limits, scale=scale_of(x, b), arbiter=c, inputs=name, output=output, batch_size=batch_size
-                )
+                compare(a, b, **limits, scale=scale_of(x, b), arbiter=c, inputs=name, output=output)
                 for output, a, b, c in zip(names, got, right, exact, strict=False)  # one array: the first output
             ]
     return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons), max_changed=max_changed)
