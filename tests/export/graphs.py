@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -70,3 +71,19 @@ def standard(model: ir.Model) -> onnx.ModelProto:
 def run(model: ir.Model, **inputs: NDArray[Any]) -> NDArray[Any]:
     """Evaluate a model by the ONNX reference evaluator."""
     return reference.evaluate_onnx(standard(model), **inputs)
+
+
+def normal(*shape: int) -> NDArray[np.float32]:
+    """Return normal noise."""
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def random_weights(**shapes: tuple[int, ...]) -> str:
+    """Write initializers with positive values of several sizes."""
+    random = np.random.default_rng(1)
+    parts = []
+    for name, shape in shapes.items():
+        values = ", ".join(f"{value:.4f}" for value in random.uniform(0.3, 2.0, int(np.prod(shape))))
+        axes = f"[{','.join(map(str, shape))}]" if shape else ""
+        parts.append(f"float{axes} {name} = {{{values}}}")
+    return f"<{', '.join(parts)}>"

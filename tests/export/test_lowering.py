@@ -16,14 +16,10 @@ from smx.export.passes import LowerInPlace, LowerToScatter, LowerToSorted, Rewri
 from smx.export.passes.lower_to_sorted import RIDERS
 from smx.runtime import Session
 from tests import reference
-from tests.export.graphs import BUILT_IN, FUNCTIONS, graph, mixed, operators, operators_of, run, standard
+from tests.export.graphs import BUILT_IN, FUNCTIONS, graph, mixed, normal, operators, operators_of, run, standard
 
 POOL = ("relu", "tanh", "elu")
 PASSES = (LowerToScatter, LowerInPlace, LowerToSorted)
-
-
-def normal(*shape: int) -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 class Layer(NamedTuple):
