@@ -195,6 +195,17 @@ def test_name_by_module_names_after_the_innermost_module() -> None:
     assert [node.outputs[0].name for node in model.graph] == ["net/0/Relu", "net/0/Relu_2", "y"]
 
 
+def test_name_by_module_numbers_further_outputs_and_skips_what_is_no_module() -> None:
+    model = graph("a, b = Split <axis = 1, num_outputs = 2> (x) y = Concat <axis = 1> (a, b)")
+    for node, scopes in zip(model.graph, (["", "net.1", "_empty_nn_module_stack_1", "c"], ["", "c"]), strict=True):
+        node.metadata_props["pkg.torch.onnx.name_scopes"] = repr(scopes)
+    name = NameByModule()
+    name(model)
+    assert name.applied == 2
+    assert [value.name for value in model.graph.node(0).outputs] == ["net/1/Split", "net/1/Split:1"]
+    assert model.graph.node(1).name == "Concat"
+
+
 def test_name_by_module_leaves_nodes_of_unknown_origin() -> None:
     model = graph("y = Relu(x)")
     name = model.graph.node(0).name
