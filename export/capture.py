@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
-from smx.export import traces
+from smx.export import provenance
 from smx.hinges import Function
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
@@ -84,7 +84,7 @@ def mixed_nodes(model: ir.Model) -> list[ir.Node]:
 
 
 class MixedActivation(NamedTuple):
-    """What a MixedActivation node says; see the module."""
+    """The content of a MixedActivation node; see the module."""
 
     z: ir.Value
     choice: NDArray[np.int64]
@@ -97,6 +97,12 @@ class MixedActivation(NamedTuple):
     def scope(self) -> str:
         """The name scope of the operators that it becomes."""
         return self.layer.replace(".", "/") or "activation"
+
+    @property
+    def groups(self) -> dict[str, NDArray[np.int64]]:
+        """The neurons, int64 (n,), of each activation that occurs, in the order of the pool."""
+        found = {name: np.flatnonzero(self.choice == k) for k, name in enumerate(self.pool)}
+        return {name: neurons for name, neurons in found.items() if len(neurons)}
 
     @property
     def trailing(self) -> int:
@@ -125,11 +131,11 @@ def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
         present = sorted(set(node.attributes["choice"].as_ints()))
         node.meta[FUNCTIONS] = {pool[k]: functions[pool[k]] for k in present}
         mixed = MixedActivation.of(node)
-        traces.start(node, mixed.layer, [pool[k] for k in mixed.choice])
+        provenance.start(node, mixed.layer, [pool[k] for k in mixed.choice])
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:
-    """Tell the groups of every mixed layer of a captured model."""
+    """Return the groups of every mixed layer of a captured model."""
     layers = []
     for mixed in map(MixedActivation.of, mixed_nodes(model)):
         sizes = Counter(mixed.pool[k] for k in np.sort(mixed.choice))

@@ -1,19 +1,27 @@
-"""Small graphs, written as ONNX text, that passes are tried on."""
+"""Small graphs, written as ONNX text, that passes are tried on.
+
+In the graphs of `net` a weight's name says its shape, see `test_affine.py`.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from smx.activations import BUILT_IN, resolve_pool
+from smx.activations import BUILT_IN, Operator, get
 from smx.export.capture import attach, mixed_nodes
 from smx.export.passes import LowerToScatter
 from tests import reference
 
-FUNCTIONS = {entry.name: entry.onnx for entry in resolve_pool(BUILT_IN) if entry.onnx is not None}
+Array = NDArray[np.float64]
+BATCH = 2
+FUNCTIONS = {name: expression for name in BUILT_IN if (expression := get(name).onnx) is not None}
 
 
 def graph(
@@ -46,6 +54,12 @@ def operators(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph]
 
 
+def operators_of(expression: Operator) -> list[str]:
+    """Return the operators of an activation in the order in which they are computed."""
+    inner = [source for source in expression.inputs if isinstance(source, Operator)]
+    return [*(operator for source in inner for operator in operators_of(source)), expression.type]
+
+
 def choices(model: ir.Model) -> list[list[int]]:
     """Return the choices of the mixed layers."""
     return [list(node.attributes["choice"].as_ints()) for node in mixed_nodes(model)]
@@ -63,3 +77,45 @@ def standard(model: ir.Model) -> onnx.ModelProto:
 def run(model: ir.Model, **inputs: NDArray[Any]) -> NDArray[Any]:
     """Evaluate a model by the ONNX reference evaluator."""
     return reference.evaluate_onnx(standard(model), **inputs)
+
+
+def normal(*shape: int) -> NDArray[np.float32]:
+    """Return normal noise."""
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def random_weights(**shapes: tuple[int, ...]) -> str:
+    """Write initializers with positive values of several sizes."""
+    random = np.random.default_rng(1)
+    parts = []
+    for name, shape in shapes.items():
+        values = ", ".join(f"{value:.4f}" for value in random.uniform(0.3, 2.0, int(np.prod(shape))))
+        axes = f"[{','.join(map(str, shape))}]" if shape else ""
+        parts.append(f"float{axes} {name} = {{{values}}}")
+    return f"<{', '.join(parts)}>"
+
+
+def signed(name: str, *shape: int) -> Array:
+    """Return numbers of both signs between 0.5 and 2, always the same for a name."""
+    random = np.random.default_rng(crc32(name.encode()))
+    values = random.uniform(0.5, 2, shape) * random.choice([-1.0, 1.0], shape)
+    return np.asarray(np.abs(values) if name.startswith("var") else values)
+
+
+def net(body: str, h: str, outputs: str = "double[] y") -> ir.Model:
+    """Write a graph of two inputs h and x of one shape, with the weights that its body names."""
+    weights = []
+    for name, sizes in sorted(set(re.findall(r"\b([a-z]+\d*_((?:\d+_?)*))(?=[,)\s])", body))):
+        shape = [int(size) for size in sizes.split("_") if size]
+        values = ", ".join(f"{value:.6f}" for value in signed(name, *shape).flat)
+        weights.append(f"double{shape or ''} {name} = {{{values}}}")
+    return graph(body, f"double[{h}] h, double[{h}] x", outputs, f"<{', '.join(weights)}>" * bool(weights))
+
+
+def sizes(h: str) -> list[int]:
+    return [BATCH if size == "batch" else int(size) for size in h.split(",")]
+
+
+def inputs(h: str) -> dict[str, Array]:
+    random = np.random.default_rng(3)
+    return {name: random.normal(size=sizes(h)) for name in ("h", "x")}
