@@ -16,7 +16,7 @@ from smx.activations import resolve_pool
 from smx.modelfile import SavedModel, mixed_mlp, save_model, without_choices
 from smx.paper import LARGEST as SIZES
 from smx.paper import PAPER_POOL
-from smx.stepbench.candidates import choices
+from smx.stepbench.networks import choices
 
 
 def paper_model(seed: int = 0) -> SavedModel:

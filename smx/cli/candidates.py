@@ -50,6 +50,6 @@ def export_candidates(
 
 def pytorch_runner(model_path: Path, **options: Any) -> TorchRunner:
     """Make the runner of a saved model in PyTorch, in the process that will run it: here nothing loads torch."""
-    from smx.torchrunner import TorchRunner
+    from smx.torchrunner import saved_runner
 
-    return TorchRunner(model_path, **options)
+    return saved_runner(model_path, **options)
