@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from smx.modelfile import load_model
 from smx.timing.runners import time_runs
 
 
@@ -23,12 +21,22 @@ class TorchRunner:
         build: makes the module on the CPU.
         device: `cpu` or `cuda`; each run ends when the device has finished.
         compiled: by `torch.compile`, once, during the first warm-up.
+        threads: of the CPU, for the whole process; None leaves the number as it is.
     """
 
     dynamic: bool | None = None
     """Whether one compiled program serves all batch sizes; None lets PyTorch decide."""
 
-    def __init__(self, build: Callable[[], nn.Module], device: str = "cpu", *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        device: str = "cpu",
+        *,
+        compiled: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
         self._build, self._device, self._compiled = build, device, compiled
         self._model: nn.Module | None = None
         self._run: Callable[[], object] = lambda: None
@@ -72,16 +80,3 @@ class TorchRunner:
     def stop(self) -> None:
         """Release the module."""
         self._model, self._run = None, lambda: None
-
-
-def saved_runner(path: Path, *, compiled: bool, device: str = "cpu", threads: int | None = None) -> TorchRunner:
-    """Return the runner of a saved model.
-
-    Args:
-        path: of `model.pt`.
-        compiled, device: see `TorchRunner`.
-        threads: of the CPU, for the whole process; None leaves the number to PyTorch.
-    """
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return TorchRunner(lambda: load_model(path).build(), device, compiled=compiled)

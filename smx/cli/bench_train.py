@@ -163,7 +163,7 @@ def bench_train(
     verdicts = [verdict for limit in parsed for verdict in judge(limit, report)]
     show_verdicts(verdicts, json_path)
     settings = {"sizes": sizes, "pool": pool, "seed": seed}
-    write_json(json_path, {**settings, **report.to_dict(), "limits": [asdict(verdict) for verdict in verdicts]})
+    write_json(json_path, {**report.to_dict(), **settings, "limits": [asdict(verdict) for verdict in verdicts]})
     if plot:
         draw_latency(report, Path(plot))
     if any(verdict.exceeded for verdict in verdicts):

@@ -15,6 +15,7 @@ from smx.stepbench.memory import StepMemory, step_memory
 from smx.stepbench.networks import Build
 from smx.stepbench.runner import StepRunner
 from smx.timing.bench import run_bench
+from smx.timing.limits import Verdict
 from smx.timing.machine import machine
 from smx.timing.report import TimingReport
 
@@ -43,12 +44,25 @@ class StepReport(TimingReport):
         threads: of the CPU.
         cuda_graphs: whether steps were captured and replayed.
         memory: in the order of `results`.
+        sizes: of the networks: inputs, neurons of each hidden layer, outputs.
+        pool: names of the activations that neurons choose from.
+        seed: of weights, choices and batches.
+        limits: the verdict on each stated limit.
     """
 
     device: str
     threads: int
     cuda_graphs: bool
     memory: tuple[MemoryRow, ...]
+    sizes: tuple[int, ...] = ()
+    pool: tuple[str, ...] = ()
+    seed: int = 0
+    limits: tuple[Verdict, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no limit is certainly exceeded."""
+        return not any(verdict.exceeded for verdict in self.limits)
 
 
 def measure_steps(
@@ -116,7 +130,7 @@ def measure_steps(
         )
     if device == "cuda":
         report.machine["gpu"] = torch.cuda.get_device_name()
-    return StepReport(**vars(report), device=device, threads=threads, cuda_graphs=cuda_graphs, memory=memory)
+    return StepReport(**vars(report), device=device, threads=threads, cuda_graphs=cuda_graphs, memory=memory, seed=seed)
 
 
 def _memory(
