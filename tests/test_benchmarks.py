@@ -21,7 +21,7 @@ FILES = [
 @pytest.mark.parametrize("file", FILES)
 def test_a_benchmark_in_its_smallest_form(file: str, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    command = [sys.executable, ROOT / "benchmarks" / file, "--smallest", "--json", path]
+    command = [sys.executable, str(ROOT / "benchmarks" / file), "--smallest", "--json", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(path.read_text())
