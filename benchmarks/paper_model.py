@@ -11,22 +11,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import torch
 
+from smx.activations import resolve_pool
 from smx.architecture import MLP, Architecture
-from smx.modelfile import SavedModel, choices_of, save_model, without_choices
+from smx.layers import Mixed
+from smx.modelfile import SavedModel, save_model, without_choices
+from smx.models import mlp
 from smx.paper import LARGEST, PAPER_POOL
-from smx.stepbench.networks import PHASE2_UNSORTED, networks
+from smx.stepbench.networks import choices
+
+SMALLEST = (784, 24, 16, 10)
+"""The network of `--smallest`."""
 
 
 def paper_model(sizes: Sequence[int] = LARGEST, seed: int = 0) -> SavedModel:
-    """Return a multilayer perceptron for MNIST with these sizes: inputs, neurons of each hidden layer, outputs."""
-    state = networks(sizes, seed=seed)[PHASE2_UNSORTED]().state_dict()
-    inputs, *widths, outputs = sizes
+    """Return the network: inputs, neurons of each hidden layer, classes are `sizes`."""
+    drawn = choices(sizes[1:-1], resolve_pool(PAPER_POOL), seed)
+    torch.manual_seed(seed)
+    network = mlp(sizes, lambda i: Mixed(drawn[i - 1]))
     return SavedModel(
-        architecture=Architecture(kind=MLP, input_shape=(inputs,), num_classes=outputs, widths=tuple(widths)),
+        architecture=Architecture(kind=MLP, input_shape=(sizes[0],), num_classes=sizes[-1], widths=tuple(sizes[1:-1])),
         pool=PAPER_POOL,
-        choices=choices_of(state),
-        weights=without_choices(state),
+        choices={f"layer{i}.activation": choice for i, choice in enumerate(drawn, 1)},
+        weights=without_choices(network.state_dict()),
         data={"name": "mnist", "sample_shape": (28, 28), "maximum": 255.0, "class_names": tuple("0123456789")},
         training={},
         metrics={},
@@ -35,9 +43,10 @@ def paper_model(sizes: Sequence[int] = LARGEST, seed: int = 0) -> SavedModel:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def main(path: Path) -> None:
+@click.option("--smallest", is_flag=True, help="Write a small network of the same kind.")
+def main(path: Path, smallest: bool) -> None:
     """Write the network to PATH."""
-    save_model(path, paper_model())
+    save_model(path, paper_model(SMALLEST if smallest else LARGEST))
 
 
 if __name__ == "__main__":

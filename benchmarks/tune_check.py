@@ -41,7 +41,7 @@ def main(
     sizes: tuple[int, ...] = LARGEST
     options: dict[str, Any] = {"rounds": 60}
     if smallest:
-        runs, rounds, sizes, options = 1, 20, (784, 32, 10), {"rounds": 20, "max_threads": 1}
+        runs, rounds, sizes, options = 1, 20, (784, 24, 16, 10), {"rounds": 20, "max_threads": 1}
     with tempfile.TemporaryDirectory() as folder:
         # The process that measures never loads torch, whose threads would disturb it.
         files = {"": path} if path else in_subprocess(export, Path(folder), sizes)
