@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from smx.timing import bench
 from smx.timing.bench import run_bench
 from smx.timing.interleave import Timings, time_in_turn
-from tests.timing.fakes import FakeRunner
+from tests.timing.fakes import Timed
 
 QUIET = {"processor": "p", "cores": 4, "load": [0.0, 9.0, 9.0]}
 INPUTS = {4: [np.ones(2)], 1: [np.ones(2)]}
@@ -22,17 +20,6 @@ INPUTS = {4: [np.ones(2)], 1: [np.ones(2)]}
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with nothing else to do, whatever runs beside the tests."""
     monkeypatch.setattr(bench, "machine", lambda: dict(QUIET))
-
-
-class Timed(FakeRunner):
-    """A runner whose runs take what a function says, in microseconds."""
-
-    def __init__(self, microseconds: Callable[[], float]) -> None:
-        super().__init__()
-        self.microseconds = microseconds
-
-    def time(self, length: int) -> NDArray[np.float64]:
-        return np.full(length, self.microseconds())
 
 
 def test_ratios_are_to_the_baseline_of_the_same_round() -> None:
