@@ -18,43 +18,21 @@ from smx.runtime.profile.fold import FallenBack, fold
 from smx.runtime.profile.layers import layer_of, layers
 from smx.runtime.profile.run import Profile, profile
 from smx.runtime.settings import Settings
+from tests.runtime.fakes import HEAD, save
 
-FLOAT = onnx.TensorProto.FLOAT
-Shape = list[int | str]
-
-
-def save(
-    path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, Shape], outputs: dict[str, Shape], **constants: Any
-) -> Path:
-    """Write a model of float32 values."""
-    takes, makes = (
-        [onnx.helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in end.items()]
-        for end in (inputs, outputs)
-    )
-    tensors = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = onnx.helper.make_graph(nodes, "g", takes, makes, tensors)
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
+LOOSE = HEAD + "(float[batch,size] x) => (float[batch,size] y) { y = Relu(x) }"
 
 
 @pytest.fixture
 def dense(tmp_path: Path) -> Path:
     """Return a Gemm with its Relu, a sum of constants, and a node without a name."""
-    make = onnx.helper.make_node
-    random = np.random.default_rng(0)
-    return save(
-        tmp_path / "dense.onnx",
-        [
-            make("Gemm", ["x", "w", "b"], ["z"], name="l1/linear/Gemm"),
-            make("Relu", ["z"], ["h"], name="l1/activation/relu/Relu"),
-            make("Add", ["b", "b"], ["twice"], name="constants/Add"),
-            make("Mul", ["h", "twice"], ["y"]),
-        ],
-        {"x": ["batch", 8]},
-        {"y": ["batch", 4]},
-        w=random.random((8, 4), np.float32),
-        b=random.random(4, np.float32),
-    )
+    text = """(float[batch,2] x) => (float[batch,2] y) <float[2,2] w = {1, -2, 3, 4}, float[2] b = {5, 6}> {
+        ["l1/linear/Gemm"] z = Gemm(x, w, b)
+        ["l1/activation/relu/Relu"] h = Relu(z)
+        ["constants/Add"] twice = Add(b, b)
+        y = Mul(h, twice)
+    }"""
+    return save(tmp_path / "dense.onnx", HEAD + text)
 
 
 def counts(found: Profile) -> Counter[str]:
@@ -111,28 +89,17 @@ def test_a_provider_that_refuses_to_save_what_it_runs(dense: Path, monkeypatch: 
 
 
 def test_what_runs_inside_a_node_counts_as_that_node(tmp_path: Path) -> None:
-    make = onnx.helper.make_node
-    branches: dict[str, Any] = {
-        branch: onnx.helper.make_graph(
-            [make(operator, ["x"], [f"{branch}_e"]), make("Relu", [f"{branch}_e"], [branch])],
-            branch,
-            [],
-            [onnx.helper.make_tensor_value_info(branch, FLOAT, ["batch", 4])],
-        )
-        for branch, operator in (("then_branch", "Exp"), ("else_branch", "Tanh"))
-    }
-    path = save(
-        tmp_path / "if.onnx",
-        [
-            make("ReduceSum", ["x"], ["sum"], keepdims=0),
-            make("Greater", ["sum", "zero"], ["positive"]),
-            make("If", ["positive"], ["chosen"], **branches),
-            make("Neg", ["chosen"], ["y"]),
-        ],
-        {"x": ["batch", 4]},
-        {"y": ["batch", 4]},
-        zero=np.float32(0),
+    branches = ", ".join(
+        f"{name} = {name} () => (float[batch,4] {name}_y) {{ e = {operator}(x) {name}_y = Relu(e) }}"
+        for name, operator in (("then_branch", "Exp"), ("else_branch", "Tanh"))
     )
+    text = f"""(float[batch,4] x) => (float[batch,4] y) <float zero = {{0}}> {{
+        sum = ReduceSum <keepdims = 0> (x)
+        positive = Greater(sum, zero)
+        chosen = If (positive) <{branches}>
+        y = Neg(chosen)
+    }}"""
+    path = save(tmp_path / "if.onnx", HEAD + text)
     assert counts(profile(path, 2, runs=2)) == {"ReduceSum": 1, "Greater": 1, "If": 1, "Neg": 1}
 
 
@@ -143,7 +110,7 @@ def test_nothing_is_left_behind(dense: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(empty)
     profile(dense, 1, runs=1)
     with pytest.raises(InputError):
-        profile(save(tmp_path / "m.onnx", [], {"x": ["batch", "size"]}, {"x": ["batch", "size"]}), 1, runs=1)
+        profile(save(tmp_path / "loose.onnx", LOOSE), 1, runs=1)
     assert list(empty.iterdir()) == []
 
 
@@ -161,11 +128,10 @@ def test_errors_are_one_line(dense: Path, tmp_path: Path) -> None:
     refused(dense, "unknown provider 'gpu'", provider="gpu")
     refused(dense, "at least 1 run of 1 example, got 0 runs of 1", runs=0)
     refused(dense, "at least 1 run of 1 example, got 100 runs of 0", batch_size=0)
-    relu = [onnx.helper.make_node("Relu", ["x"], ["y"])]
-    fixed = save(tmp_path / "fixed.onnx", relu, {"x": [4, 2]}, {"y": [4, 2]})
+    fixed = save(tmp_path / "fixed.onnx", HEAD + "(float[4,2] x) => (float[4,2] y) { y = Relu(x) }")
     refused(fixed, r"fixed\.onnx is made for batch size 4, got 1")
     assert profile(fixed, 4, runs=1).batch_size == 4
-    loose = save(tmp_path / "loose.onnx", relu, {"x": ["batch", "size"]}, {"y": ["batch", "size"]})
+    loose = save(tmp_path / "loose.onnx", LOOSE)
     refused(loose, r"loose\.onnx has an input 'x' whose sizes are not fixed")
 
 
