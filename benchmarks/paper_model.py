@@ -19,7 +19,7 @@ from smx.layers import Mixed
 from smx.modelfile import SavedModel, save_model, without_choices
 from smx.models import mlp
 from smx.paper import LARGEST, PAPER_POOL
-from smx.stepbench.candidates import choices
+from smx.stepbench.networks import choices
 
 SMALLEST = (784, 24, 16, 10)
 """The network of `--smallest`."""
