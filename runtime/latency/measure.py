@@ -86,11 +86,11 @@ def measure_latency(
     with ExitStack() as stack:
 
         def runner(name: str) -> Runner:
-            made: Any = candidates[name]
-            if name in files:
-                made = SessionRunner(made, provider, settings, io_binding=binding, allow_fallback=allow_fallback)
-            stack.callback(made.stop)
-            return made  # type: ignore[no-any-return]
+            each = candidates[name]
+            if isinstance(each, str | os.PathLike):
+                each = SessionRunner(each, provider, settings, io_binding=binding, allow_fallback=allow_fallback)
+            stack.callback(each.stop)
+            return each
 
         runners = {name: runner(name) for name in candidates}
         inputs = _inputs(runners, batch_sizes, seed)

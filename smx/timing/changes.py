@@ -91,11 +91,9 @@ def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
     check_baseline(old, new["baseline"])
     before, after = _ratios(old), _ratios(new)
     rows = [
-        Change(
-            name=name, batch_size=size, old=before[name, size], new=ratio, verdict=_verdict(before[name, size], ratio)
-        )
+        Change(name=name, batch_size=size, old=old_ratio, new=ratio, verdict=_verdict(old_ratio, ratio))
         for (name, size), ratio in after.items()
-        if (name, size) in before
+        if (old_ratio := before.get((name, size)))
     ]
     conditions = {key: (old.get(key), new.get(key)) for key in CONDITIONS}
     conditions |= {key: (old["machine"].get(key), new["machine"].get(key)) for key in MACHINE}
@@ -110,12 +108,10 @@ def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
 def _ratios(report: Mapping[str, Any]) -> dict[tuple[str, int], tuple[float, float, float]]:
     return {
         (str(row["name"]), int(row["batch_size"])): (
-            float(row["ratio"]),
-            float(row["ratio_low"]),
-            float(row["ratio_high"]),
+            float(row["ratio"]), float(row["ratio_low"]), float(row["ratio_high"]),
         )
         for row in report["results"]
-    }
+    }  # fmt: skip
 
 
 def _verdict(old: tuple[float, float, float], new: tuple[float, float, float]) -> str:
