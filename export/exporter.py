@@ -169,7 +169,7 @@ def export_onnx(
                 proto = to_int8(proto, calibration)
             if precision != "float32" and evaluation is not None:
                 low = Session(proto.SerializeToString(), name=f"the {precision} model")
-                changed = changed_predictions(session.run_many(evaluation, 1000), low.run_many(evaluation, 1000))
+                changed = changed_predictions(*(each.run(evaluation, batch_size=1000) for each in (session, low)))
             tolerance = {"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs}
             found = {"tolerance": tolerance, "layers": traced(model, layers)}
             properties = replace(info, **{**found, **(describe or {})}).to_properties()

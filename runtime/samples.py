@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from smx.arrays import as_taken, read_arrays
+from smx.arrays import COLOURS, as_taken, image_shape, read_arrays
 from smx.errors import InputError
+from smx.runtime.images import read_image
 from smx.runtime.metadata import ModelInfo
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -46,7 +47,7 @@ def load_samples(
     whole = bool(np.issubdtype(x.dtype, np.integer))
     if raw:
         x = x if whole else np.rint(x * maximum)
-        if x.min() < 0 or x.max() > 255:
+        if x.size and (x.min() < 0 or x.max() > 255):
             raise InputError(f"{path} must hold values from 0 to {maximum:g}, got {x.min():g} to {x.max():g}")
         x = x.astype(np.uint8)
     elif whole:
@@ -82,38 +83,27 @@ def _array(path: Path) -> NDArray[Any]:
 
 def _as_samples(path: Path, x: NDArray[Any], sample_shape: Sequence[int], info: ModelInfo | None) -> NDArray[Any]:
     """Bring (B, *) or one example (*) to (B, *sample_shape), through the shape of the data's examples, if known."""
-    size = int(np.prod(sample_shape))
-    shape = info.sample_shape if info is not None and np.prod(info.sample_shape) == size else sample_shape
+    size = math.prod(sample_shape)
+    shape = info.sample_shape if info is not None and math.prod(info.sample_shape) == size else sample_shape
     if not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
         raise InputError(f"{path} must hold numbers, got dtype {x.dtype}")
     if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
         raise InputError(f"{path} holds {np.count_nonzero(~np.isfinite(x))} values that are not finite; remove them")
-    if x.ndim and x.size and x[0].size == size:
-        return as_taken(as_taken(x, shape), sample_shape)
-    if x.size == size:
-        return as_taken(as_taken(x[None], shape), sample_shape)
-    raise InputError(f"{path} must hold examples of {size} values (shape {tuple(sample_shape)}), got shape {x.shape}")
+    if not x.ndim or math.prod(x.shape[1:]) != size:
+        x = x[None]
+    if math.prod(x.shape[1:]) != size:
+        raise InputError(
+            f"{path} must hold examples of {size} values (shape {tuple(sample_shape)}), got shape {x.shape[1:]}"
+        )
+    return as_taken(as_taken(x, shape), sample_shape)
 
 
 def _image(path: Path, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool) -> NDArray[np.float32]:
+    """Read an image in the shape of the data's examples, and bring it to (*sample_shape)."""
     shape = tuple(info.sample_shape) if info is not None and info.sample_shape else tuple(sample_shape)
-    if len(shape) == 3 and 1 in (shape[0], shape[2]):  # grey
-        shape = shape[1:] if shape[0] == 1 else shape[:2]
-    if len(shape) not in (2, 3) or (len(shape) == 3 and 3 not in (shape[0], shape[2])):
+    channels, *size = image_shape(shape)
+    if len(size) != 2 or channels not in COLOURS:
         raise InputError(f"{path} is an image, but the model takes examples of shape {shape}; give it an array")
-    height, width = shape if len(shape) == 2 else shape[1:] if shape[0] == 3 else shape[:2]
-    try:
-        with Image.open(path) as file:
-            rgba = file.convert("RGBA")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is no image that can be read ({str(error).splitlines()[0]})") from error
-    paper = (255, 255, 255, 255) if invert else (0, 0, 0, 255)
-    opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, paper), rgba)
-    grey = len(shape) == 2
-    resized = opaque.convert("L" if grey else "RGB").resize((width, height), Image.Resampling.BOX)
-    pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
-    pixels = 1 - pixels if invert else pixels
-    if not grey and shape[0] == 3:
-        pixels = pixels.transpose(2, 0, 1)
-    example: NDArray[np.float32] = as_taken(pixels[None], sample_shape)[0]
+    pixels = read_image(path, *size, colour=channels == 3, invert=invert)
+    example: NDArray[np.float32] = as_taken(as_taken(pixels.reshape(1, *size, channels), shape), sample_shape)[0]
     return example
