@@ -37,6 +37,11 @@ def test_whole_numbers_are_raw_and_floats_are_taken_as_they_are(tmp_path: Path) 
     assert load(tmp_path / "one.npy").shape == (1, 12)
     np.savez(tmp_path / "many.npz", y=np.zeros(2), x=raw)
     assert load_samples(tmp_path / "many.npz", (12,), DIGITS)[0] == ["many.npz[0]", "many.npz[1]"]
+    names, x = load_samples(raw, (12,), DIGITS)
+    assert names == ["0", "1"]
+    np.testing.assert_array_equal(x, load(tmp_path / "raw.npy"))
+    with pytest.raises(InputError, match="the array must hold numbers, got dtype <U1"):
+        load_samples(np.full((2, 12), "a"), (12,), DIGITS)
 
 
 def test_images_get_the_datas_size_and_range(tmp_path: Path) -> None:
