@@ -3,41 +3,61 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import helper
 
 from smx.layers import Mixed
 from smx.paper import PAPER_POOL
-from tests.faults.catalogue import Planted, activation, kind
+from tests.faults.catalogue import KINDS, LAYOUTS, Kind, Planted, activation, kind
 from tests.faults.exported import Export
 
 HINGES = ("relu", "leaky_relu", "elu", "selu")
 """The activations that the layout `sorted` computes together, see `smx.hinges`."""
 
 
-@kind()
-def doubled_slope_of_leaky_relu(model: Export) -> Planted:
-    """Leaky ReLU has the slope 0.02 instead of 0.01."""
-    neurons = model.having("layer1", "leaky_relu")
-    if model.literal:
-        model.set_attribute("LeakyRelu", "layer1", "alpha", 0.02)
-    else:
-        model.set_hinges("layer1", "negative", neurons, 0.02)
-    return activation("layer1", *neurons)
+def other_form(
+    name: str,
+    what: str,
+    layer: str,
+    function: str,
+    number: str,
+    value: float,
+    *,
+    operator: str = "",
+    alpha: float | None = None,
+    network: str = "dense",
+) -> None:
+    """Enter a fault of the form of an activation: of one neuron in `sorted`, of all that have it in `scatter`.
+
+    Args:
+        name, what, network: see `Kind`.
+        layer, function: where the activation is, and its name.
+        number, value: in `sorted`, the number of `smx.hinges` that is wrong, and its wrong value.
+        operator, alpha: in `scatter`, the wrong operator, or the wrong attribute.
+    """
+
+    def plant(model: Export) -> Planted:
+        neurons = model.having(layer, function)
+        if model.literal:
+            right = "".join(word.title() for word in function.split("_"))  # LeakyRelu
+            node = model.node(right, f"{layer}/activation")
+            node.ClearField("attribute")
+            node.op_type = operator or right
+            node.attribute.extend([] if alpha is None else [helper.make_attribute("alpha", alpha)])
+            return activation(layer, *neurons)
+        model.set_hinges(layer, number, neurons[:1], value)
+        return activation(layer, neurons[0])
+
+    KINDS[name] = Kind(name, what, network, LAYOUTS, plant)
 
 
-@kind(layouts=("sorted",))
-def leaky_relu_as_relu(model: Export) -> Planted:
-    """One Leaky ReLU is a ReLU."""
-    neuron = model.having("layer3", "leaky_relu")[1]
-    model.set_hinges("layer3", "negative", [neuron], 0.0)
-    return activation("layer3", neuron)
-
-
-@kind(layouts=("sorted",))
-def relu_as_identity(model: Export) -> Planted:
-    """One ReLU lets negative values pass."""
-    neuron = model.having("layer2", "relu")[1]
-    model.set_hinges("layer2", "negative", [neuron], 1.0)
-    return activation("layer2", neuron)
+CNN = "convolutional"
+SLOPE = "Leaky ReLU has the slope 0.02 instead of 0.01."
+other_form("doubled_slope_of_leaky_relu", SLOPE, "layer1", "leaky_relu", "negative", 0.02, alpha=0.02)
+other_form("wrong_slope_of_a_channel", SLOPE, "block2", "leaky_relu", "negative", 0.02, alpha=0.02, network=CNN)
+other_form("leaky_relu_as_relu", "Leaky ReLU is ReLU.", "layer3", "leaky_relu", "negative", 0.0, operator="Relu")
+other_form("relu_as_identity", "ReLU lets negative values pass.", "layer2", "relu", "negative", 1, operator="Identity")
+other_form("larger_alpha_of_elu", "ELU has the alpha 1.1.", "layer3", "elu", "exponential", 1.1, alpha=1.1)
+other_form("selu_as_elu", "SELU has ELU's exponential.", "layer2", "selu", "exponential", 1.0, operator="Elu")
 
 
 @kind()
@@ -46,25 +66,6 @@ def relu_as_relu6(model: Export) -> Planted:
     six = model.constant("six", np.float32(6))
     model.insert(model.node("Relu" if model.literal else "Max", "layer1/activation").output[0], "Clip", "", six)
     return activation("layer1", *model.having("layer1", *(["relu"] if model.literal else HINGES)))
-
-
-@kind()
-def larger_alpha_of_elu(model: Export) -> Planted:
-    """One ELU has the alpha 1.1 instead of 1; in the layout `scatter` all of a layer have."""
-    neurons = model.having("layer3", "elu")
-    if model.literal:
-        model.set_attribute("Elu", "layer3", "alpha", 1.1)
-    else:
-        model.set_hinges("layer3", "exponential", neurons[:1], 1.1)
-    return activation("layer3", *(neurons if model.literal else neurons[:1]))
-
-
-@kind(layouts=("sorted",))
-def selu_as_elu(model: Export) -> Planted:
-    """One SELU has the exponential of an ELU."""
-    neuron = model.having("layer2", "selu")[0]
-    model.set_hinges("layer2", "exponential", [neuron], 1.0)
-    return activation("layer2", neuron)
 
 
 @kind(layouts=("sorted",))
@@ -105,17 +106,6 @@ def wrong_choice(model: Export) -> Planted:
     other[neuron] = PAPER_POOL.index("tanh")
     model.module.set_submodule("layer2.activation", Mixed(other, mixed.pool))
     return activation("layer2", neuron)
-
-
-@kind("convolutional")
-def wrong_slope_of_a_channel(model: Export) -> Planted:
-    """The Leaky ReLU of one channel has the slope 0.02 instead of 0.01; in the layout `scatter` those of all have."""
-    channels = model.having("block2", "leaky_relu")
-    if model.literal:
-        model.set_attribute("LeakyRelu", "block2", "alpha", 0.02)
-        return activation("block2", *channels)
-    model.set_hinges("block2", "negative", channels[:1], 0.02)
-    return activation("block2", channels[0])
 
 
 # --- indices

@@ -45,35 +45,37 @@ def kind(network: str = "dense", layouts: tuple[str, ...] = LAYOUTS) -> Callable
     return enter
 
 
-def edits(
-    *initializers: str,
+def edit(
+    name: str,
+    what: str,
+    initializers: str,
+    change: Callable[[Array], Array],
+    *,
     neurons: Sequence[int] = (),
     of: str = "",
     network: str = "dense",
-    layouts: tuple[str, ...] = LAYOUTS,
-) -> Callable[[Callable[[Array, list[int]], None]], Plant]:
-    """Enter a function that changes the values of initializers in place, which breaks what their layer computes.
+) -> None:
+    """Enter a fault of weights into the catalogue: it breaks what their layer computes before the activation.
 
     Args:
-        initializers: of one layer; the function is called with the values of each, and the positions of `neurons`.
+        name, what, network: see `Kind`.
+        initializers: names in the file, of one layer, with blanks between.
+        change: takes the values of `neurons`, one neuron in a row, or of all if none are named; returns the wrong ones.
         neurons: those that break; any, if none are named.
-        of: the layer that `neurons` are in, if it is not the one that breaks.
-        network, layouts: see `kind`.
+        of: the layer that `neurons` are in, if it is not the one that breaks; a row is then what uses one of them.
     """
-    layer = initializers[0].partition(".")[0]
+    layer = initializers.partition(".")[0]
 
-    def enter(change: Callable[[Array, list[int]], None]) -> Plant:
-        def plant(model: Export) -> Planted:
-            for initializer in initializers:
-                with model.edited(initializer) as values:
-                    change(values, model.at(of or layer, neurons))
-            broken = () if of else neurons
-            return output(*broken) if layer == "output" else before(layer, *broken)
+    def plant(model: Export) -> Planted:
+        for initializer in initializers.split():
+            with model.edited(initializer) as values:
+                rows = values.swapaxes(0, 1) if of else values
+                index = model.at(of or layer, neurons) if neurons else slice(None)
+                rows[index] = change(rows[index])
+        broken = () if of else neurons
+        return output(*broken) if layer == "output" else before(layer, *broken)
 
-        plant.__name__, plant.__doc__ = change.__name__, change.__doc__
-        return kind(network, layouts)(plant)
-
-    return enter
+    KINDS[name] = Kind(name, what, network, LAYOUTS, plant)
 
 
 def before(layer: str, *neurons: int) -> Planted:

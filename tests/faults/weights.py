@@ -2,102 +2,75 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import nn
 
-from tests.faults.catalogue import Planted, before, edits, kind, output
+from tests.faults.catalogue import Planted, before, edit, kind, output
 from tests.faults.exported import Array, Export
 
 
-@edits("layer2.linear.weight", "layer2.linear.bias", neurons=(3, 9))
-def swapped_neurons(values: Array, rows: list[int]) -> None:
-    """Two neurons have changed places, weights and bias."""
-    values[rows] = values[rows[::-1]]
+def at_column(weight: Array, column: Any, value: Any) -> Array:
+    """Return weights with one value of each row replaced."""
+    return np.where(np.arange(weight.shape[1]) == column, value, weight)
 
 
-@edits("layer3.linear.weight", of="layer2", neurons=(1, 12))
-def swapped_columns(weight: Array, columns: list[int]) -> None:
-    """A layer takes two neurons for each other."""
-    weight[:, columns] = weight[:, columns[::-1]]
+def int8(weight: Array) -> Array:
+    """Round to steps of 1/127 of the largest."""
+    step = np.abs(weight).max() / 127
+    return np.asarray(np.round(weight / step) * step)
 
 
-@edits("layer1.linear.bias", neurons=(7,))
-def lost_bias_of_one_neuron(bias: Array, rows: list[int]) -> None:
-    """A bias is 0."""
-    bias[rows] = 0
+LAYER1, LAYER2, LAYER3 = (f"layer{i}.linear.weight" for i in (1, 2, 3))
+BOTH = "layer2.linear.weight layer2.linear.bias"
+
+edit("swapped_neurons", "Two neurons have changed places, weights and bias.", BOTH, lambda v: v[::-1], neurons=(3, 9))
+edit("swapped_columns", "A layer confuses two neurons.", LAYER3, lambda v: v[::-1], neurons=(1, 12), of="layer2")
+edit("lost_bias_of_one_neuron", "A bias is 0.", "layer1.linear.bias", np.zeros_like, neurons=(7,))
+edit("lost_bias_of_a_layer", "All biases are 0.", "layer3.linear.bias", np.zeros_like)
+edit("negated_bias", "A bias has the wrong sign.", "output.bias", np.negative, neurons=(2,))
+edit("zeroed_weight", "One weight is 0.", LAYER2, lambda v: at_column(v, 4, 0), neurons=(5,))
+edit("negated_weight", "One weight has the wrong sign.", LAYER3, lambda v: at_column(v, 0, -v), neurons=(14,))
+edit("nan_weight", "One weight is NaN.", LAYER2, lambda v: at_column(v, 3, np.nan), neurons=(10,))
+edit("infinite_weight", "One weight is infinite.", LAYER1, lambda v: at_column(v, 3, np.inf), neurons=(20,))
+edit(
+    "scaled_weight",
+    "One weight, the largest of its neuron, is larger by 0.1 %.",
+    LAYER3,
+    lambda v: at_column(v, np.abs(v).argmax(), 1.001 * v),
+    neurons=(6,),
+)
+edit("transposed_weight", "A square matrix is transposed.", LAYER3, lambda v: v.T.copy())
+edit("rolled_rows", "Each neuron has the weights of the one before it.", LAYER2, lambda v: np.roll(v, 1, 0))
+edit("float16_weights", "Weights are rounded to float16.", LAYER2, lambda v: v.astype(np.float16))
+edit(
+    "bfloat16_weights",
+    "Weights are cut to bfloat16.",
+    LAYER1,
+    lambda v: (v.view(np.uint32) & 0xFFFF0000).view(np.float32),
+)
+edit("int8_row", "The weights of one neuron are rounded to int8.", LAYER3, int8, neurons=(1,))
+edit("swapped_outputs", "Two classes are exchanged.", "output.weight output.bias", lambda v: v[::-1], neurons=(0, 3))
+
+CONVOLUTIONAL: Any = {"network": "convolutional"}
+SHIFT, CONV1, CONV2 = "block2.conv.bias", "block1.conv.weight", "block2.conv.weight"
+
+edit("lost_shift_of_a_channel", "A shift of BatchNorm is lost.", SHIFT, np.zeros_like, neurons=(4,), **CONVOLUTIONAL)
+edit("scaled_channel", "A factor of BatchNorm is off by 1 %.", CONV1, lambda v: 1.01 * v, neurons=(6,), **CONVOLUTIONAL)
+edit("flipped_kernels", "A correlation is a convolution.", CONV1, lambda v: v[..., ::-1, ::-1].copy(), **CONVOLUTIONAL)
+edit(
+    "swapped_input_channels",
+    "A Conv confuses two channels.",
+    CONV2,
+    lambda v: v[::-1],
+    neurons=(2, 5),
+    of="block1",
+    **CONVOLUTIONAL,
+)
 
 
-@edits("layer3.linear.bias")
-def lost_bias_of_a_layer(bias: Array, rows: list[int]) -> None:
-    """All biases are 0."""
-    bias[:] = 0
-
-
-@edits("output.bias", neurons=(2,))
-def negated_bias(bias: Array, rows: list[int]) -> None:
-    """A bias has the wrong sign."""
-    bias[rows] *= -1
-
-
-@edits("layer2.linear.weight", neurons=(5,))
-def zeroed_weight(weight: Array, rows: list[int]) -> None:
-    """One weight is 0."""
-    weight[rows, 4] = 0
-
-
-@edits("layer3.linear.weight", neurons=(14,))
-def negated_weight(weight: Array, rows: list[int]) -> None:
-    """One weight has the wrong sign."""
-    weight[rows, 0] *= -1
-
-
-@edits("layer3.linear.weight", neurons=(6,))
-def scaled_weight(weight: Array, rows: list[int]) -> None:
-    """One weight, the largest of its neuron, is larger by 0.1 %."""
-    weight[rows, np.abs(weight[rows]).argmax()] *= 1.001
-
-
-@edits("layer3.linear.weight")
-def transposed_weight(weight: Array, rows: list[int]) -> None:
-    """A square matrix is transposed."""
-    weight[:] = weight.T.copy()
-
-
-@edits("layer2.linear.weight")
-def rolled_rows(weight: Array, rows: list[int]) -> None:
-    """Each neuron has the weights of the one before it."""
-    weight[:] = np.roll(weight, 1, 0)
-
-
-@edits("layer2.linear.weight")
-def float16_weights(weight: Array, rows: list[int]) -> None:
-    """The weights of one layer are rounded to float16."""
-    weight[:] = weight.astype(np.float16)
-
-
-@edits("layer1.linear.weight")
-def bfloat16_weights(weight: Array, rows: list[int]) -> None:
-    """The weights of one layer are cut to bfloat16."""
-    weight.view(np.uint32)[:] &= 0xFFFF0000
-
-
-@edits("layer3.linear.weight", neurons=(1,))
-def int8_row(weight: Array, rows: list[int]) -> None:
-    """The weights of one neuron are rounded to int8."""
-    step = np.abs(weight[rows]).max() / 127
-    weight[rows] = np.round(weight[rows] / step) * step
-
-
-@edits("layer2.linear.weight", neurons=(10,))
-def nan_weight(weight: Array, rows: list[int]) -> None:
-    """One weight is NaN."""
-    weight[rows, 3] = np.nan
-
-
-@edits("layer1.linear.weight", neurons=(20,))
-def infinite_weight(weight: Array, rows: list[int]) -> None:
-    """One weight is infinite."""
-    weight[rows, 3] = np.inf
+# --- PyTorch's network is another one
 
 
 @kind()
@@ -109,10 +82,13 @@ def stale_neuron(model: Export) -> Planted:
     return before("layer2", 11)
 
 
-@edits("output.weight", "output.bias", neurons=(0, 3))
-def swapped_outputs(values: Array, rows: list[int]) -> None:
-    """Two classes have changed places."""
-    values[rows] = values[rows[::-1]]
+@kind("convolutional")
+def other_epsilon(model: Export) -> Planted:
+    """PyTorch's BatchNorm has another epsilon than the one that was folded."""
+    norm = model.module.get_submodule("block1.norm")
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.eps = 1e-3
+    return before("block1")
 
 
 # --- what moved from one layer into the next
@@ -169,39 +145,3 @@ def unpermuted_bias(model: Export) -> Planted:
     with model.edited("layer1.linear.bias") as bias:
         bias[:] = bias[np.argsort(model.order["layer1"])]
     return before("layer1")
-
-
-# --- convolutions
-
-
-@kind("convolutional")
-def other_epsilon(model: Export) -> Planted:
-    """PyTorch's BatchNorm has another epsilon than the one that was folded."""
-    norm = model.module.get_submodule("block1.norm")
-    assert isinstance(norm, nn.BatchNorm2d)
-    norm.eps = 1e-3
-    return before("block1")
-
-
-@edits("block2.conv.bias", neurons=(4,), network="convolutional")
-def lost_shift_of_a_channel(bias: Array, rows: list[int]) -> None:
-    """BatchNorm's shift of one channel is lost."""
-    bias[rows] = 0
-
-
-@edits("block1.conv.weight", neurons=(6,), network="convolutional")
-def scaled_channel(weight: Array, rows: list[int]) -> None:
-    """BatchNorm's factor of one channel is off by 1 %."""
-    weight[rows] *= 1.01
-
-
-@edits("block1.conv.weight", network="convolutional")
-def flipped_kernels(weight: Array, rows: list[int]) -> None:
-    """A convolution is computed where a correlation is meant."""
-    weight[:] = weight[..., ::-1, ::-1].copy()
-
-
-@edits("block2.conv.weight", of="block1", neurons=(2, 5), network="convolutional")
-def swapped_input_channels(weight: Array, channels: list[int]) -> None:
-    """A Conv takes two channels for each other."""
-    weight[:, channels] = weight[:, channels[::-1]]

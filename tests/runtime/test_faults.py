@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from smx.errors import ParityError
 from smx.export import export_onnx
 from smx.export.reference import in_parts
 from smx.layers import Mixed
@@ -87,14 +88,17 @@ def inputs_of(network: str) -> dict[str, Array]:
     return {"data": data, **synthetic_inputs(shape, examples=32)}
 
 
-def differing(module: nn.Module, path: Path, inputs: dict[str, Array]) -> list[str]:
-    """Return the sets of inputs on which a file is not what PyTorch is, by the rule of `smx verify`."""
-
-    def pytorch(x: Array) -> Array:
+def pytorch(module: nn.Module) -> Callable[[Array], Array]:
+    def run(x: Array) -> Array:
         with torch.no_grad():
             return module(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
 
-    report = check_parity(pytorch, Session(path, threads=1), inputs)
+    return run
+
+
+def differing(module: nn.Module, path: Path, inputs: dict[str, Array]) -> list[str]:
+    """Return the sets of inputs on which a file is not what PyTorch is, by the rule of `smx verify`."""
+    report = check_parity(pytorch(module), Session(path, threads=1), inputs)
     return [comparison.inputs for comparison in report.comparisons if not comparison.passed]
 
 
@@ -157,3 +161,29 @@ def test_the_whole_catalogue(outcomes: Callable[[Kind, str], Outcome]) -> None:
     assert len(caught) == len(found), found.keys() - caught
     assert len(exact) >= 28
     assert len(exact) >= len(found) - 2, found.keys() - exact
+
+
+def network(factor: float) -> nn.Module:
+    torch.manual_seed(0)
+    last = nn.Linear(12, 3)
+    last.weight.data *= factor
+    return nn.Sequential(nn.Linear(6, 12), Mixed([0, 1, 2, 3] * 3, ("relu", "tanh", "elu", "gelu")), last).eval()
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e4])
+def test_export_and_comparison_have_one_tolerance(factor: float, tmp_path: Path) -> None:
+    """What one accepts, the other accepts; a fault in one weight is refused by both."""
+    module = network(factor)
+    report = export_onnx(module, tmp_path / "m.onnx", example_input=torch.randn(4, 6))
+    inputs = synthetic_inputs((6,))
+
+    file = Session(tmp_path / "m.onnx")
+    found = check_parity(pytorch(module), file, inputs)
+    assert found.passed, found
+    assert file.info is not None
+    assert (found.atol, found.rtol) == (file.info.tolerance["atol"], file.info.tolerance["rtol"])
+    assert report.max_abs <= 10 * file.info.tolerance["max_abs"]
+    module[2].weight.data[0, 0] *= 1.02  # type: ignore[index]
+    assert not check_parity(pytorch(module), file, inputs).passed
+    with pytest.raises(ParityError):
+        export_onnx(network(factor), tmp_path / "m.onnx", example_input=torch.randn(4, 6), atol=0, rtol=0)
