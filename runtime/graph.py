@@ -1,6 +1,7 @@
-"""What stands in an ONNX file, read without the onnx package, which the base install does not have.
+"""Read and change the graph of an ONNX file without the onnx package, which the base install does not have.
 
-The messages declare only the fields that are used; protobuf keeps the others as they are. Numbers as in onnx.proto.
+The messages declare only the fields that are used; protobuf keeps the others as they are. Source of the numbers:
+onnx.proto.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ class GraphSummary:
 
     Attributes:
         producer: name and version of the tool that wrote it.
-        opsets: version of each operator domain; the standard one is `ai.onnx`.
+        opsets: version of each operator domain; the standard domain is `ai.onnx`.
         operators: how often each operator occurs.
-        parameters: floating-point values of all initializers; indices and shapes don't count.
+        parameters: number of floating-point values in all initializers, so without indices and shapes.
     """
 
     producer: str
@@ -74,9 +75,9 @@ class NodeInfo:
     """A node of a graph.
 
     Attributes:
-        name: "" where the tool that wrote the file gave none.
+        name: "" for a node without a name.
         operator, domain: the standard domain is "".
-        inputs, outputs: names of values; "" for one that is left out.
+        inputs, outputs: names of values; "" for an optional one that is not used.
     """
 
     name: str
@@ -121,14 +122,14 @@ def nodes(model: str | os.PathLike[str] | bytes) -> list[NodeInfo]:
 
 
 def expose(path: Path, values: Sequence[str]) -> bytes:
-    """Return the model with some of its values as further outputs, after its own and in the order given.
+    """Return the model as bytes, with some of its values as additional outputs, after its own and in this order.
 
-    ONNX Runtime finds their types and shapes itself. Weights beside the file stay there: the session option
-    `session.model_external_initializers_file_folder_path` says where, for bytes have no folder.
+    ONNX Runtime infers their types and shapes. Weights in a file beside the model stay there; the session option
+    `session.model_external_initializers_file_folder_path` must then name the folder.
 
     Args:
         path: the file.
-        values: what nodes make, or inputs of the model; one that is an output already is not added again.
+        values: names of outputs of nodes, or of inputs of the model; one that is an output already is not added again.
 
     Raises:
         InputError: the file is missing or no ONNX model, or does not have such a value.

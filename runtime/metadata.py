@@ -1,4 +1,4 @@
-"""What an exported file says of itself, in the ONNX model's metadata: one key a field, so that viewers show it well."""
+"""The metadata of an exported file: one key of the ONNX model's `metadata_props` for each field, which viewers show."""
 
 from __future__ import annotations
 

@@ -34,20 +34,20 @@ class Session:
 
     Args:
         model: the file's path, or its bytes.
-        provider: a short name of `smx.runtime.providers.PROVIDERS`; it is really used, or an error says what there is.
-        threads: for one operator; None leaves it to the settings.
-        settings: how to run; None takes what `smx tune` left beside the file, or else the defaults.
-        allow_fallback: let operators that the provider can't run go to the CPU.
-        folder: where the weights of a model given as bytes lie, if they are not in it.
-        name: how messages call it, if not by its path.
+        provider: a key of `smx.runtime.providers.PROVIDERS`.
+        threads: threads of one operator; None takes those of the settings.
+        settings: of ONNX Runtime; None takes those that `smx tune` wrote beside the file, or else the defaults.
+        allow_fallback: let the CPU run operators that the provider can't run.
+        folder: where the weights of a model given as bytes are, if they are not in it.
+        name: of the model in messages, if it is not its path.
 
     Attributes:
-        tuning: what `smx tune` left beside the file, where it is used.
-        note: why it is not used, where it is there.
+        tuning: what `smx tune` wrote beside the file; None where there is nothing, or it is not used.
+        note: why it is not used.
 
     Raises:
-        InputError: the file is missing or no ONNX model, or the provider is not there, or does not run all operators;
-            or the file that `smx tune` left is damaged.
+        InputError: the file is missing or no ONNX model; the provider is not available, or does not run all operators;
+            or the file that `smx tune` wrote is damaged.
     """
 
     def __init__(
@@ -94,7 +94,11 @@ class Session:
 
     @property
     def info(self) -> ModelInfo | None:
-        """What the exporter wrote about the model; None for a model of another tool."""
+        """The metadata that the exporter wrote; None for a model of another tool.
+
+        Raises:
+            InputError: the metadata is damaged.
+        """
         try:
             return ModelInfo.from_properties(self._session.get_modelmeta().custom_metadata_map)
         except InputError as error:
@@ -177,15 +181,18 @@ class Session:
 
     @property
     def takes_raw(self) -> bool:
-        """Whether the model takes whole numbers from 0 to 255, as files and cameras have them."""
+        """Whether the first input is uint8: values from 0 to 255, as images have them; the model normalises them."""
         return bool(self.inputs) and self.inputs[0].type == "tensor(uint8)"
 
     def bound(self, *inputs: NDArray[Any], io_binding: bool = False) -> Callable[[], object]:
-        """Check inputs once and return a call that only runs the model on them, for timing.
+        """Check inputs once, and return a function that does nothing but run the model on them, for timing.
 
         Args:
-            inputs: as for `run`.
-            io_binding: inputs and outputs stay on the provider's device; the call waits until the device is done.
+            inputs: as for `run_all`, with at least one example.
+            io_binding: keep inputs and outputs on the provider's device; the function waits until the device is done.
+
+        Raises:
+            InputError: as for `run_all`.
         """
         feed = self._feed(inputs)
         if any(map(_is_empty, feed.values())):

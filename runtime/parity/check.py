@@ -108,8 +108,8 @@ def check_parity(
     }
     names = [output.name for output in session.outputs]
     comparisons = []
-    for name, given in inputs.items():
-        x = given if isinstance(given, tuple) else (given,)
+    for name, arrays in inputs.items():
+        x = arrays if isinstance(arrays, tuple) else (arrays,)
         count = len(x[0])
         if not count:
             raise InputError(f"{session.name} needs at least one example in {name!r} to be compared on")
