@@ -110,14 +110,8 @@ def nodes(model: str | os.PathLike[str] | bytes) -> list[NodeInfo]:
         InputError: the file is missing or no ONNX model.
     """
     return [
-        NodeInfo(
-            name=node.name,
-            operator=node.op_type,
-            domain=node.domain,
-            inputs=tuple(node.input),
-            outputs=tuple(node.output),
-        )
-        for node in _read(model).graph.node
+        NodeInfo(name=n.name, operator=n.op_type, domain=n.domain, inputs=tuple(n.input), outputs=tuple(n.output))
+        for n in _read(model).graph.node
     ]
 
 
@@ -166,17 +160,11 @@ def _model_class() -> Any:
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, number, kind, repeated in fields:
-            label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
+            added = message.field.add(name=field, number=number)
+            added.label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
+            added.type = _Field.TYPE_MESSAGE if isinstance(kind, str) else kind
             if isinstance(kind, str):
-                message.field.add(
-                    name=field,
-                    number=number,
-                    label=label,
-                    type=_Field.TYPE_MESSAGE,
-                    type_name=f".{package}.{kind}",
-                )
-            else:
-                message.field.add(name=field, number=number, label=label, type=kind)
+                added.type_name = f".{package}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Model"))
