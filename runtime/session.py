@@ -223,11 +223,10 @@ class Session:
         return {wanted.name: self._fit(wanted, x) for wanted, x in zip(self.inputs, inputs, strict=True)}
 
     def _fit(self, wanted: Any, x: NDArray[Any]) -> NDArray[Any]:
-        fits = len(x.shape) == len(wanted.shape) and all(
-            (got > 0 or axis == 0) if not isinstance(size, int) else got == size or got == axis == 0
-            for axis, (size, got) in enumerate(zip(wanted.shape, x.shape, strict=True))
-        )
-        if not fits:
+        sizes = list(zip(wanted.shape, x.shape, strict=False))[int(_is_empty(x)) :]  # no examples are allowed
+        if len(x.shape) != len(wanted.shape) or not all(
+            got == size if isinstance(size, int) else got > 0 for size, got in sizes
+        ):
             shape = ", ".join(map(str, wanted.shape))
             none = " (no axis but the first may be empty)" if 0 in x.shape[1:] else ""
             raise InputError(f"{self.name} expects an input of shape ({shape}), got {x.shape}{none}")

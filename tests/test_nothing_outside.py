@@ -14,32 +14,39 @@ import pytest
 
 from tests.conftest import SMALL
 
-STRACE = shutil.which("strace")
 CALLS = "openat,open,creat,mkdir,mkdirat,connect,sendto,sendmsg,sendmmsg"
 OPENED = re.compile(r'(open|creat|mkdir)\w*\((?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"(.*)')
 """A line of strace -y: the call, the folder that a relative path starts from, the path, and the rest."""
 
 
-def traced(folder: Path, *command: str | Path, **environment: str) -> tuple[set[Path], list[str]]:
+def strace() -> list[str]:
+    """Return the beginning of a command that traces another one; nothing where strace is missing, or may not trace."""
+    command = ["strace", "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o"]
+    found = shutil.which("strace")
+    return command if found and subprocess.run([*command, "/dev/null", "true"], check=False).returncode == 0 else []
+
+
+STRACE = strace()
+
+
+def traced(folder: Path, *command: str | Path) -> tuple[set[Path], list[str]]:
     """Run a command in `folder` with an empty HOME and TMPDIR, which must be empty afterwards.
 
     Returns:
         The paths outside `folder/out` and TMPDIR that were opened for writing or made, and the calls to the network;
-        both are empty without strace, or where it may not trace.
+        both are empty without strace.
     """
     home, temporary, log = folder / "home", folder / "tmp", folder / "strace.log"
     for each in (home, temporary, folder / "out"):
         each.mkdir(exist_ok=True)
     names = ("PATH", "PYTHONPATH", "OMP_NUM_THREADS", "LD_LIBRARY_PATH")
     env = {name: os.environ[name] for name in names if name in os.environ}
-    env |= {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    strace = [STRACE, "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", str(log)] if STRACE else []
-    if strace and subprocess.run([*strace, "true"], capture_output=True, check=False).returncode != 0:
-        strace = []
-    done = subprocess.run([*strace, *command], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    env |= {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+    trace = [*STRACE, str(log)] if STRACE else []
+    done = subprocess.run([*trace, *command], cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [list(home.rglob("*")), list(temporary.rglob("*"))] == [[], []]
-    if not strace:
+    if not STRACE:
         return set(), []
     lines = log.read_text(errors="replace").splitlines()
     assert any("sitecustomize" in line or ".py" in line for line in lines), "strace saw nothing"
@@ -53,9 +60,9 @@ def traced(folder: Path, *command: str | Path, **environment: str) -> tuple[set[
     return {path for path in written if not any(path.is_relative_to(each) for each in allowed)}, network
 
 
-def smx(folder: Path, *arguments: str | Path, **environment: str) -> None:
+def smx(folder: Path, *arguments: str | Path) -> None:
     """Run a command of smx and assert that it leaves nothing and calls nobody."""
-    assert traced(folder, sys.executable, "-m", "smx", *arguments, **environment) == (set(), [])
+    assert traced(folder, sys.executable, "-m", "smx", *arguments) == (set(), [])
 
 
 def test_training_and_what_follows_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -179,24 +180,14 @@ def locate(
 
 def _open(model: str | os.PathLike[str], provider: str, allow_fallback: bool) -> tuple[Session, ModelInfo, list[str]]:
     """Load a model with its intermediate values as outputs; return also its metadata and its own outputs' names."""
-
-    def load(source: str | os.PathLike[str] | bytes, folder: Path | None = None) -> Session:
-        return Session(
-            source,
-            provider,
-            settings=Settings(),
-            allow_fallback=allow_fallback,
-            folder=folder,
-            name=str(model),
-        )
-
+    load = partial(Session, provider=provider, settings=Settings(), allow_fallback=allow_fallback, name=str(model))
     original = load(model)
     info = original.info
     located = [layer.provenance for layer in info.layers if layer.provenance] if info else []
     if info is None or len(located) < len(info.layers):
         raise InputError(f"{model} does not say where its layers are; export it again with this version of smx")
     exposed = expose(Path(model), [name for layer in located for name in (layer.z, layer.h)])
-    return load(exposed, Path(model).parent), info, [output.name for output in original.outputs]
+    return load(exposed, folder=Path(model).parent), info, [output.name for output in original.outputs]
 
 
 def _run(
@@ -246,20 +237,17 @@ def _activations(layer: LayerInfo) -> list[str]:
     return [of[neuron] for neuron in range(len(of))]
 
 
-def _check_same(model: str, got: Values, right: Values) -> None:
-    counts = [(len(run.layers), len(run.outputs)) for run in (got, right)]
+def _check_same(model: str, got: Values, exact: Values) -> None:
+    """Refuse a reference that is another network."""
+    counts = [f"{len(run.layers)} calls of mixed layers and {len(run.outputs)} outputs" for run in (got, exact)]
     if counts[0] != counts[1]:
-        raise InputError(
-            "is it the same network? {} calls of mixed layers and {} outputs in {}, {} and {} in the reference".format(
-                *counts[0], model, *counts[1]
-            )
-        )
-    names = [layer for layer, _, _ in got.layers] + ["the output"] * len(got.outputs)
-    shapes = [[z.shape for _, z, _ in run.layers] + [y.shape for y in run.outputs] for run in (got, right)]
-    for name, there, expected in zip(names, *shapes, strict=True):
-        if there != expected:
+        raise InputError(f"is it the same network? {counts[0]} in {model}, {counts[1]} in the reference")
+    names = [call.layer for call in got.layers] + ["the output"] * len(got.outputs)
+    shapes = [[call.z.shape for call in run.layers] + [y.shape for y in run.outputs] for run in (got, exact)]
+    for name, shape, expected in zip(names, *shapes, strict=True):
+        if shape != expected:
             raise InputError(
-                f"is it the same network? {name} has the shape {there} in {model}, {expected} in the reference"
+                f"is it the same network? {name} has the shape {shape} in {model}, {expected} in the reference"
             )
 
 
