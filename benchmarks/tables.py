@@ -28,28 +28,36 @@ def result(name: str) -> Any:
     return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
 
 
-def ratios(report: Any, names: Iterable[str], code: bool = True) -> str:
-    """Return the ratios to ReLU of some candidates, one column a batch size."""
-    sizes = list(dict.fromkeys(row["batch_size"] for row in report["results"]))
-    found = {(row["name"], row["batch_size"]): f"{row['ratio']:.2f}" for row in report["results"]}
+def cells(rows: Iterable[Any], *, interval: bool = False) -> dict[tuple[str, int], str]:
+    """Return the ratios to the baseline, with their confidence intervals or without, by name and batch size."""
+    return {
+        (row["name"], row["batch_size"]): f"{row['ratio']:.2f}"
+        + (f" ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})" if interval else "")
+        for row in rows
+    }
+
+
+def by_batch_size(found: dict[tuple[str, int], str], names: Iterable[str], code: bool = True) -> str:
+    """Return a table of cells, one column a batch size."""
+    sizes = list(dict.fromkeys(size for _, size in found))
     rows = [[f"`{name}`" if code else name, *(found[name, size] for size in sizes)] for name in names]
     return markdown(["", f"batch {sizes[0]}", *map(str, sizes[1:])], rows)
 
 
-def intervals(report: Any, names: Iterable[str]) -> str:
-    """Return the ratios to ReLU with their confidence intervals, one column a batch size."""
-    sizes = list(dict.fromkeys(row["batch_size"] for row in report["results"]))
-    found = {
-        (row["name"], row["batch_size"]): f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
-        for row in (*report["results"], *report["control"])
-    }
-    names = [*names, f"{report['baseline']} again"]
-    rows = [[f"`{name}`", *(found[name, size] for size in sizes)] for name in names]
-    return markdown(["", f"batch {sizes[0]}", *map(str, sizes[1:])], rows)
+def mnist_bench() -> str:
+    """The ratios to ReLU with their confidence intervals, on MNIST."""
+    report = result("mnist-bench")
+    found = cells((*report["results"], *report["control"]), interval=True)
+    return by_batch_size(found, [*CANDIDATES, f"{report['baseline']} again"])
+
+
+def paper_bench() -> str:
+    """The ratios to ReLU for the paper's largest network."""
+    return by_batch_size(cells(result("layouts")["results"]), CANDIDATES)
 
 
 def resolution() -> str:
-    """How often a bench says what is so."""
+    """How often the intervals of a bench are right."""
     report = result("resolution")
     rows = [
         [
@@ -64,7 +72,7 @@ def resolution() -> str:
 
 
 def tune_check() -> str:
-    """What tuning won, and what a measurement of its own says."""
+    """The winner of each search, and an independent measurement of it."""
     rows = [
         [
             f"run {row['seed'] + 1}: {row['winner']}",
@@ -82,7 +90,7 @@ CANDIDATES = ("sorted", "scatter", "relu", "sigmoid", "tanh", "leaky_relu", "elu
 def forms() -> str:
     """What `smx export` writes, and the forms that were tried."""
     report = result("layouts")
-    return ratios(report, ["sorted", "scatter", *report["forms"]], code=False)
+    return by_batch_size(cells(report["results"]), ["sorted", "scatter", *report["forms"]], code=False)
 
 
 def profile() -> str:
@@ -107,8 +115,8 @@ def opsets() -> str:
     names = list(dict.fromkeys(row["name"] for report in networks.values() for row in report["results"]))
     rows = []
     for network, report in networks.items():
-        found = {(row["name"], row["batch_size"]): f"{row['ratio']:.2f}" for row in report["results"]}
-        sizes = dict.fromkeys(row["batch_size"] for row in report["results"])
+        found = cells(report["results"])
+        sizes = dict.fromkeys(size for _, size in found)
         rows += [[f"{network}, batch {size}", *(found.get((name, size), "") for name in names)] for size in sizes]
     return markdown(["", *names], rows)
 
@@ -140,12 +148,8 @@ def precision() -> str:
 def train_step(name: str = "train-step") -> str:
     """Time of a training step with its confidence interval, and peak memory, as multiples of ReLU's."""
     report = result(name)
-    sizes = list(dict.fromkeys(row["batch_size"] for row in report["results"]))
-    taken = {(row["name"], row["batch_size"]): f"{row['ratio']:.2f}" for row in report["memory"]}
-    times = {
-        (row["name"], row["batch_size"]): f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
-        for row in (*report["results"], *report["control"])
-    }
+    taken, times = cells(report["memory"]), cells((*report["results"], *report["control"]), interval=True)
+    sizes = list(dict.fromkeys(size for _, size in times))
     names = dict.fromkeys(name for name, _ in times)
     head = ["", *(f"time, batch {size}" for size in sizes), *(f"peak memory, batch {size}" for size in sizes)]
     return markdown(
@@ -169,8 +173,8 @@ def commit_rule() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "mnist-bench": lambda: intervals(result("mnist-bench"), CANDIDATES),
-    "paper-bench": lambda: ratios(result("layouts"), CANDIDATES),
+    "mnist-bench": mnist_bench,
+    "paper-bench": paper_bench,
     "forms": forms,
     "profile": profile,
     "opsets": opsets,

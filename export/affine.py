@@ -1,4 +1,4 @@
-"""Moving h = scale * h' + shift, one pair of numbers a channel, into the weights before or after it.
+"""Move h = scale * h' + shift, one pair of numbers a channel, into the weights before or after it.
 
 Nothing is moved unless all of it can be: planning returns the changes to make, or raises `RefusedError` and changes
 nothing.
@@ -37,7 +37,7 @@ class Affine:
 
 
 def into_producer(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -> list[Change]:
-    """Plan that the operator that computes `value` computes scale * value + shift instead.
+    """Plan the changes by which the operator that computes `value` computes scale * value + shift.
 
     Raises:
         RefusedError: it has no weights for this axis, or something else uses its output as it is.
@@ -68,7 +68,7 @@ def into_producer(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -
 
 
 def into_consumers(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -> list[Change]:
-    """Plan that `value` may be h' where it was h: everything that uses it takes scale and shift into its weights.
+    """Plan the changes by which all that uses `value` takes scale and shift into its weights: then it may be h' for h.
 
     Raises:
         RefusedError: something uses the values as they are.

@@ -84,7 +84,7 @@ def mixed_nodes(model: ir.Model) -> list[ir.Node]:
 
 
 class MixedActivation(NamedTuple):
-    """What a MixedActivation node says; see the module."""
+    """The content of a MixedActivation node; see the module."""
 
     z: ir.Value
     choice: NDArray[np.int64]
@@ -135,7 +135,7 @@ def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:
-    """Tell the groups of every mixed layer of a captured model."""
+    """Return the groups of every mixed layer of a captured model."""
     layers = []
     for mixed in map(MixedActivation.of, mixed_nodes(model)):
         sizes = Counter(mixed.pool[k] for k in np.sort(mixed.choice))

@@ -1,4 +1,4 @@
-"""Writing new nodes: what every lowering needs."""
+"""Write new nodes, as every lowering does."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Emitter:
         return self.node(function.type, inputs, dict(function.attributes), part=part)
 
     def hinges(self, hinges: Sequence[Hinge], z: ir.Value, *, trailing: int, part: str) -> ir.Value:
-        """Add the nodes that compute a hinge for each neuron of `z`, no more than they need.
+        """Add the nodes that compute a hinge for each neuron of `z`, with the fewest operators for their numbers.
 
         Args:
             hinges: one for each neuron, or a single one.
@@ -152,7 +152,7 @@ class Emitter:
             return line
         zero = numbers(np.zeros(1), "zero")
         curve = self.node("Exp", [self.node("Clip", [z, None, zero], part=part)], part=part)
-        if np.array_equal(constant, -exponential):  # before the product, so that near z = 0 little is lost
+        if np.array_equal(constant, -exponential):  # before the product: near z = 0 it rounds less
             curve = self.node("Sub", [curve, numbers(np.ones(1), "one")], part=part)
             constant = np.zeros(1)
         h = self.node("Add", [line, times(curve, exponential, "exponential")], part=part)

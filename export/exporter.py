@@ -1,4 +1,4 @@
-"""The border of the compiler: from a module to a file that was checked before it took its place."""
+"""`export_onnx`: from a module to a file, which replaces an old one only after it was checked."""
 
 from __future__ import annotations
 
@@ -169,8 +169,7 @@ def export_onnx(
     )
 
     expected = samples(module, example, (batch,) if batch else BATCHES)
-    other_way_out = "export it in float32" if precision != "float32" else "try the other layout or another opset"
-    check = partial(check_isolated, samples=expected, name=str(path), otherwise=other_way_out, atol=atol, rtol=rtol)
+    check = partial(check_isolated, samples=expected, name=str(path), atol=atol, rtol=rtol)
 
     def write(model: ir.Model) -> tuple[ParityReport, onnx.ModelProto, int, int]:
         """Compare with PyTorch, lower the precision, and write; return also the changed predictions and the bytes."""
@@ -178,7 +177,7 @@ def export_onnx(
             proto = ir.to_proto(model) if opset == captured else convert(ir.to_proto(model), opset)
             draft.write_bytes(proto.SerializeToString())
             examples = evaluation if precision != "float32" else None
-            parity, predicted = check(draft, evaluation=examples)
+            parity, predicted = check(draft, evaluation=examples, otherwise="try the other layout or another opset")
             if not parity.passed:
                 raise ParityError(f"{path} was not written: it differs from PyTorch by up to {parity.max_abs:.3g}")
             changed = 0
@@ -188,7 +187,7 @@ def export_onnx(
                 proto = to_int8(proto, calibration)
             if precision != "float32":
                 draft.write_bytes(proto.SerializeToString())
-                _, lower = check(draft, evaluation=examples)
+                _, lower = check(draft, evaluation=examples, otherwise="export it in float32")
                 if predicted is not None and lower is not None:
                     changed = changed_predictions(predicted, lower)
             tolerance = {"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs}

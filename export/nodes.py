@@ -1,4 +1,4 @@
-"""Reading nodes: what several parts of the compiler ask of an operator."""
+"""Read nodes: questions that several parts of the compiler ask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import onnx_ir as ir
 
 SMALL = 1024
-"""Below so many values, known at export, one Elu costs less than the several operators of its form."""
+"""A layer known to have fewer values than this runs one Elu faster than the several operators of its form."""
 
 
 def rank(value: ir.Value | None) -> int:
@@ -22,9 +22,9 @@ def permutation(node: ir.Node) -> list[int]:
 
 
 def kept_axes(node: ir.Node) -> dict[int, int] | None:
-    """Return for each axis of its input that a Reduce operator keeps where it stands in the output.
+    """Return the axes of the input that a Reduce operator keeps, each with its axis in the output.
 
-    None if the reduced axes are not known, or none are named: that may mean all of them.
+    None if the reduced axes are not known, or not given, which may mean all of them.
     """
     (x, *rest), attribute = node.inputs, node.attributes.get("axes")
     constant = ir.convenience.get_const_tensor(rest[0]) if rest and rest[0] is not None else None

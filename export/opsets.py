@@ -1,7 +1,7 @@
-"""Opsets: a finished model in another version of the standard operators.
+"""Convert a finished model to another version of the standard operators.
 
-Upwards ONNX's own converter knows every change. Downwards it knows few (none for Add, Relu, Split or Shape), so what
-changed from 13 to 18 stands here, and a node that an older opset can't express is refused.
+ONNX's own converter knows every change to a later version, and few to an earlier one (none for Add, Relu, Split or
+Shape). So the changes from 13 to 18 are here, and a node that an older opset can't express is refused.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _changed_meaning(node: ir.Node) -> int:
 
 
 def _refuse(node: ir.Node, opset: int) -> None:
-    """Raise an error for a node that only a later opset takes; what none takes is left to the checker."""
+    """Raise an error for a node that only a later opset takes; the checker finds those that none takes."""
     later = next((later for later in range(opset, OPSETS.stop) if _fits(node, later)), opset)
     if later > opset:
         name = node.name or node.outputs[0].name
@@ -106,11 +106,11 @@ NEUTRAL = {
     "start": 0,
     "training_mode": 0,
 }
-"""Attributes, each with the value that says what the operator did before it had the attribute."""
+"""Attributes, each with the value by which an operator does what it did before it had the attribute."""
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node, opset: int) -> None:
-    """Write a node in the words of an older opset, if there is a way."""
+    """Rewrite a node for an older opset, if that is possible."""
     if onnx.defs.has(node.op_type, opset):
         taken = onnx.defs.get_schema(node.op_type, opset).attributes
         for name, attribute in list(node.attributes.items()):
@@ -125,11 +125,11 @@ def _rewrite(graph: ir.Graph, node: ir.Node, opset: int) -> None:
 
 
 Rewrite = Callable[[ir.Node, Emitter], ir.Value | None]
-"""Changes the node, or returns the value that takes its output's place; or leaves it as it is."""
+"""Changes a node, or returns the value that replaces its output, or does nothing."""
 
 
 def _reduce(node: ir.Node, emit: Emitter) -> None:
-    """The axes were an attribute."""
+    """Before 18 the axes were an attribute."""
     axes = _constant(node, 1)
     if axes is not None:
         node.resize_inputs(1)
@@ -137,7 +137,7 @@ def _reduce(node: ir.Node, emit: Emitter) -> None:
 
 
 def _split(node: ir.Node, emit: Emitter) -> None:
-    """The sizes of the parts had to be told, unless they were all the same."""
+    """Before 18 the sizes of the parts were an input, unless all were the same."""
     (z, *sizes), parts = node.inputs, len(node.outputs)
     assert z is not None
     length = z.shape[node.attributes.get_int("axis", 0)] if z.shape is not None else None
@@ -216,4 +216,4 @@ REWRITES: dict[str, Rewrite] = {
     "HardSwish": _as(op("Mul", X, op("HardSigmoid", alpha=1 / 6, beta=0.5))),
     "Mish": _as(op("Mul", X, op("Tanh", op("Softplus")))),
 }
-"""How the operators that changed between 13 and 18 are written in older words."""
+"""How to rewrite the operators that changed between 13 and 18."""

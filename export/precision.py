@@ -1,4 +1,4 @@
-"""Lower precision: a finished float32 model with float16 or int8 inside, its inputs and outputs as they were."""
+"""Lower precision: float16 or int8 inside a finished float32 model, whose inputs and outputs stay as they are."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from smx.errors import InputError, SmxError, one_line
 from smx.runtime.session import DTYPES, Session
 
 PRECISIONS = ("float32", "float16", "int8")
-"""What the weights can be stored in, and computed with."""
+"""The dtypes of the weights and the arithmetic."""
 
 MIN_EXAMPLES = 32
-"""Fewer examples say too little about the range of a layer's values."""
+"""Calibration needs at least this many examples to find the range of a layer's values."""
 
 _BATCH = 128  # of the calibration; only its speed depends on it
 _QUANTIZED = ("Gemm", "MatMul", "Conv")
@@ -41,9 +41,9 @@ def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     Conversion is ONNX Runtime's own (`onnxruntime.transformers.float16`): a Cast behind each input and before each
     output, and around the few operators that it keeps in float32, such as CumSum. Weights are rounded to 11
-    significant bits. Below 6.1e-05 they are subnormal and keep fewer, with steps of 6e-08; what lies between 0 and the
-    smallest of them becomes that one, so that no divisor turns to 0. Values beyond 65504 that arise on the way become
-    infinite, which `changed_predictions` shows.
+    significant bits. Below 6.1e-05 they are subnormal and keep fewer, with steps of 6e-08; a weight between 0 and the
+    smallest subnormal becomes the latter, so that no divisor becomes 0. Values beyond 65504 in between become infinite,
+    which `changed_predictions` shows.
 
     ONNX Runtime's CPU provider has hardly any float16 arithmetic and casts the weights in each run: there the file is
     smaller, but not faster.

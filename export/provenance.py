@@ -1,7 +1,7 @@
-"""Where the neurons of a mixed layer are found again in the finished graph: in which order, and at which scale.
+"""Provenance: which neuron of PyTorch each neuron of the finished graph is, and at which scale.
 
-Noted at each MixedActivation, kept up to date by the passes that move things into the weights, handed to the value that
-takes its place, and written into the metadata, so that `smx verify --locate` can compare neuron with neuron.
+It is recorded at each MixedActivation, updated by the passes that move something into the weights, given to the value
+that replaces the node, and written into the metadata, so that `smx verify --locate` can compare neuron with neuron.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Neurons:
 
 
 def start(node: ir.Node, layer: str, activations: list[str]) -> None:
-    """Note at a captured node that every neuron is still as in PyTorch."""
+    """Record at a captured node that every neuron is as in PyTorch."""
     count = len(activations)
     one, zero = np.ones(count), np.zeros(count)
     node.meta[_KEY] = Neurons(
@@ -44,7 +44,7 @@ def start(node: ir.Node, layer: str, activations: list[str]) -> None:
 
 
 def rescale(node: ir.Node, inner: NDArray[np.float64], scale: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
-    """Note that the node takes inner z where it took z, and gives h' where it gave scale h' + shift."""
+    """Record that the node takes inner z instead of z, and gives h' instead of scale h' + shift."""
     old: Neurons = node.meta[_KEY]
     node.meta[_KEY] = replace(
         old, inner=old.inner * inner, scale=old.scale * scale, shift=old.shift + old.scale * shift
@@ -52,7 +52,7 @@ def rescale(node: ir.Node, inner: NDArray[np.float64], scale: NDArray[np.float64
 
 
 def reorder(node: ir.Node, indices: NDArray[np.int64]) -> None:
-    """Note that neuron i of the node is what neuron `indices[i]` was."""
+    """Record that neuron i of the node was neuron `indices[i]`."""
     old: Neurons = node.meta[_KEY]
     fields: dict[str, Any] = {
         name: getattr(old, name)[indices] for name in ("index", "activation", "inner", "scale", "shift")
@@ -61,14 +61,14 @@ def reorder(node: ir.Node, indices: NDArray[np.int64]) -> None:
 
 
 def hand_over(node: ir.Node, h: ir.Value) -> None:
-    """Give the notes of a node to the value that takes the place of its output."""
+    """Give the record of a node to the value that replaces its output."""
     (z,) = node.inputs
     assert z is not None
     h.meta[_KEY] = replace(node.meta[_KEY], z=z.name or "")
 
 
 def with_provenance(model: ir.Model, layers: tuple[LayerInfo, ...]) -> tuple[LayerInfo, ...]:
-    """Return the layers with where they are found in a lowered model.
+    """Return the layers with their provenance in a lowered model.
 
     Args:
         model: every mixed layer lowered.

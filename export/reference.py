@@ -1,4 +1,4 @@
-"""PyTorch as what a file is held against."""
+"""PyTorch as the reference of an exported file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from smx.runtime.parity.locate import LayerArrays, Reference, Values
 
 
 def in_parts(module: nn.Module, dtype: torch.dtype = torch.float32) -> Reference:
-    """Return what runs a copy of a module in `eval()`, its mixed layers on values that are given.
+    """Return a function that runs a copy of a module in `eval()`, its mixed layers on given values.
 
-    For `smx.runtime.parity.locate`, which wants one in float32 and one in float64.
+    `smx.runtime.parity.locate` needs one in float32 and one in float64.
 
     Args:
-        module: takes tensors (B, *); whole numbers stay what they are.
+        module: takes tensors (B, *); integers keep their dtype.
         dtype: of its weights and of floating inputs.
     """
     module = copy.deepcopy(module).eval().to(dtype)
@@ -32,7 +32,7 @@ def in_parts(module: nn.Module, dtype: torch.dtype = torch.float32) -> Reference
 
     def run(*inputs: NDArray[Any], given: Sequence[LayerArrays]) -> Values:
         parts = [LayerValues(part.layer, tensor(part.z), tensor(part.h)) for part in given]
-        layers, outputs = layer_values(module, *map(tensor, inputs), given=parts)
+        layers, outputs = layer_values(module, *map(tensor, inputs), substitutes=parts)
         seen = [LayerArrays(part.layer, part.z.numpy(), part.h.numpy()) for part in layers]
         return Values(seen, [output.numpy() for output in outputs])
 

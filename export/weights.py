@@ -1,7 +1,7 @@
-"""Rewriting weights: exactly, late, and one at a time.
+"""Rewrite weights in float64, when they are needed, one at a time.
 
-Passes change weights by functions of float64 arrays. The functions are kept and applied when the weight is needed, so
-that whatever several passes do to it is computed in float64 and rounded once, and a large model is never held twice.
+Passes change weights by functions of float64 arrays. The functions are kept and applied when the weight is needed. So
+the changes of several passes are rounded once, and a large model is never held twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_weight(value: ir.Value | None) -> bool:
 
 
 def formula(value: ir.Value) -> Formula:
-    """Return how a weight is computed as it is now: later changes of it are not seen."""
+    """Return a function that computes a weight with the changes made so far, not with later ones."""
     kept: Formula | None = value.meta.get(_FORMULA)
     tensor = value.const_value
     assert tensor is not None
@@ -34,7 +34,7 @@ def formula(value: ir.Value) -> Formula:
 
 
 def rewrite(value: ir.Value, function: Callable[[Exact], Exact]) -> None:
-    """Let a weight become `function` of what it is; the shape stays.
+    """Replace a weight by a function of it; the shape stays.
 
     Args:
         value: an initializer that nothing else uses, see `own`.

@@ -1,4 +1,4 @@
-"""Activations: each entry of a pool with its PyTorch function and its ONNX operators, in one place."""
+"""Activations: each with its PyTorch function and its ONNX operators."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ X: Literal["x"] = "x"
 
 @dataclass(frozen=True)
 class Operator:
-    """An ONNX expression in the pre-activation: an operator, its inputs and its attributes.
+    """An ONNX expression of the pre-activation: an operator, its inputs and its attributes.
 
-    An input is `X`, a float constant, or another `Operator`. Plain data: equal expressions compare equal.
+    An input is `X`, a float constant, or another `Operator`. Equal expressions compare equal.
     """
 
     type: str
@@ -32,7 +32,7 @@ class Operator:
 
 
 def op(type: str, *inputs: Operator | float | Literal["x"], **attributes: float) -> Operator:
-    """Write an `Operator`; without inputs it is applied to `X`: `op("LeakyRelu", alpha=0.01)`."""
+    """Make an `Operator`; without inputs it is applied to `X`: `op("LeakyRelu", alpha=0.01)`."""
     return Operator(type, inputs or (X,), tuple(sorted(attributes.items())))
 
 
@@ -41,9 +41,12 @@ class Activation:
     """One entry of a pool.
 
     Attributes:
-        name: how configurations, files and reports call it; a plain identifier.
+        name: used in configurations, files and reports; a Python identifier.
         function: elementwise, Tensor -> Tensor of the same shape and dtype.
         onnx: the same function as ONNX operators (opset 18 or later); None means it can't be exported.
+
+    Raises:
+        ValueError: the name is no identifier.
     """
 
     name: str
@@ -78,7 +81,7 @@ _known: dict[str, Activation] = {}
 
 
 def register(activation: Activation) -> Activation:
-    """Make an activation known by its name, for pools given as names and for files that are loaded.
+    """Register an activation by its name, for pools of names and for files that are loaded.
 
     Raises:
         ValueError: another activation already has this name.
@@ -110,17 +113,19 @@ def resolve_pool(pool: Iterable[str | Activation]) -> Pool:
     """Turn names and activations into a pool.
 
     Raises:
-        ValueError: the pool is empty, a name is unknown, or an activation stands in it twice.
+        ValueError: the pool is empty, a name is unknown, or two activations have one name.
     """
     if isinstance(pool, str):
         raise ValueError(f"a pool is a sequence of activations, got the string {pool!r}")
-    activations = tuple(get(entry) if isinstance(entry, str) else entry for entry in pool)
-    names = [activation.name for activation in activations]
-    if not names:
+    activations: dict[str, Activation] = {}
+    for entry in pool:
+        activation = get(entry) if isinstance(entry, str) else entry
+        if activation.name in activations:
+            raise ValueError(f"a pool has each activation once, got {activation.name} twice")
+        activations[activation.name] = activation
+    if not activations:
         raise ValueError(f"the pool is empty; give at least one activation of {', '.join(known())}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"each activation may stand in a pool once, got {', '.join(names)}")
-    return activations
+    return tuple(activations.values())
 
 
 for _activation in (
@@ -138,9 +143,10 @@ for _activation in (
 ):
     register(_activation)
 
-_BUILT_IN = dict(_known)
+BUILT_IN = known()
+"""The names of the activations of this file."""
 
 
 def is_built_in(activation: Activation) -> bool:
-    """Whether it is one of ours: of no other is it known that the function is what its ONNX operators say."""
-    return _BUILT_IN.get(activation.name) == activation
+    """Whether an activation is of this file. Of others, nobody knows if function and ONNX operators are the same."""
+    return activation.name in BUILT_IN and activation == _known[activation.name]

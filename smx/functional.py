@@ -1,20 +1,20 @@
 """The paper's equations as pure functions.
 
-`selective` and `mixed` take a fast path (`smx.fused`) where all activations are our own; `selective_plain` and
-`grouped_plain` are the equations as they are written, for any activation, and what the fast paths are held against.
+`selective` and `mixed` take a fast path (smx/fused/README.md) if the pool allows it. `selective_plain` and
+`grouped_plain` are the equations as they are written, for any activation; the tests compare the fast paths with them.
 
-Shapes: B examples, N neurons (channels), K activations in the pool; `*` is anything, such as (H, W).
-The neurons stand on axis `dim` of z, by default axis 1 of (B, N, *).
+Shapes: B examples, N neurons (channels), K activations in the pool; `*` is anything, such as (H, W). The neurons are on
+axis `dim` of z, by default axis 1 of (B, N, *). A pool is a sequence of activations or of their names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from smx.activations import Activation
+from smx.activations import Activation, resolve_pool
 from smx.fused import basis, operators
 
 Group = tuple[int, Tensor]
@@ -37,13 +37,13 @@ def gumbel_noise(
 def straight_through(logits_NK: Tensor, noise_NK: Tensor, temperature: float) -> Tensor:
     """Sample s (N, K): one-hot in value, with the gradient of the relaxed sample (eq. 2-4).
 
-    y = softmax((logits + noise) / temperature) and s = onehot(argmax y) + y - stopgrad(y). The difference is
-    taken first, so that s is exactly one-hot. Half-precision logits are relaxed in float32.
+    y = softmax((logits + noise) / temperature) and s = onehot(argmax y) + (y - stopgrad(y)); the difference comes
+    first, so that s is exactly one-hot. Half-precision logits are computed in float32.
     """
     dtype = torch.promote_types(logits_NK.dtype, torch.float32)
-    noisy_NK = logits_NK.to(dtype) + noise_NK.to(dtype)
+    noisy_NK = logits_NK + noise_NK.to(dtype)
     y_NK = torch.softmax(noisy_NK / temperature, dim=-1)
-    # argmax y; the softmax may round two of its values to a tie that its arguments don't have.
+    # Not argmax y: the softmax may round two values to a tie.
     onehot_NK = torch.zeros_like(y_NK).scatter_(-1, noisy_NK.argmax(-1, keepdim=True), 1.0)
     return onehot_NK + (y_NK - y_NK.detach())
 
@@ -53,26 +53,26 @@ def selective(
     logits: Tensor,
     noise: Tensor,
     temperature: float,
-    pool: Sequence[Activation],
+    pool: Iterable[str | Activation],
     dim: int = 1,
 ) -> Tensor:
     """Apply to each neuron the activation that its noisy logits select (eq. 1-6).
 
     h = sum_k s[k] f_k(z); in value h = f_k*(z) with k* = argmax(logits + noise). The gradient reaches z through
-    f_k* alone, and the logits through the relaxed sample and every f_k(z). A pool of ReLU, Leaky ReLU, ELU, SELU,
-    Sigmoid, Tanh and the identity keeps z and a few numbers a neuron for its backward pass, and differentiates once.
+    f_k* alone, and the logits through the relaxed sample and every f_k(z).
 
     Args:
         z: pre-activations (B, N, *), any floating dtype.
         logits: preferences (N, K).
         noise: Gumbel noise (N, K), or zeros for none; one draw serves all examples.
         temperature: tau of eq. 2, positive.
-        pool: K activations, finite for every z: one that overflows spoils the neurons that did not choose it, too.
-        dim: the axis of z on which the N neurons stand.
+        pool: K activations or names. Each must be finite for every z, because an overflow makes all neurons NaN.
+        dim: the axis of the neurons.
 
     Returns:
         h, of z's shape and dtype.
     """
+    pool = resolve_pool(pool)
     table = basis.table_of(pool)
     if table is None:
         return selective_plain(z, logits, noise, temperature, pool, dim)
@@ -84,10 +84,11 @@ def selective_plain(
     logits: Tensor,
     noise: Tensor,
     temperature: float,
-    pool: Sequence[Activation],
+    pool: Iterable[str | Activation],
     dim: int = 1,
 ) -> Tensor:
     """Compute `selective` as it is written: all K activations of all neurons, stacked, weighted and summed (eq. 5)."""
+    pool = resolve_pool(pool)
     s_NK = straight_through(logits, noise, temperature).to(z.dtype)
     values = torch.stack([activation.function(z) for activation in pool])
     along_neurons = [1] * (z.dim() + 1)
@@ -101,8 +102,9 @@ def groups(choice: Tensor) -> tuple[Group, ...]:
     return tuple((int(k), (choice == k).nonzero().flatten()) for k in torch.unique(choice))
 
 
-def grouped_plain(z: Tensor, groups: Sequence[Group], pool: Sequence[Activation], dim: int = 1) -> Tensor:
+def grouped_plain(z: Tensor, groups: Sequence[Group], pool: Iterable[str | Activation], dim: int = 1) -> Tensor:
     """Apply to each group its activation, as it is written (eq. 11): h[G_k] = f_k(z[G_k])."""
+    pool = resolve_pool(pool)
     if len(groups) == 1:
         return pool[groups[0][0]].function(z)
     h = torch.empty_like(z)
@@ -111,25 +113,26 @@ def grouped_plain(z: Tensor, groups: Sequence[Group], pool: Sequence[Activation]
     return h
 
 
-def mixed(z: Tensor, choice: Tensor, pool: Sequence[Activation], dim: int = 1) -> Tensor:
-    """Apply to each neuron the activation it chose (eq. 11), whatever their order and without waiting for a GPU.
+def mixed(z: Tensor, choice: Tensor, pool: Iterable[str | Activation], dim: int = 1) -> Tensor:
+    """Apply to each neuron the activation it chose (eq. 11), in any order and without a synchronisation with a GPU.
 
-    The layer `smx.Mixed` knows its choice beforehand, and is faster.
+    The layer `smx.Mixed` is faster, because its choice is fixed.
 
     Args:
         z: pre-activations (B, N, *), any floating dtype.
         choice: int64 (N,), indices into the pool.
-        pool: K activations.
-        dim: the axis of z on which the N neurons stand.
+        pool: K activations or names.
+        dim: the axis of the neurons.
 
     Returns:
         h, of z's shape and dtype.
     """
+    pool = resolve_pool(pool)
     table = basis.table_of(pool)
-    if table is None:
-        along_neurons = choice.reshape(-1, *[1] * (z.dim() - 1 - dim % z.dim()))
-        h = pool[0].function(z)
-        for k, activation in enumerate(pool[1:], 1):
-            h = torch.where(along_neurons == k, activation.function(z), h)
-        return h
-    return operators.combine(z, choice, table, dim)
+    if table is not None:
+        return operators.combine(z, operators.prepare(z, choice, table, dim), dim)
+    along_neurons = choice.reshape(-1, *[1] * (z.dim() - 1 - dim % z.dim()))
+    h = pool[0].function(z)
+    for k, activation in enumerate(pool[1:], 1):
+        h = torch.where(along_neurons == k, activation.function(z), h)
+    return h

@@ -1,10 +1,10 @@
-"""Activations that share one form, so that many of them can be computed together, each neuron with its own numbers:
+"""The form that ReLU, Leaky ReLU, ELU, SELU and the identity share:
 
     f(z) = positive * max(z, 0) + negative * min(z, 0) + exponential * exp(min(z, 0)) + constant
 
-ReLU, Leaky ReLU, ELU, SELU and the identity have it. The fast paths in PyTorch (`smx.fused`) and the exporter both
-compute them so. It is also fastest: ONNX Runtime's Elu and Selu are slow, its Exp is fast (docs/layouts.md). Where
-several are computed together, an infinite pre-activation may become NaN, as infinity times 0.
+With it, neurons of different activations are computed together, each with its own four numbers; then an infinite
+pre-activation may become NaN, as infinity times 0. Both `smx.fused` and the exporter use it: ONNX Runtime's Exp is
+faster than its Elu and Selu (docs/layouts.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from smx.activations import Operator, X, op
 
 @dataclass(frozen=True)
 class Hinge:
-    """The numbers of one activation of this form; positive >= max(negative, 0)."""
+    """The four numbers of an activation; positive >= max(negative, 0)."""
 
     positive: float = 1.0
     negative: float = 0.0
@@ -25,11 +25,11 @@ class Hinge:
 
 
 Function = Operator | Hinge
-"""How an activation is computed."""
+"""How an activation is computed: by ONNX operators, or in the form of a hinge."""
 
 
 def hinge_of(function: Function) -> Hinge | None:
-    """Return the numbers of an activation, or None if it does not have this form."""
+    """Return the four numbers of an activation, or None if it does not have this form."""
     if isinstance(function, Hinge):
         return function
     attributes = dict(function.attributes)
@@ -53,7 +53,7 @@ def hinge_of(function: Function) -> Hinge | None:
 
 
 def operator_of(hinge: Hinge) -> Operator | None:
-    """Return the one operator that computes a hinge, or None if there is none."""
+    """Return the one ONNX operator that computes a hinge, or None if there is none."""
     positive, negative, exponential, constant = hinge.positive, hinge.negative, hinge.exponential, hinge.constant
     if not exponential and not constant and positive == 1:
         return {0.0: op("Relu"), 1.0: op("Identity")}.get(negative, op("LeakyRelu", alpha=negative))

@@ -1,4 +1,4 @@
-"""What the mixed layers of a module see: their pre-activations and activations, by forward hooks."""
+"""The pre-activations and activations of the mixed layers of a module, by forward hooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smx.layers import Mixed
 
 
 class LayerValues(NamedTuple):
-    """What one call of a `Mixed` layer took and gave.
+    """Input and output of one call of a `Mixed` layer.
 
     Attributes:
         layer: its module path.
@@ -27,27 +27,29 @@ class LayerValues(NamedTuple):
 
 
 def layer_values(
-    module: nn.Module, *inputs: Tensor, given: Sequence[LayerValues] = ()
+    module: nn.Module, *inputs: Tensor, substitutes: Sequence[LayerValues] = ()
 ) -> tuple[list[LayerValues], tuple[Tensor, ...]]:
-    """Run a module without gradients; return what its mixed layers saw, in the order of their calls, and its outputs.
+    """Run a module without gradients; return the values of each call of its mixed layers, in order, and its outputs.
 
     Args:
-        module: run as it is; a layer that is called twice occurs twice.
+        module: in the mode in which it is.
         inputs: tensors (B, *), one for each argument.
-        given: runs the module in parts. Call k gives `given[k].h` to what comes after it, whatever came to it; what is
-            returned for it is the z that came, and the h that the layer makes of `given[k].z`. A call for which nothing
-            is given, or something of another shape, is run as usual.
+        substitutes: values of another run, which keep the errors of one layer out of the next ones. Call k of a mixed
+            layer computes h from `substitutes[k].z`, and the rest of the module continues with `substitutes[k].h`;
+            returned are the z that the call received and the h that it computed. A call without a substitute, or with
+            one of another shape, runs as usual.
     """
     seen: list[LayerValues] = []
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, Mixed)]
 
     def hook(name: str) -> Any:
-        def note(layer: nn.Module, taken: tuple[Tensor, ...], h: Tensor) -> Tensor:
-            other = given[len(seen)] if len(seen) < len(given) else None
+        def note(layer: nn.Module, arguments: tuple[Tensor, ...], h: Tensor) -> Tensor:
+            z = arguments[0].clone()
+            other = substitutes[len(seen)] if len(seen) < len(substitutes) else None
             if other is None or other.z.shape != h.shape:
-                seen.append(LayerValues(name, taken[0].clone(), h.clone()))
+                seen.append(LayerValues(name, z, h.clone()))
                 return h
-            seen.append(LayerValues(name, taken[0].clone(), layer.forward(other.z.to(h))))
+            seen.append(LayerValues(name, z, layer.forward(other.z.to(h))))
             return other.h.to(h)
 
         return note
@@ -63,18 +65,18 @@ def layer_values(
 
 
 def kinks(module: nn.Module, x: Tensor, *, neurons: int = 32, steps: int = 40, seed: int = 0) -> Tensor:
-    """Find inputs at which neurons of the mixed layers stand at the kink of their activation.
+    """Find inputs at which neurons of the mixed layers have z = 0, the kink of ReLU, Leaky ReLU, ELU and SELU.
 
-    That is z = 0, where ReLU, Leaky ReLU, ELU and SELU change form. A neuron's input is found by bisection between two
-    examples, one where its z is negative and one where it isn't; neurons without two such examples are left out. Where
-    a neuron has several values an example, like a channel of a Conv, it is the first that becomes 0.
+    The input of a neuron is found by bisection between two examples, one with z < 0 and one with z >= 0; a neuron
+    without two such examples is left out. If a neuron has several values an example, as a channel of a Conv has, the
+    first of them becomes 0.
 
     Args:
-        module: takes one input, and is run as it is; it should be in `eval()`.
+        module: takes one input; it should be in `eval()`.
         x: floating (B, *), the examples.
-        neurons: of each layer at most, spread evenly.
-        steps: of the bisection.
-        seed: of the choice of examples.
+        neurons: at most this many of each layer, evenly spaced.
+        steps: number of bisections.
+        seed: for the choice of examples.
 
     Returns:
         One input for each neuron, (M, *), of x's dtype; M may be 0.
@@ -105,21 +107,21 @@ def kinks(module: nn.Module, x: Tensor, *, neurons: int = 32, steps: int = 40, s
 
 
 def _first_values(module: nn.Module, x: Tensor) -> list[Tensor]:
-    """Return the first value of each neuron, (B, N) for each call of a mixed layer that keeps the examples apart."""
+    """Return the first value of each neuron, (B, N), for each call of a mixed layer whose z has B examples."""
     dims = {name: layer.dim for name, layer in module.named_modules() if isinstance(layer, Mixed)}
     seen = [values.z.movedim(dims[values.layer], 1) for values in layer_values(module, x)[0]]
     return [z.reshape(*z.shape[:2], -1)[..., 0] for z in seen if len(z) == len(x)]
 
 
 def _spread(sizes: list[int], count: int) -> Tensor:
-    """Choose so many neurons of each layer, as columns of the layers side by side: int64 (K,)."""
+    """Return the indices of `count` evenly spaced neurons of each layer, among those of all layers: int64 (K,)."""
     starts = accumulate(sizes[:-1], initial=0)
     chosen = [start + torch.arange(min(count, n)) * n // min(count, n) for start, n in zip(starts, sizes, strict=True)]
     return torch.cat(chosen)
 
 
 def _one_of_each_row(mask: Tensor, random: torch.Generator) -> Tensor:
-    """Draw for each row the index of an entry that is true: (K, B) -> int64 (K,)."""
+    """Draw for each row the index of a true entry: (K, B) -> int64 (K,)."""
     return torch.multinomial(mask.cpu().float(), 1, generator=random)[:, 0].to(mask.device)
 
 

@@ -1,4 +1,4 @@
-"""The two layers: `Selective` learns each neuron's activation (phase 1), `Mixed` has it fixed (phase 2)."""
+"""The two layers: `Selective` learns the activation of each neuron (phase 1), `Mixed` has it fixed (phase 2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
 from smx.fused import basis, operators
-from smx.fused.constants import lasts
+from smx.fused.fixed import FixedChoice
 from smx.paper import PAPER_POOL, TEMPERATURE
 
 START_LOGIT = 0.001
@@ -24,7 +24,8 @@ class Selective(nn.Module):
 
     In `train()` each forward pass draws noise, one draw for the whole batch (eq. 1-6). In `eval()` each neuron
     uses its largest logit, without noise (eq. 8); `with smx.sampling(module)` keeps the noise on. Gradients are of
-    first order, and not for `torch.func`, unless the pool has a user's own activation.
+    first order, and not for `torch.func`, unless the pool has an activation that is no combination of the basis
+    (smx/fused/README.md).
 
     Args:
         num_features: N, the neurons (or channels) on axis `dim` of the input.
@@ -35,6 +36,9 @@ class Selective(nn.Module):
         dtype: the logits' dtype.
 
     Input and output: (B, N, *) of any floating dtype, or N on another axis `dim`.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
     logits: nn.Parameter
@@ -44,8 +48,8 @@ class Selective(nn.Module):
         num_features: int,
         pool: Iterable[str | Activation] = PAPER_POOL,
         temperature: float = TEMPERATURE,
-        dim: int = 1,
         *,
+        dim: int = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -71,19 +75,20 @@ class Selective(nn.Module):
 
     @property
     def choice(self) -> Tensor:
-        """The activation each neuron would commit to now (eq. 8): int64 (N,)."""
+        """The activation of each neuron's largest logit (eq. 8): int64 (N,)."""
         return self.logits.detach().argmax(1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Apply to each neuron its sampled (or, in eval, its preferred) activation; see the class."""
+        """Apply to each neuron its sampled activation or, in `eval()`, its preferred one."""
         _check_features(self, z)
         if not (self.training or self.samples_in_eval):
             return functional.mixed(z, self.choice, self.pool, self.dim)
-        dtype = torch.promote_types(self.logits.dtype, torch.float32)
-        noise = functional.gumbel_noise(self.logits.shape, dtype=dtype, device=self.logits.device)
+        logits = self.logits
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        noise = functional.gumbel_noise(logits.shape, dtype=dtype, device=logits.device)
         if self._table is None:
-            return functional.selective_plain(z, self.logits, noise, self.temperature, self.pool, self.dim)
-        return operators.selective(z, self.logits, noise, self.temperature, self._table, self.dim)
+            return functional.selective_plain(z, logits, noise, self.temperature, self.pool, self.dim)
+        return operators.selective(z, logits, noise, self.temperature, self._table, self.dim)
 
     def extra_repr(self) -> str:
         """Describe the layer in the module's printed tree."""
@@ -93,115 +98,64 @@ class Selective(nn.Module):
 class Mixed(nn.Module):
     """Phase 2: every neuron's activation is fixed, and neurons that share one are computed as a group (eq. 11).
 
-    Where gradients are wanted, and under `torch.compile`, several groups are one combination of functions
-    (`smx.fused`), whatever the neurons' order. Otherwise, or if a neuron chose an activation that is not of them, the
-    layer is split, activations, cat; for that, neurons that do not stand sorted by their choice, as `smx.sort` puts
-    them, are brought into order and back. Gradients are of first order, and not for `torch.func`; what writes into the
-    result of sorted neurons is refused by autograd, as after `nn.ReLU`.
+    It is fastest for neurons that are sorted by their choice, as `smx.sort` makes them. Then autograd refuses an
+    operation that writes into the result, as after `nn.ReLU`. Gradients are of first order, and not for `torch.func`,
+    unless a neuron chose an activation that is no combination of the basis (smx/fused/README.md).
 
     Args:
         choice: int64 (N,), for each neuron the index of its activation in the pool.
         pool: names or activations, K of them.
         dim: the axis of the neurons.
+        device: where the choice is kept; by default where it is.
 
-    The choice is a buffer: it moves with `.to()`, is saved by `state_dict()`, and changes by `load_state_dict()` alone.
+    The choice is a buffer: `.to()` moves it, `state_dict()` saves it. Change it by `load_state_dict()` alone.
 
     Input and output: (B, N, *) of any floating dtype, or N on another axis `dim`.
+
+    Raises:
+        ValueError: the choice is not int64 (N,), or has an index that is not in the pool.
     """
 
     choice: Tensor
-    _order: Tensor | None
-    _inverse: Tensor | None
 
     def __init__(
-        self, choice: Tensor | Iterable[int], pool: Iterable[str | Activation] = PAPER_POOL, dim: int = 1
+        self,
+        choice: Tensor | Iterable[int],
+        pool: Iterable[str | Activation] = PAPER_POOL,
+        *,
+        dim: int = 1,
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(choice, Tensor):
             choice = torch.tensor(list(choice), dtype=torch.int64)
         self.pool: Pool = resolve_pool(pool)
         self.dim = dim
+        self.num_features = choice.numel()
         self.register_buffer("choice", choice.detach().clone())
-        self._group_neurons()
-        self.register_load_state_dict_post_hook(_regroup)  # type: ignore[no-untyped-call]
-
-    @property
-    def num_features(self) -> int:
-        """N, the neurons on axis `dim` of the input."""
-        return self.choice.numel()
+        self._fixed = FixedChoice(self.choice, self.pool)
+        self.register_load_state_dict_post_hook(_prepare_anew)  # type: ignore[no-untyped-call]
+        if device is not None:
+            self.to(device)
 
     @property
     def group_sizes(self) -> dict[str, int]:
         """How many neurons chose each activation, in the pool's order, without the empty groups."""
-        return {self.pool[k].name: size for k, size in self._sizes.items()}
+        return {activation.name: size for activation, size in self._fixed.groups}
 
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its activation (eq. 11)."""
         _check_features(self, z)
-        if self._table is not None:
-            if torch.compiler.is_compiling():
-                return operators.combine(z, self.choice, self._table, self.dim)
-            if z.requires_grad and torch.is_grad_enabled():
-                return operators.combine_prepared(z, self._numbers(z), self.dim, keep_result=self._order is None)
-        ordered = z if self._order is None else z.index_select(self.dim, self._order)
-        h = self._by_group(ordered)
-        return h if self._inverse is None else h.index_select(self.dim, self._inverse)
+        return self._fixed(z, self.choice, self.dim)
 
     def extra_repr(self) -> str:
         """Describe the layer in the module's printed tree."""
         sizes = ", ".join(f"{name}: {size}" for name, size in self.group_sizes.items())
         return f"{self.num_features}, {{{sizes}}}, dim={self.dim}"
 
-    def _numbers(self, z: Tensor) -> operators.Numbers:
-        """Return the choice as `smx.fused` takes it, prepared once for each device, dtype and number of axes."""
-        key = (z.device, z.dtype, z.dim(), self.dim)
-        if key in self._prepared:
-            return self._prepared[key]
-        assert self._table is not None
-        numbers = operators.prepare(z, self.choice, self._table, self.dim)
-        if lasts(numbers[0]):
-            self._prepared[key] = numbers
-        return numbers
-
-    def _by_group(self, z: Tensor) -> Tensor:
-        """Split, activations, cat; in memory as z is."""
-        functions = [self.pool[k].function for k in self._sizes]
-        if len(functions) == 1:
-            h = functions[0](z)
-            return z.clone() if h is z else h
-        parts = torch.split_with_sizes(z, list(self._sizes.values()), self.dim)
-        values = [function(part) for function, part in zip(functions, parts, strict=True)]
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return torch.cat(values, self.dim)
-        return torch.cat(values, self.dim, out=torch.empty_like(z, dtype=values[0].dtype))
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mixed:
-        self._prepared.clear()
+        self._fixed.apply(fn)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what would stay on the old device when the layer is loaded onto another one."""
-        return {**self.__dict__, "_prepared": {}}
-
-    def _group_neurons(self) -> None:
-        choice = self.choice
-        if choice.dim() != 1 or choice.dtype != torch.int64 or choice.numel() == 0:
-            raise ValueError(f"choice must be int64 (N,) with N >= 1, got {choice.dtype} {tuple(choice.shape)}")
-        if not 0 <= int(choice.min()) <= int(choice.max()) < len(self.pool):
-            raise ValueError(
-                f"choice must index the pool's {len(self.pool)} activations,"
-                f" got values from {int(choice.min())} to {int(choice.max())}"
-            )
-        counts = torch.bincount(choice, minlength=len(self.pool)).tolist()
-        self._sizes = {k: size for k, size in enumerate(counts) if size}
-        in_order = bool((choice.diff() >= 0).all())
-        # One activation for all neurons is best left to PyTorch.
-        self._table = basis.table_of(self.pool, self._sizes) if len(self._sizes) > 1 else None
-        self._prepared: dict[tuple[torch.device, torch.dtype, int, int], operators.Numbers] = {}
-        order = None if in_order else choice.argsort(stable=True)
-        # Buffers, so that they are on the right device, but not saved: choice has it all.
-        self.register_buffer("_order", order, persistent=False)
-        self.register_buffer("_inverse", None if order is None else order.argsort(), persistent=False)
 
 
 @contextmanager
@@ -218,9 +172,9 @@ def sampling(module: nn.Module) -> Iterator[None]:
             layer.samples_in_eval = value
 
 
-def _regroup(module: nn.Module, incompatible_keys: Any) -> None:
+def _prepare_anew(module: nn.Module, incompatible_keys: Any) -> None:
     assert isinstance(module, Mixed)
-    module._group_neurons()
+    module._fixed = FixedChoice(module.choice, module.pool)
 
 
 def _check_features(layer: Selective | Mixed, z: Tensor) -> None:

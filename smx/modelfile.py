@@ -117,7 +117,7 @@ class SavedModel:
             choice = self.choices[place.name]
             if len(choice) != place.channels:
                 raise ValueError(f"{place.name} has {place.channels} neurons, and choices for {len(choice)}")
-            return Mixed(choice, self.pool, place.dim)
+            return Mixed(choice, self.pool, dim=place.dim)
 
         try:
             network = self.architecture.build(mixed)

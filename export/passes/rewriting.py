@@ -1,4 +1,4 @@
-"""What the passes of this compiler have in common: they say what they did, and what they had to leave."""
+"""The base of the passes of this compiler: they report what they changed, and what they had to leave and why."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 
 class Rewriting(ir.passes.InPlacePass):
-    """A pass with an account.
+    """A pass that reports what it did.
 
     Attributes:
         applied: how many places it changed.

@@ -1,1 +1,1 @@
-"""Latency: how long does a run take, beside others, and how sure is that?"""
+"""The latency and the footprint of ONNX files, side by side."""

@@ -54,7 +54,7 @@ def check_isolated(
         path: of the file.
         samples: what the model is run on.
         name: how messages call the file.
-        otherwise: what the user can do where ONNX Runtime ends the process; the end of a message.
+        otherwise: what the user can do if the process ends before it answers; the end of the message.
         atol, rtol: see `check_parity`.
         evaluation: examples (B, *) that the model is run on as well.
 
@@ -62,14 +62,16 @@ def check_isolated(
         The comparisons, and the first output for `evaluation`.
 
     Raises:
-        InputError: ONNX Runtime can't load or run the file, or ends the process.
+        InputError: ONNX Runtime can't load or run the file, or the process ends before it answers.
     """
     try:
         return in_subprocess(_check, path, samples, name, atol, rtol, evaluation)
     except SmxError as error:
         if not isinstance(error.__cause__, BrokenProcessPool):
             raise
-        message = f"{name} was not written: ONNX Runtime aborts every process that loads and runs it; {otherwise}"
+        message = (
+            f"{name} was not written: ONNX Runtime aborts, or lacks memory, when it loads and runs it; {otherwise}"
+        )
         raise InputError(message) from error
 
 

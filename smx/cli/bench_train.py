@@ -124,8 +124,9 @@ def bench_train(
 
     from smx.cli.bench_tables import show_verdicts
     from smx.cli.bench_train_tables import show_steps
-    from smx.stepbench.candidates import PHASE1, PHASE2, candidates
-    from smx.stepbench.measure import measure_steps
+    from smx.stepbench.costs import measure_steps
+    from smx.stepbench.networks import PHASE1, PHASE2
+    from smx.stepbench.networks import networks as make_networks
 
     if plot:
         from smx.figures.latency import draw_latency
@@ -133,7 +134,7 @@ def bench_train(
         raise InputError("the device is cuda, but this PyTorch finds no CUDA device; measure with --device cpu")
     sizes = (inputs, *hidden, classes)
     try:
-        networks = candidates(sizes, pool, baselines, plain=plain, seed=seed)
+        networks = make_networks(sizes, pool, baselines, plain=plain, seed=seed)
     except ValueError as error:
         raise InputError(str(error)) from error
     reference = REFERENCE if REFERENCE in baselines else baselines[0]
@@ -162,7 +163,7 @@ def bench_train(
     verdicts = [verdict for limit in parsed for verdict in judge(limit, report)]
     show_verdicts(verdicts, json_path)
     settings = {"sizes": sizes, "pool": pool, "seed": seed}
-    write_json(json_path, {**settings, **report.to_dict(), "limits": [asdict(verdict) for verdict in verdicts]})
+    write_json(json_path, {**report.to_dict(), **settings, "limits": [asdict(verdict) for verdict in verdicts]})
     if plot:
         draw_latency(report, Path(plot))
     if any(verdict.exceeded for verdict in verdicts):

@@ -9,7 +9,7 @@ from rich.table import Table
 from smx.cli.options import console
 
 if TYPE_CHECKING:
-    from smx.stepbench.measure import StepReport
+    from smx.stepbench.costs import StepReport
 
 
 def show_steps(report: StepReport, architecture: str, json_path: str | None) -> None:

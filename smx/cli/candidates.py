@@ -50,6 +50,7 @@ def export_candidates(
 
 def pytorch_runner(model_path: Path, **options: Any) -> TorchRunner:
     """Make the runner of a saved model in PyTorch, in the process that will run it: here nothing loads torch."""
+    from smx.modelfile import load_model
     from smx.torchrunner import TorchRunner
 
-    return TorchRunner(model_path, **options)
+    return TorchRunner(lambda: load_model(model_path).build(), **options)

@@ -38,8 +38,10 @@ def predict(
     from smx.runtime.session import Session
 
     session = Session(onnx_path, provider, allow_fallback=allow_fallback)
-    if session.tuning or session.note:
-        logs().print(f"tuned: {session.tuning.describe()}" if session.tuning else session.note, soft_wrap=True)
+    if session.note:
+        logs().print(session.note, soft_wrap=True)
+    elif session.tuning and not session.tuning.keeps_defaults:
+        logs().print(f"tuned: {session.tuning.describe()}", soft_wrap=True)
     if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
         raise InputError(f"{onnx_path} must have one input of shape (batch, fixed sizes) for smx predict")
     info = session.info

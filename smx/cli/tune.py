@@ -1,4 +1,4 @@
-"""`smx tune`: the settings that run a model fastest here. Runs on the base install, but for --model."""
+"""`smx tune`: the threads and the layout that run a model fastest here. Runs on the base install, but for --model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from smx.runtime.tune.search import TuningReport
 
 SHOWN = 6
-"""So many candidates stand in the table; the JSON has all."""
+"""Rows of the table at most; the JSON has all."""
 
 
 @click.command(cls=Command)
@@ -40,10 +40,10 @@ SHOWN = 6
 )
 @click.option(
     "--goal",
+    type=click.Choice(["p50", "p99", "throughput"]),
     default="p50",
     show_default=True,
-    metavar="NAME",
-    help="p50 or p99 of the time of a run, or throughput.",
+    help="Percentile of the time of a run, or throughput.",
 )
 @provider_option
 @fallback_option
@@ -53,7 +53,7 @@ SHOWN = 6
     default=60,
     show_default=True,
     metavar="N",
-    help="Rounds in which the best setting is measured against the defaults in the end.",
+    help="Rounds at least, of the search and of the last measurement against the defaults.",
 )
 @click.option(
     "--max-threads", type=click.IntRange(min=1), metavar="N", help="Threads at most.  [default: the number of cores]"
@@ -72,10 +72,10 @@ def tune(
 ) -> None:
     """Find the fastest settings for a model on this machine.
 
-    Threads, spinning, execution mode and graph optimisation are searched, and with --model the layout. What is
-    certainly faster than the defaults is written to MODEL.onnx.tune.json, which predict and smx.runtime.Session read;
-    if nothing is, the defaults are. A faster layout is put beside it as MODEL.tuned.onnx. While it is measured, a run
-    follows the other without a pause.
+    The number of threads is searched, and with --model the layout. The fastest is measured against ONNX Runtime's
+    defaults once more. If it is certainly faster, it is written to MODEL.onnx.tune.json, which predict and
+    smx.runtime.Session read, and a faster layout to MODEL.tuned.onnx beside it; if not, the file says that the defaults
+    stay. Runs are measured one after the other without a pause.
 
     \b
     smx tune mnist.onnx --model runs/mnist/model.pt --batch-size 16 --goal p99
@@ -83,12 +83,10 @@ def tune(
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
     from smx.runtime.tune import search
-    from smx.runtime.tune.goals import check_goal
     from smx.runtime.tuning import fingerprint
-    from smx.timing.machine import busy, machine
+    from smx.timing.machine import machine
 
-    check_goal(goal)
-    warning = busy(machine())
+    machine_before = machine()
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     batch_size = batch_size or session.batch or 1
     _check_outputs(onnx_path, model_path, json_path)
@@ -109,13 +107,14 @@ def tune(
                 allow_fallback=allow_fallback,
                 rounds=rounds,
                 max_threads=max_threads,
+                before=machine_before,
                 on_progress=lambda what, done, total: progress.update(
                     task, description=what, completed=done, total=total
                 ),
             )
         _leave(onnx_path, before, report, paths[report.winner.file])
     _show(onnx_path, report, json_path)
-    if warning:
+    for warning in report.warnings:
         notes.print(f"Warning: {warning}", soft_wrap=True)
     write_json(json_path, {"model": str(onnx_path), **report.to_dict()})
 
@@ -248,16 +247,14 @@ def _show(onnx_path: Path, report: TuningReport, json_path: str | None) -> None:
     people = console(json_path)
     table = Table(
         title=f"{onnx_path}, {report.provider}, batch {report.batch_size}, goal {report.goal}",
-        caption="ratio to the defaults in the search: a hint, the best is mostly lucky",
+        caption="ratio to the defaults in the search; the best one is measured again",
     )
-    table.add_column("settings")
-    for heading in ("stage", "ratio"):
+    table.add_column("configuration")
+    for heading in ("ratio", "interval"):
         table.add_column(heading, justify="right")
     for one in report.measured[:SHOWN]:
-        table.add_row(one.name, str(one.stage), f"{one.ratio:.3f}")
+        table.add_row(one.name, f"{one.ratio:.3f}", f"{one.low:.3f} - {one.high:.3f}")
     people.print(table)
-    for name, why in report.refused.items():
-        people.print(f"{name} can't be used: {why}", soft_wrap=True)
     people.print(_sentence(report) + f"; written to {tuning_path(onnx_path)}", soft_wrap=True)
 
 

@@ -105,7 +105,7 @@ def select(
                 f"the channels of {path or type(module).__name__!r} can't be told: {reason};"
                 " pass example_input, or narrow types"
             )
-        made[part] = Selective(seen.count, resolved, temperature, seen.dim, device=device)
+        made[part] = Selective(seen.count, resolved, temperature, dim=seen.dim, device=device)
     return replace(module, made)
 
 
@@ -121,7 +121,7 @@ def commit(module: nn.Module) -> nn.Module:
     layers = [part for part in module.modules() if isinstance(part, Selective)]
     if not layers:
         raise ValueError(f"{type(module).__name__} has no Selective layer to commit; smx.select makes them")
-    return replace(module, {layer: Mixed(layer.choice, layer.pool, layer.dim) for layer in layers})
+    return replace(module, {layer: Mixed(layer.choice, layer.pool, dim=layer.dim) for layer in layers})
 
 
 def replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module:

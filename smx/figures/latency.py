@@ -1,4 +1,4 @@
-"""The figure of a bench: how the times of all candidates are distributed, and the ratios with their intervals."""
+"""The figure of a bench: the distribution of every candidate's times, and the ratios with their intervals."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from smx.figures.style import COLOURS, bare, colour, new_figure, save
 from smx.timing.report import Latency, TimingReport
 
 MIXED = "#b3004b"
-"""The colour of what is no fixed baseline."""
+"""The colour of candidates that are no fixed baseline."""
 
 SHOWN = (0.01, 0.95)
 """Quantiles of the single runs between which their distribution is drawn."""
 CUT = 2.5
-"""No distribution is drawn beyond this multiple of its median: a busy machine makes single runs many times as long."""
+"""Distributions end at this multiple of their median: on a busy machine single runs take many times as long."""
 
 
 def draw_latency(report: TimingReport, path: Path) -> Path:
-    """Draw for each batch size the distribution of every candidate's runs, and its ratio with the interval.
+    """Draw every candidate's times and its ratio with the interval, one panel for each batch size; return the path.
 
     Times are multiples of the baseline's median.
     """

@@ -1,1 +1,1 @@
-"""Fast paths of the two layers; `smx.functional` chooses them where a pool allows, and holds the plain formulas."""
+"""Fast paths of the two layers; README.md here explains them."""

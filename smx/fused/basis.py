@@ -1,52 +1,62 @@
-"""Activations as combinations of five functions, so that a layer of many activations is one formula:
+"""The basis: five functions whose combinations are the activations; see README.md here.
 
-    f_k(z) = sum over j of C[j, k] b_j(z),   b(z) = (max(z, 0), min(z, 0), expm1(min(z, 0)), sigmoid(z), tanh(z))
-
-ReLU, Leaky ReLU, ELU, SELU, the identity, Sigmoid and Tanh are such combinations: a line on either side of 0, or a line
-and a curve, or one of the last two as it is. The passes rely on that. With s one-hot, sum_k s[k] f_k(z) is
-sum_j c[j] b_j(z) with c = C s: a neuron has five numbers instead of a choice.
+f_k(z) = sum over j of C[j, k] b_j(z),   b(z) = (max(z, 0), min(z, 0), expm1(min(z, 0)), sigmoid(z), tanh(z))
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
+import torch
+from torch import Tensor
+
 from smx import activations
-from smx.activations import Activation, is_built_in
+from smx.activations import BUILT_IN, Activation, is_built_in
 from smx.hinges import hinge_of
 
 SIZE = 5
 """Functions in the basis."""
 
 Table = tuple[tuple[float, ...], ...]
-"""C, for each activation of a pool its column: K tuples of `SIZE` numbers."""
+"""The transpose of C: for each of the K activations of a pool its `SIZE` coefficients."""
 
 
 def table_of(pool: Sequence[Activation], chosen: Container[int] | None = None) -> Table | None:
-    """Return the numbers of a pool, or None if one of its activations is no combination of the basis.
+    """Return the coefficients of a pool, or None if one of its activations is no combination of the basis.
 
-    Only our own activations count: of a user's, the function is all we know.
+    Only built-in activations are combinations: of a user's, the function alone is known.
 
     Args:
         pool: K activations.
-        chosen: the indices of those that occur; the others may be anything, and are zeros here. None: all.
+        chosen: indices of the activations that occur; the others are not looked at and get zeros. None: all occur.
     """
-    columns = [
-        _NONE if chosen is not None and k not in chosen else _COLUMNS.get(f.name) if is_built_in(f) else None
+    rows = [
+        _NONE if chosen is not None and k not in chosen else _ROWS.get(f.name) if is_built_in(f) else None
         for k, f in enumerate(pool)
     ]
-    return None if None in columns else tuple(column for column in columns if column is not None)
+    return None if None in rows else tuple(row for row in rows if row is not None)
 
 
-def _column(name: str) -> tuple[float, ...] | None:
+def coefficients(table: Table, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Return C as a tensor (5, K)."""
+    return torch.tensor(table, dtype=dtype, device=device).t()
+
+
+def arithmetic_dtype(z: Tensor) -> torch.dtype:
+    """Return the dtype in which the basis is computed: float64 if z has it, otherwise float32."""
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+def _row(name: str) -> tuple[float, ...] | None:
     if name in ("sigmoid", "tanh"):
         return (0.0, 0.0, 0.0, float(name == "sigmoid"), float(name == "tanh"))
     onnx = activations.get(name).onnx
     hinge = hinge_of(onnx) if onnx is not None else None
+    # `eager` relies on this: for z < 0 a combination is a line or a curve, not both.
     if hinge is None or hinge.constant != -hinge.exponential or (hinge.exponential and hinge.negative):
         return None
     return (hinge.positive, hinge.negative, hinge.exponential, 0.0, 0.0)
 
 
 _NONE = (0.0,) * SIZE
-_COLUMNS = {name: column for name in activations.known() if (column := _column(name)) is not None}
+_ROWS = {name: row for name in BUILT_IN if (row := _row(name)) is not None}

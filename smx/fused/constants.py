@@ -1,4 +1,4 @@
-"""Small tensors that are made once and then stay where they are needed."""
+"""Small tensors that are made once and stay on their device."""
 
 from __future__ import annotations
 
@@ -11,36 +11,24 @@ from torch import Tensor
 
 P = ParamSpec("P")
 
-_kept: list[dict[object, Tensor]] = []
-
 
 def made_once(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Return `make` with a memory, by its arguments: the tensor stays on its device, as a CUDA graph needs it.
-
-    What is made while PyTorch only pretends to compute, or captures a graph, is not kept: see `lasts`.
-    """
-    kept: dict[object, Tensor] = {}
-    _kept.append(kept)
+    """Return `make` with a cache, whose keys are the arguments. A tensor that does not last is not kept."""
+    cache: dict[object, Tensor] = {}
 
     @wraps(make)
     def get(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         key = (*args, *kwargs.items())
-        found = kept.get(key)
-        if found is None:
-            found = make(*args, **kwargs)
-            if lasts(found):
-                kept[key] = found
-        return found
+        tensor = cache.get(key)
+        if tensor is None:
+            tensor = make(*args, **kwargs)
+            if lasts(tensor):
+                cache[key] = tensor
+        return tensor
 
     return get
 
 
-def forget() -> None:
-    """Let everything be made anew."""
-    for tensors in _kept:
-        tensors.clear()
-
-
 def lasts(tensor: Tensor) -> bool:
-    """Whether a tensor has its values from now on: not so under `FakeTensorMode`, and in a graph's memory."""
+    """Whether a tensor keeps its values. One of `FakeTensorMode` has none; one of a CUDA graph is overwritten."""
     return type(tensor) is Tensor and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())

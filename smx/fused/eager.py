@@ -1,20 +1,11 @@
-"""The basis (`smx.fused.basis`) in PyTorch's own operators, a block of examples at a time.
+"""The backend in PyTorch's own operators, one block of examples at a time; README.md here explains its formulas.
 
-A neuron has one activation, which takes at most one exponential. So forward, one sigmoid does for all of them, which is
-the cheapest of PyTorch's exponentials on a CPU: half the time of its exp, a sixth of its tanh. With another rate for
-each neuron, s = sigmoid(max(rate z, floor)),
+The functions are those of `smx.fused.backend.Backend`. Shapes stand in suffixes where they are not those of z:
 
-    exp(min(z, 0)) = 1 / s - 1   for rate -1 and floor 0,        tanh(z) = 2 s - 1   for rate 2.
+    N neurons    K activations of the pool    C = 12 numbers a neuron, see `_expand`    J = 6 sums a neuron
 
-In phase 1 all functions of the basis are wanted backward, and again one sigmoid gives them. With r = sigmoid(z) - 1/2:
-
-    exp(min(z, 0)) = min(sigmoid / (1 - sigmoid), 1),        tanh(z) = r / (r^2 + 1/4)
-
-A small layer's time is that of calling operators, a large one's that of moving its values. So there are few operators,
-each writes where the next one reads, and a neuron's numbers come as they are needed: see `expand`.
-
-The neurons stand on axis `dim` of z, one of two or more, in any layout in memory: a neuron's numbers are broadcast
-along the others.
+A neuron's numbers are broadcast along the other axes of z: `Numbers` are 12 tensors (N, 1, ...), with an axis of size 1
+for each axis of z after `dim`. z has at least two axes.
 """
 
 from __future__ import annotations
@@ -24,77 +15,59 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from smx.fused.basis import Table, arithmetic_dtype, coefficients
 from smx.fused.constants import made_once
 
 SCRATCH = 589824
-"""Values of the intermediate tensors of a pass, altogether."""
+"""Elements of all intermediate tensors of a pass together, at most; larger inputs are divided into blocks."""
 
 FLOOR = -80.0
-"""Below, a sigmoid is 0 in float32 and nothing beside 1 in float64, but 1 / s is still finite."""
+"""Below it a sigmoid is 0 in float32 and negligible beside 1 in float64, but its inverse is still finite."""
 
 Numbers = tuple[Tensor, ...]
-"""A neuron's numbers, as `expand` has them: twelve of (N,), with an axis of 1 for each axis of z behind `dim`."""
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 
-def expand(coefficients: Tensor, *, fixed: bool) -> Tensor:
-    """Return what the passes multiply with, for coefficients (5, K), of whose last three at most one is not 0.
+def numbers(table: Table, choice_N: Tensor, z: Tensor, dim: int, fixed: bool) -> tuple[Tensor, Numbers]:
+    """Look up the numbers of each neuron's activation: (C, N, 1, ...), and its C parts."""
+    numbers_CN = _columns(table, fixed, arithmetic_dtype(z), z.device).index_select(1, choice_N)
+    after = -1 - dim if dim < 0 else z.dim() - 1 - dim
+    if after:
+        numbers_CN = numbers_CN.view(*numbers_CN.shape, *[1] * after)
+    return numbers_CN, numbers_CN.unbind()
 
-    Args:
-        coefficients: of each activation, see `smx.fused.basis`.
-        fixed: whether the choice is fixed: then it is for `backward_from_result`, otherwise for `backward`.
 
-    Returns:
-        (12, K): seven rows for forward, h = constant + inverse / s + share s + slope z + rise max(z, 0), and five for
-        backward.
+@made_once
+def _columns(table: Table, fixed: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _expand(coefficients(table, torch.float64, "cpu"), fixed).to(device, dtype)
+
+
+def _expand(c_5K: Tensor, fixed: bool) -> Tensor:
+    """Return the numbers of each activation, (C, K): 7 for `_forward`, then 5 for `_fixed_from_result` or `_backward`.
+
+    Of an activation's coefficients of expm1, sigmoid and tanh at most one is not 0, so that one sigmoid,
+    s = sigmoid(max(rate z, floor)), serves the forward pass:
+
+        h = constant + inverse / s + share s + slope z + rise max(z, 0)
     """
-    positive, negative, exponential, sigmoid, tanh = coefficients
-    inner = (sigmoid != 0) | (tanh != 0)
-    rate = torch.where(inner, (sigmoid != 0) + 2.0 * (tanh != 0), -1.0)
-    floor = torch.where(inner, FLOOR, 0.0)
+    positive, negative, exponential, sigmoid, tanh = c_5K
+    bounded = (sigmoid != 0) | (tanh != 0)
+    rate = torch.where(bounded, (sigmoid != 0) + 2.0 * (tanh != 0), -1.0)
+    floor = torch.where(bounded, FLOOR, 0.0)
     corner = positive - negative - exponential
     rows = [rate, floor, -2 * exponential - tanh, exponential, sigmoid + 2 * tanh, negative, positive - negative]
     if fixed:
-        cap = torch.where(inner, torch.inf, 0.0)
+        cap = torch.where(bounded, torch.inf, 0.0)
         linear = (exponential != 0) + 1.0 * (sigmoid != 0)
-        rows += [cap, linear, -1.0 * inner, negative + exponential + tanh, corner]
+        rows += [cap, linear, -1.0 * bounded, negative + exponential + tanh, corner]
     else:
         rows += [exponential, sigmoid, tanh, negative + sigmoid / 2 + tanh, corner]
     return torch.stack(rows)
 
 
-def of_sums(coefficients: Tensor) -> Tensor:
-    """Return (6, K): what the sums of `backward` are multiplied with to give the sums of g f_k(z)."""
-    positive, negative, exponential, sigmoid, tanh = coefficients
-    return torch.stack([sigmoid / 2 - exponential, negative, positive - negative, exponential, sigmoid, tanh])
-
-
-def numbers(columns: Tensor, choice: Tensor, behind: int = 0) -> Tensor:
-    """Return for each neuron the column of what it chose, (12, N) and the axes of 1; `prepared` takes it apart.
-
-    Args:
-        columns: (12, K), see `expand`.
-        choice: int64 (N,).
-        behind: the axes of z behind `dim`.
-    """
-    chosen = columns.index_select(1, choice)
-    return chosen.view(*chosen.shape, *[1] * behind) if behind else chosen
-
-
-def prepared(numbers: Tensor) -> Numbers:
-    """Return what the passes take of `numbers`."""
-    return numbers.unbind()
-
-
-def forward(z: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
-    """Return h = sum_j c[j] b_j(z), of z's shape and dtype, and in memory as z is.
-
-    Args:
-        z: (B, N, *), or N on another axis `dim`; any floating dtype.
-        numbers: float64 where z is, otherwise float32. The arithmetic has this dtype.
-        dim: the axis of the neurons.
-    """
+def forward(z: Tensor, numbers: Numbers, dim: int) -> Tensor:
+    """Return h. The arithmetic has the dtype of the numbers."""
     h = torch.empty_like(z)
     _in_blocks(_forward, 1, (z, h), numbers, dim)
     return h
@@ -102,32 +75,24 @@ def forward(z: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
 
 def _forward(z: Tensor, h: Tensor, numbers: Numbers, dim: int) -> None:
     rate, floor, constant, inverse, share, slope, rise = numbers[:7]
-    a = torch.mul(z, rate)
-    torch.maximum(a, floor, out=a)
-    torch.sigmoid(a, out=a)
-    torch.addcdiv(constant, inverse, a, out=h)
-    h.addcmul_(a, share)
+    s = torch.mul(z, rate)
+    torch.maximum(s, floor, out=s)
+    torch.sigmoid(s, out=s)
+    torch.addcdiv(constant, inverse, s, out=h)
+    h.addcmul_(s, share)
     h.addcmul_(z, slope)
-    # What is there for z > 0 alone comes last: h is exact where the others have nothing, and has the sign of z.
-    torch.clamp_min(z, 0, out=a)
-    h.addcmul_(a, rise)
+    # The term that is 0 for z <= 0 comes last: then h is exact where the other terms are 0, and has the sign of z.
+    positive = torch.clamp_min(z, 0, out=s)
+    h.addcmul_(positive, rise)
 
 
-def backward(g: Tensor, z: Tensor, numbers: Numbers, dim: int = 1) -> tuple[Tensor, Tensor]:
-    """Return the gradient of z, and the sums that the gradients of the coefficients consist of.
+def backward(g: Tensor, z: Tensor, numbers: Numbers, dim: int) -> tuple[Tensor, Tensor]:
+    """Return g_z, and for each neuron the sums of g (1, z, max(z, 0), e, r, t), (J, N).
 
-    At z = 0 the slopes are those of z < 0, as PyTorch has it for ReLU, Leaky ReLU, ELU and SELU.
+    With r = sigmoid(z) - 1/2, e = exp(min(z, 0)) = min(sigmoid(z) / (1 - sigmoid(z)), 1) and
+    t = tanh(z) = r / (r^2 + 1/4):
 
-        dh/dz = level + exponential e - sigmoid (r^2 + 1/4) - tanh t^2, and the corner more for z > 0,
-        with e = exp(min(z, 0)) and t = tanh(z)
-
-    Args:
-        g: the gradient of h, of its shape and dtype.
-        z, dim: as in `forward`.
-        numbers: as in `forward`, not for a fixed choice.
-
-    Returns:
-        g dh/dz, of z's shape and dtype, and (6, N): the sums over all other axes of g (1, z, max(z, 0), e, r, t).
+        dh/dz = level + exponential e - sigmoid (r^2 + 1/4) - tanh t^2 + (corner if z > 0)
     """
     g_z, sums = torch.empty_like(z), list[Tensor]()
     _in_blocks(_backward, 3, (g, z, g_z), numbers, dim, sums)
@@ -135,76 +100,94 @@ def backward(g: Tensor, z: Tensor, numbers: Numbers, dim: int = 1) -> tuple[Tens
 
 
 def _backward(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int, sums: list[Tensor]) -> None:
+    """Write g_z of a block, and add its sums to `sums`. g_z holds the slope until it is multiplied with g."""
     exponential, sigmoid, tanh, level, corner = numbers[7:]
-    one, half, quarter = _constants(level.dtype, level.device).unbind()
+    one, half, quarter = _fractions(level.dtype, level.device).unbind()
     others = list(range(z.dim()))
     del others[dim]
-    block = level.new_empty(6, len(level))
-    of_g, of_z, of_positive, of_e, *_ = block.unbind()
+    sums_JN = level.new_empty(6, len(level))
+    sum_g, sum_z, sum_positive, sum_e, *_ = sums_JN.unbind()
     memory = z.new_empty((3, *z.shape))
     a, r, t = memory.unbind()
+    # e, its part of the slope, and its sum
     torch.sigmoid(z, out=r)
     torch.sub(one, r, out=t)
     e = torch.div(r, t, out=a)
     e.clamp_max_(1)
     torch.addcmul(level, e, exponential, out=g_z)
-    torch.sum(e.mul_(g), others, out=of_e)
+    torch.sum(e.mul_(g), others, out=sum_e)
+    # r and t, and their parts of the slope
     r.sub_(half)
     torch.addcmul(quarter, r, r, out=a)
     g_z.addcmul_(a, sigmoid, value=-1)
     torch.div(r, a, out=t)
     torch.mul(t, t, out=a)
     g_z.addcmul_(a, tanh, value=-1)
+    # The slope is complete but for the corner; here it becomes the gradient.
     g_z.mul_(g)
-    _threshold_backward(g, z, 0, grad_input=a)
-    g_z.addcmul_(a, corner)
-    torch.sum(a.mul_(z), others, out=of_positive)
-    torch.sum(torch.mul(g, z, out=a), others, out=of_z)
-    torch.sum(g, others, out=of_g)
-    torch.sum(memory[1:].mul_(g), [axis + 1 for axis in others], out=block[4:])
+    g_positive = _threshold_backward(g, z, 0, grad_input=a)
+    g_z.addcmul_(g_positive, corner)
+    # The other sums
+    torch.sum(g_positive.mul_(z), others, out=sum_positive)
+    torch.sum(torch.mul(g, z, out=a), others, out=sum_z)
+    torch.sum(g, others, out=sum_g)
+    torch.sum(memory[1:].mul_(g), [axis + 1 for axis in others], out=sums_JN[4:])  # of r and t
     if sums:
-        sums[0].add_(block)
+        sums[0].add_(sums_JN)
     else:
-        sums.append(block)
+        sums.append(sums_JN)
 
 
-def backward_from_result(g: Tensor, h: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
-    """Return the gradient of z where the choice is fixed, given the result h in place of z.
+def sums_of_pool(sums_JN: Tensor, table: Table) -> Tensor:
+    """Return the sums of g f_k(z), (K, N)."""
+    return product(_weights(table, sums_JN.dtype, sums_JN.device), sums_JN)
 
-        dh/dz = base + linear m + square m^2 with m = min(h, cap), and the corner more for h > 0
 
-    Args:
-        g: the gradient of h, of its shape and dtype.
-        h: what `forward` returned.
-        numbers: as in `forward`, for a fixed choice.
-        dim: the axis of the neurons.
+@made_once
+def _weights(table: Table, dtype: torch.dtype, device: torch.device) -> Tensor:
+    positive, negative, exponential, sigmoid, tanh = coefficients(table, torch.float64, "cpu")
+    rows = [sigmoid / 2 - exponential, negative, positive - negative, exponential, sigmoid, tanh]
+    return torch.stack(rows, 1).to(device, product_dtype(dtype, device))
+
+
+def product_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype of the weights of `product`: float64 on a GPU, so that TF32 does not round the product."""
+    return torch.float64 if device.type == "cuda" else dtype
+
+
+def product(weights_KJ: Tensor, sums_JN: Tensor) -> Tensor:
+    """Return weights @ sums, (K, N), in the dtype of the sums. Autocast does not round it, because it has `out`."""
+    out_KN = weights_KJ.new_empty(len(weights_KJ), sums_JN.shape[1])
+    return torch.mm(weights_KJ, sums_JN.to(weights_KJ.dtype), out=out_KN).to(sums_JN.dtype)
+
+
+def backward_fixed(g: Tensor, kept: Tensor, numbers: Numbers, dim: int, keeps_result: bool) -> Tensor:
+    """Return g_z. With m = min(h, cap):
+
+    dh/dz = base + linear m + square m^2 + (corner if h > 0)
     """
-    g_z = torch.empty_like(h)
-    _in_blocks(_backward_from_result, 1, (g, h, g_z), numbers, dim)
+    g_z = torch.empty_like(kept)
+    if keeps_result:
+        _in_blocks(_fixed_from_result, 1, (g, kept, g_z), numbers, dim)
+    else:
+        _in_blocks(_fixed_from_input, 2, (g, kept, g_z), numbers, dim)
     return g_z
 
 
-def backward_from_input(g: Tensor, z: Tensor, numbers: Numbers, dim: int = 1) -> Tensor:
-    """Do what `backward_from_result` does, where z was kept: the result is computed again."""
-    g_z = torch.empty_like(z)
-    _in_blocks(_backward_from_input, 2, (g, z, g_z), numbers, dim)
-    return g_z
-
-
-def _backward_from_input(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int) -> None:
+def _fixed_from_input(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int) -> None:
     h = torch.empty_like(z)
     _forward(z, h, numbers, dim)
-    _backward_from_result(g, h, g_z, numbers, dim)
+    _fixed_from_result(g, h, g_z, numbers, dim)
 
 
-def _backward_from_result(g: Tensor, h: Tensor, g_z: Tensor, numbers: Numbers, dim: int) -> None:
+def _fixed_from_result(g: Tensor, h: Tensor, g_z: Tensor, numbers: Numbers, dim: int) -> None:
     cap, linear, square, base, corner = numbers[7:]
     m = torch.minimum(h, cap)
     torch.addcmul(linear, m, square, out=g_z)
     torch.addcmul(base, m, g_z, out=g_z)
     g_z.mul_(g)
-    _threshold_backward(g, h, 0, grad_input=m)
-    g_z.addcmul_(m, corner)
+    g_positive = _threshold_backward(g, h, 0, grad_input=m)
+    g_z.addcmul_(g_positive, corner)
 
 
 def _in_blocks(
@@ -215,15 +198,16 @@ def _in_blocks(
     dim: int,
     *rest: list[Tensor],
 ) -> None:
-    """Do the work block by block, in the numbers' dtype.
+    """Do the work block by block, in the dtype of the numbers.
 
-    Blocks are of one length, so that PyTorch divides all of them among its threads alike; they have all neurons.
+    A block has all neurons. All blocks but the last one are of one length, so that PyTorch divides them among its
+    threads in the same way.
 
     Args:
-        work: takes a block of each of the tensors, and what follows them here.
-        scratch: how many intermediate tensors the work takes, each of the size of a block.
-        tensors: of one shape; the last one is where the work writes.
-        numbers, dim, rest: see `work`.
+        work: takes a block of each of the tensors, then the arguments that follow `tensors` here.
+        scratch: how many intermediate tensors, each of the size of a block, the work takes.
+        tensors: of one shape; the work writes into the last one.
+        numbers, dim, rest: for the work.
     """
     output, dtype = tensors[-1], numbers[0].dtype
     size = output.numel()
@@ -233,20 +217,20 @@ def _in_blocks(
         work(*tensors, numbers, dim, *rest)
         return
     if output.dtype != dtype:
-        scratch += len(tensors)  # all of them are copied into `dtype`
-    # Along the longest axis but the neurons'.
+        scratch += len(tensors)  # each of them is copied into `dtype`
+    # Divide the longest axis that is not the neurons'.
     axis = max((axis for axis in range(output.dim()) if axis != dim % output.dim()), key=output.shape.__getitem__)
     length = -(-output.shape[axis] // -(-scratch * size // SCRATCH))
-    for *parts, out in zip(*(torch.split(tensor, length, axis) for tensor in tensors), strict=True):
+    for *inputs, out in zip(*(torch.split(tensor, length, axis) for tensor in tensors), strict=True):
         if out.dtype == dtype:
-            work(*parts, out, numbers, dim, *rest)
+            work(*inputs, out, numbers, dim, *rest)
         else:
             wide = torch.empty_like(out, dtype=dtype)
-            work(*(part.to(dtype) for part in parts), wide, numbers, dim, *rest)
+            work(*(part.to(dtype) for part in inputs), wide, numbers, dim, *rest)
             out.copy_(wide)
 
 
 @made_once
-def _constants(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return 1, 1/2 and 1/4 as tensors, which PyTorch need not make of numbers at each call."""
+def _fractions(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return 1, 1/2 and 1/4 as tensors: PyTorch would make a tensor of a number at each call."""
     return torch.tensor([1.0, 0.5, 0.25], dtype=dtype, device=device)

@@ -1,12 +1,10 @@
-"""The basis (`smx.fused.basis`) on a GPU: one Triton kernel forward, one backward, and one for a fixed choice backward.
+"""The backend on a GPU: one Triton kernel forward, two backward; see README.md here.
 
-Shapes: M examples, N neurons, L positions of each neuron (1 in a plain network, height times width in a convolution),
-contiguous in this order; c = coefficients (5, N). A program works on tiles (BLOCK_M, BLOCK_N, BLOCK_L) of z. Memory is
-read in long runs when a tile extends along what lies side by side: neurons where L is 1, positions where L is large.
-So the one choice in `_plan` serves both layouts, and the kernels need no division to find an element.
-
-Everything here is fixed by the shapes alone: no tuning at run time, no synchronisation, no atomics. So the same input
-gives the same bits, and all functions can be captured in a CUDA graph once a first call has compiled the kernels.
+The functions are those of `smx.fused.backend.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N. In the
+kernels z has shape (M, N, L): M examples, N neurons, L positions of each neuron (1 in a plain network, height times
+width in a convolution). A program works on tiles (BLOCK_M, BLOCK_N, BLOCK_L) of z. Memory is read in long runs if a
+tile extends along the axis whose elements are adjacent: N where L is 1, L where it is large. So `_plan` serves both
+layouts, and the kernels need no division to find an element.
 """
 # mypy: disallow-untyped-decorators=False
 
@@ -20,113 +18,84 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from smx.fused.basis import Table, arithmetic_dtype, coefficients
+from smx.fused.constants import made_once
+from smx.fused.eager import product, product_dtype
+
 TILE = 1024  # elements of z: four a thread, so that the backward pass keeps five running sums for each in registers
-RUN = 64  # elements side by side that make reading efficient: 128 bytes of bfloat16, 256 of float32
-PROGRAMS = 1024  # of the backward pass, at most: enough to fill a GPU, while their partial sums stay small beside z
+RUN = 64  # adjacent elements that make reading efficient: 128 bytes of bfloat16, 256 of float32
+PROGRAMS = 1024  # of the backward pass, at most: they fill a GPU, and their partial sums are small beside z
 SERIES32, SERIES64 = (tuple(1 / math.factorial(k) for k in range(terms, 0, -1)) for terms in (6, 12))
 """Taylor coefficients of expm1, the highest power first: on [-1/4, 0] exact to the last bits of either type."""
 
 
-def expand(coefficients: Tensor, *, fixed: bool) -> Tensor:
-    """Return what the kernels take of coefficients (5, K), of a fixed choice or not: the same."""
-    return coefficients
+def numbers(table: Table, choice_N: Tensor, z: Tensor, dim: int, fixed: bool) -> tuple[Tensor, Tensor]:
+    """Return the coefficients of each neuron's activation, (5, N), contiguous."""
+    c_5N = _columns(table, arithmetic_dtype(z), z.device).index_select(1, choice_N)
+    return c_5N, c_5N
 
 
-def of_sums(coefficients: Tensor) -> Tensor:
-    """Return (5, K): what the sums of `backward` are multiplied with to give the sums of g f_k(z)."""
-    return coefficients
+_columns = made_once(coefficients)
 
 
-def numbers(columns: Tensor, choice: Tensor, behind: int = 0) -> Tensor:
-    """Return for each neuron the column of what it chose, (5, N), for columns (5, K) and a choice int64 (N,)."""
-    return columns.index_select(1, choice)
-
-
-def forward(z: Tensor, coefficients: Tensor, dim: int = 1) -> Tensor:
-    """Return h = sum_j c[j] b_j(z), of z's shape and dtype, and in memory as z is.
-
-    Args:
-        z: (B, N, *), or N on another axis `dim`, on a GPU; float16, bfloat16, float32 or float64.
-        coefficients: (5, N), float64 where z is, otherwise float32; the arithmetic has this dtype.
-        dim: the axis of the neurons.
-    """
+def forward(z: Tensor, c_5N: Tensor, dim: int) -> Tensor:
+    """Return h. The arithmetic has the dtype of c."""
     z = _dense(z, dim)
     h = torch.empty_like(z)
     flat = _flat(z, dim)
     constants, tiles, neuron_blocks = _plan(flat)
     with torch.cuda.device_of(z):  # type: ignore[no-untyped-call] # Triton launches on the current device
-        _forward[(tiles * neuron_blocks,)](flat, coefficients.contiguous(), _flat(h, dim), *flat.shape, **constants)
+        _forward[(tiles * neuron_blocks,)](flat, c_5N.contiguous(), _flat(h, dim), *flat.shape, **constants)
     return h
 
 
-def backward(g: Tensor, z: Tensor, coefficients: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
-    """Return the gradients of z and of the coefficients.
-
-    At z = 0 the slopes are those of z < 0, as PyTorch has it for ReLU, Leaky ReLU, ELU and SELU.
-
-    Args:
-        g: the gradient of h, of its shape and dtype.
-        z, coefficients, dim: as in `forward`.
-
-    Returns:
-        g dh/dz, of z's shape and dtype, and (5, N): the sums of g b_j(z) over all other axes.
-    """
+def backward(g: Tensor, z: Tensor, c_5N: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Return g_z, and the sums of g b_j(z), (5, N)."""
     z = _dense(z, dim)
     g, g_z, flat = _as(z, g), torch.empty_like(z), _flat(z, dim)
     constants, tiles, neuron_blocks = _plan(flat)
-    # Each program writes the partial sums of its share of the tiles; adding the shares up is left to PyTorch.
+    # Each program writes the partial sums of its share of the tiles; PyTorch adds the shares up.
     shares = min(tiles, max(1, PROGRAMS // neuron_blocks))
-    partial = coefficients.new_empty((shares, *coefficients.shape))
+    partial = c_5N.new_empty((shares, *c_5N.shape))
     with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]
         _backward[(shares * neuron_blocks,)](
-            _flat(g, dim),
-            flat,
-            coefficients.contiguous(),
-            _flat(g_z, dim),
-            partial,
-            *flat.shape,
-            shares,
-            **constants,
+            _flat(g, dim), flat, c_5N.contiguous(), _flat(g_z, dim), partial, *flat.shape, shares, **constants
         )
     return g_z, partial.sum(0)
 
 
-def backward_from_result(g: Tensor, h: Tensor, coefficients: Tensor, dim: int = 1) -> Tensor:
-    """Return the gradient of z where the choice is fixed, given the result h in place of z.
+def sums_of_pool(sums_5N: Tensor, table: Table) -> Tensor:
+    """Return the sums of g f_k(z), (K, N)."""
+    return product(_weights(table, sums_5N.dtype, sums_5N.device), sums_5N)
 
-    Args:
-        g: the gradient of h, of its shape and dtype.
-        h: what `forward` returned.
-        coefficients, dim: as in `forward`.
-    """
-    g, g_z, flat = _as(h, g), torch.empty_like(h), _flat(h, dim)
+
+@made_once
+def _weights(table: Table, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return coefficients(table, product_dtype(dtype, device), device).t()
+
+
+def backward_fixed(g: Tensor, kept: Tensor, c_5N: Tensor, dim: int, keeps_result: bool) -> Tensor:
+    """Return g_z."""
+    if not keeps_result:
+        h = forward(kept.to(c_5N.dtype), c_5N, dim)
+        return backward_fixed(g.to(h.dtype), h, c_5N, dim, True).to(kept.dtype)
+    g, g_z, flat = _as(kept, g), torch.empty_like(kept), _flat(kept, dim)
     constants, tiles, neuron_blocks = _plan(flat)
     del constants["SERIES"]
-    with torch.cuda.device_of(h):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(kept):  # type: ignore[no-untyped-call]
         _backward_from_result[(tiles * neuron_blocks,)](
-            _flat(g, dim), flat, coefficients.contiguous(), _flat(g_z, dim), *flat.shape, **constants
+            _flat(g, dim), flat, c_5N.contiguous(), _flat(g_z, dim), *flat.shape, **constants
         )
     return g_z
 
 
-def prepared(numbers: Tensor) -> Tensor:
-    """Return what the passes take of `numbers`: the same."""
-    return numbers
-
-
-def backward_from_input(g: Tensor, z: Tensor, coefficients: Tensor, dim: int = 1) -> Tensor:
-    """Do what `backward_from_result` does, where z was kept: the result is computed again."""
-    h = forward(z.to(coefficients.dtype), coefficients, dim)
-    return backward_from_result(g.to(h.dtype), h, coefficients, dim).to(z.dtype)
-
-
 def _dense(z: Tensor, dim: int) -> Tensor:
-    """Return z in one piece of memory, the neurons' axis where it is or, as in channels-last tensors, the last one."""
+    """Return z without gaps in memory, contiguous or, as channels-last tensors are, with the neurons' axis last."""
     return z if z.is_contiguous() or z.movedim(dim, -1).is_contiguous() else z.contiguous()
 
 
 def _as(z: Tensor, g: Tensor) -> Tensor:
-    """Return g in memory as z is."""
+    """Return g in the layout of z."""
     return g if g.stride() == z.stride() else torch.empty_like(z).copy_(g)
 
 
@@ -139,9 +108,9 @@ def _flat(z: Tensor, dim: int) -> Tensor:
 
 
 def _plan(z: Tensor) -> tuple[dict[str, Any], int, int]:
-    """Return what the kernels are compiled for, how many tiles each neuron has, and in how many blocks neurons come.
+    """Return the constants that the kernels are compiled for, the tiles of each neuron, and the blocks of neurons.
 
-    A tile goes along L, then along N until `RUN` elements lie side by side, and the rest of it along M.
+    A tile extends along L, then along N until it has `RUN` adjacent elements, and with the rest along M.
     """
     M, N, L = z.shape
     block_l = min(triton.next_power_of_2(max(L, 1)), TILE)
@@ -167,8 +136,8 @@ def _basis(z: tl.tensor, SERIES: tl.constexpr) -> tuple[tl.tensor, ...]:
     """
     a = -tl.abs(z)
     e = tl.exp(a)
-    # e - 1 loses its digits near 0. There the series a + a^2/2! + a^3/3! ... keeps them, and so do, being
-    # multiples of m, ELU and tanh of small z.
+    # e - 1 loses its digits near 0. There the series a + a^2/2! + a^3/3! ... keeps them, and so do ELU and tanh
+    # of small z, which are multiples of m.
     series = tl.zeros(z.shape, z.dtype)
     for i in tl.static_range(len(SERIES)):
         series = series * a + SERIES[i]

@@ -63,7 +63,7 @@ class _Run:
         """Build the network of phase 1."""
         pool = rules(self.config).phase1_pool(activations.resolve_pool(self.pool))
         temperature = self.config.temperature
-        network = self.architecture.build(lambda place: Selective(place.channels, pool, temperature, place.dim))
+        network = self.architecture.build(lambda place: Selective(place.channels, pool, temperature, dim=place.dim))
         return network.to(self.config.device)
 
     def mixed(self, choices: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -71,7 +71,7 @@ class _Run:
 
         def fixed(place: Place) -> nn.Module:
             first = torch.zeros(place.channels, dtype=torch.int64)
-            return Mixed(first if choices is None else choices[place.name], self.pool, place.dim)
+            return Mixed(first if choices is None else choices[place.name], self.pool, dim=place.dim)
 
         return self.architecture.build(fixed).to(self.config.device)
 

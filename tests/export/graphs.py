@@ -1,19 +1,26 @@
-"""Small graphs, written as ONNX text, that passes are tried on."""
+"""Small graphs, written as ONNX text, that passes are tried on.
+
+In the graphs of `net` a weight's name says its shape, see `test_affine.py`.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from smx.activations import Operator, get, is_built_in, known
+from smx.activations import BUILT_IN, Operator, get
 from smx.export.capture import attach, mixed_nodes
 from smx.export.passes import LowerToScatter
 from tests import reference
 
-BUILT_IN = tuple(name for name in known() if is_built_in(get(name)))
+Array = NDArray[np.float64]
+BATCH = 2
 FUNCTIONS = {name: expression for name in BUILT_IN if (expression := get(name).onnx) is not None}
 
 
@@ -70,3 +77,45 @@ def standard(model: ir.Model) -> onnx.ModelProto:
 def run(model: ir.Model, **inputs: NDArray[Any]) -> NDArray[Any]:
     """Evaluate a model by the ONNX reference evaluator."""
     return reference.evaluate_onnx(standard(model), **inputs)
+
+
+def normal(*shape: int) -> NDArray[np.float32]:
+    """Return normal noise."""
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def random_weights(**shapes: tuple[int, ...]) -> str:
+    """Write initializers with positive values of several sizes."""
+    random = np.random.default_rng(1)
+    parts = []
+    for name, shape in shapes.items():
+        values = ", ".join(f"{value:.4f}" for value in random.uniform(0.3, 2.0, int(np.prod(shape))))
+        axes = f"[{','.join(map(str, shape))}]" if shape else ""
+        parts.append(f"float{axes} {name} = {{{values}}}")
+    return f"<{', '.join(parts)}>"
+
+
+def signed(name: str, *shape: int) -> Array:
+    """Return numbers of both signs between 0.5 and 2, always the same for a name."""
+    random = np.random.default_rng(crc32(name.encode()))
+    values = random.uniform(0.5, 2, shape) * random.choice([-1.0, 1.0], shape)
+    return np.asarray(np.abs(values) if name.startswith("var") else values)
+
+
+def net(body: str, h: str, outputs: str = "double[] y") -> ir.Model:
+    """Write a graph of two inputs h and x of one shape, with the weights that its body names."""
+    weights = []
+    for name, sizes in sorted(set(re.findall(r"\b([a-z]+\d*_((?:\d+_?)*))(?=[,)\s])", body))):
+        shape = [int(size) for size in sizes.split("_") if size]
+        values = ", ".join(f"{value:.6f}" for value in signed(name, *shape).flat)
+        weights.append(f"double{shape or ''} {name} = {{{values}}}")
+    return graph(body, f"double[{h}] h, double[{h}] x", outputs, f"<{', '.join(weights)}>" * bool(weights))
+
+
+def sizes(h: str) -> list[int]:
+    return [BATCH if size == "batch" else int(size) for size in h.split(",")]
+
+
+def inputs(h: str) -> dict[str, Array]:
+    random = np.random.default_rng(3)
+    return {name: random.normal(size=sizes(h)) for name in ("h", "x")}

@@ -13,34 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import smx
-from smx.errors import InputError, ParityError, SmxError
+from smx.activations import BUILT_IN
+from smx.errors import InputError, ParityError
 from smx.export import export_onnx, external_data
 from smx.export.exporter import advice
 from smx.runtime import Session, check_parity
 from smx.runtime.metadata import LayerInfo
-from tests import reference
-from tests.export.graphs import BUILT_IN
-
-
-def mixed_net(pool: tuple[str, ...] = smx.PAPER_POOL, neurons: int = 12) -> nn.Sequential:
-    torch.manual_seed(0)
-    choice = torch.arange(neurons) % len(pool)
-    return nn.Sequential(nn.Linear(5, neurons), smx.Mixed(choice, pool), nn.Linear(neurons, 3))
-
-
-def operators(path: Path) -> list[str]:
-    return [node.op_type for node in onnx.load(path).graph.node]
-
-
-def agree(path: Path, module: nn.Module, *inputs: Tensor, atol: float = 1e-6) -> None:
-    """Hold onnxruntime and the ONNX reference evaluator against PyTorch."""
-    with torch.no_grad():
-        expected = module.eval()(*inputs).numpy()
-    arrays = [x.numpy() for x in inputs]
-    np.testing.assert_allclose(Session(path).run(*arrays), expected, atol=atol, rtol=1e-5)
-    names = [value.name for value in Session(path).inputs]
-    got = reference.evaluate_onnx(str(path), **dict(zip(names, arrays, strict=True)))
-    np.testing.assert_allclose(got, expected, atol=atol, rtol=1e-5)
+from tests.export.networks import agree, mixed_net
 
 
 def test_scatter_is_eq_11_operator_by_operator(tmp_path: Path) -> None:
@@ -86,27 +65,6 @@ def test_the_advice_counts_what_scatter_has() -> None:
     assert "instead of 5 Gather and 5 ScatterElements" in line
     assert "\n" not in line
     assert advice("sorted", layers) is advice("scatter", layers[1:2]) is advice("scatter", []) is None
-
-
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x, x, x, need_weights=False)[0]  # type: ignore[no-any-return]
-
-
-def test_a_file_that_ends_its_process_is_not_written(tmp_path: Path) -> None:
-    """ONNX Runtime 1.31 aborts where it loads attention in float16."""
-    net, path, x = Attention().eval(), tmp_path / "m.onnx", torch.randn(1, 5, 8)
-    export_onnx(net, path, example_input=x)
-    before = path.read_bytes()
-    with pytest.raises(InputError, match=r"m\.onnx was not written: .* aborts .*; export it in float32") as refusal:
-        export_onnx(net, path, example_input=x, precision="float16")
-    assert "\n" not in str(refusal.value)
-    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
-    assert path.read_bytes() == before
 
 
 def test_a_script_without_a_main_guard_can_export(tmp_path: Path) -> None:
@@ -324,28 +282,9 @@ def test_lower_precision_counts_the_predictions_that_change(precision: str, erro
     assert session.info.precision == precision
 
 
-def test_a_layer_with_one_activation_is_that_activation(tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Linear(4, 6), smx.Mixed([3] * 6), nn.Linear(6, 2))
-    export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 4))
-    assert operators(tmp_path / "m.onnx") == ["Gemm", "LeakyRelu", "Gemm"]
-    agree(tmp_path / "m.onnx", net, torch.randn(3, 4))
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_every_activation_is_the_same_function_in_onnx(name: str, tmp_path: Path) -> None:
-    """Against the formulas in float64, in onnxruntime and in the reference evaluator."""
-    layer = smx.Mixed([0, 0], pool=(name,))
-    export_onnx(layer, tmp_path / "m.onnx", example_input=torch.zeros(1, 2))
-    z = np.linspace(-9, 9, 2000, dtype=np.float32).reshape(-1, 2)
-    expected = reference.FUNCTIONS[name](z.astype(np.float64))
-    np.testing.assert_allclose(Session(tmp_path / "m.onnx").run(z), expected, atol=3e-6, rtol=1e-5)
-    got = reference.evaluate_onnx(str(tmp_path / "m.onnx"), input=z)
-    np.testing.assert_allclose(got, expected, atol=3e-6, rtol=1e-5)
-
-
 @pytest.mark.parametrize("opset", [13, 17, 26])
 def test_opsets(opset: int, tmp_path: Path) -> None:
-    net = mixed_net(BUILT_IN, 22)
+    net = mixed_net(BUILT_IN, 2 * len(BUILT_IN))
     export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 5), opset=opset)
     assert onnx.load(tmp_path / "m.onnx").opset_import[0].version == opset
     agree(tmp_path / "m.onnx", net, torch.randn(4, 5))
@@ -431,41 +370,6 @@ def test_exporting_does_not_change_the_module(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_what_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = mixed_net()
-
-    def refuse(message: str, module: nn.Module = net, error: type[SmxError] = InputError, **options: Any) -> None:
-        with pytest.raises(error, match=message):
-            export_onnx(module, tmp_path / "m.onnx", **{"example_input": torch.zeros(1, 5), **options})
-        assert not list(tmp_path.iterdir())
-
-    refuse("unknown layout 'sideways'; known are scatter", layout="sideways")
-    refuse("opset must be between 13 and 26, got 12", opset=12)
-    refuse("the batch size must be a whole number from 1, got -1", batch=-1)
-    refuse("must be a whole number from 1, got 2.0", batch=2.0)
-    refuse(r"must be a tensor \(B, \*\) .* got \(0, 5\)", example_input=torch.zeros(0, 5))
-    refuse(r"must be a tensor \(B, \*\) .* got list", example_input=[1.0])
-    refuse(r"0\.weight is bfloat16, which can't be exported", copy.deepcopy(net).bfloat16())
-    refuse("unknown precision 'int4'; known are float32, float16, int8", precision="int4")
-    refuse("int8 needs examples to calibrate on", precision="int8")
-    no_onnx = smx.Activation("cube", lambda z: z**3)
-    refuse("the activation 'cube' has no ONNX form", nn.Sequential(smx.Mixed([0], pool=(no_onnx,))))
-    other_relu = smx.Activation("relu", torch.abs, smx.op("Abs"))
-    refuse("two different activations are named 'relu'", nn.Sequential(net, smx.Mixed([0] * 3, pool=(other_relu,))))
-    broken = copy.deepcopy(net)
-    with torch.no_grad():
-        broken.get_parameter("0.bias")[2] = torch.inf
-    refuse(r"0\.bias has values that are not finite", broken)
-    wrong = smx.Activation("wrong", torch.relu, smx.op("Elu", alpha=1.0))
-    refuse(
-        r"m\.onnx was not written: it differs from PyTorch by up to",
-        nn.Sequential(nn.Linear(5, 3), smx.Mixed([0] * 3, pool=(wrong,))),
-        ParityError,
-    )
-    invalid = smx.Activation("invalid", torch.relu, smx.op("Relu", alpha=1.0))
-    refuse("graph is not valid: .*alpha", nn.Sequential(smx.Mixed([0] * 5, pool=(invalid,))), SmxError)
-
-
 class Masked(nn.Module):
     """Infinite in a buffer, defined for positive inputs only, and with a layer called twice beside one named act_2."""
 
@@ -487,23 +391,3 @@ def test_modules_that_are_not_defined_everywhere(tmp_path: Path) -> None:
     assert report.max_abs < 1e-6
     names = {node.name for node in onnx.load(tmp_path / "m.onnx").graph.node}
     assert {"act", "act_2", "act_3"} <= {name.split("/")[0] for name in names}
-
-
-class Named(nn.Module):
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {"y": x + 1}
-
-
-def test_other_outputs_than_tensors_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SmxError, match=r"Named returns a dict; only a tensor \(B, \*\) or a tuple of such"):
-        export_onnx(Named(), tmp_path / "m.onnx", example_input=torch.zeros(1, 3))
-
-
-class Undecidable(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x if x.sum() > 0 else -x
-
-
-def test_a_module_that_torch_cant_export(tmp_path: Path) -> None:
-    with pytest.raises(SmxError, match=r"PyTorch's exporter can't convert Undecidable: .+"):
-        export_onnx(Undecidable(), tmp_path / "m.onnx", example_input=torch.zeros(1, 5))

@@ -11,19 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from smx.activations import BUILT_IN
 from smx.export.emit import EXPANDED
+from smx.export.nodes import SMALL
 from smx.export.passes import LowerInPlace, LowerToScatter, LowerToSorted, Rewriting
 from smx.export.passes.lower_to_sorted import RIDERS
 from smx.runtime import Session
 from tests import reference
-from tests.export.graphs import BUILT_IN, FUNCTIONS, graph, mixed, operators, operators_of, run, standard
+from tests.export.graphs import FUNCTIONS, graph, mixed, normal, operators, operators_of, run, standard
 
 POOL = ("relu", "tanh", "elu")
 PASSES = (LowerToScatter, LowerInPlace, LowerToSorted)
-
-
-def normal(*shape: int) -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 class Layer(NamedTuple):
@@ -162,6 +160,7 @@ def test_in_place_computes_hinges_together_and_moves_the_rest() -> None:
     assert operators(model) == [
         "Relu", "Clip", "Exp", "Sub", "Mul", "Add", "Gather", "Tanh", "Shape", "Expand", "ScatterElements",
     ]  # fmt: skip
+    assert [node.name for node in model.graph][5:8] == ["y/relu_elu/Add", "y/tanh/Gather", "y/tanh/Tanh"]
     layer.holds(model)
 
 
@@ -192,7 +191,8 @@ def test_in_place_several_groups_share_one_scatter() -> None:
     layer = Layer([0, 1, 2, 0, 0, 1], ("gelu", "tanh", "silu"), (5, 6), 1)
     model = lowered(layer, LowerInPlace)
     found = operators(model)
-    assert [found.count(name) for name in ("Gather", "Split", "Concat", "ScatterElements")] == [1, 1, 1, 1]
+    names = [node.name for node in model.graph if node.op_type in ("Gather", "Split", "Concat", "ScatterElements")]
+    assert names == ["y/Gather", "y/Split", "y/Concat", "y/ScatterElements"]
     assert found[0] == "Div"  # of GELU, the largest group
     layer.holds(model)
 
@@ -239,6 +239,12 @@ def test_sorted_keeps_single_operators_where_there_are_few_values() -> None:
     model = lowered(layer, LowerToSorted)
     assert operators(model) == ["Split", "Tanh", "Elu", "Selu", "Concat"]
     layer.holds(model)
+
+
+@pytest.mark.parametrize(("neurons", "single"), [(SMALL - 1, True), (SMALL, False)])
+def test_sorted_has_other_operators_from_some_number_of_values_on(neurons: int, single: bool) -> None:
+    layer = Layer([0] * neurons, ("elu",), (1, neurons), 1, dynamic=False)
+    assert (operators(lowered(layer, LowerToSorted)) == ["Elu"]) == single
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import smx
+from smx.activations import BUILT_IN
 from smx.export import export_onnx
 from smx.export.compiler import LAYOUTS
 from smx.runtime import Session, check_parity
 from smx.runtime.parity.compare import Array
 from smx.runtime.parity.inputs import synthetic_inputs
 from tests import reference
-from tests.export.graphs import BUILT_IN
 
 
 @st.composite
@@ -33,7 +33,7 @@ def mixed_layers(draw: st.DrawFn, neurons: int, dim: int = 1) -> smx.Mixed:
         choice = [i % len(pool) for i in range(neurons)]
     else:
         choice = draw(st.lists(st.integers(0, highest), min_size=neurons, max_size=neurons))
-    return smx.Mixed(choice, pool, dim)
+    return smx.Mixed(choice, pool, dim=dim)
 
 
 class Residual(nn.Module):

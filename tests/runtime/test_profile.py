@@ -14,46 +14,25 @@ import pytest
 
 from smx.errors import InputError
 from smx.runtime.graph import NodeInfo
-from smx.runtime.profile.fold import FallenBack, fold, layer_of
+from smx.runtime.profile.fold import FallenBack, fold
+from smx.runtime.profile.layers import layer_of, layers
 from smx.runtime.profile.run import Profile, profile
 from smx.runtime.settings import Settings
+from tests.runtime.fakes import HEAD, save
 
-FLOAT = onnx.TensorProto.FLOAT
-Shape = list[int | str]
-
-
-def save(
-    path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, Shape], outputs: dict[str, Shape], **constants: Any
-) -> Path:
-    """Write a model of float32 values."""
-    takes, makes = (
-        [onnx.helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in end.items()]
-        for end in (inputs, outputs)
-    )
-    tensors = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = onnx.helper.make_graph(nodes, "g", takes, makes, tensors)
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
+LOOSE = HEAD + "(float[batch,size] x) => (float[batch,size] y) { y = Relu(x) }"
 
 
 @pytest.fixture
 def dense(tmp_path: Path) -> Path:
     """Return a Gemm with its Relu, a sum of constants, and a node without a name."""
-    make = onnx.helper.make_node
-    random = np.random.default_rng(0)
-    return save(
-        tmp_path / "dense.onnx",
-        [
-            make("Gemm", ["x", "w", "b"], ["z"], name="l1/linear/Gemm"),
-            make("Relu", ["z"], ["h"], name="l1/activation/relu/Relu"),
-            make("Add", ["b", "b"], ["twice"], name="constants/Add"),
-            make("Mul", ["h", "twice"], ["y"]),
-        ],
-        {"x": ["batch", 8]},
-        {"y": ["batch", 4]},
-        w=random.random((8, 4), np.float32),
-        b=random.random(4, np.float32),
-    )
+    text = """(float[batch,2] x) => (float[batch,2] y) <float[2,2] w = {1, -2, 3, 4}, float[2] b = {5, 6}> {
+        ["l1/linear/Gemm"] z = Gemm(x, w, b)
+        ["l1/activation/relu/Relu"] h = Relu(z)
+        ["constants/Add"] twice = Add(b, b)
+        y = Mul(h, twice)
+    }"""
+    return save(tmp_path / "dense.onnx", HEAD + text)
 
 
 def counts(found: Profile) -> Counter[str]:
@@ -86,16 +65,14 @@ def test_fused_and_folded_nodes_are_named(dense: Path) -> None:
     found = profile(dense, 2, runs=2)
     assert [(row.layer, row.operator, row.count) for row in found.rows] == [
         ("l1.linear", "FusedGemm", 1),
-        ("", "Mul", 1),
+        ("other", "Mul", 1),
     ]
-    assert found.rows[0].fused == ("l1/linear/Gemm + l1/activation/relu/Relu",)
-    assert found.rows[1].fused == ()
     assert found.gone == ("l1/linear/Gemm", "l1/activation/relu/Relu", "constants/Add")
     assert found.fallen_back == ()
     plain = profile(dense, 2, runs=2, settings=Settings(optimization="disabled"))
     assert counts(plain) == {"Gemm": 1, "Relu": 1, "Add": 1, "Mul": 1}
     assert plain.gone == ()
-    assert [row.layer for row in plain.rows] == ["l1.linear", "l1.activation.relu", "constants", ""]
+    assert {row.layer for row in plain.rows} == {"l1.linear", "l1.activation.relu", "constants", "other"}
 
 
 def test_a_provider_that_refuses_to_save_what_it_runs(dense: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,32 +85,21 @@ def test_a_provider_that_refuses_to_save_what_it_runs(dense: Path, monkeypatch: 
 
     monkeypatch.setattr(ort, "InferenceSession", refuse)
     found = profile(dense, 2, runs=2)
-    assert [(row.operator, row.fused) for row in found.rows] == [("FusedGemm", ()), ("Mul", ())]
+    assert [(row.layer, row.operator) for row in found.rows] == [("l1.linear", "FusedGemm"), ("other", "Mul")]
 
 
 def test_what_runs_inside_a_node_counts_as_that_node(tmp_path: Path) -> None:
-    make = onnx.helper.make_node
-    branches: dict[str, Any] = {
-        branch: onnx.helper.make_graph(
-            [make(operator, ["x"], [f"{branch}_e"]), make("Relu", [f"{branch}_e"], [branch])],
-            branch,
-            [],
-            [onnx.helper.make_tensor_value_info(branch, FLOAT, ["batch", 4])],
-        )
-        for branch, operator in (("then_branch", "Exp"), ("else_branch", "Tanh"))
-    }
-    path = save(
-        tmp_path / "if.onnx",
-        [
-            make("ReduceSum", ["x"], ["sum"], keepdims=0),
-            make("Greater", ["sum", "zero"], ["positive"]),
-            make("If", ["positive"], ["chosen"], **branches),
-            make("Neg", ["chosen"], ["y"]),
-        ],
-        {"x": ["batch", 4]},
-        {"y": ["batch", 4]},
-        zero=np.float32(0),
+    branches = ", ".join(
+        f"{name} = {name} () => (float[batch,4] {name}_y) {{ e = {operator}(x) {name}_y = Relu(e) }}"
+        for name, operator in (("then_branch", "Exp"), ("else_branch", "Tanh"))
     )
+    text = f"""(float[batch,4] x) => (float[batch,4] y) <float zero = {{0}}> {{
+        sum = ReduceSum <keepdims = 0> (x)
+        positive = Greater(sum, zero)
+        chosen = If (positive) <{branches}>
+        y = Neg(chosen)
+    }}"""
+    path = save(tmp_path / "if.onnx", HEAD + text)
     assert counts(profile(path, 2, runs=2)) == {"ReduceSum": 1, "Greater": 1, "If": 1, "Neg": 1}
 
 
@@ -144,7 +110,7 @@ def test_nothing_is_left_behind(dense: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(empty)
     profile(dense, 1, runs=1)
     with pytest.raises(InputError):
-        profile(save(tmp_path / "m.onnx", [], {"x": ["batch", "size"]}, {"x": ["batch", "size"]}), 1, runs=1)
+        profile(save(tmp_path / "loose.onnx", LOOSE), 1, runs=1)
     assert list(empty.iterdir()) == []
 
 
@@ -162,11 +128,10 @@ def test_errors_are_one_line(dense: Path, tmp_path: Path) -> None:
     refused(dense, "unknown provider 'gpu'", provider="gpu")
     refused(dense, "at least 1 run of 1 example, got 0 runs of 1", runs=0)
     refused(dense, "at least 1 run of 1 example, got 100 runs of 0", batch_size=0)
-    relu = [onnx.helper.make_node("Relu", ["x"], ["y"])]
-    fixed = save(tmp_path / "fixed.onnx", relu, {"x": [4, 2]}, {"y": [4, 2]})
+    fixed = save(tmp_path / "fixed.onnx", HEAD + "(float[4,2] x) => (float[4,2] y) { y = Relu(x) }")
     refused(fixed, r"fixed\.onnx is made for batch size 4, got 1")
     assert profile(fixed, 4, runs=1).batch_size == 4
-    loose = save(tmp_path / "loose.onnx", relu, {"x": ["batch", "size"]}, {"y": ["batch", "size"]})
+    loose = save(tmp_path / "loose.onnx", LOOSE)
     refused(loose, r"loose\.onnx has an input 'x' whose sizes are not fixed")
 
 
@@ -237,26 +202,52 @@ def test_nodes_of_one_operator_are_one_row_and_names_may_be_missing() -> None:
     events = [event("model_run", 0, 9), event("Exp_0", 0, 1, index=0), event("Exp_1", 2, 2, index=1)]
     events += [event("Exp_2", 5, 3, index=2)]
     found = fold(events, file, file[:3])
-    assert [(row.layer, row.operator, row.count, row.microseconds, row.fused) for row in found.rows] == [
-        ("", "Exp", 3, 6, ())
-    ]
-    assert found.gone == ("Relu (4)",)
+    assert [(row.layer, row.operator, row.count, row.microseconds) for row in found.rows] == [("other", "Exp", 3, 6)]
+    assert found.gone == ("Relu",)
 
 
 def test_of_two_nodes_that_became_one_the_namesake_is_there() -> None:
     file = chain("a/Relu", "b/Relu", "c/Exp")
     optimised = [NodeInfo(name="b/Relu", operator="Relu", inputs=("0",), outputs=("2",)), file[2]]
     events = [event("model_run", 0, 9), event("b/Relu", 0, 1), event("c/Exp", 2, 2)]
-    found = fold(events, file, optimised)
-    assert found.gone == ("a/Relu",)
-    assert [row.fused for row in found.rows] == [("a/Relu + b/Relu",), ()]
+    assert fold(events, file, optimised).gone == ("a/Relu",)
 
 
-def test_layers() -> None:
+def test_the_layer_of_a_name() -> None:
     mixed = ["layer1.activation", "blocks.0", "blocks.0.act"]
     assert layer_of("layer1/activation/sigmoid_tanh/Tanh", mixed) == "layer1.activation"
     assert layer_of("layer1/activation/Concat", mixed) == "layer1.activation"
     assert layer_of("layer1/activation_2/Relu", mixed) == "layer1.activation_2"
     assert layer_of("blocks/0/act/relu/Relu", mixed) == "blocks.0.act"
     assert layer_of("layer1/linear/Gemm", mixed) == "layer1.linear"
-    assert layer_of("Gemm", mixed) == layer_of("", mixed) == ""
+    assert layer_of("Gemm", mixed) == layer_of("", mixed) == "other"
+
+
+FILE = [
+    NodeInfo(name="a/Conv", operator="Conv", inputs=("x", "w"), outputs=("a",)),
+    NodeInfo(name="a/act/Relu", operator="Relu", inputs=("a",), outputs=("r",)),
+    NodeInfo(name="b/MatMul", operator="MatMul", inputs=("r", "scale"), outputs=("m",)),
+    NodeInfo(name="", operator="Exp", inputs=("m",), outputs=("y",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "layer"),
+    [
+        ("a/act/Relu", ("r",), "a.act"),  # as in the file
+        ("fused a/Conv", ("r",), "a"),  # the name goes before the outputs
+        ("a_nchwc", ("reorder_token_0",), "a"),  # of a value
+        ("r_mul_nchwc_token_3", ("reorder_token_1",), "a.act"),
+        ("b/MatMul/MatMulScaleFusion/", ("m",), "b"),
+        ("ReorderOutput", ("r",), "a.act"),
+        ("SkipNormalization", ("", "m"), "b"),
+        ("InsertedPrecisionFreeCast_scale", ("InsertedPrecisionFreeCast_scale",), "b"),  # a constant's taker
+        ("", ("InsertedPrecisionFreeCast_r",), "a.act"),
+        ("ReorderInput", ("reorder_token_2",), "other"),
+        ("", ("y",), "other"),
+        ("Less", ("below",), "other"),
+        ("Exp_3", (), "other"),
+    ],
+)
+def test_the_layer_of_a_node_that_runs(name: str, outputs: tuple[str, ...], layer: str) -> None:
+    assert layers([NodeInfo(name=name, operator="Any", outputs=outputs)], FILE, []) == [layer]

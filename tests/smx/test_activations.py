@@ -5,11 +5,12 @@ import pytest
 import torch
 
 import smx
-from smx.activations import get, known, resolve_pool
+from smx import activations
+from smx.activations import BUILT_IN, get, resolve_pool
 from tests import reference
 
 
-@pytest.mark.parametrize("name", known()[:11])
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_the_pytorch_function_is_the_formula(name: str) -> None:
     z = np.concatenate([np.linspace(-12, 12, 401), [0.0, -1e-9, 1e-9]])
     np.testing.assert_allclose(
@@ -24,17 +25,20 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize(
     ("pool", "message"),
-    [((), "the pool is empty"), (("relu", "elu", "relu"), "once, got relu, elu, relu"), ("relu", "the string 'relu'")],
+    [((), "the pool is empty"), (("relu", "elu", "relu"), "once, got relu twice"), ("relu", "the string 'relu'")],
 )
 def test_bad_pools_are_refused(pool: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve_pool(pool)
 
 
-def test_a_users_own_activation() -> None:
+def test_a_users_own_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "_known", dict(activations._known))
     square = smx.Activation("square_for_test", torch.square, smx.op("Mul", "x", "x"))
     smx.register(square)
     assert resolve_pool(("relu", "square_for_test"))[1] is square
+    assert activations.known() == (*BUILT_IN, "square_for_test")
+    assert not activations.is_built_in(square)
     smx.register(square)  # the same one again is no conflict
     with pytest.raises(ValueError, match="already registered"):
         smx.register(smx.Activation("square_for_test", torch.abs))

@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -187,12 +188,19 @@ needs_compiler = pytest.mark.skipif(not (which("g++") or which("clang++")), reas
 
 
 @pytest.mark.parametrize(
-    ("setting", "tolerance"),
-    [({"amp": "bfloat16"}, 0.02), pytest.param({"compile": True}, 1e-4, marks=needs_compiler)],
+    ("setting", "tolerance", "backend"),
+    [
+        ({"amp": "bfloat16"}, 0.02, None),
+        ({"compile": True}, 1e-4, "aot_eager"),
+        pytest.param({"compile": True}, 1e-4, "inductor", marks=[needs_compiler, pytest.mark.long]),
+    ],
 )
 def test_lower_precision_and_compilation_train_nearly_the_same(
-    setting: dict[str, Any], tolerance: float, digits: Dataset
+    setting: dict[str, Any], tolerance: float, backend: str | None, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without the C++ compiler, which takes a minute, `torch.compile` still traces forward and backward."""
+    if backend:
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     (model, counted), (plain, expected) = a_step(replace(SMALL, **setting), digits), a_step(SMALL, digits)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert not all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))

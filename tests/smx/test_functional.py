@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from smx import functional
-from smx.activations import known, resolve_pool
+from smx.activations import BUILT_IN, resolve_pool
 from smx.paper import PAPER_POOL
 from tests import reference
 
@@ -26,53 +26,40 @@ def test_gumbel_noise_is_equation_1() -> None:
 
 
 def test_gumbel_noise_is_finite_for_any_uniform_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    extremes = torch.tensor([0.0, 1.0 - 2**-24, 0.5])
-    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: extremes)
-    assert torch.isfinite(functional.gumbel_noise((3,))).all()
+    assert functional.gumbel_noise((2, 3), device="meta").device.type == "meta"
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: torch.tensor([0.0, 1.0, 0.5]))
+    expected = [-np.log(-np.log(1e-20)), -np.log(1e-20), -np.log(np.log(2))]
+    np.testing.assert_allclose(functional.gumbel_noise((3,)), expected, rtol=1e-6)
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     names=pools,
-    batch=st.integers(1, 5),
-    neurons=st.integers(1, 9),
+    shape=st.lists(st.integers(1, 5), min_size=2, max_size=4),
+    data=st.data(),
     temperature=st.sampled_from([0.05, 0.3, 1.0, 5.0]),
     seed=st.integers(0, 2**31),
 )
 def test_selective_and_its_gradients_are_the_formulas(
-    names: tuple[str, ...], batch: int, neurons: int, temperature: float, seed: int
+    names: tuple[str, ...], shape: list[int], data: st.DataObject, temperature: float, seed: int
 ) -> None:
-    random = np.random.default_rng(seed)
-    z, g_h = random.normal(0, 2, (2, batch, neurons))
-    logits, noise = random.normal(0, 1, (2, neurons, len(names)))
-    h, g_z, g_logits = reference.selective(z, logits, noise, temperature, names, g_h)
-    tz, tlogits = torch.tensor(z, requires_grad=True), torch.tensor(logits, requires_grad=True)
-    out = functional.selective(tz, tlogits, torch.tensor(noise), temperature, resolve_pool(names))
-    out.backward(torch.tensor(g_h))  # type: ignore[no-untyped-call]
-    assert tz.grad is not None
-    assert tlogits.grad is not None
-    np.testing.assert_allclose(out.detach().numpy(), h, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(tz.grad.numpy(), g_z, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(tlogits.grad.numpy(), g_logits, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize(("shape", "dim"), [((4, 6, 3), 1), ((4, 3, 6), -1), ((2, 6, 3, 2), 1), ((2, 3, 6), 2)])
-def test_selective_on_any_axis(shape: tuple[int, ...], dim: int) -> None:
     """Every position of (B, N, *) counts as an example of its neurons."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
+    dim = data.draw(st.integers(-len(shape), len(shape) - 1))
     z, g_h = random.normal(0, 2, (2, *shape))
-    logits, noise = random.normal(0, 1, (2, 6, 6))
+    logits, noise = random.normal(0, 1, (2, shape[dim], len(names)))
 
     def flat(array: Any) -> Any:
-        return np.moveaxis(array, dim, -1).reshape(-1, 6)
+        return np.moveaxis(array, dim, -1).reshape(-1, shape[dim])
 
-    h, g_z, g_logits = reference.selective(flat(z), logits, noise, 0.3, PAPER_POOL, flat(g_h))
+    h, g_z, g_logits = reference.selective(flat(z), logits, noise, temperature, names, flat(g_h))
     tz, tlogits = torch.tensor(z, requires_grad=True), torch.tensor(logits, requires_grad=True)
-    out = functional.selective(tz, tlogits, torch.tensor(noise), 0.3, POOL, dim)
-    got = torch.autograd.grad(out, (tz, tlogits), torch.tensor(g_h))
-    np.testing.assert_allclose(flat(out.detach().numpy()), h, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(flat(got[0].numpy()), g_z, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(got[1].numpy(), g_logits, rtol=1e-9, atol=1e-12)
+    for function in (functional.selective, functional.selective_plain):
+        out = function(tz, tlogits, torch.tensor(noise), temperature, names, dim)
+        got = torch.autograd.grad(out, (tz, tlogits), torch.tensor(g_h))
+        np.testing.assert_allclose(flat(out.detach().numpy()), h, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(flat(got[0].numpy()), g_z, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(got[1].numpy(), g_logits, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 2.0])
@@ -87,19 +74,21 @@ def test_selective_agrees_with_torchs_gumbel_softmax(temperature: float) -> None
     torch.manual_seed(1)
     s = F.gumbel_softmax(logits, tau=temperature, hard=True)
     theirs = (torch.stack([activation.function(z) for activation in POOL], -1) * s).sum(-1)
-    ours = functional.selective(z, logits, noise, temperature, POOL)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    for own, their in zip(
-        torch.autograd.grad((ours * weights).sum(), (z, logits)),
-        torch.autograd.grad((theirs * weights).sum(), (z, logits)),
-        strict=True,
-    ):
+    for function in (functional.selective, functional.selective_plain):
+        ours = function(z, logits, noise, temperature, POOL)
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        own, their = (torch.autograd.grad((h * weights).sum(), (z, logits), retain_graph=True) for h in (ours, theirs))
         torch.testing.assert_close(own, their, rtol=1e-10, atol=1e-12)
 
 
-def test_the_sample_is_exactly_one_hot() -> None:
-    s = functional.straight_through(torch.randn(500, 6), functional.gumbel_noise((500, 6)), 0.3)
-    assert torch.equal(s.detach().sort(1).values, torch.tensor([0.0] * 5 + [1.0]).expand(500, 6))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_sample_is_exactly_one_hot(dtype: torch.dtype) -> None:
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    logits = torch.randn(500, 6, dtype=dtype)
+    for noise in (functional.gumbel_noise((500, 6)), functional.gumbel_noise((500, 6), dtype=torch.float64)):
+        s = functional.straight_through(logits, noise, 0.3)
+        assert s.dtype == expected
+        assert torch.equal(s.sort(1).values, torch.tensor([0.0] * 5 + [1.0], dtype=expected).expand(500, 6))
 
 
 def test_gumbel_max_samples_the_softmax_of_the_logits() -> None:
@@ -114,29 +103,46 @@ def test_gumbel_max_samples_the_softmax_of_the_logits() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    names=st.lists(st.sampled_from(known()[:11]), min_size=1, unique=True).map(tuple),
+    names=st.lists(st.sampled_from(BUILT_IN), min_size=1, unique=True).map(tuple),
     shape=st.lists(st.integers(1, 4), min_size=2, max_size=4),
-    axis=st.integers(-4, 3),
+    data=st.data(),
     seed=st.integers(0, 2**31),
 )
-def test_mixed_is_one_activation_a_neuron(names: tuple[str, ...], shape: list[int], axis: int, seed: int) -> None:
-    axis %= len(shape)
+def test_mixed_is_one_activation_a_neuron(
+    names: tuple[str, ...], shape: list[int], data: st.DataObject, seed: int
+) -> None:
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
     random = np.random.default_rng(seed)
     z = random.normal(0, 2, shape)
     choice = random.integers(0, len(names), shape[axis])
-    h = functional.mixed(torch.tensor(z), torch.tensor(choice), resolve_pool(names), axis)
-    np.testing.assert_allclose(h.numpy(), reference.mixed(z, choice, names, axis), rtol=1e-10, atol=1e-12)
+    expected = reference.mixed(z, choice, names, axis)
+    tz, tchoice = torch.tensor(z), torch.tensor(choice)
+    for h in (
+        functional.mixed(tz, tchoice, names, axis),
+        functional.grouped_plain(tz, functional.groups(tchoice), names, axis),
+    ):
+        np.testing.assert_allclose(h.numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_mixed_has_the_gradient_of_each_neurons_activation() -> None:
     torch.manual_seed(0)
     choice = torch.tensor([0, 1, 2, 3, 4, 5, 1, 1])
     z = torch.randn(4, 8, 3, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(functional.mixed(z, choice, POOL).sum(), z)
-    expected = np.stack(
-        [reference.DERIVATIVES[PAPER_POOL[k]](z.detach().numpy()[:, i]) for i, k in enumerate(choice)], 1
-    )
-    np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-10, atol=1e-12)
+    slopes = [reference.DERIVATIVES[PAPER_POOL[k]](z.detach().numpy()[:, i]) for i, k in enumerate(choice)]
+    for h in (functional.mixed(z, choice, POOL), functional.grouped_plain(z, functional.groups(choice), POOL)):
+        (gradient,) = torch.autograd.grad(h.sum(), z)
+        np.testing.assert_allclose(gradient.numpy(), np.stack(slopes, 1), rtol=1e-10, atol=1e-12)
+
+
+def test_a_pool_may_have_names_and_activations() -> None:
+    z, logits, noise = torch.randn(3, 2), torch.randn(2, 2), torch.zeros(2, 2)
+    choice, pool = logits.argmax(1), resolve_pool(("relu", "gelu"))
+    for names in (["relu", "gelu"], ("relu", pool[1]), iter(["relu", "gelu"])):
+        assert torch.equal(functional.mixed(z, choice, names), functional.mixed(z, choice, pool))
+    for function in (functional.selective, functional.selective_plain):
+        assert torch.equal(function(z, logits, noise, 0.3, ["relu", "gelu"]), function(z, logits, noise, 0.3, pool))
+    with pytest.raises(ValueError, match="unknown activation 'step'"):
+        functional.mixed(z, choice, ["step"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

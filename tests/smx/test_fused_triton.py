@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -53,38 +53,35 @@ Array = NDArray[np.float64]
 @needs_kernels
 def test_the_operators_on_top_of_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Phase 1 with its logits, and a fixed choice, in dense, channels-last and sliced memory."""
-    monkeypatch.setattr(operators, "_kernels", lambda cuda: kernels)
+    monkeypatch.setattr(operators, "backend_for", lambda z: kernels)
     random = torch.Generator().manual_seed(0)
     pool = activations.resolve_pool(PAPER)
     whole = torch.randn(3, 12, 4, 5, generator=random).to(DEVICE)
     logits, noise = torch.randn(2, 6, 6, generator=random).to(DEVICE)
-    choice = torch.arange(6, device=DEVICE).flip(0)
-    in_order = layers.Mixed(torch.arange(6), pool).to(DEVICE)
+    in_order, reversed_ = (layers.Mixed(choice, pool, device=DEVICE) for choice in (range(6), range(5, -1, -1)))
+
+    def plain(layer: layers.Mixed) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda z, x: functional.grouped_plain(z, functional.groups(layer.choice), pool)
+
+    def selective(function: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda z, x: function(z, x, noise, 0.3, pool)
+
     for z in (
         whole[:, :6].contiguous(),
         whole[:, :6],
         whole[:, :6].contiguous(memory_format=torch.channels_last),
         whole.contiguous(memory_format=torch.channels_last)[:, :6],
     ):
-        for function, plain in (
-            (
-                lambda z, x: functional.selective(z, x, noise, 0.3, pool),
-                lambda z, x: functional.selective_plain(z, x, noise, 0.3, pool),
-            ),
-            (
-                lambda z, x: functional.mixed(z, choice, pool) + 0 * x.sum(),
-                lambda z, x: functional.grouped_plain(z, functional.groups(choice), pool) + 0 * x.sum(),
-            ),
-            (
-                lambda z, x: in_order(z) + 0 * x.sum(),
-                lambda z, x: functional.grouped_plain(z, functional.groups(in_order.choice), pool) + 0 * x.sum(),
-            ),
+        for functions in (
+            (selective(functional.selective), selective(functional.selective_plain)),
+            (lambda z, x: reversed_(z), plain(reversed_)),
+            (lambda z, x: in_order(z), plain(in_order)),
         ):
             found = []
-            for run in (function, plain):
+            for run in functions:
                 leaves = z.detach().requires_grad_(), logits.detach().requires_grad_()
                 h = run(*leaves)
-                found.append([h.detach(), *torch.autograd.grad(h.square().sum(), leaves)])
+                found.append([h.detach(), *torch.autograd.grad(h.square().sum(), leaves, materialize_grads=True)])
             torch.testing.assert_close(*found, rtol=1e-5, atol=1e-4)
 
 
@@ -154,8 +151,8 @@ def test_the_kernels_are_the_formulas(
     """With few programs each adds up many tiles, with many each has one."""
     g, z, coefficients = tensors(shape, dtype, seed)
     with patch.object(kernels, "PROGRAMS", programs):
-        h = kernels.forward(z, coefficients)
-        g_z, sums = kernels.backward(g, z, coefficients)
+        h = kernels.forward(z, coefficients, 1)
+        g_z, sums = kernels.backward(g, z, coefficients, 1)
     assert (h.shape, h.dtype, g_z.shape, g_z.dtype) == (z.shape, dtype, z.shape, dtype)
     assert (sums.shape, sums.dtype) == (coefficients.shape, coefficients.dtype)
     for ours, theirs in zip((h, g_z, sums), formulas(*map(float64, (g, z, coefficients))), strict=True):
@@ -175,9 +172,9 @@ def test_every_activation_at_kinks_and_extremes(name: str, dtype: torch.dtype) -
     exact = z.double().requires_grad_()
     expected = activations.get(name).function(exact)
     (slope,) = torch.autograd.grad(expected.sum(), exact)
-    h, g = kernels.forward(z.to(DEVICE), coefficients), torch.ones_like(z, device=DEVICE)
-    g_z, _ = kernels.backward(g, z.to(DEVICE), coefficients)
-    g_z_from_h = kernels.backward_from_result(g, h, coefficients)
+    h, g = kernels.forward(z.to(DEVICE), coefficients, 1), torch.ones_like(z, device=DEVICE)
+    g_z, _ = kernels.backward(g, z.to(DEVICE), coefficients, 1)
+    g_z_from_h = kernels.backward_fixed(g, h, coefficients, 1, True)
     rtol, atol = (4e-6, 1e-6) if dtype == torch.float32 else (1e-13, 1e-14)
     torch.testing.assert_close(h.cpu().double(), expected.detach(), rtol=rtol, atol=1e-32, equal_nan=True)
     real = ~z.isnan()  # PyTorch's slope of ReLU at NaN is 0
@@ -191,12 +188,12 @@ def test_any_strides_are_taken() -> None:
     g, z, coefficients = tensors((3, 4, 6), torch.float64)
     wide, one = z.mT.contiguous().mT, g[:1, :1, :1].expand(z.shape)
     tall = coefficients.t().contiguous().t()
-    h = kernels.forward(z, coefficients)
-    assert torch.equal(kernels.forward(wide, tall), h)
-    strided, plain = kernels.backward(one, wide, tall), kernels.backward(one.contiguous(), z, coefficients)
+    h = kernels.forward(z, coefficients, 1)
+    assert torch.equal(kernels.forward(wide, tall, 1), h)
+    strided, plain = kernels.backward(one, wide, tall, 1), kernels.backward(one.contiguous(), z, coefficients, 1)
     torch.testing.assert_close(strided, plain)  # added up in another order
-    strided, plain = (kernels.backward_from_result(x, h, c) for x, c in ((one, tall), (one.contiguous(), coefficients)))
-    assert torch.equal(strided, plain)
+    strided = kernels.backward_fixed(one, h, tall, 1, True)
+    assert torch.equal(strided, kernels.backward_fixed(one.contiguous(), h, coefficients, 1, True))
 
 
 class _NoDevice:
@@ -234,10 +231,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[A
 @pytest.mark.parametrize("shape", [(128, 512, 1), (2, 3, 784)])
 def test_the_kernels_compile(shape: tuple[int, int, int], dtype: torch.dtype, compiled: list[Any]) -> None:
     """Aligned memory is read and written several values at a time, and offsets have 64 bits."""
-    g, z, coefficients = (torch.empty(size, dtype=kind) for size, kind in _sizes(shape, dtype))
-    kernels.forward(z, coefficients)
-    kernels.backward(g, z, coefficients)
-    kernels.backward_from_result(g, z, coefficients)
+    g, z, coefficients = tensors(shape, dtype)
+    kernels.forward(z, coefficients, 1)
+    kernels.backward(g, z, coefficients, 1)
+    kernels.backward_fixed(g, z, coefficients, 1, True)
     assert len(compiled) == 3
     for kernel in compiled:
         several = r"\.v4\.b32" if dtype == torch.float32 else r"\.v2\.b32"
@@ -250,10 +247,6 @@ def test_the_kernels_compile(shape: tuple[int, int, int], dtype: torch.dtype, co
         assert set(tiles) == {"i64"}
 
 
-def _sizes(shape: tuple[int, int, int], dtype: torch.dtype) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    return [(shape, dtype), (shape, dtype), ((5, shape[1]), torch.promote_types(dtype, torch.float32))]
-
-
 @needs_gpu
 @pytest.mark.parametrize("shape", [(128, 512, 1), (16, 48, 196)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -263,22 +256,22 @@ def test_the_kernels_in_a_cuda_graph(shape: tuple[int, int, int], dtype: torch.d
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # compiles
-        kernels.forward(*inputs[1:])
-        kernels.backward(*inputs)
+        kernels.forward(*inputs[1:], 1)
+        kernels.backward(*inputs, 1)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        h = kernels.forward(*inputs[1:])
-        g_z, sums = kernels.backward(*inputs)
-        g_z_from_h = kernels.backward_from_result(inputs[0], h, inputs[2])
+        h = kernels.forward(*inputs[1:], 1)
+        g_z, sums = kernels.backward(*inputs, 1)
+        g_z_from_h = kernels.backward_fixed(inputs[0], h, inputs[2], 1, True)
     for seed in (1, 2):
         for static, new in zip(inputs, tensors(shape, dtype, seed), strict=True):
             static.copy_(new)
         graph.replay()
-        for ours, theirs in zip((g_z, sums), kernels.backward(*inputs), strict=True):
+        for ours, theirs in zip((g_z, sums), kernels.backward(*inputs, 1), strict=True):
             assert torch.equal(ours, theirs)
-        assert torch.equal(h, kernels.forward(*inputs[1:]))
-        assert torch.equal(g_z_from_h, kernels.backward_from_result(inputs[0], h, inputs[2]))
+        assert torch.equal(h, kernels.forward(*inputs[1:], 1))
+        assert torch.equal(g_z_from_h, kernels.backward_fixed(inputs[0], h, inputs[2], 1, True))
 
 
 @needs_gpu
@@ -289,20 +282,20 @@ def test_more_than_2_to_the_31_elements() -> None:
     z = torch.zeros(examples, neurons, positions, dtype=torch.bfloat16, device="cuda")
     _, last, coefficients = tensors((1, neurons, positions), torch.bfloat16)
     z[-1] = last[0]
-    assert torch.equal(kernels.forward(z, coefficients)[-1:], kernels.forward(last, coefficients))
-    g_z, _ = kernels.backward(z, z, coefficients)
-    assert torch.equal(g_z[-1:], kernels.backward(last, last, coefficients)[0])
+    assert torch.equal(kernels.forward(z, coefficients, 1)[-1:], kernels.forward(last, coefficients, 1))
+    g_z, _ = kernels.backward(z, z, coefficients, 1)
+    assert torch.equal(g_z[-1:], kernels.backward(last, last, coefficients, 1)[0])
     del g_z
-    g_z = kernels.backward_from_result(z, z, coefficients)
-    assert torch.equal(g_z[-1:], kernels.backward_from_result(last, last, coefficients))
+    g_z = kernels.backward_fixed(z, z, coefficients, 1, True)
+    assert torch.equal(g_z[-1:], kernels.backward_fixed(last, last, coefficients, 1, True))
 
 
 @pytest.mark.skipif(not GPU or torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_on_a_device_that_is_not_the_current_one() -> None:
     g, z, coefficients = tensors((5, 7, 1), torch.float32)
     others = [tensor.to("cuda:1") for tensor in (g, z, coefficients)]
-    assert torch.equal(kernels.forward(*others[1:]).cpu(), kernels.forward(z, coefficients).cpu())
-    for ours, theirs in zip(kernels.backward(*others), kernels.backward(g, z, coefficients), strict=True):
+    assert torch.equal(kernels.forward(*others[1:], 1).cpu(), kernels.forward(z, coefficients, 1).cpu())
+    for ours, theirs in zip(kernels.backward(*others, 1), kernels.backward(g, z, coefficients, 1), strict=True):
         assert torch.equal(ours.cpu(), theirs.cpu())
-    elsewhere = kernels.backward_from_result(*others)
-    assert torch.equal(elsewhere.cpu(), kernels.backward_from_result(g, z, coefficients).cpu())
+    elsewhere = kernels.backward_fixed(*others, 1, True)
+    assert torch.equal(elsewhere.cpu(), kernels.backward_fixed(g, z, coefficients, 1, True).cpu())

@@ -150,14 +150,15 @@ class Net(nn.Module):
 
 def images_model(architecture: Architecture) -> SavedModel:
     """Return a model with random weights and choices, of images that were (4, 5, 3)."""
-    network = architecture.build(lambda place: Mixed(torch.randint(2, (place.channels,)), ("elu", "tanh"), place.dim))
+    pool = ("elu", "tanh")
+    network = architecture.build(lambda place: Mixed(torch.randint(2, (place.channels,)), pool, dim=place.dim))
     state = {
         key: torch.rand_like(value) if value.is_floating_point() else value
         for key, value in network.state_dict().items()
     }
     return SavedModel(
         architecture=architecture,
-        pool=("elu", "tanh"),
+        pool=pool,
         choices=choices_of(state),
         weights=without_choices(state),
         data={"name": "x.npz", "sample_shape": (4, 5, 3), "maximum": 255.0, "class_names": ("a", "b")},

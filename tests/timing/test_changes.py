@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from smx.errors import InputError
-from smx.runtime.latency.measure import measure_latency
+from smx.timing.bench import run_bench
 from smx.timing.changes import FASTER, SAME, SLOWER, compare_reports, read_report
 from smx.timing.machine import machine
-from tests.runtime.fakes import save
+from tests.timing.fakes import Timed
 
 OLD_BENCH = Path(__file__).parents[2] / "docs" / "results" / "mnist-bench.json"
 SETTINGS = {"threads": 1, "spinning": True, "execution_mode": "sequential", "optimization": "all"}
@@ -71,8 +72,8 @@ def test_conditions_that_differ() -> None:
 
 
 def test_a_report_compares_with_itself_from_a_file(tmp_path: Path) -> None:
-    model = save(tmp_path / "m.onnx")
-    report = measure_latency({"a": model, "b": model}, baseline="a", batch_sizes=(1, 2), rounds=2, memory=False)
+    runners = {"a": Timed(lambda: 1000), "b": Timed(lambda: 2000)}
+    report = run_bench(runners, {1: [np.ones(1)], 2: [np.ones(2)]}, baseline="a", rounds=2)
     path = tmp_path / "bench.json"
     path.write_text(json.dumps({"model": "m", **report.to_dict()}))
     changes = compare_reports(read_report(path), report.to_dict())

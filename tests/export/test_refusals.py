@@ -1,0 +1,94 @@
+"""What can't be exported: the message says why, and nothing is written."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import smx
+from smx.errors import InputError, ParityError, SmxError
+from smx.export import export_onnx
+from tests.export.networks import mixed_net
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]  # type: ignore[no-any-return]
+
+
+def test_a_file_that_ends_its_process_is_not_written(tmp_path: Path) -> None:
+    """ONNX Runtime 1.31 aborts where it loads attention in float16."""
+    net, path, x = Attention().eval(), tmp_path / "m.onnx", torch.randn(1, 5, 8)
+    export_onnx(net, path, example_input=x)
+    before = path.read_bytes()
+    with pytest.raises(
+        InputError, match=r"m\.onnx was not written: ONNX Runtime aborts, .*; export it in float32"
+    ) as refusal:
+        export_onnx(net, path, example_input=x, precision="float16")
+    assert "\n" not in str(refusal.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+    assert path.read_bytes() == before
+
+
+def test_what_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = mixed_net()
+
+    def refuse(message: str, module: nn.Module = net, error: type[SmxError] = InputError, **options: Any) -> None:
+        with pytest.raises(error, match=message):
+            export_onnx(module, tmp_path / "m.onnx", **{"example_input": torch.zeros(1, 5), **options})
+        assert not list(tmp_path.iterdir())
+
+    refuse("unknown layout 'sideways'; known are scatter", layout="sideways")
+    refuse("opset must be between 13 and 26, got 12", opset=12)
+    refuse("the batch size must be a whole number from 1, got -1", batch=-1)
+    refuse("must be a whole number from 1, got 2.0", batch=2.0)
+    refuse(r"must be a tensor \(B, \*\) .* got \(0, 5\)", example_input=torch.zeros(0, 5))
+    refuse(r"must be a tensor \(B, \*\) .* got list", example_input=[1.0])
+    refuse(r"0\.weight is bfloat16, which can't be exported", copy.deepcopy(net).bfloat16())
+    refuse("unknown precision 'int4'; known are float32, float16, int8", precision="int4")
+    refuse("int8 needs examples to calibrate on", precision="int8")
+    no_onnx = smx.Activation("cube", lambda z: z**3)
+    refuse("the activation 'cube' has no ONNX form", nn.Sequential(smx.Mixed([0], pool=(no_onnx,))))
+    other_relu = smx.Activation("relu", torch.abs, smx.op("Abs"))
+    refuse("two different activations are named 'relu'", nn.Sequential(net, smx.Mixed([0] * 3, pool=(other_relu,))))
+    broken = copy.deepcopy(net)
+    with torch.no_grad():
+        broken.get_parameter("0.bias")[2] = torch.inf
+    refuse(r"0\.bias has values that are not finite", broken)
+    wrong = smx.Activation("wrong", torch.relu, smx.op("Elu", alpha=1.0))
+    refuse(
+        r"m\.onnx was not written: it differs from PyTorch by up to",
+        nn.Sequential(nn.Linear(5, 3), smx.Mixed([0] * 3, pool=(wrong,))),
+        ParityError,
+    )
+    invalid = smx.Activation("invalid", torch.relu, smx.op("Relu", alpha=1.0))
+    refuse("graph is not valid: .*alpha", nn.Sequential(smx.Mixed([0] * 5, pool=(invalid,))), SmxError)
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"y": x + 1}
+
+
+def test_other_outputs_than_tensors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SmxError, match=r"Named returns a dict; only a tensor \(B, \*\) or a tuple of such"):
+        export_onnx(Named(), tmp_path / "m.onnx", example_input=torch.zeros(1, 3))
+
+
+class Undecidable(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_module_that_torch_cant_export(tmp_path: Path) -> None:
+    with pytest.raises(SmxError, match=r"PyTorch's exporter can't convert Undecidable: .+"):
+        export_onnx(Undecidable(), tmp_path / "m.onnx", example_input=torch.zeros(1, 5))
