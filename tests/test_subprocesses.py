@@ -13,7 +13,7 @@ import pytest
 
 from smx.errors import InputError, SmxError
 from smx.subprocesses import in_subprocess
-from tests.runtime.fakes import die
+from tests.timing.fakes import die
 
 
 def answer(value: int, *, fail: bool = False) -> tuple[int, int]:
