@@ -1,6 +1,7 @@
-"""What stands in an ONNX file, read without the onnx package, which the base install does not have.
+"""Read and change the graph of an ONNX file without the onnx package, which the base install does not have.
 
-The messages declare only the fields that are used; protobuf keeps the others as they are. Numbers as in onnx.proto.
+The messages declare only the fields that are used; protobuf keeps the others as they are. Source of the numbers:
+onnx.proto.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ class GraphSummary:
 
     Attributes:
         producer: name and version of the tool that wrote it.
-        opsets: version of each operator domain; the standard one is `ai.onnx`.
+        opsets: version of each operator domain; the standard domain is `ai.onnx`.
         operators: how often each operator occurs.
-        parameters: floating-point values of all initializers; indices and shapes don't count.
+        parameters: number of floating-point values in all initializers, so without indices and shapes.
     """
 
     producer: str
@@ -74,9 +75,9 @@ class NodeInfo:
     """A node of a graph.
 
     Attributes:
-        name: "" where the tool that wrote the file gave none.
+        name: "" for a node without a name.
         operator, domain: the standard domain is "".
-        inputs, outputs: names of values; "" for one that is left out.
+        inputs, outputs: names of values; "" for an optional one that is not used.
     """
 
     name: str
@@ -109,26 +110,20 @@ def nodes(model: str | os.PathLike[str] | bytes) -> list[NodeInfo]:
         InputError: the file is missing or no ONNX model.
     """
     return [
-        NodeInfo(
-            name=node.name,
-            operator=node.op_type,
-            domain=node.domain,
-            inputs=tuple(node.input),
-            outputs=tuple(node.output),
-        )
-        for node in _read(model).graph.node
+        NodeInfo(name=n.name, operator=n.op_type, domain=n.domain, inputs=tuple(n.input), outputs=tuple(n.output))
+        for n in _read(model).graph.node
     ]
 
 
 def expose(path: Path, values: Sequence[str]) -> bytes:
-    """Return the model with some of its values as further outputs, after its own and in the order given.
+    """Return the model as bytes, with some of its values as additional outputs, after its own and in this order.
 
-    ONNX Runtime finds their types and shapes itself. Weights beside the file stay there: the session option
-    `session.model_external_initializers_file_folder_path` says where, for bytes have no folder.
+    ONNX Runtime infers their types and shapes. Weights in a file beside the model stay there; the session option
+    `session.model_external_initializers_file_folder_path` must then name the folder.
 
     Args:
         path: the file.
-        values: what nodes make, or inputs of the model; one that is an output already is not added again.
+        values: names of outputs of nodes, or of inputs of the model; one that is an output already is not added again.
 
     Raises:
         InputError: the file is missing or no ONNX model, or does not have such a value.
@@ -165,17 +160,11 @@ def _model_class() -> Any:
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, number, kind, repeated in fields:
-            label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
+            added = message.field.add(name=field, number=number)
+            added.label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
+            added.type = _Field.TYPE_MESSAGE if isinstance(kind, str) else kind
             if isinstance(kind, str):
-                message.field.add(
-                    name=field,
-                    number=number,
-                    label=label,
-                    type=_Field.TYPE_MESSAGE,
-                    type_name=f".{package}.{kind}",
-                )
-            else:
-                message.field.add(name=field, number=number, label=label, type=kind)
+                added.type_name = f".{package}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Model"))

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, in the ONNX model's metadata: one key a field, so that viewers show it well."""
+"""The metadata of an exported file: one key of the ONNX model's `metadata_props` for each field, which viewers show."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ class ModelInfo:
         layout: `scatter`, or another of the exporter's layouts.
         pool: names of the candidate activations.
         layers: the mixed layers, in the order of the graph.
-        tolerance: what the file agreed with PyTorch within at export: `atol`, the `scale` it was multiplied by, and
-            `rtol` (see `smx.runtime.parity.compare`); and `max_abs`, the largest difference seen.
+        tolerance: the rule that the file met when it was exported, `atol` and `rtol` of
+            `smx.runtime.parity.check.check_parity`; the largest `scale` of atol, and `max_abs`, the largest difference
+            from PyTorch, at that time.
         class_names: one for each output, or empty.
         sample_shape: the shape of one raw example, or empty when it is not known.
         maximum: raw values are divided by it before they go in, or in the graph if it takes uint8.
@@ -115,7 +116,7 @@ class ModelInfo:
                 layout=properties[PREFIX + "layout"],
                 pool=tuple(read("pool")),
                 layers=tuple(map(_layer, layers)),
-                tolerance=dict(read("tolerance")),
+                tolerance={str(name): float(value) for name, value in read("tolerance").items()},
                 class_names=tuple(read("class_names")),
                 sample_shape=tuple(read("sample_shape")),
                 maximum=float(read("maximum")),

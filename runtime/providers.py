@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers: which there are, and which of them a graph's operators really run on."""
+"""ONNX Runtime's execution providers: their names, and on which of them the operators of a graph run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PROVIDERS = {
     "coreml": ("CoreMLExecutionProvider",),
     "directml": ("DmlExecutionProvider",),
 }
-"""By the names that people use; where there are several, what the first one can't run goes to the next."""
+"""ONNX Runtime's names by ours. Of several, the second one runs the operators that the first one can't run."""
 
 DEVICES = {"cuda": "cuda", "tensorrt": "cuda"}
-"""Where tensors can stay between runs, for the providers that have memory of their own."""
+"""The devices of the providers that have a memory of their own, in which tensors can stay between runs."""
 
 PACKAGES = {
     "cuda": "onnxruntime-gpu",
@@ -29,7 +29,7 @@ PACKAGES = {
     "coreml": "onnxruntime on macOS",
     "directml": "onnxruntime-directml on Windows",
 }
-"""Which package brings a provider; each replaces the plain onnxruntime."""
+"""The package that has a provider; it is installed instead of the plain onnxruntime."""
 
 
 def execution_providers(provider: str) -> list[str]:
@@ -40,45 +40,49 @@ def execution_providers(provider: str) -> list[str]:
     """
     if provider not in PROVIDERS:
         raise InputError(f"unknown provider {provider!r}; known are {', '.join(PROVIDERS)}")
-    there = ort.get_available_providers()
-    if PROVIDERS[provider][0] not in there:
-        available = ", ".join(name for name, full in PROVIDERS.items() if full[0] in there)
+    available = ort.get_available_providers()
+    if PROVIDERS[provider][0] not in available:
+        names = ", ".join(name for name, full in PROVIDERS.items() if full[0] in available)
         raise InputError(
-            f"the provider {provider!r} is not in this ONNX Runtime; available: {available}"
+            f"the provider {provider!r} is not in this ONNX Runtime; available: {names}"
             f" (install {PACKAGES[provider]} instead of the plain package)"
         )
-    return [full for full in PROVIDERS[provider] if full in there]
+    return [full for full in PROVIDERS[provider] if full in available]
 
 
 def assignments(session: Any) -> dict[str, Counter[str]]:
-    """Tell which operators run on which execution provider, and how many nodes of each.
+    """Return by execution provider the operators that run on it, and how many nodes of each.
 
     Args:
         session: an InferenceSession made with `record_assignments`.
     """
-    found: dict[str, Counter[str]] = {}
+    operators: dict[str, Counter[str]] = {}
     for part in session.get_provider_graph_assignment_info():
-        found.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
-    return found
+        operators.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return operators
 
 
 def record_assignments(options: Any) -> None:
-    """Let a session that is made with these options remember which provider each node went to."""
+    """Set the option by which a session records the provider of each node."""
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
 
 
-def check_assignments(name: str, provider: str, found: dict[str, Counter[str]]) -> None:
-    """Refuse a graph that is not run by the provider alone.
+def check_assignments(name: str, provider: str, operators: dict[str, Counter[str]]) -> None:
+    """Refuse a graph that the provider does not run alone.
+
+    Args:
+        name: of the model, for the message.
+        provider: a key of `PROVIDERS`.
+        operators: see `assignments`.
 
     Raises:
         InputError: nodes fell back to another provider; they are named.
     """
-    wanted = PROVIDERS[provider]
-    fallen = {full: operators for full, operators in found.items() if full not in wanted}
-    if fallen:
+    others = {full: counts for full, counts in operators.items() if full not in PROVIDERS[provider]}
+    if others:
         where = "; ".join(
-            f"{full}: " + ", ".join(f"{operator} ({count})" for operator, count in operators.most_common())
-            for full, operators in fallen.items()
+            f"{full}: " + ", ".join(f"{operator} ({count})" for operator, count in counts.most_common())
+            for full, counts in others.items()
         )
         raise InputError(
             f"{name} does not run on {provider} alone, these operators fell back to {where};"

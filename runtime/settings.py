@@ -1,4 +1,4 @@
-"""How ONNX Runtime is told to run a model."""
+"""The settings of an ONNX Runtime session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXECUTION_MODES = {
     "sequential": ort.ExecutionMode.ORT_SEQUENTIAL,
     "parallel": ort.ExecutionMode.ORT_PARALLEL,
 }
-"""Whether one operator runs after the other, or independent ones at the same time."""
+"""Operators run one after the other, or independent ones at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +28,13 @@ class Settings:
     """The settings of a session that change its speed, not its answers; the defaults are ONNX Runtime's.
 
     Attributes:
-        threads: for one operator, and in parallel mode for as many operators; None is one for each core.
-        spinning: whether idle threads wait actively: faster when runs follow each other, at the cost of a busy core.
+        threads: threads of one operator, and in parallel mode also of all operators; None is one for each core.
+        spinning: whether idle threads wait actively. This is faster when runs follow each other, but keeps cores busy.
         execution_mode: a key of `EXECUTION_MODES`.
         optimization: a key of `OPTIMIZATIONS`.
 
     Raises:
-        InputError: a value is none of those.
+        InputError: a value is not allowed.
     """
 
     threads: int | None = None

@@ -92,5 +92,5 @@ def _check(
             batch_sizes=(len(sample.inputs[0]),),
         )
         comparisons += report.comparisons
-    outputs = None if evaluation is None else session.run_many(evaluation, BATCH)
+    outputs = None if evaluation is None else session.run(evaluation, batch_size=BATCH)
     return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons)), outputs

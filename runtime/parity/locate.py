@@ -1,10 +1,11 @@
-"""Where does a model first leave its reference? Layer by layer, down to the neuron."""
+"""The first layer, neuron and example in which a model differs from its reference."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,20 +21,20 @@ from smx.runtime.settings import Settings
 Array = NDArray[Any]
 
 BEFORE, ACTIVATION, OUTPUT = "before the activation", "activation", "output"
-"""What can break: what computes the pre-activations of a layer, its activation, or what comes after the last layer."""
+"""The parts that can break: the operators before a layer's activation, the activation, those after the last layer."""
 
 ROUNDING = {"float32": 2.0**-23, "float16": 2.0**-10, "int8": 2.0**-7}
 """The rounding of one value, relative to the largest of its example, by a model's precision."""
 
 MARGIN = 16
-"""So many times what rounding explains is a fault."""
+"""A difference is a fault above this multiple of what rounding explains."""
 
 DRAWS = 4
-"""How often the reference is run on values that are off by their rounding."""
+"""Runs of the reference on values with random rounding errors."""
 
 
 class LayerArrays(NamedTuple):
-    """What one call of a mixed layer took and gave: its module path, and z and h, shaped like each other."""
+    """One call of a mixed layer: its module path, the pre-activations z and the activations h, both of one shape."""
 
     layer: str
     z: Array
@@ -41,38 +42,38 @@ class LayerArrays(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What a run saw: the calls of its mixed layers, in their order, and its outputs (B, *)."""
+    """What a run computed: the calls of its mixed layers, in their order, and its outputs (B, *)."""
 
     layers: Sequence[LayerArrays]
     outputs: Sequence[Array]
 
 
 class Reference(Protocol):
-    """Runs a network in parts: what lies between its mixed layers, and each of those, on values that are given."""
+    """Runs a network in parts: the mixed layers, and what is between them, each on values that are given."""
 
     def __call__(self, *inputs: Array, given: Sequence[LayerArrays]) -> Values:
         """Run the network on arrays (B, *), one for each argument.
 
         Args:
             inputs: of the network.
-            given: an entry for each call of a mixed layer, in their order. Whatever comes to call k, it gives
-                `given[k].h` to what comes after it. An entry that is missing or of another shape changes nothing.
+            given: an entry for each call of a mixed layer, in their order: what follows call k gets `given[k].h`,
+                whatever the call computes. A call without an entry, or with one of another shape, runs as usual.
 
         Returns:
-            For each call the z that came to it, and the h that it makes of `given[k].z`.
+            For each call the z that it got, and the h that it computes from `given[k].z`.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One place in the model where values were compared, neuron by neuron.
+    """A place in the model where values were compared, neuron by neuron.
 
     Attributes:
         layer: module path of a mixed layer, or the name of an output.
         part: `BEFORE`, `ACTIVATION` or `OUTPUT`.
-        difference: the one that is largest beside its limit.
-        limit: what rounding explains there.
-        neurons: those that differ by more, the worst first.
+        difference: |model - exact|, where it is largest relative to its limit.
+        limit: the largest difference that is no fault there, see `locate`.
+        neurons: those that differ by more than their limit, the worst first.
     """
 
     layer: str
@@ -84,16 +85,16 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """The first thing that breaks.
+    """The first place that breaks.
 
     Attributes:
         layer, part: where, as in `Place`.
         neuron: the one that differs most, counted as in PyTorch.
-        activation: which it has; None for an output.
-        example: on which it differs most.
-        got, expected: the values there; for a channel of several values, the one that differs most.
-        neurons: all that break in this place, the worst first.
-        examples: on how many examples.
+        activation: of that neuron; None for an output.
+        example: the index of the example on which it differs most.
+        got, expected: the values there; of a channel with several values, those that differ most.
+        neurons: all neurons that break in this place, the worst first.
+        examples: the number of examples on which any of them breaks.
     """
 
     layer: str
@@ -109,7 +110,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """What was compared, in the order of the graph up to the first fault; None if there is none."""
+    """The places that were compared, in the order of the graph up to the first fault; None if no place breaks."""
 
     places: tuple[Place, ...]
     fault: Fault | None
@@ -129,22 +130,24 @@ def locate(
 ) -> Location:
     """Find the first layer, neuron and example in which a model differs from a reference by more than rounding.
 
-    The model's intermediate values are made outputs, and brought back into the reference's order and scale. Each part
-    of the network is held against the exact result for the values that the model itself had before that part: so
-    nothing adds up, and a difference belongs to the place where it is seen. The limit for an example is
+    The model's intermediate values become outputs, and are brought back into the reference's order and scale. Each part
+    of the network is compared with the exact result for the values that the model itself had before that part. So
+    differences do not add up, and a difference belongs to the part in which it is seen. The limit for an example is
 
         MARGIN * max(noise, rounding * size)
 
-    with noise the largest error of the reference in this place when it is given values that are off by their rounding,
-    and size the largest value there, at least 1: what activations are made of, like exp(z) - 1, is of unit size.
+    noise: the largest error of the reference in this place when its inputs have rounding errors.
+    rounding: the relative rounding error of one value, by the precision of the model (`ROUNDING`).
+    size: the largest exact value in this place, at least 1: activations such as exp(z) - 1 have terms of size 1.
 
-    Values that are outputs can't be fused with what follows: a fault of a fused operator alone is not seen here.
+    ONNX Runtime can't fuse an operator whose result is an output with the next one. So a fault of a fused operator is
+    not found here.
 
     Args:
         model: the file; its metadata must tell where its layers are.
         reference: computes in float32.
         exact: computes in float64.
-        inputs: as the model takes them, (B, *); no more than all values of the network have room in memory for.
+        inputs: as the model takes them, (B, *); all values of the network for all examples must fit into memory.
         provider, allow_fallback: see `Session`.
 
     Raises:
@@ -176,25 +179,15 @@ def locate(
 
 
 def _open(model: str | os.PathLike[str], provider: str, allow_fallback: bool) -> tuple[Session, ModelInfo, list[str]]:
-    """Load a model with its intermediate values as outputs; return also its metadata and the names of its own ones."""
-
-    def load(source: str | os.PathLike[str] | bytes, folder: Path | None = None) -> Session:
-        return Session(
-            source,
-            provider,
-            settings=Settings(),
-            allow_fallback=allow_fallback,
-            folder=folder,
-            name=str(model),
-        )
-
+    """Load a model with its intermediate values as outputs; return also its metadata and its own outputs' names."""
+    load = partial(Session, provider=provider, settings=Settings(), allow_fallback=allow_fallback, name=str(model))
     original = load(model)
     info = original.info
     located = [layer.provenance for layer in info.layers if layer.provenance] if info else []
     if info is None or len(located) < len(info.layers):
         raise InputError(f"{model} does not say where its layers are; export it again with this version of smx")
     exposed = expose(Path(model), [name for layer in located for name in (layer.z, layer.h)])
-    return load(exposed, Path(model).parent), info, [output.name for output in original.outputs]
+    return load(exposed, folder=Path(model).parent), info, [output.name for output in original.outputs]
 
 
 def _run(
@@ -206,7 +199,7 @@ def _run(
     rounding: float,
     x: Sequence[Array],
 ) -> list[list[Array]]:
-    """Return the values of every place, see `_flat`: the model's, the exact ones, and several times the reference's."""
+    """Return the values of every place, see `_flat`: the model's, the exact ones, and `DRAWS` times the reference's."""
     named = dict(zip([output.name for output in session.outputs], session.run_all(*x), strict=True))
     layers = [_in_order(session.name, layer, named) for layer in info.layers]
     got = Values(layers, [named[name] for name in outputs])
@@ -244,27 +237,24 @@ def _activations(layer: LayerInfo) -> list[str]:
     return [of[neuron] for neuron in range(len(of))]
 
 
-def _check_same(model: str, got: Values, right: Values) -> None:
-    counts = [(len(run.layers), len(run.outputs)) for run in (got, right)]
+def _check_same(model: str, got: Values, exact: Values) -> None:
+    """Refuse a reference that is another network."""
+    counts = [f"{len(run.layers)} calls of mixed layers and {len(run.outputs)} outputs" for run in (got, exact)]
     if counts[0] != counts[1]:
-        raise InputError(
-            "is it the same network? {} calls of mixed layers and {} outputs in {}, {} and {} in the reference".format(
-                *counts[0], model, *counts[1]
-            )
-        )
-    names = [layer for layer, _, _ in got.layers] + ["the output"] * len(got.outputs)
-    shapes = [[z.shape for _, z, _ in run.layers] + [y.shape for y in run.outputs] for run in (got, right)]
-    for name, there, expected in zip(names, *shapes, strict=True):
-        if there != expected:
+        raise InputError(f"is it the same network? {counts[0]} in {model}, {counts[1]} in the reference")
+    names = [call.layer for call in got.layers] + ["the output"] * len(got.outputs)
+    shapes = [[call.z.shape for call in run.layers] + [y.shape for y in run.outputs] for run in (got, exact)]
+    for name, shape, expected in zip(names, *shapes, strict=True):
+        if shape != expected:
             raise InputError(
-                f"is it the same network? {name} has the shape {there} in {model}, {expected} in the reference"
+                f"is it the same network? {name} has the shape {shape} in {model}, {expected} in the reference"
             )
 
 
 def _rounded(
     x: Sequence[Array], layers: Sequence[LayerArrays], rounding: float
 ) -> Iterator[tuple[list[Array], list[LayerArrays]]]:
-    """Yield inputs and layers whose values are off by up to twice their rounding, several times."""
+    """Yield inputs and layers `DRAWS` times, with random errors of up to twice the rounding of their largest value."""
     random = np.random.default_rng(0)
 
     def off(values: Array, least: float = 0.0) -> Array:
@@ -281,7 +271,7 @@ def _rounded(
 def _flat(values: Values, layers: Sequence[LayerInfo], examples: int) -> list[Array]:
     """Return the values of every place in the order of the graph, as float64 (B, N, rest).
 
-    Where a layer does not keep the examples apart, all its values stand for each of them.
+    If the first axis of a layer is not the examples, nor a multiple of them, each example gets all values of the layer.
     """
     found = [(array, layer.axis) for layer, (_, *both) in zip(layers, values.layers, strict=True) for array in both]
     found += [(array if array.ndim > 1 else array[:, None], 1) for array in values.outputs]
@@ -302,7 +292,7 @@ def _largest(rows: Array, undefined: float = 0.0) -> Array:
 def _judge(
     layer: str, part: str, activations: Sequence[str], got: Array, exact: Array, limit: Array
 ) -> tuple[Place, Fault | None]:
-    """Hold the values of a place, (B, N, rest), against the limits of the examples, (B,)."""
+    """Compare the values of a place, (B, N, rest), with the limits of the examples, (B,)."""
     difference = np.where(np.isfinite(exact), np.nan_to_num(np.abs(got - exact), nan=np.inf, posinf=np.inf), 0.0)
     excess = np.nan_to_num(difference / limit[:, None, None], nan=0.0, posinf=np.inf)  # no limit where it is infinite
     worst = excess.max((0, 2), initial=0)

@@ -46,7 +46,7 @@ def predict(
         raise InputError(f"{onnx_path} must have one input of shape (batch, fixed sizes) for smx predict")
     info = session.info
     names, x = load_samples(samples_path, session.inputs[0].shape[1:], info, invert=invert, raw=session.takes_raw)
-    logits = session.run_many(x, BATCH)
+    logits = session.run(x, batch_size=BATCH)
     if logits.ndim != 2 or len(logits) != len(x):
         raise InputError(f"{onnx_path} must put out one row of class scores an example, got shape {logits.shape}")
     odds = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))

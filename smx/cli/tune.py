@@ -201,7 +201,7 @@ def _check_same(session: Session, path: Path, otherwise: str) -> None:
     if layers[0] != layers[1]:
         raise InputError(f"{otherwise}: their mixed layers differ")
     tolerances = [info.tolerance for info in infos if info is not None]
-    atol = sum(limit.get("atol", 0.0) * limit.get("scale", 1.0) for limit in tolerances)
+    atol = sum(limit.get("atol", 0.0) for limit in tolerances)
     rtol = sum(limit.get("rtol", 0.0) for limit in tolerances)
     inputs = tuple(session.random_inputs(session.batch or 16))
     found = check_parity(session.run_all, other, {"random": inputs}, atol=atol, rtol=rtol, batch_sizes=[len(inputs[0])])

@@ -129,16 +129,16 @@ def _inputs(
     import torch
 
     from smx.hooks import kinks
-    from smx.runtime.parity.probes import probes, raw_probes
+    from smx.runtime.parity.inputs import synthetic_inputs
 
     test = saved.examples(dataset, dataset.test.x, raw=raw)
     inputs = {f"{dataset.name} test": test}
     if only_test:
         return inputs
     if raw:
-        return inputs | raw_probes(saved.data["sample_shape"], int(saved.data["maximum"]))
+        return inputs | synthetic_inputs(saved.data["sample_shape"], maximum=int(saved.data["maximum"]))
     at_kinks = kinks(model, torch.from_numpy(test[:SEARCHED])).numpy()
-    return inputs | probes(test.shape[1:]) | ({"kinks": at_kinks} if len(at_kinks) else {})
+    return inputs | synthetic_inputs(test.shape[1:]) | ({"kinks": at_kinks} if len(at_kinks) else {})
 
 
 def _pytorch(model: nn.Module) -> Callable[[NDArray[Any]], NDArray[Any]]:

@@ -110,7 +110,7 @@ def test_a_fixed_batch(layout: str, tmp_path: Path) -> None:
         session.run(np.zeros((4, 5), np.float32))
     x = torch.randn(7, 5)
     with torch.no_grad():
-        np.testing.assert_allclose(session.run_many(x.numpy(), 100), net(x).numpy(), atol=1e-6)
+        np.testing.assert_allclose(session.run(x.numpy(), batch_size=100), net(x).numpy(), atol=1e-6)
 
 
 def test_the_report_says_what_each_pass_did(tmp_path: Path) -> None:

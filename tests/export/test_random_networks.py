@@ -17,7 +17,7 @@ from smx.export import export_onnx
 from smx.export.compiler import LAYOUTS
 from smx.runtime import Session, check_parity
 from smx.runtime.parity.compare import Array
-from smx.runtime.parity.probes import probes
+from smx.runtime.parity.inputs import synthetic_inputs
 from tests import reference
 
 
@@ -89,7 +89,7 @@ def exports_hold(net: nn.Module, shape: tuple[int, ...], folder: Path) -> None:
         with torch.no_grad():
             return net(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
 
-    inputs = probes(shape, examples=32)
+    inputs = synthetic_inputs(shape, examples=32)
     expected = pytorch(inputs["random"])
     scale = max(1.0, float(np.abs(expected).max()))
     answers = []

@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import nn
 
+from smx.errors import ParityError
 from smx.export import export_onnx
 from smx.export.reference import in_parts
 from smx.layers import Mixed
 from smx.runtime import Session
 from smx.runtime.parity.check import check_parity
+from smx.runtime.parity.inputs import synthetic_inputs
 from smx.runtime.parity.locate import Fault, locate
-from smx.runtime.parity.probes import probes
 from tests.faults import KINDS, LAYOUTS, NETWORKS, Array, Export, Kind, Planted, one_thread
 
 
@@ -83,17 +84,21 @@ def outcomes(
 def inputs_of(network: str) -> dict[str, Array]:
     """Return data, and what `smx verify` adds to them."""
     _, shape = NETWORKS[network]
-    return {"data": np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32), **probes(shape, examples=32)}
+    data = np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32)
+    return {"data": data, **synthetic_inputs(shape, examples=32)}
+
+
+def pytorch(module: nn.Module) -> Callable[[Array], Array]:
+    def run(x: Array) -> Array:
+        with torch.no_grad():
+            return module(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
+
+    return run
 
 
 def differing(module: nn.Module, path: Path, inputs: dict[str, Array]) -> list[str]:
     """Return the sets of inputs on which a file is not what PyTorch is, by the rule of `smx verify`."""
-
-    def pytorch(x: Array) -> Array:
-        with torch.no_grad():
-            return module(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
-
-    report = check_parity(pytorch, Session(path, threads=1), inputs)
+    report = check_parity(pytorch(module), Session(path, threads=1), inputs)
     return [comparison.inputs for comparison in report.comparisons if not comparison.passed]
 
 
@@ -156,3 +161,29 @@ def test_the_whole_catalogue(outcomes: Callable[[Kind, str], Outcome]) -> None:
     assert len(caught) == len(found), found.keys() - caught
     assert len(exact) >= 28
     assert len(exact) >= len(found) - 2, found.keys() - exact
+
+
+def network(factor: float) -> nn.Module:
+    torch.manual_seed(0)
+    last = nn.Linear(12, 3)
+    last.weight.data *= factor
+    return nn.Sequential(nn.Linear(6, 12), Mixed([0, 1, 2, 3] * 3, ("relu", "tanh", "elu", "gelu")), last).eval()
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e4])
+def test_export_and_comparison_have_one_tolerance(factor: float, tmp_path: Path) -> None:
+    """What one accepts, the other accepts; a fault in one weight is refused by both."""
+    module = network(factor)
+    report = export_onnx(module, tmp_path / "m.onnx", example_input=torch.randn(4, 6))
+    inputs = synthetic_inputs((6,))
+
+    file = Session(tmp_path / "m.onnx")
+    found = check_parity(pytorch(module), file, inputs)
+    assert found.passed, found
+    assert file.info is not None
+    assert (found.atol, found.rtol) == (file.info.tolerance["atol"], file.info.tolerance["rtol"])
+    assert report.max_abs <= 10 * file.info.tolerance["max_abs"]
+    module[2].weight.data[0, 0] *= 1.02  # type: ignore[index]
+    assert not check_parity(pytorch(module), file, inputs).passed
+    with pytest.raises(ParityError):
+        export_onnx(network(factor), tmp_path / "m.onnx", example_input=torch.randn(4, 6), atol=0, rtol=0)

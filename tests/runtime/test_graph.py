@@ -10,7 +10,9 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from smx.errors import InputError
+from smx.runtime import Session
 from smx.runtime.graph import NodeInfo, expose, nodes, summarise
+from tests.runtime.fakes import save_wide
 
 
 def test_the_outline_is_what_the_onnx_package_reads(exported: Path) -> None:
@@ -44,14 +46,8 @@ def test_no_model(tmp_path: Path) -> None:
 
 def test_nodes_are_those_that_the_onnx_package_reads(exported: Path) -> None:
     expected = [
-        NodeInfo(
-            name=node.name,
-            operator=node.op_type,
-            domain=node.domain,
-            inputs=tuple(node.input),
-            outputs=tuple(node.output),
-        )
-        for node in onnx.load(exported).graph.node
+        NodeInfo(name=n.name, operator=n.op_type, domain=n.domain, inputs=tuple(n.input), outputs=tuple(n.output))
+        for n in onnx.load(exported).graph.node
     ]
     assert nodes(exported) == expected
     assert nodes(exported.read_bytes()) == expected
@@ -124,19 +120,7 @@ def test_only_values_of_the_graph_can_be_exposed(value: str, tmp_path: Path) -> 
 
 
 def test_weights_beside_the_file_are_found(tmp_path: Path) -> None:
-    helper, number = onnx.helper, onnx.TensorProto.FLOAT
-    w = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", number, ["batch", 64])],
-        [helper.make_tensor_value_info("y", number, ["batch", 8])],
-        [onnx.numpy_helper.from_array(w, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tmp_path))
-    session = ort.InferenceSession(expose(tmp_path / "m.onnx", ["z"]), options, providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(1).normal(size=(2, 64)).astype(np.float32)
-    np.testing.assert_allclose(session.run(["z"], {"x": x})[0], x @ w, atol=1e-4)
+    path = save_wide(tmp_path / "m.onnx", 300, save_as_external_data=True, location="m.data", size_threshold=0)
+    y, x = Session(expose(path, ["x"]), folder=tmp_path).run_all(np.full((2, 1), 3))
+    np.testing.assert_array_equal(y, np.full((2, 300), 3))
+    np.testing.assert_array_equal(x, [[3], [3]])

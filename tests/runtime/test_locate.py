@@ -25,8 +25,8 @@ from smx.layers import Mixed
 from smx.models import mlp
 from smx.paper import PAPER_POOL
 from smx.runtime.metadata import ModelInfo
+from smx.runtime.parity.inputs import synthetic_inputs
 from smx.runtime.parity.locate import ACTIVATION, BEFORE, OUTPUT, Location, locate
-from smx.runtime.parity.probes import probes
 from tests import reference
 from tests.export.test_random_networks import networks
 from tests.faults import Array, Export, choice, convolutional, one_thread
@@ -98,7 +98,7 @@ def test_random_networks_have_no_fault(
     for layout in LAYOUTS:
         path = tmp_path_factory.mktemp("random") / f"{layout}.onnx"
         export(module, path, np.zeros((2, *shape), np.float32), layout=layout)
-        for name, x in probes(shape, examples=16).items():
+        for name, x in synthetic_inputs(shape, examples=16).items():
             location = located(module, path, x)
             assert location.fault is None, (layout, name, location)
             assert len(location.places) == 2 * layers + 1
