@@ -28,31 +28,33 @@ from torch import Tensor, nn
 
 from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
-from smx.export import traces
+from smx.export import sort, traces
 from smx.hinges import Function
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
+from smx.sorting import Plan
 
 DOMAIN = "smx"
 OP_TYPE = "MixedActivation"
 FUNCTIONS = "smx.functions"
 
 
-def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:
+def capture(
+    module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: int | None = None, plan: Plan | None = None
+) -> ir.Model:
     """Trace a module in `eval()` with PyTorch's exporter.
 
     Args:
         module: its `Mixed` layers become MixedActivation nodes.
-        example_input: tensors (B, *), one for each argument.
+        example: tensors (B, *), one for each argument.
         opset: version of the standard operators.
         batch: the length of the first axis of every input; None makes it dynamic.
+        plan: how the neurons are to be sorted; None keeps their order.
 
     Raises:
         SmxError: PyTorch's exporter can't convert the module.
     """
     marked = _mark(module).eval()
-    size = batch or max(2, len(example_input[0]))  # a dynamic batch of 1 would be taken for a constant
-    example = tuple(x[torch.arange(size, device=x.device) % len(x)] for x in example_input)
     dynamic = None if batch else tuple({0: torch.export.Dim("batch")} for _ in example)
     try:
         with _quiet(), torch.no_grad():
@@ -63,15 +65,18 @@ def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int, ba
                 opset_version=opset,
                 dynamic_shapes=dynamic,
                 input_names=["input"] if len(example) == 1 else [f"input{i}" for i in range(len(example))],
-                optimize=True,
+                optimize=False,
                 verbose=False,
             )
+            assert program is not None
+            if plan is not None:  # before the optimizer, which makes new weights of those that PyTorch has
+                sort.permute_weights(program.model, plan)
+            program.optimize()
     except Exception as error:  # the exporter wraps whatever it trips over
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         cause = error.__cause__ or error
         detail = next((line for line in str(cause).splitlines() if line.strip()), reason)
         raise SmxError(f"PyTorch's exporter can't convert {type(module).__name__}: {detail.strip()}") from error
-    assert program is not None
     outputs = program.model.graph.outputs
     for i, output in enumerate(outputs):
         output.name = "output" if len(outputs) == 1 else f"output{i}"
@@ -118,14 +123,22 @@ class MixedActivation(NamedTuple):
         )
 
 
-def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
-    """Note at every MixedActivation node how the activations that occur in it are computed."""
+def batched(example: tuple[Tensor, ...], batch: int | None) -> tuple[Tensor, ...]:
+    """Repeat or cut an example so that it has the batch size `batch`; at least 2 examples if that is None."""
+    size = batch or max(2, len(example[0]))  # a dynamic batch of 1 would be taken for a constant
+    return tuple(x[torch.arange(size, device=x.device) % len(x)] for x in example)
+
+
+def attach(model: ir.Model, functions: Mapping[str, Function], plan: Plan | None = None) -> None:
+    """Note at every MixedActivation node how the activations that occur in it are computed, and sort it by the plan."""
     for node in mixed_nodes(model):
         pool = node.attributes["pool"].as_strings()
         present = sorted(set(node.attributes["choice"].as_ints()))
         node.meta[FUNCTIONS] = {pool[k]: functions[pool[k]] for k in present}
         mixed = MixedActivation.of(node)
         traces.start(node, mixed.layer, [pool[k] for k in mixed.choice])
+        if plan is not None:
+            sort.permute_layer(node, mixed.layer, plan)
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:

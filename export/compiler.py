@@ -15,7 +15,6 @@ from smx.export.passes import (
     MergeGroups,
     NameByModule,
     Rewriting,
-    SortNeurons,
 )
 
 Passes = list[ir.passes.PassBase]
@@ -53,7 +52,6 @@ def _sorted(shifts: bool) -> Passes:
         *known_shapes(),
         FoldAffine(shifts=shifts),
         MergeGroups(shifts=shifts, small=True),
-        SortNeurons(),
         LowerToSorted(),
         LowerToScatter(),
         *tidy(),

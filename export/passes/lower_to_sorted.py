@@ -14,7 +14,7 @@ from smx.export.emit import Emitter, emitters
 from smx.export.nodes import is_small
 from smx.export.passes.lower_to_scatter import groups_in_place
 from smx.export.passes.rewriting import Rewriting
-from smx.export.passes.sort_neurons import PINNED
+from smx.export.sort import UNSORTED
 from smx.hinges import hinge_of, operator_of
 
 RIDERS = 32
@@ -47,7 +47,7 @@ class LowerToSorted(Rewriting):
         for node, mixed, emit in emitters(model):
             runs = _runs(mixed)
             if len(runs) > 1 and len(runs) + 2 > _scatter_cost(mixed):
-                reason = node.meta.get(PINNED, "it shares the order of a larger layer")
+                reason = node.meta.get(UNSORTED, "it has so many groups")
                 groups = len({name for run in runs for name in run.names})
                 self.refusals[emit.scope] = f"{groups} groups in {len(runs)} runs, since {reason}"
                 continue

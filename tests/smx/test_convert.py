@@ -181,6 +181,6 @@ def test_dropout_in_place_after_an_activation_trains_in_both_phases() -> None:
     net = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Dropout(0.5, inplace=True), nn.Linear(8, 2))
     x = torch.randn(4, 6)
     phase1 = smx.select(net, example_input=x)
-    for phase in (phase1, smx.sort(smx.commit(phase1), x)):
+    for phase in (phase1, smx.sort(smx.commit(phase1), example_input=x)):
         phase.train()(x).sum().backward()
         assert all(weight.grad is not None for weight in phase.parameters())

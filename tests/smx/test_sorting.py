@@ -55,8 +55,8 @@ def sorted_alike(net: nn.Module, x: Tensor, example: Tensor | None) -> tuple[nn.
             if tensor.is_floating_point():
                 tensor.uniform_(-1, 1) if isinstance(tensor, nn.Parameter) else tensor.uniform_(0.5, 1.5)
     before = copy.deepcopy(net.state_dict())
-    result = smx.sort(net, example)
-    reasons = refusals(net, example)
+    result = smx.sort(net, example_input=example)
+    reasons = refusals(net, example_input=example)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert {key: value.shape for key, value in result.state_dict().items()} == {
         key: value.shape for key, value in before.items()
@@ -65,8 +65,8 @@ def sorted_alike(net: nn.Module, x: Tensor, example: Tensor | None) -> tuple[nn.
         assert is_sorted(choice) != (name in reasons), (name, choice, reasons)
         assert sorted(choice) == sorted(choices(net)[name])
     assert all(reasons.values())
-    assert refusals(result, example) == reasons
-    again = smx.sort(result, example)
+    assert refusals(result, example_input=example) == reasons
+    again = smx.sort(result, example_input=example)
     assert all(torch.equal(value, result.state_dict()[key]) for key, value in again.state_dict().items())
     for expected, got in zip(*(outputs_and_gradient(part.eval(), x) for part in (net, result)), strict=True):
         agree(expected, got)
@@ -290,10 +290,10 @@ def test_the_larger_layer_decides_where_an_order_is_shared() -> None:
 
 def test_what_is_sorted_already_does_not_change() -> None:
     net = nn.Sequential(nn.Linear(3, 6), smx.Mixed([0, 0, 1, 2, 2, 5]), nn.Linear(6, 4), smx.Mixed([3] * 4))
-    result = smx.sort(net, torch.zeros(1, 3))
+    result = smx.sort(net, example_input=torch.zeros(1, 3))
     assert result is not net
     assert all(torch.equal(value, net.state_dict()[key]) for key, value in result.state_dict().items())
-    assert refusals(net, torch.zeros(1, 3)) == {}
+    assert refusals(net, example_input=torch.zeros(1, 3)) == {}
     assert refusals(net) == {}
 
 
@@ -336,7 +336,7 @@ def test_weights_in_one_memory_are_pinned() -> None:
     for linear, weight in ((net[0], memory[:5]), (net[3], memory[2:])):
         assert isinstance(linear, nn.Linear)
         linear.weight = nn.Parameter(weight)
-    assert set(refusals(net, torch.zeros(1, 4).double()).values()) == {"a weight shares its memory with another one"}
+    assert set(refusals(net, example_input=torch.zeros(1, 4).double()).values()) == {"a weight shares its memory with another one"}
 
 
 class Training(nn.Module):
@@ -376,7 +376,7 @@ class Wrapped(nn.Module):
 
 
 def test_an_output_that_can_not_be_seen_through_is_refused() -> None:
-    assert refusals(Wrapped(), torch.zeros(1, 3)) == {
+    assert refusals(Wrapped(), example_input=torch.zeros(1, 3)) == {
         "body.1": "the dry run ended in TypeError: the module returns a Answer, which can't be seen through"
     }
 
@@ -406,8 +406,8 @@ def test_embeddings_and_several_inputs() -> None:
             return self.head((self.mixed(self.embedding(words)) * weights.unsqueeze(-1)).mean(1))  # type: ignore[no-any-return]
 
     net, inputs = Net().double(), (torch.randint(7, (4, 5)), torch.randn(4, 5, dtype=torch.float64))
-    result = smx.sort(net, inputs)
-    assert refusals(net, inputs) == {}
+    result = smx.sort(net, example_input=inputs)
+    assert refusals(net, example_input=inputs) == {}
     assert is_sorted(choices(result)["mixed"])
     agree(net(*inputs), result(*inputs))
 
@@ -449,7 +449,7 @@ def test_where_no_example_fits_one_must_be_given() -> None:
     net = nn.Sequential(nn.Conv2d(3, 6, 1), some(6), nn.Flatten(), nn.Linear(6 * 4 * 7, 2))
     assert refusals(net) == {"1": "no input is known that the module takes; give example_input"}
     assert choices(smx.sort(net)) == choices(net)
-    assert refusals(net, torch.zeros(1, 3, 4, 7)) == {}
+    assert refusals(net, example_input=torch.zeros(1, 3, 4, 7)) == {}
 
 
 def test_wrong_modules_are_refused() -> None:
@@ -472,7 +472,7 @@ def test_torchvisions_networks(name: str, layers: int, left: int) -> None:
         if isinstance(part, smx.Selective):
             nn.init.normal_(part.logits)
     net = smx.commit(net).eval().double()
-    result, reasons = smx.sort(net, x.double()), refusals(net, x.double())
+    result, reasons = smx.sort(net, example_input=x.double()), refusals(net, example_input=x.double())
     assert (len(choices(net)), len(reasons)) == (layers, left)
     assert set(reasons.values()) == {"it shares the order of a larger layer"}
     assert [name for name, choice in choices(result).items() if not is_sorted(choice)] == list(reasons)
@@ -487,7 +487,7 @@ def test_the_export_of_a_sorted_module_is_the_same_function(layout: str, tmp_pat
     torch.manual_seed(0)
     net = two_sizes(Residual(nn.Conv2d(8, 8, 1), some(8, seed=1), nn.Conv2d(8, 8, 1)), some(8, seed=2)).eval()
     x = torch.randn(5, 3, 6, 6)
-    result: Any = smx.sort(net, x)
+    result: Any = smx.sort(net, example_input=x)
     export_onnx(result, tmp_path / "m.onnx", example_input=x, layout=layout)
     got = reference.evaluate_onnx(str(tmp_path / "m.onnx"), input=x.numpy())
     np.testing.assert_allclose(got, net(x).detach().numpy(), atol=1e-5, rtol=1e-4)
