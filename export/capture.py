@@ -28,28 +28,24 @@ from torch import Tensor, nn
 
 from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
-from smx.export import sort, traces
+from smx.export import provenance
 from smx.hinges import Function
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
-from smx.sorting import Plan
 
 DOMAIN = "smx"
 OP_TYPE = "MixedActivation"
 FUNCTIONS = "smx.functions"
 
 
-def capture(
-    module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: int | None = None, plan: Plan | None = None
-) -> ir.Model:
-    """Trace a module in `eval()` with PyTorch's exporter.
+def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:
+    """Trace a module in `eval()` with PyTorch's exporter; the initializers have the names of the module's tensors.
 
     Args:
         module: its `Mixed` layers become MixedActivation nodes.
         example: tensors (B, *), one for each argument.
         opset: version of the standard operators.
         batch: the length of the first axis of every input; None makes it dynamic.
-        plan: how the neurons are to be sorted; None keeps their order.
 
     Raises:
         SmxError: PyTorch's exporter can't convert the module.
@@ -68,15 +64,12 @@ def capture(
                 optimize=False,
                 verbose=False,
             )
-            assert program is not None
-            if plan is not None:  # before the optimizer, which makes new weights of those that PyTorch has
-                sort.permute_weights(program.model, plan)
-            program.optimize()
     except Exception as error:  # the exporter wraps whatever it trips over
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         cause = error.__cause__ or error
         detail = next((line for line in str(cause).splitlines() if line.strip()), reason)
         raise SmxError(f"PyTorch's exporter can't convert {type(module).__name__}: {detail.strip()}") from error
+    assert program is not None
     outputs = program.model.graph.outputs
     for i, output in enumerate(outputs):
         output.name = "output" if len(outputs) == 1 else f"output{i}"
@@ -104,6 +97,12 @@ class MixedActivation(NamedTuple):
         return self.layer.replace(".", "/") or "activation"
 
     @property
+    def groups(self) -> dict[str, NDArray[np.int64]]:
+        """The neurons, int64 (n,), of each activation that occurs, in the order of the pool."""
+        found = {name: np.flatnonzero(self.choice == k) for k, name in enumerate(self.pool)}
+        return {name: neurons for name, neurons in found.items() if len(neurons)}
+
+    @property
     def trailing(self) -> int:
         """How many axes follow that of the neurons."""
         return len(self.z.shape or ()) - 1 - self.axis
@@ -129,16 +128,20 @@ def batched(example: tuple[Tensor, ...], batch: int | None) -> tuple[Tensor, ...
     return tuple(x[torch.arange(size, device=x.device) % len(x)] for x in example)
 
 
-def attach(model: ir.Model, functions: Mapping[str, Function], plan: Plan | None = None) -> None:
-    """Note at every MixedActivation node how the activations that occur in it are computed, and sort it by the plan."""
+def simplify(model: ir.Model) -> None:
+    """Fold constants and fuse operators with PyTorch's own optimizer; weights get new names where it computes them."""
+    with _quiet():
+        torch.onnx.ONNXProgram(model, None).optimize()
+
+
+def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
+    """Note at every MixedActivation node how the activations that occur in it are computed."""
     for node in mixed_nodes(model):
         pool = node.attributes["pool"].as_strings()
         present = sorted(set(node.attributes["choice"].as_ints()))
         node.meta[FUNCTIONS] = {pool[k]: functions[pool[k]] for k in present}
         mixed = MixedActivation.of(node)
-        traces.start(node, mixed.layer, [pool[k] for k in mixed.choice])
-        if plan is not None:
-            sort.permute_layer(node, mixed.layer, plan)
+        provenance.start(node, mixed.layer, [pool[k] for k in mixed.choice])
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:

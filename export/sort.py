@@ -14,37 +14,36 @@ from torch import Tensor, nn
 
 from smx import sorting
 from smx.activations import op
-from smx.export import traces
+from smx.export import provenance
+from smx.export.capture import MixedActivation, mixed_nodes
 from smx.export.weights import permute
 from smx.hinges import Function, hinge_of
 from smx.layers import Mixed
-from smx.sorting import Plan
 
 UNSORTED = "smx.unsorted"
 """Key of a node's `meta`: why its neurons keep an order that is not sorted."""
 
 
-def plan(module: nn.Module, example: tuple[Tensor, ...]) -> Plan:
-    """Plan to sort the neurons of a committed module so that groups that the compiler may merge lie side by side."""
-    return sorting.plan(module, example, keys=_keys, modes=(False,))
+def sort_neurons(model: ir.Model, module: nn.Module, example: tuple[Tensor, ...]) -> None:
+    """Permute weights and choices so that groups that the compiler may merge lie side by side, where that is possible.
 
-
-def permute_weights(model: ir.Model, plan: Plan) -> None:
-    """Permute the initializers of a model in which they are as PyTorch has them."""
+    Args:
+        model: as it was captured; at the MixedActivation nodes is noted which layers stay unsorted, and why.
+        module: what it was captured from.
+        example: the arguments that it was captured with.
+    """
+    plan = sorting.plan(module, example, keys=_keys, modes=(False,))
     for name, axes in plan.permutations.items():
         if name in model.graph.initializers:
             for axis, old in axes.items():
                 permute(model.graph.initializers[name], np.array(old), axis)
-
-
-def permute_layer(node: ir.Node, layer: str, plan: Plan) -> None:
-    """Permute the choice of a MixedActivation, and note where its neurons are now, or why they stay."""
-    if old := plan.permutations.get(f"{layer}.choice", {}).get(0):
-        choice = node.attributes["choice"].as_ints()
-        node.attributes["choice"] = ir.AttrInt64s("choice", [choice[i] for i in old])
-        traces.reorder(node, np.array(old))
-    if layer in plan.refusals:
-        node.meta[UNSORTED] = plan.refusals[layer]
+    for node in mixed_nodes(model):
+        mixed = MixedActivation.of(node)
+        if moved := plan.permutations.get(f"{mixed.layer}.choice"):
+            node.attributes["choice"] = ir.AttrInt64s("choice", mixed.choice[moved[0]].tolist())
+            provenance.reorder(node, np.array(moved[0]))
+        if mixed.layer in plan.refusals:
+            node.meta[UNSORTED] = plan.refusals[mixed.layer]
 
 
 def _keys(layer: Mixed) -> Sequence[int]:

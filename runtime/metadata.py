@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from smx.errors import InputError
@@ -13,7 +13,7 @@ PREFIX = "smx."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace:
+class Provenance:
     """Where a mixed layer's neurons are found in the graph, and how their values there relate to PyTorch's.
 
     With z, h the pre-activation and the activation in PyTorch and z', h' the values in the graph, z' = inner z and
@@ -41,13 +41,13 @@ class LayerInfo:
         name: its module path in PyTorch.
         axis: the axis of its neurons.
         groups: how many neurons have each activation; no empty groups.
-        trace: where it is in the graph; None where that was not noted.
+        provenance: where it is in the graph; None where that was not noted.
     """
 
     name: str
     axis: int
     groups: dict[str, int]
-    trace: Trace | None = None
+    provenance: Provenance | None = None
 
     @property
     def neurons(self) -> int:
@@ -126,16 +126,17 @@ class ModelInfo:
 
 
 def _layer(entry: dict[str, Any]) -> LayerInfo:
-    if entry.get("trace") is None:
-        return LayerInfo(**entry)
-    trace = entry["trace"]
-    found = Trace(
-        z=str(trace["z"]),
-        h=str(trace["h"]),
-        neurons=tuple(map(int, trace["neurons"])),
+    layer = LayerInfo(name=entry["name"], axis=entry["axis"], groups=entry["groups"])
+    where = entry.get("provenance")  # None in files of older versions: they run, but `verify --locate` can't read them
+    if where is None:
+        return layer
+    provenance = Provenance(
+        z=str(where["z"]),
+        h=str(where["h"]),
+        neurons=tuple(map(int, where["neurons"])),
         kinds=tuple(
-            (str(name), float(inner), float(scale), float(shift)) for name, inner, scale, shift in trace["kinds"]
+            (str(name), float(inner), float(scale), float(shift)) for name, inner, scale, shift in where["kinds"]
         ),
-        kind=tuple(map(int, trace["kind"])),
+        kind=tuple(map(int, where["kind"])),
     )
-    return LayerInfo(**{**entry, "trace": found})
+    return replace(layer, provenance=provenance)

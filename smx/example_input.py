@@ -48,7 +48,7 @@ def infer(module: nn.Module, *, any_size: bool = True) -> Tensor:
 def without_data(module: nn.Module) -> tuple[nn.Module, dict[int, Tensor]]:
     """Return a copy of a module on the device `meta`, and the copies of its tensors by the tensors' `id`."""
     copies = {id(tensor): _without_data(tensor) for tensor in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, dict(copies)), copies  # type: ignore[arg-type]
+    return copy.deepcopy(module, dict(copies)), copies
 
 
 def _without_data(tensor: Tensor) -> Tensor:

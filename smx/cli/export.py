@@ -137,11 +137,5 @@ def _show(report: ExportReport, json_path: str | None) -> None:
             f" ({report.changed / report.predictions:.3%})",
             soft_wrap=True,
         )
-    if report.layout == "scatter" and "sorted" in report.layouts:
-        here, other = report.layouts["scatter"], report.layouts["sorted"]
-        scatters, fewer = (counts.get("ScatterElements", 0) for counts in (here, other))
-        people.print(
-            f"--layout sorted would take {sum(other.values())} operators instead of {sum(here.values())},"
-            f" {fewer} ScatterElements instead of {scatters}; smx bench times both",
-            soft_wrap=True,
-        )
+    if report.advice:
+        people.print(report.advice, soft_wrap=True)

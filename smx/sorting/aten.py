@@ -51,6 +51,7 @@ RULES: dict[str, Rule] = {
     "linear": rules.linear,
     "slice": rules.slicing,
     "stack": rules.stack,
+    "_weight_norm_interface": rules.weight_norm,
 }
 """The rule of each operator, by its name in PyTorch's schema."""
 

@@ -23,8 +23,8 @@ class Plan:
     """How a module's tensors are to be permuted together, so that the module stays the same function.
 
     Attributes:
-        permutations: by the name of a parameter or buffer and by axis, the old index of each entry. Axes that keep their
-            order are left out; a tensor with several names is there under each of them.
+        permutations: by the name of a parameter or buffer and by axis, the old index of each entry. An axis that keeps
+            its order is left out; a tensor with several names is there under each of them.
         refusals: for each `Mixed` that stays unsorted, by its module path, why.
     """
 

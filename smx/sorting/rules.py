@@ -74,6 +74,14 @@ def linear(orders: Orders, call: Call) -> None:
     _broadcast(orders, call.get("bias"), y)
 
 
+def weight_norm(orders: Orders, call: Call) -> None:
+    """y = v g / |v| and |v|, with one g and one norm |v| for each entry of an axis of v."""
+    v, g = call.inputs
+    _broadcast(orders, [v, g], call.outputs[0])
+    for norm in call.outputs[1:]:
+        _broadcast(orders, [g], norm)
+
+
 def matmul(orders: Orders, call: Call) -> None:
     """y[..., m, n] = a[..., m, k] b[..., k, n], or c + a b."""
     (*c, a, b), y = call.inputs, call.outputs[0]

@@ -20,15 +20,15 @@ def sort(module: nn.Module, *, example_input: ExampleInput | None = None) -> nn.
         W2 f(W1 x + b1)  =  (W2 P^-1) f_P((P W1) x + P b1)
 
     so P moves into the rows and biases of the layers before it and into the columns of those after it, through all
-    operators that keep channels apart (`smx.sorting.aten.RULES`). The copy computes the same function in `eval()` and in
-    `train()`, up to the order of float sums and of the numbers that Dropout draws. Its inputs, outputs and parameters
-    keep their names, shapes and order. Sort before you make the optimizer: its state is not permuted.
+    operators that keep channels apart (`smx.sorting.aten.RULES`). The copy computes the same function in `eval()` and
+    in `train()`, up to the order of float sums and of the numbers that Dropout draws. Its inputs, outputs and
+    parameters keep their names, shapes and order. Make the optimizer after sorting: its state is not permuted.
 
     Where the structure does not allow it, a layer keeps its order, and `refusals` says why. Where several layers share
     one order, as along a residual trunk, the layer with the most values is sorted, and the next one within its groups.
 
-    The structure is found by two dry runs without data, in `eval()` and in `train()`. Do not sort a module whose forward
-    branches at random, or hands out tensors by other means than its result.
+    The structure is found by two dry runs without data, in `eval()` and in `train()`. Do not sort a module whose
+    forward branches at random, or hands out tensors by other means than its result.
 
     Args:
         module: any module with `Mixed` layers; it stays as it is.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import smx
 from smx.activations import known
 from smx.errors import InputError, ParityError, SmxError
-from smx.export import export_onnx, large
+from smx.export import export_onnx, external_data
 from smx.runtime import Session
 from tests import reference
 
@@ -83,7 +83,7 @@ def test_the_report_says_what_each_pass_did(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["scatter", "sorted"])
 def test_weights_of_a_large_model_lie_beside_it(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "LARGE", 100)
+    monkeypatch.setattr(external_data, "LARGE", 100)
     net, path = mixed_net(neurons=120), tmp_path / "m.onnx"
     for _ in range(2):  # the second export removes the weights of the first
         report = export_onnx(net, path, example_input=torch.zeros(1, 5), layout=layout)
@@ -100,7 +100,7 @@ def test_weights_of_a_large_model_lie_beside_it(layout: str, tmp_path: Path, mon
     with pytest.raises(InputError, match=r"only .* in float32 and at opset 18 to 25, got float32 and opset 17"):
         export_onnx(net, path, example_input=torch.zeros(1, 5), opset=17)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    monkeypatch.setattr(large, "LARGE", 2**31)
+    monkeypatch.setattr(external_data, "LARGE", 2**31)
     export_onnx(net, path, example_input=torch.zeros(1, 5), layout=layout)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.01234567.data", "m.onnx.train.data"]
 

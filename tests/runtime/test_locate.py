@@ -72,15 +72,15 @@ def changed(module: nn.Module, source: Path, target: Path, change: Callable[[Exp
     return target
 
 
-def with_trace(source: Path, target: Path, **fields: Any) -> Path:
-    """Write a copy of a file with another trace of its first layer."""
+def with_provenance(source: Path, target: Path, **fields: Any) -> Path:
+    """Write a copy of a file with another provenance of its first layer."""
     proto = onnx.load(source)
     info = ModelInfo.from_properties({entry.key: entry.value for entry in proto.metadata_props})
     assert info is not None
     first, *rest = info.layers
-    assert first.trace is not None
-    trace = replace(first.trace, **fields) if fields else None
-    helper.set_model_props(proto, replace(info, layers=(replace(first, trace=trace), *rest)).to_properties())
+    assert first.provenance is not None
+    provenance = replace(first.provenance, **fields) if fields else None
+    helper.set_model_props(proto, replace(info, layers=(replace(first, provenance=provenance), *rest)).to_properties())
     target.write_bytes(proto.SerializeToString())
     return target
 
@@ -342,7 +342,7 @@ def test_both_calls_of_a_layer_are_places(linear: str, places: int, tmp_path: Pa
     ],
 )
 def test_damaged_metadata_are_told(fields: dict[str, Any], message: str, exported: Path, tmp_path: Path) -> None:
-    path = with_trace(exported, tmp_path / "model.onnx", **fields)
+    path = with_provenance(exported, tmp_path / "model.onnx", **fields)
     with pytest.raises(InputError, match=message):
         located(small(), path, normal(9, 6))
 
