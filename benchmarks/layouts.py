@@ -1,10 +1,10 @@
-"""Forms that a mixed layer can take in ONNX, timed side by side: the ones that `smx export` writes, and the others.
+"""Time forms of a mixed layer in ONNX: the two layouts of `smx export`, its form in place, and forms that lost.
 
     python benchmarks/layouts.py --json layouts.json
 
 The network is the paper's largest, with neurons distributed as the paper found them (`paper_model.py`). The ratios
 refer to the same network with ReLU. Every form is compared with PyTorch before it is timed. Then ONNX Runtime's
-profiler says where the time of the shipped ones goes; it adds a few microseconds to every operator.
+profiler says where the time of the layouts goes; it adds a few microseconds to every operator.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import numpy as np
@@ -32,35 +32,25 @@ if TYPE_CHECKING:
 
     Lowering = Callable[[MixedActivation, Emitter], ir.Value]
 
+LAYOUTS = ("sorted", "scatter")
+PROFILED = ("relu", *LAYOUTS)
 BASELINES = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
-
-
-def chain(mixed: MixedActivation, emit: Emitter) -> ir.Value:
-    """For each group: Gather, activation, ScatterElements with indices expanded at run time."""
-    h = mixed.z
-    for name, neurons in groups(mixed).items():
-        h = scattered(mixed, emit, h, name, neurons, name)
-    return h
 
 
 def largest_first(mixed: MixedActivation, emit: Emitter) -> ir.Value:
     """The largest group's activation on the whole layer, the others by one Gather and one ScatterElements."""
-    parts = groups(mixed)
+    parts = mixed.groups
     largest = max(parts, key=lambda name: len(parts[name]))
     h = emit.activation(mixed.functions[largest], mixed.z, part=largest)
     rest = {name: neurons for name, neurons in parts.items() if name != largest}
     neurons = np.concatenate(list(rest.values()))
-    index = emit.constant(neurons, part="", name="neurons")
-    gathered = emit.node("Gather", [mixed.z, index], {"axis": 1})
-    f = split_by_group(mixed, emit, gathered, list(rest.items()))
-    row = emit.constant(neurons.reshape(1, -1), part="", name="row")
-    expanded = emit.node("Expand", [row, emit.node("Shape", [f])])
-    return emit.node("ScatterElements", [h, expanded, f], {"axis": 1})
+    f = split_by_group(mixed, emit, emit.gather(mixed, neurons, part=""), list(rest.items()))
+    return emit.scatter(mixed, h, neurons, f, part="")
 
 
 def masks(mixed: MixedActivation, emit: Emitter) -> ir.Value:
     """Every activation on the whole layer, chosen by Where."""
-    parts = groups(mixed)
+    parts = mixed.groups
     first, *others = parts
     h = emit.activation(mixed.functions[first], mixed.z, part=first)
     for name in others:
@@ -75,7 +65,7 @@ def rows(mixed: MixedActivation, emit: Emitter) -> ir.Value:
     """Neurons first, so that Gather and ScatterND move whole rows: between two Transposes, group by group."""
     z = emit.node("Transpose", [mixed.z], {"perm": [1, 0]})
     h = z
-    for name, neurons in groups(mixed).items():
+    for name, neurons in mixed.groups.items():
         gathered = emit.node("Gather", [z, emit.constant(neurons, part=name, name="neurons")], {"axis": 0}, part=name)
         f = emit.activation(mixed.functions[name], gathered, part=name)
         index = emit.constant(neurons.reshape(-1, 1), part=name, name="index")
@@ -85,7 +75,7 @@ def rows(mixed: MixedActivation, emit: Emitter) -> ir.Value:
 
 def inverse_gather(mixed: MixedActivation, emit: Emitter) -> ir.Value:
     """Gather all neurons in the order of their groups, Split, activations, Concat, and Gather them back."""
-    parts = groups(mixed)
+    parts = mixed.groups
     order = np.concatenate(list(parts.values()))
     gathered = emit.node("Gather", [mixed.z, emit.constant(order, part="", name="order")], {"axis": 1})
     h = split_by_group(mixed, emit, gathered, list(parts.items()))
@@ -123,48 +113,13 @@ def in_place_and_masks(mixed: MixedActivation, emit: Emitter) -> ir.Value:
 
     hinges = [hinge_of(mixed.functions[mixed.pool[k]]) for k in mixed.choice]
     h = emit.hinges([hinge or Hinge() for hinge in hinges], mixed.z, trailing=0, part="in_place")
-    for name, neurons in groups(mixed).items():
+    for name, neurons in mixed.groups.items():
         if hinge_of(mixed.functions[name]) is None:
             mask = np.zeros(len(mixed.choice), bool)
             mask[neurons] = True
             f = emit.activation(mixed.functions[name], mixed.z, part=name)
             h = emit.node("Where", [emit.constant(mask, part=name, name="mask"), f, h], part=name)
     return h
-
-
-def two_runs(mixed: MixedActivation, emit: Emitter) -> ir.Value:
-    """Sorted neurons in two runs: what has one form, with numbers for each neuron, and the others."""
-    from smx.hinges import hinge_of
-
-    hinges = [hinge_of(mixed.functions[mixed.pool[k]]) for k in mixed.choice]
-    known = [hinge for hinge in hinges if hinge is not None]
-    others = [(mixed.pool[k], len(list(run))) for k, run in groupby(mixed.choice[: len(hinges) - len(known)])]
-    names = [*(name for name, _ in others), "in_place"]
-
-    def compute(i: int, piece: ir.Value) -> ir.Value:
-        if i == len(others):
-            return emit.hinges(known, piece, trailing=0, part="in_place")
-        return emit.activation(mixed.functions[names[i]], piece, part=names[i])
-
-    return emit.apart(mixed.z, 1, [*(size for _, size in others), len(known)], names, compute)
-
-
-def groups(mixed: MixedActivation) -> dict[str, np.ndarray]:
-    """Return the neurons of each activation that occurs."""
-    found = {name: np.flatnonzero(mixed.choice == k) for k, name in enumerate(mixed.pool)}
-    return {name: neurons for name, neurons in found.items() if len(neurons)}
-
-
-def scattered(
-    mixed: MixedActivation, emit: Emitter, h: ir.Value, name: str, neurons: np.ndarray, part: str
-) -> ir.Value:
-    """Gather some neurons, apply their activation, and scatter them into h."""
-    index = emit.constant(neurons, part=part, name="neurons")
-    gathered = emit.node("Gather", [mixed.z, index], {"axis": 1}, part=part)
-    f = emit.activation(mixed.functions[name], gathered, part=part)
-    row = emit.constant(neurons.reshape(1, -1), part=part, name="row")
-    indices = emit.node("Expand", [row, emit.node("Shape", [f], part=part)], part=part)
-    return emit.node("ScatterElements", [h, indices, f], {"axis": 1}, part=part)
 
 
 def split_by_group(mixed: MixedActivation, emit: Emitter, z: ir.Value, parts: list[tuple[str, np.ndarray]]) -> ir.Value:
@@ -178,51 +133,77 @@ def split_by_group(mixed: MixedActivation, emit: Emitter, z: ir.Value, parts: li
     )
 
 
-FORMS: dict[str, tuple[Lowering, bool, bool]] = {
-    # what it is: the lowering, whether groups are merged before, whether neurons are sorted before
-    "scatter: a chain, group by group": (chain, False, False),
-    "scatter: the largest group in place, one ScatterElements": (largest_first, False, False),
-    "scatter: the same, groups merged": (largest_first, True, False),
-    "in place, with masks for each activation": (masks, False, False),
-    "in place, with masks for what has another form": (in_place_and_masks, True, False),
-    "neurons first: Transpose, ScatterND by rows": (rows, False, False),
-    "Gather by group, and Gather back": (inverse_gather, False, False),
-    "sorted: an operator for each activation": (split, False, True),
-    "sorted: the same, groups merged": (split, True, True),
-    "sorted: a Gemm for each activation": (gemms, False, True),
-    "sorted: a Gemm for each group, merged": (gemms, True, True),
-    "sorted: two runs": (two_runs, True, True),
+def in_place(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """What `sorted` does with a layer whose order is fixed: most neurons in place, one ScatterElements for the rest."""
+    from smx.export.passes.lower_in_place import lower
+
+    return lower(mixed, emit)
+
+
+class Form(NamedTuple):
+    """A form of a mixed layer: its lowering, and whether groups are merged and neurons are sorted before."""
+
+    lower: Lowering
+    merged: bool = False
+    sorted: bool = False
+
+
+FORMS = {
+    "in place": Form(in_place, merged=True),
+    "in place, with masks for each activation": Form(masks),
+    "in place, with masks for what has another form": Form(in_place_and_masks, merged=True),
+    "scatter: the largest group in place, one ScatterElements": Form(largest_first),
+    "scatter: the same, groups merged": Form(largest_first, merged=True),
+    "neurons first: Transpose, ScatterND by rows": Form(rows),
+    "Gather by group, and Gather back": Form(inverse_gather),
+    "sorted: an operator for each activation": Form(split, sorted=True),
+    "sorted: the same, groups merged": Form(split, merged=True, sorted=True),
+    "sorted: a Gemm for each activation": Form(gemms, sorted=True),
+    "sorted: a Gemm for each group, merged": Form(gemms, merged=True, sorted=True),
 }
 
 
-def export(folder: Path) -> dict[str, Path]:
-    """Write the baselines, what `smx export` writes, and every other form; return the files by name."""
+def export(folder: Path, smallest: bool) -> dict[str, Path]:
+    """Write the baselines, the layouts, and every other form; return the files by name."""
+    import copy
+
     import onnx
     import onnx_ir as ir
     import torch
-    from paper_model import paper_model
+    from paper_model import SMALLEST, paper_model
 
-    from smx.cli.candidates import export_candidates
+    import smx
+    from smx.activations import get
+    from smx.export import export_onnx
     from smx.export.capture import attach, capture, expressions_of
     from smx.export.compiler import known_shapes, tidy
     from smx.export.emit import emitters
-    from smx.export.passes import MergeGroups, NameByModule, SortNeurons
-    from smx.modelfile import save_model
+    from smx.export.passes import MergeGroups, NameByModule
+    from smx.models import Fixed, mlp
+    from smx.paper import LARGEST
     from smx.runtime.session import Session
 
-    saved = paper_model()
-    save_model(folder / "model.pt", saved)
-    files = export_candidates(folder / "model.pt", folder, ("scatter", "sorted"), BASELINES)
-    net, example = saved.build(), torch.rand(16, saved.sizes[0])
+    sizes = SMALLEST if smallest else LARGEST
+    net, example = paper_model(sizes).build(), torch.rand(16, sizes[0])
     with torch.no_grad():
         expected = net(example).numpy()
-    for i, (name, (lowering, merge, sort)) in enumerate(FORMS.items()):
-        model = capture(net, (example,), 18)
-        attach(model, expressions_of(net))
-        passes = [NameByModule(), *known_shapes(), *[MergeGroups()] * merge, *[SortNeurons()] * sort]
-        ir.passes.Sequential(*passes)(model)
+    files = {}
+    for layout in LAYOUTS:
+        files[layout] = folder / f"{layout}.onnx"
+        export_onnx(net, files[layout], example_input=example, layout=layout)
+    for name in BASELINES[:1] if smallest else BASELINES:
+        files[name] = folder / f"{name}.onnx"
+        function = get(name).function
+        export_onnx(mlp(sizes, lambda i, f=function: Fixed(f)), files[name], example_input=example)  # type: ignore[misc]
+    captured = {}
+    for is_sorted, module in ((False, net), (True, smx.sort(copy.deepcopy(net), example_input=example))):
+        captured[is_sorted] = capture(module, (example,), 18)
+        attach(captured[is_sorted], expressions_of(module))
+    for i, (name, form) in enumerate(FORMS.items()):
+        model = captured[form.sorted].clone()
+        ir.passes.Sequential(NameByModule(), *known_shapes(), *[MergeGroups()] * form.merged)(model)
         for node, mixed, emit in emitters(model):
-            emit.replace(node, lowering(mixed, emit))
+            emit.replace(node, form.lower(mixed, emit))
         ir.passes.Sequential(*tidy())(model)
         files[name] = folder / f"form{i}.onnx"
         onnx.save(ir.to_proto(model), files[name])
@@ -233,20 +214,21 @@ def export(folder: Path) -> dict[str, Path]:
 @click.command()
 @click.option("--batch-sizes", type=Numbers(), default="1,16,128,1024", show_default=True, help="Examples a run.")
 @click.option("--rounds", type=click.IntRange(min=1), default=40, show_default=True, metavar="N")
+@click.option("--smallest", is_flag=True, help="Time a small network once, to see that everything runs.")
 @json_option
-def main(batch_sizes: tuple[int, ...], rounds: int, json_path: str | None) -> None:
+def main(batch_sizes: tuple[int, ...], rounds: int, smallest: bool, json_path: str | None) -> None:
     """Time every form, on one thread."""
+    if smallest:
+        batch_sizes, rounds = (2,), 1
     with tempfile.TemporaryDirectory() as folder:
         # The process that measures never loads torch, whose threads would disturb it.
-        files = in_subprocess(export, Path(folder))
+        files = in_subprocess(export, Path(folder), smallest)
         logs().print(f"measuring {len(files)} candidates ...")
-        report = measure_latency(files, baseline="relu", batch_sizes=batch_sizes, rounds=rounds)
-        profiles = {
-            name: {size: operators(files[name], size) for size in batch_sizes} for name in ("relu", "scatter", "sorted")
-        }
+        report = measure_latency(files, baseline="relu", batch_sizes=batch_sizes, rounds=rounds, memory=False)
+        profiles = {name: {size: operators(files[name], size) for size in batch_sizes} for name in PROFILED}
     show(report, json_path)
     show_profiles(profiles, json_path)
-    forms = {name: form[0].__doc__ for name, form in FORMS.items()}
+    forms = {name: form.lower.__doc__ for name, form in FORMS.items()}
     write_json(json_path, {"forms": forms, **report.to_dict(), "profiles": profiles})
 
 

@@ -17,35 +17,47 @@ import click
 from rich.table import Table
 
 from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.paper import LARGEST
 from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.subprocesses import in_subprocess
 
 if TYPE_CHECKING:
     from torch import nn
 
-SIZES = (784, 768, 512, 512, 256, 256, 128, 10)
+SMALLEST = (784, 24, 16, 10)
+"""The perceptron of `--smallest`."""
 
 
 @click.command()
 @click.option("--opsets", type=Numbers(), default="18,13,15,17,21,22,26", show_default=True, help="The baseline first.")
 @click.option("--batch-sizes", type=Numbers(), default="1,128", show_default=True, help="Examples a run.")
 @click.option("--rounds", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
+@click.option(
+    "--smallest", is_flag=True, help="Time two small networks at two opsets once, to see that everything runs."
+)
 @json_option
-def main(opsets: tuple[int, ...], batch_sizes: tuple[int, ...], rounds: int, json_path: str | None) -> None:
+def main(
+    opsets: tuple[int, ...], batch_sizes: tuple[int, ...], rounds: int, smallest: bool, json_path: str | None
+) -> None:
     """Time each network at each opset, on one thread."""
+    sizes = SMALLEST if smallest else LARGEST
+    if smallest:
+        opsets, batch_sizes, rounds = opsets[:2], (2,), 1
     reports = {}
     with tempfile.TemporaryDirectory() as folder:
         # The process that measures never loads torch, whose threads would disturb it.
-        networks = in_subprocess(export, Path(folder), opsets)
+        networks = in_subprocess(export, Path(folder), opsets, sizes)
         for network, files in networks.items():
             logs().print(f"measuring {network} ...")
-            reports[network] = measure_latency(files, baseline=str(opsets[0]), batch_sizes=batch_sizes, rounds=rounds)
+            reports[network] = measure_latency(
+                files, baseline=str(opsets[0]), batch_sizes=batch_sizes, rounds=rounds, memory=False
+            )
     for batch_size in batch_sizes:
         show(reports, batch_size, json_path)
-    write_json(json_path, {"sizes": SIZES, "networks": {name: report.to_dict() for name, report in reports.items()}})
+    write_json(json_path, {"sizes": sizes, "networks": {name: report.to_dict() for name, report in reports.items()}})
 
 
-def export(folder: Path, opsets: tuple[int, ...]) -> dict[str, dict[str, Path]]:
+def export(folder: Path, opsets: tuple[int, ...], sizes: tuple[int, ...]) -> dict[str, dict[str, Path]]:
     """Write each network at each opset; return the files by network and opset."""
     import onnx
     import torch
@@ -56,8 +68,10 @@ def export(folder: Path, opsets: tuple[int, ...]) -> dict[str, dict[str, Path]]:
 
     torch.manual_seed(0)
     pools = {name: (name,) for name in ("leaky_relu", "elu", "selu", "relu")} | {"mixed": smx.PAPER_POOL}
-    networks = {name: (perceptron(pool), torch.zeros(1, SIZES[0])) for name, pool in pools.items()}
+    networks = {name: (perceptron(pool, sizes), torch.zeros(1, sizes[0])) for name, pool in pools.items()}
     networks["cnn"] = convolutional(), torch.zeros(1, 3, 32, 32)
+    if sizes == SMALLEST:
+        networks = {name: networks[name] for name in ("mixed", "cnn")}
     files: dict[str, dict[str, Path]] = {}
     for network, (module, example) in networks.items():
         captured = folder / f"{network}.onnx"
@@ -69,14 +83,14 @@ def export(folder: Path, opsets: tuple[int, ...]) -> dict[str, dict[str, Path]]:
     return files
 
 
-def perceptron(pool: tuple[str, ...]) -> nn.Module:
+def perceptron(pool: tuple[str, ...], sizes: tuple[int, ...]) -> nn.Module:
     """Build a network whose neurons have random activations of the pool."""
     import torch
 
     import smx
     from smx.models import mlp
 
-    return mlp(SIZES, lambda layer: smx.Mixed(torch.randint(len(pool), (SIZES[layer],)), pool))
+    return mlp(sizes, lambda layer: smx.Mixed(torch.randint(len(pool), (sizes[layer],)), pool))
 
 
 def convolutional() -> nn.Module:

@@ -7,28 +7,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import torch
 
 from smx.activations import resolve_pool
-from smx.modelfile import SavedModel, mixed_mlp, save_model, without_choices
-from smx.paper import LARGEST as SIZES
-from smx.paper import PAPER_POOL
+from smx.architecture import MLP, Architecture
+from smx.layers import Mixed
+from smx.modelfile import SavedModel, save_model, without_choices
+from smx.models import mlp
+from smx.paper import LARGEST, PAPER_POOL
 from smx.stepbench.candidates import choices
 
+SMALLEST = (784, 24, 16, 10)
+"""The network of `--smallest`."""
 
-def paper_model(seed: int = 0) -> SavedModel:
-    """Return the network."""
-    drawn = choices(SIZES[1:-1], resolve_pool(PAPER_POOL), seed)
-    chosen = {f"layer{i}.activation": choice for i, choice in enumerate(drawn, 1)}
+
+def paper_model(sizes: Sequence[int] = LARGEST, seed: int = 0) -> SavedModel:
+    """Return the network: inputs, neurons of each hidden layer, classes are `sizes`."""
+    drawn = choices(sizes[1:-1], resolve_pool(PAPER_POOL), seed)
     torch.manual_seed(seed)
+    network = mlp(sizes, lambda i: Mixed(drawn[i - 1]))
     return SavedModel(
-        sizes=SIZES,
+        architecture=Architecture(kind=MLP, input_shape=(sizes[0],), num_classes=sizes[-1], widths=tuple(sizes[1:-1])),
         pool=PAPER_POOL,
-        choices=chosen,
-        weights=without_choices(mixed_mlp(SIZES, chosen, PAPER_POOL).state_dict()),
+        choices={f"layer{i}.activation": choice for i, choice in enumerate(drawn, 1)},
+        weights=without_choices(network.state_dict()),
         data={"name": "mnist", "sample_shape": (28, 28), "maximum": 255.0, "class_names": tuple("0123456789")},
         training={},
         metrics={},
@@ -37,9 +43,10 @@ def paper_model(seed: int = 0) -> SavedModel:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def main(path: Path) -> None:
+@click.option("--smallest", is_flag=True, help="Write a small network of the same kind.")
+def main(path: Path, smallest: bool) -> None:
     """Write the network to PATH."""
-    save_model(path, paper_model())
+    save_model(path, paper_model(SMALLEST if smallest else LARGEST))
 
 
 if __name__ == "__main__":

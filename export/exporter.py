@@ -92,13 +92,12 @@ def advice(layout: str, layers: Sequence[LayerInfo]) -> str | None:
 
     `scatter` has a Gather and a ScatterElements for each group of the layers that have several; None where it has none.
     """
-    counts = [len(layer.groups) for layer in layers if len(layer.groups) > 1]
-    if layout != "scatter" or not counts:
+    groups = sum(len(layer.groups) for layer in layers if len(layer.groups) > 1)
+    if layout != "scatter" or not groups:
         return None
-    moves, places = f"{sum(counts)} Gather and {sum(counts)} ScatterElements", len(counts)
     return (
-        f"layout sorted, recommended for serving, would replace {moves} by one Split and one Concat for each of"
-        f" {places} mixed {'layer' if places == 1 else 'layers'}, where neurons can be reordered; smx bench times both"
+        "layout sorted, recommended for serving, needs one Split and one Concat for each mixed layer whose neurons can"
+        f" be reordered, instead of {groups} Gather and {groups} ScatterElements in all; smx bench times both"
     )
 
 

@@ -141,6 +141,16 @@ class Export:
         yield values
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
+    @property
+    def literal(self) -> bool:
+        """Whether the layout is `scatter`: an operator for each activation, nothing moved into the weights."""
+        return any(node.op_type == "ScatterElements" for node in self.proto.graph.node)
+
+    @property
+    def tanh(self) -> tuple[str, ...]:
+        """The activations that are computed by Tanh."""
+        return ("tanh",) if self.literal else ("tanh", "sigmoid")
+
     def set_hinges(self, layer: str, number: str, neurons: Iterable[int], value: float) -> None:
         """Set one of the numbers of a hinge; where they don't stand for all neurons, it is for the last ones."""
         with self.edited(f"{layer}/activation/...{number}") as numbers:
@@ -374,7 +384,7 @@ def swapped_outputs(model: Export) -> Planted:
 # --- what moved from one layer into the next
 
 
-@kind()
+@kind(layouts=("sorted",))
 def lost_half_of_sigmoid(model: Export) -> Planted:
     """Sigmoid is computed as tanh, but what uses it lacks the 1/2 that was to be added."""
     columns = model.at("layer1", model.having("layer1", "sigmoid"))
@@ -383,7 +393,7 @@ def lost_half_of_sigmoid(model: Export) -> Planted:
     return before("layer2")
 
 
-@kind()
+@kind(layouts=("sorted",))
 def lost_constant_of_elu(model: Export) -> Planted:
     """ELU is computed without its -1, and what uses it does not subtract it."""
     columns = model.at("layer3", model.having("layer3", "elu"))
@@ -392,7 +402,7 @@ def lost_constant_of_elu(model: Export) -> Planted:
     return output()
 
 
-@kind()
+@kind(layouts=("sorted",))
 def lost_scale_of_selu(model: Export) -> Planted:
     """SELU is computed without its factor, and what uses it does not multiply by it."""
     columns = model.at("layer2", model.having("layer2", "selu"))
@@ -401,7 +411,7 @@ def lost_scale_of_selu(model: Export) -> Planted:
     return before("layer3")
 
 
-@kind()
+@kind(layouts=("sorted",))
 def unhalved_sigmoid(model: Export) -> Planted:
     """Sigmoid is computed as tanh, but of z instead of z / 2."""
     neurons = model.having("layer3", "sigmoid")
@@ -434,11 +444,14 @@ def unpermuted_bias(model: Export) -> Planted:
 def doubled_slope_of_leaky_relu(model: Export) -> Planted:
     """Leaky ReLU has the slope 0.02 instead of 0.01."""
     neurons = model.having("layer1", "leaky_relu")
-    model.set_hinges("layer1", "negative", neurons, 0.02)
+    if model.literal:
+        model.set_attribute("LeakyRelu", "layer1", "alpha", 0.02)
+    else:
+        model.set_hinges("layer1", "negative", neurons, 0.02)
     return activation("layer1", *neurons)
 
 
-@kind()
+@kind(layouts=("sorted",))
 def leaky_relu_as_relu(model: Export) -> Planted:
     """One Leaky ReLU is a ReLU."""
     neuron = model.having("layer3", "leaky_relu")[1]
@@ -446,7 +459,7 @@ def leaky_relu_as_relu(model: Export) -> Planted:
     return activation("layer3", neuron)
 
 
-@kind()
+@kind(layouts=("sorted",))
 def relu_as_identity(model: Export) -> Planted:
     """One ReLU lets negative values pass."""
     neuron = model.having("layer2", "relu")[1]
@@ -456,21 +469,24 @@ def relu_as_identity(model: Export) -> Planted:
 
 @kind()
 def relu_as_relu6(model: Export) -> Planted:
-    """The lines of ReLU, Leaky ReLU, ELU and SELU end at 6."""
+    """ReLU ends at 6; in the layout `sorted` so do the lines of Leaky ReLU, ELU and SELU."""
     six = model.constant("six", np.float32(6))
-    model.insert(model.node("Max", "layer1/activation").output[0], "Clip", "", six)
-    return activation("layer1", *model.having("layer1", *HINGES))
+    model.insert(model.node("Relu" if model.literal else "Max", "layer1/activation").output[0], "Clip", "", six)
+    return activation("layer1", *model.having("layer1", *(["relu"] if model.literal else HINGES)))
 
 
 @kind()
 def larger_alpha_of_elu(model: Export) -> Planted:
-    """One ELU has the alpha 1.1 instead of 1."""
-    neuron = model.having("layer3", "elu")[0]
-    model.set_hinges("layer3", "exponential", [neuron], 1.1)
-    return activation("layer3", neuron)
+    """One ELU has the alpha 1.1 instead of 1; in the layout `scatter` all of a layer have."""
+    neurons = model.having("layer3", "elu")
+    if model.literal:
+        model.set_attribute("Elu", "layer3", "alpha", 1.1)
+    else:
+        model.set_hinges("layer3", "exponential", neurons[:1], 1.1)
+    return activation("layer3", *(neurons if model.literal else neurons[:1]))
 
 
-@kind()
+@kind(layouts=("sorted",))
 def selu_as_elu(model: Export) -> Planted:
     """One SELU has the exponential of an ELU."""
     neuron = model.having("layer2", "selu")[0]
@@ -478,7 +494,7 @@ def selu_as_elu(model: Export) -> Planted:
     return activation("layer2", neuron)
 
 
-@kind()
+@kind(layouts=("sorted",))
 def unbounded_exponential(model: Export) -> Planted:
     """ELU and SELU take the exponential of positive values, too."""
     model.node("Exp", "layer2/activation").input[0] = model.node("Clip", "layer2/activation").input[0]
@@ -487,16 +503,16 @@ def unbounded_exponential(model: Export) -> Planted:
 
 @kind()
 def tanh_as_sigmoid(model: Export) -> Planted:
-    """Tanh, and the sigmoid that is computed by it, are a sigmoid."""
+    """Tanh, and in the layout `sorted` the sigmoid that is computed by it, are a sigmoid."""
     model.node("Tanh", "layer1/activation").op_type = "Sigmoid"
-    return activation("layer1", *model.having("layer1", "tanh", "sigmoid"))
+    return activation("layer1", *model.having("layer1", *model.tanh))
 
 
 @kind()
 def tanh_twice(model: Export) -> Planted:
     """Tanh is applied twice."""
     model.insert(model.node("Tanh", "layer3/activation").output[0], "Tanh")
-    return activation("layer3", *model.having("layer3", "tanh", "sigmoid"))
+    return activation("layer3", *model.having("layer3", *model.tanh))
 
 
 @kind()
@@ -523,8 +539,8 @@ def wrong_choice(model: Export) -> Planted:
 
 @kind(layouts=("scatter",))
 def scattered_one_too_far(model: Export) -> Planted:
-    """One neuron is written where the next one belongs."""
-    with model.edited("layer1/activation/...neurons_row") as row:
+    """One neuron of the last group is written where the next one belongs."""
+    with model.edited("layer1/activation/selu/neurons_row") as row:
         there = set(row.flat)
         k = next(k for k, n in enumerate(row.flat) if n + 1 not in there and n + 1 < len(model.order["layer1"]))
         row.flat[k] += 1
@@ -534,8 +550,8 @@ def scattered_one_too_far(model: Export) -> Planted:
 
 @kind(layouts=("scatter",))
 def swapped_scatter_indices(model: Export) -> Planted:
-    """Two neurons of different groups are written in each other's place."""
-    with model.edited("layer2/activation/...neurons_row") as row:
+    """Two neurons of one group are written in each other's place."""
+    with model.edited("layer2/activation/tanh/neurons_row") as row:
         row.flat[[0, -1]] = row.flat[[-1, 0]]
         return activation("layer2", int(row.flat[0]), int(row.flat[-1]))
 
@@ -543,13 +559,23 @@ def swapped_scatter_indices(model: Export) -> Planted:
 @kind(layouts=("scatter",))
 def gathered_one_too_far(model: Export) -> Planted:
     """One activation is computed from the next neuron's value."""
-    with model.edited("layer3/activation/.../neurons") as neurons:
+    with model.edited("layer3/activation/relu/neurons") as neurons:
         neuron = int(neurons[0])
         neurons[0] += 1
     return activation("layer3", neuron)
 
 
-@kind()
+@kind(layouts=("scatter",))
+def lost_scatter(model: Export) -> Planted:
+    """A group is never written: its neurons keep their pre-activations."""
+    lost = model.node("ScatterElements", "layer2/activation/elu")
+    for node in model.proto.graph.node:
+        node.input[:] = [lost.input[0] if name == lost.output[0] else name for name in node.input]
+    model.proto.graph.node.remove(lost)
+    return activation("layer2", *model.having("layer2", "elu"))
+
+
+@kind(layouts=("sorted",))
 def split_one_too_early(model: Export) -> Planted:
     """The first neuron of a group is taken for one more of the group before it."""
     names = ["sigmoid", "tanh"]
@@ -559,7 +585,7 @@ def split_one_too_early(model: Export) -> Planted:
     return activation("layer2", neurons[-1])
 
 
-@kind()
+@kind(layouts=("sorted",))
 def swapped_parts(model: Export) -> Planted:
     """Two groups are computed by each other's activation."""
     split = model.node("Split", "layer2/activation")
@@ -567,7 +593,7 @@ def swapped_parts(model: Export) -> Planted:
     return activation("layer2", *model.having("layer2", "sigmoid", "tanh", "gelu"))
 
 
-@kind()
+@kind(layouts=("sorted",))
 def swapped_concat(model: Export) -> Planted:
     """Two groups are put together in the wrong order."""
     concat = model.node("Concat", "layer2/activation")
@@ -679,7 +705,10 @@ def largest_for_mean(model: Export) -> Planted:
 
 @kind("convolutional")
 def wrong_slope_of_a_channel(model: Export) -> Planted:
-    """The Leaky ReLU of one channel has the slope 0.02 instead of 0.01."""
-    channel = model.having("block2", "leaky_relu")[0]
-    model.set_hinges("block2", "negative", [channel], 0.02)
-    return activation("block2", channel)
+    """The Leaky ReLU of one channel has the slope 0.02 instead of 0.01; in the layout `scatter` those of all have."""
+    channels = model.having("block2", "leaky_relu")
+    if model.literal:
+        model.set_attribute("LeakyRelu", "block2", "alpha", 0.02)
+        return activation("block2", *channels)
+    model.set_hinges("block2", "negative", channels[:1], 0.02)
+    return activation("block2", channels[0])

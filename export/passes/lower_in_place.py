@@ -31,7 +31,7 @@ class LowerInPlace(Rewriting):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower the whole graph."""
         for node, mixed, emit in emitters(model):
-            emit.replace(node, _lower(mixed, emit))
+            emit.replace(node, lower(mixed, emit))
             self.applied += 1
         return ir.passes.PassResult(model, modified=self.applied > 0)
 
@@ -44,7 +44,8 @@ def groups_in_place(mixed: MixedActivation) -> list[str]:
     return hinges if sum(sizes[name] for name in hinges) >= sizes[largest] else [largest]
 
 
-def _lower(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+def lower(mixed: MixedActivation, emit: Emitter) -> ir.Value:
+    """Add the operators of a layer, and return their result."""
     in_place = groups_in_place(mixed)
     left = {name: neurons for name, neurons in mixed.groups.items() if name not in in_place}
     h = _in_place(mixed, in_place, emit)

@@ -70,8 +70,7 @@ def check_parity(
 ) -> ParityReport:
     """Run a model on sets of inputs, in batches of several sizes, and compare it with a reference.
 
-    The absolute tolerance is multiplied by a set's largest floating |input| where that is above 1 (`scale` of
-    `compare`). Whole numbers are names of something, or pixels that the model normalises itself.
+    The absolute tolerance is multiplied by the `scale_of` each comparison.
 
     Args:
         reference: computes the right outputs of inputs (B, *), given as one argument for each input of the model;
@@ -100,17 +99,27 @@ def check_parity(
         if len(right) not in (1, len(names)):
             raise InputError(f"{session.name} has {len(names)} outputs, the reference {len(right)}")
         exact = _in_chunks(arbiter, x) if arbiter else [None] * len(right)
-        sizes = [float(np.abs(values).max(initial=0)) for values in x if np.issubdtype(values.dtype, np.floating)]
-        scale = max([1.0, *sizes])
         usable = [size for size in batch_sizes if size <= len(x[0])] or [min(batch_sizes)]
         for batch_size in [session.batch] if session.batch else usable:
             on_progress(name, batch_size)
             got = session.run_batches(*x, batch_size=batch_size)
+            limits["batch_size"] = batch_size
             comparisons += [
-                compare(a, b, **limits, scale=scale, arbiter=c, inputs=name, output=output, batch_size=batch_size)
+                compare(a, b, **limits, scale=scale_of(x, b), arbiter=c, inputs=name, output=output)
                 for output, a, b, c in zip(names, got, right, exact, strict=False)  # one array: the first output
             ]
     return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons), max_changed=max_changed)
+
+
+def scale_of(inputs: Sequence[Array], expected: Array) -> float:
+    """Return what the absolute tolerance of a comparison is multiplied by: rounding grows with the values.
+
+    It is the largest of 1, the largest floating |input|, and the root mean square of the expected output. Inputs that
+    are whole numbers do not count: they are indices, or pixels that the model normalises itself.
+    """
+    sizes = [float(np.abs(x).max(initial=0)) for x in inputs if np.issubdtype(x.dtype, np.floating)]
+    rms = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64)))) if expected.size else 0.0
+    return max(1.0, rms if np.isfinite(rms) else 0.0, *sizes)
 
 
 def _in_chunks(function: Callable[..., Array | Sequence[Array]], inputs: tuple[Array, ...]) -> list[Array]:

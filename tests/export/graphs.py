@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from smx.activations import known, resolve_pool
+from smx.activations import Operator, get, is_built_in, known
 from smx.export.capture import attach, mixed_nodes
 from smx.export.passes import LowerToScatter
 from tests import reference
 
-FUNCTIONS = {entry.name: entry.onnx for entry in resolve_pool(known()[:11]) if entry.onnx is not None}
+BUILT_IN = tuple(name for name in known() if is_built_in(get(name)))
+FUNCTIONS = {name: expression for name in BUILT_IN if (expression := get(name).onnx) is not None}
 
 
 def graph(
@@ -46,6 +48,12 @@ def operators(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph]
 
 
+def operators_of(expression: Operator) -> list[str]:
+    """Return the operators of an activation in the order in which they are computed."""
+    inner = [source for source in expression.inputs if isinstance(source, Operator)]
+    return [*(operator for source in inner for operator in operators_of(source)), expression.type]
+
+
 def choices(model: ir.Model) -> list[list[int]]:
     """Return the choices of the mixed layers."""
     return [list(node.attributes["choice"].as_ints()) for node in mixed_nodes(model)]
@@ -63,3 +71,19 @@ def standard(model: ir.Model) -> onnx.ModelProto:
 def run(model: ir.Model, **inputs: NDArray[Any]) -> NDArray[Any]:
     """Evaluate a model by the ONNX reference evaluator."""
     return reference.evaluate_onnx(standard(model), **inputs)
+
+
+def normal(*shape: int) -> NDArray[np.float32]:
+    """Return normal noise."""
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def random_weights(**shapes: tuple[int, ...]) -> str:
+    """Write initializers with positive values of several sizes."""
+    random = np.random.default_rng(1)
+    parts = []
+    for name, shape in shapes.items():
+        values = ", ".join(f"{value:.4f}" for value in random.uniform(0.3, 2.0, int(np.prod(shape))))
+        axes = f"[{','.join(map(str, shape))}]" if shape else ""
+        parts.append(f"float{axes} {name} = {{{values}}}")
+    return f"<{', '.join(parts)}>"

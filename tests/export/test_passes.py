@@ -5,130 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from numpy.typing import NDArray
 
 from smx.activations import Operator, op
 from smx.export.capture import MixedActivation, mixed_nodes
-from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, NameByModule
-from smx.export.passes.lower_to_sorted import RIDERS
+from smx.export.passes import MergeGroups, NameByModule
 from smx.hinges import Hinge, hinge_of
 from tests import reference
-from tests.export.graphs import FUNCTIONS, graph, mixed, operators, run, standard
+from tests.export.graphs import FUNCTIONS, graph, mixed, normal, random_weights, run, standard
 
-POOL = ("relu", "tanh", "elu")
 DEPTH, SCALE = 1.6732632423543772, 1.0507009873554805  # of SELU
 PAPER = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
-
-
-def normal(*shape: int) -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def random_weights(**shapes: tuple[int, ...]) -> str:
-    """Write initializers with positive values of several sizes."""
-    random = np.random.default_rng(1)
-    parts = []
-    for name, shape in shapes.items():
-        values = ", ".join(f"{value:.4f}" for value in random.uniform(0.3, 2.0, int(np.prod(shape))))
-        parts.append(f"float[{','.join(map(str, shape))}] {name} = {{{values}}}")
-    return f"<{', '.join(parts)}>"
-
-
-# --- LowerToScatter
-
-
-def test_lower_to_scatter_moves_what_can_not_be_computed_in_place() -> None:
-    model = graph(mixed("x", "y", "2, 0, 2, 1"))
-    assert LowerToScatter()(model).modified
-    assert operators(model) == [
-        "Relu", "Clip", "Exp", "Sub", "Mul", "Add", "Gather", "Tanh", "Shape", "Expand", "ScatterElements",
-    ]  # fmt: skip
-    x = normal(5, 4)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([2, 0, 2, 1]), POOL), atol=1e-6)
-
-
-def test_lower_to_scatter_moves_several_groups_with_one_scatter() -> None:
-    pool = ("gelu", "tanh", "silu")
-    model = graph(mixed("x", "y", "0, 1, 2, 0, 0, 1", pool), "float[batch,6] x", "float[batch,6] y")
-    LowerToScatter()(model)
-    found = operators(model)
-    assert found.count("Gather") == found.count("Split") == found.count("Concat") == found.count("ScatterElements") == 1
-    assert found[0] == "Div"  # GELU is the largest group: it is computed in place
-    x = normal(5, 6)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([0, 1, 2, 0, 0, 1]), pool), atol=1e-6)
-
-
-def test_lower_to_scatter_needs_no_expand_for_a_fixed_batch() -> None:
-    model = graph(mixed("x", "y", "2, 0, 2, 1"), "float[3,4] x", "float[3,4] y")
-    LowerToScatter()(model)
-    assert "Expand" not in operators(model)
-    x = normal(3, 4)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([2, 0, 2, 1]), POOL), atol=1e-6)
-
-
-@pytest.mark.parametrize("axis", [1, 2])
-def test_lower_to_scatter_on_every_axis(axis: int) -> None:
-    model = graph(mixed("x", "y", "2, 0, 1", axis=axis), "float[batch,3,3] x", "float[batch,3,3] y")
-    LowerToScatter()(model)
-    x = normal(2, 3, 3)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([2, 0, 1]), POOL, axis=axis), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_lower_to_scatter_needs_no_index_for_one_group(name: str) -> None:
-    model = graph(mixed("x", "y", "0, 0, 0, 0", (name,)))
-    assert LowerToScatter()(model).modified
-    assert not {"Gather", "ScatterElements"} & set(operators(model))
-    x = np.linspace(-9, 9, 400, dtype=np.float32).reshape(-1, 4)
-    np.testing.assert_allclose(run(model, x=x), reference.FUNCTIONS[name](x.astype(np.float64)), atol=2e-6)
-
-
-def test_lower_to_scatter_leaves_other_nodes() -> None:
-    model = graph("z = Relu(x) y = Tanh(z)")
-    assert not LowerToScatter()(model).modified
-    assert operators(model) == ["Relu", "Tanh"]
-
-
-# --- LowerToSorted
-
-
-def test_lower_to_sorted_splits_and_concatenates() -> None:
-    choice = "1, 1, " + "0, " * (RIDERS + 1) + "2, 2, 2"
-    n = RIDERS + 6
-    model = graph(mixed("x", "y", choice), f"float[batch,{n}] x", f"float[batch,{n}] y")
-    assert LowerToSorted()(model).modified
-    assert operators(model) == ["Split", "Tanh", "Relu", "Relu", "Clip", "Exp", "Sub", "Add", "Concat"]
-    x = normal(3, n)
-    expected = reference.mixed(x, np.array([int(k) for k in choice.split(", ")]), POOL)
-    np.testing.assert_allclose(run(model, x=x), expected, atol=1e-6)
-
-
-def test_lower_to_sorted_computes_neighbours_of_one_form_together() -> None:
-    pool = ("tanh", "relu", "elu", "selu")
-    model = graph(mixed("x", "y", "0, 1, 2, 2, 3, 3", pool), "float[batch,6] x", "float[batch,6] y")
-    assert LowerToSorted()(model).modified
-    found = operators(model)
-    assert (found.count("Split"), found.count("Exp"), found.count("Concat")) == (1, 1, 1)
-    assert len(model.graph.node(0).outputs) == 2
-    x = normal(3, 6)
-    expected = reference.mixed(x, np.array([0, 1, 2, 2, 3, 3]), pool)
-    np.testing.assert_allclose(run(model, x=x), expected, atol=1e-6)
-
-
-def test_lower_to_sorted_keeps_single_operators_where_there_are_few_values() -> None:
-    pool = ("tanh", "elu", "selu")
-    model = graph(mixed("x", "y", "0, 1, 2, 2", pool), "float[1,4] x", "float[1,4] y")
-    LowerToSorted()(model)
-    assert operators(model) == ["Split", "Tanh", "Elu", "Selu", "Concat"]
-    x = normal(1, 4)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([0, 1, 2, 2]), pool), atol=1e-6)
-
-
-def test_lower_to_sorted_leaves_too_many_runs_and_says_so() -> None:
-    model = graph(mixed("x", "y", ", ".join(["0, 1"] * 9)), "float[batch,18] x", "float[batch,18] y")
-    lower = LowerToSorted()
-    assert not lower(model).modified
-    assert lower.refusals == {"y": "2 groups in 18 runs, since it shares the order of a larger layer"}
 
 
 # --- MergeGroups
@@ -248,106 +134,51 @@ def test_merge_groups_moves_a_factor_but_no_shift_through_zero_padding() -> None
 def test_merge_groups_keeps_elu_where_there_are_few_values() -> None:
     body = BETWEEN.format(mixed("z", "h", "4, 4, 5, 5, 0, 0", PAPER))
     model = graph(body, "float[1,3] x", "float[1,2] y", WEIGHTS)
-    MergeGroups(small=True)(model)
+    MergeGroups()(model)
     assert layer(model).functions["elu"] == op("Elu", alpha=1.0)
 
 
-# --- FoldAffine
+def test_merge_groups_without_shifts_moves_factors_alone() -> None:
+    x, model = normal(5, 3), between("0, 1, 2, 3, 4, 5")
+    merge = MergeGroups(shifts=False)
+    merge(model)
+    assert layer(model).functions == {
+        "sigmoid": op("Sigmoid"),
+        "tanh": op("Tanh"),
+        "leaky_relu": op("LeakyRelu", alpha=0.01),
+        "relu": op("Relu"),
+        "elu": op("Elu", alpha=1.0),
+        "selu": Hinge(exponential=DEPTH * SCALE / SCALE, constant=-DEPTH * SCALE / SCALE),
+    }
+    assert (merge.applied, merge.refusals) == (1, {})
+    np.testing.assert_allclose(run(model, x=x), run(between("0, 1, 2, 3, 4, 5"), x=x), rtol=2e-6, atol=2e-6)
 
 
-NORM = random_weights(
-    w=(6, 3, 1, 1), b=(6,), gamma=(6,), beta=(6,), mean=(6,), variance=(6,), v=(2, 6, 3, 3), c=(2,), s=(6, 1, 1)
-)
+def test_merge_groups_counts_what_it_changes() -> None:
+    """Shifts moved, sigmoid by tanh, one activation fewer; the factor of SELU went with its shift."""
+    merge = MergeGroups()
+    merge(between("0, 1, 2, 3, 4, 5"))
+    assert merge.applied == 3
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "z = Conv(x, w, b) n = BatchNormalization(z, gamma, beta, mean, variance) r = Relu(n) y = Conv(r, v, c)",
-        "z = Conv(x, w) n = BatchNormalization(z, gamma, beta, mean, variance) r = Relu(n) y = Conv(r, v)",
-        "z = Conv(x, w, b) r = Relu(z) n = BatchNormalization(r, gamma, beta, mean, variance) y = Conv(n, v, c)",
-        "z = Conv(x, w, b) r = Relu(z) n = BatchNormalization(r, gamma, beta, mean, variance)"
-        " p = MaxPool <kernel_shape = [1, 1]> (n) y = Conv(p, v)",
-        "z = Conv(x, w, b) m = Mul(z, s) r = Relu(m) y = Conv(r, v, c)",
-        "z = Conv(x, w, b) r = Relu(z) m = Div(r, s) y = Conv <pads = [1, 1, 1, 1]> (m, v, c)",
-        "z = Conv(x, w, b) m = Sub(z, s) r = Relu(m) y = Conv(r, v, c)",
-    ],
-)
-def test_fold_affine_fires(body: str) -> None:
-    size = 5 if "pads" in body else 3
-    outputs = f"float[batch,2,{size},{size}] y"
-    before = graph(body, "float[batch,3,5,5] x", outputs, NORM)
-    model = graph(body, "float[batch,3,5,5] x", outputs, NORM)
-    assert FoldAffine()(model).modified
-    assert not {"BatchNormalization", "Mul", "Div", "Sub"} & set(operators(model))
-    x = normal(2, 3, 5, 5)
-    np.testing.assert_allclose(run(model, x=x), run(before, x=x), rtol=1e-5, atol=1e-5)
+def test_merge_groups_leaves_a_sigmoid_without_tanh() -> None:
+    model = between("0, 1, 0, 1, 0, 1", ("relu", "sigmoid"))
+    merge = MergeGroups()
+    assert not merge(model).modified
+    assert (merge.applied, merge.refusals) == (0, {})
+    assert layer(model).functions == {"sigmoid": op("Sigmoid"), "relu": op("Relu")}
+    assert layer(model).choice.tolist() == [1, 0, 1, 0, 1, 0]
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        (
-            "z = Conv(x, w, b) r = Relu(z) n = BatchNormalization(r, gamma, beta, mean, variance)"
-            " y = Conv <pads = [1, 1, 1, 1]> (n, v, c)",
-            "pads with zeros",
-        ),
-        (
-            "z = Conv(x, w, b) n = BatchNormalization(z, gamma, beta, mean, variance) t = Tanh(n) y = Mul(t, z)",
-            "what comes before it is used elsewhere, too",
-        ),
-        (
-            "z = Conv(x, w, b) r = Relu(z) n = BatchNormalization(r, gamma, beta, mean, variance) y = Add(n, r)",
-            "the Add after it needs the values as they are",
-        ),
-    ],
-)
-def test_fold_affine_does_not_fire(body: str, reason: str) -> None:
-    channels = 2 if "pads" in body else 6
-    model = graph(body, "float[batch,3,5,5] x", f"float[batch,{channels},5,5] y", NORM)
-    before = {name: value.const_value for name, value in model.graph.initializers.items()}
-    fold = FoldAffine()
-    assert not fold(model).modified
-    assert [reason in why for why in fold.refusals.values()] == [True]
-    assert {name: value.const_value for name, value in model.graph.initializers.items()} == before
-
-
-def test_fold_affine_leaves_the_weights_of_others() -> None:
-    """Two Convs share their weights; only one of them is followed by BatchNorm."""
-    body = (
-        "z = Conv(x, w, b) n = BatchNormalization(z, gamma, beta, mean, variance) r = Relu(n)"
-        " u = Conv(x, w, b) q = Tanh(u) y = Add(r, q)"
-    )
-    model = graph(body, "float[batch,3,5,5] x", "float[batch,6,5,5] y", NORM)
-    assert FoldAffine()(model).modified
-    x = normal(2, 3, 5, 5)
-    expected = run(graph(body, "float[batch,3,5,5] x", "float[batch,6,5,5] y", NORM), x=x)
-    np.testing.assert_allclose(run(model, x=x), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_fold_affine_through_flatten_and_into_an_output() -> None:
-    weights = random_weights(s=(4, 1, 1), t=(4, 1, 1), w=(5, 36), b=(5,), o=(5,))
-    body = (
-        "m = Mul(x, s) n = Add(m, t) shape = Constant <value_ints = [0, 36]> () f = Reshape(n, shape)"
-        " g = Gemm <transB = 1> (f, w, b) y = Mul(g, o)"
-    )
-    model = graph(body, "float[batch,4,3,3] x", "float[batch,5] y", weights)
-    fold = FoldAffine()
-    assert fold(model).modified
-    assert fold.applied == 3
-    assert operators(model) == ["Constant", "Reshape", "Gemm"]
-    assert model.graph.outputs[0].name == "y"
-    x = normal(2, 4, 3, 3)
-    expected = run(graph(body, "float[batch,4,3,3] x", "float[batch,5] y", weights), x=x)
-    np.testing.assert_allclose(run(model, x=x), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_fold_affine_takes_the_bias_of_a_linear_layer_for_what_it_is() -> None:
-    weights = random_weights(w=(4, 4), b=(4,))
-    model = graph("m = MatMul(x, w) n = Add(m, b) y = Tanh(n)", weights=weights)
-    fold = FoldAffine()
-    assert not fold(model).modified
-    assert not fold.refusals
+def test_merge_groups_gives_every_reason() -> None:
+    model = graph(mixed("x", "y", "1, 2, 5, 4", PAPER))
+    merge = MergeGroups()
+    merge(model)
+    assert merge.refusals == {
+        "y": "elu, selu keep their shift, since it is an output of the model;"
+        " sigmoid is not computed by tanh, since it is an output of the model;"
+        " selu keep their factor, since it is an output of the model"
+    }
 
 
 # --- NameByModule

@@ -55,7 +55,7 @@ def test_check_parity_uses_every_batch_size() -> None:
     assert session.batches == [8, 8, 4, 16, 4, 1]
     assert report.passed
     assert report.max_abs == 0
-    assert report.scale == 1
+    assert report.scale == 2
     assert report.nearer == {}
     assert [(row.inputs, row.output, row.batch_size, row.examples) for row in report.comparisons] == [
         ("data", "twice", 8, 20), ("data", "twice", 16, 20), ("few", "twice", 8, 1),
@@ -65,9 +65,9 @@ def test_check_parity_uses_every_batch_size() -> None:
 def test_the_tolerance_grows_with_the_inputs() -> None:
     session = Double()
     large = check_parity(lambda x: 2 * x + 1e-3, session, {"large": np.full((2, 3), -500.0)}, rtol=0)
-    assert large.scale == 500
+    assert large.scale == pytest.approx(999.999)
     assert large.passed
-    assert large.needed_atol == pytest.approx(1e-3 / 500)
+    assert large.needed_atol == pytest.approx(1e-3 / 999.999)
     broken = check_parity(lambda x: 2 * x + 1e-3, session, {"data": np.ones((20, 3))}, rtol=0)
     assert not broken.passed
     assert broken.needed_atol == pytest.approx(1e-3)

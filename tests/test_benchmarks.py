@@ -1,0 +1,43 @@
+"""Every benchmark runs in its smallest form, so that the numbers in the texts can be measured again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def benchmark(name: str, *arguments: str | Path) -> None:
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--smallest", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def numbers(content: Any) -> list[float]:
+    """Return all numbers of a JSON value."""
+    if isinstance(content, dict | list):
+        return [
+            number for part in (content.values() if isinstance(content, dict) else content) for number in numbers(part)
+        ]
+    return [content] if isinstance(content, int | float) and not isinstance(content, bool) else []
+
+
+@pytest.mark.parametrize("name", ["layouts", "opsets", "large_export"])
+def test_a_benchmark_in_its_smallest_form(name: str, tmp_path: Path) -> None:
+    benchmark(name, "--json", tmp_path / "out.json")
+    assert numbers(json.loads((tmp_path / "out.json").read_text()))
+
+
+def test_the_papers_network_is_a_model(tmp_path: Path) -> None:
+    from smx.modelfile import load_model
+
+    benchmark("paper_model", tmp_path / "paper.pt")
+    assert str(load_model(tmp_path / "paper.pt").architecture) == "784-24-16-10"
