@@ -36,6 +36,8 @@ from smx.runtime.metadata import LayerInfo
 DOMAIN = "smx"
 OP_TYPE = "MixedActivation"
 FUNCTIONS = "smx.functions"
+UNSORTED = "smx.unsorted"
+"""Key of a node's `meta`: why its neurons keep an order that is not sorted."""
 
 
 def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:

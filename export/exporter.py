@@ -155,9 +155,6 @@ def export_onnx(
     captured_on = batched(example, batch)
     model = capture(module, captured_on, captured, batch)
     attach(model, functions)
-    if layout == "sorted":
-        sort_neurons(model, module, captured_on)
-    simplify(model)
     if is_large(model) and (opset != captured or precision != "float32"):
         raise InputError(
             f"a model above 2 GB can only be exported in float32 and at opset {CAPTURED[0]} to {CAPTURED[-1]},"
@@ -207,6 +204,10 @@ def export_onnx(
     # Shifts cost precision in some networks, and wherever arithmetic is coarser than float32.
     for shifts in (True, False) if layout == "sorted" and precision == "float32" else (False,):
         variant = model.clone()
+        if layout == "sorted":
+            sort_neurons(variant, module, captured_on, shifts=shifts)
+        simplify(variant)
+        before = _operators(variant)
         passes = _compile(module, variant, layout, shifts)
         _finish(variant)
         try:
@@ -224,7 +225,7 @@ def export_onnx(
         bytes=size,
         layers=layers,
         passes=passes,
-        operators_before=_operators(model),
+        operators_before=before,
         operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
         advice=advice(layout, layers),
         max_abs=parity.max_abs,

@@ -211,6 +211,7 @@ def test_public_names_are_there() -> None:
     for name in package.__all__:
         assert getattr(package, name) is not None
     assert set(dir(package)) >= set(package.__all__)
+    assert "smx.sorting" in loaded_after("import smx; smx.sorting.refusals")  # without an import of its own
     with pytest.raises(AttributeError, match="module 'smx' has no attribute 'nothing'"):
         package.nothing  # noqa: B018
 

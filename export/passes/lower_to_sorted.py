@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from smx.export.capture import MixedActivation
+from smx.export.capture import UNSORTED, MixedActivation
 from smx.export.emit import Emitter, emitters
 from smx.export.nodes import is_small
 from smx.export.passes.lower_in_place import groups_in_place
 from smx.export.passes.rewriting import Rewriting
-from smx.export.sort import UNSORTED
 from smx.hinges import hinge_of, operator_of
 
 RIDERS = 32

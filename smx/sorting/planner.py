@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -32,16 +32,11 @@ class Plan:
     refusals: dict[str, str]
 
 
-def by_choice(layer: Mixed) -> Sequence[int]:
-    """Return the index in the pool of each neuron's activation."""
-    return layer.choice.tolist()
-
-
 def plan(
     module: nn.Module,
     example_input: ExampleInput | None = None,
     *,
-    keys: Callable[[Mixed], Sequence[int]] = by_choice,
+    keys: Mapping[str, Sequence[int]] | None = None,
     modes: Sequence[bool] = (False, True),
 ) -> Plan:
     """Find the permutations that sort the neurons of every `Mixed` of a module.
@@ -49,10 +44,14 @@ def plan(
     Args:
         module: stays as it is.
         example_input: as for `smx.sort`.
-        keys: what the neurons of a layer are sorted by.
+        keys: what the neurons are sorted by, for layers by their module path; None, and for other layers: the choice.
         modes: which dry runs are made: False is that in `eval()`, True that in `train()`.
     """
-    layers = {name: _Layer(part, keys(part)) for name, part in module.named_modules() if isinstance(part, Mixed)}
+    layers = {
+        name: _Layer(part, (keys or {}).get(name, part.choice.tolist()))
+        for name, part in module.named_modules()
+        if isinstance(part, Mixed)
+    }
     try:
         example = infer(module) if example_input is None else example_input
     except ValueError as error:

@@ -27,7 +27,7 @@ def compiled(net: nn.Module, example: Tensor) -> tuple[ir.Model, PassReport]:
     examples = batched((example,), None)
     model = capture(net, examples, 18)
     attach(model, expressions_of(net))
-    sort_neurons(model, net, examples)
+    sort_neurons(model, net, examples, shifts=True)
     simplify(model)
     return model, next(report for report in compile(model, "sorted") if report.name == "LowerToSorted")
 
