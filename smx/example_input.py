@@ -34,11 +34,10 @@ def infer(module: nn.Module, *, any_size: bool = True) -> Tensor:
     Raises:
         ValueError: no input is found.
     """
-    copied, _ = without_data(module)
     for example in _suggestions(module, any_size):
         try:
             with torch.inference_mode(), torch.device("meta"):
-                copied.eval()(example)
+                without_data(module)[0].eval()(example)
         except Exception:  # whatever a forward may raise for an input that does not fit
             continue
         return example

@@ -91,11 +91,7 @@ def matmul(orders: Orders, call: Call) -> None:
     orders.tie(orders.of(a, -1), orders.of(b, -2))
     orders.tie(orders.of(a, -2), orders.of(y, -2))
     orders.tie(orders.of(b, -1), orders.of(y, -1))
-    for x in (a, b):
-        shift = y.dim() - x.dim()
-        for axis in range(x.dim() - 2):
-            if x.shape[axis] != 1:
-                orders.tie(orders.of(x, axis), orders.of(y, axis + shift))
+    _broadcast(orders, [a, b], y, last=2)
     _broadcast(orders, c, y)
 
 
@@ -303,10 +299,10 @@ def _moved(orders: Orders, x: Tensor, y: Tensor, axes: Mapping[int, int]) -> Non
         orders.tie(orders.of(x, source), orders.of(y, target))
 
 
-def _broadcast(orders: Orders, inputs: Iterable[Tensor], y: Tensor) -> None:
-    """Tie the axes of the inputs to those of y that they are broadcast to."""
+def _broadcast(orders: Orders, inputs: Iterable[Tensor], y: Tensor, last: int = 0) -> None:
+    """Tie the axes of the inputs, but for the last ones, to those of y that they are broadcast to."""
     for x in inputs:
-        _moved(orders, x, y, {axis: axis + y.dim() - x.dim() for axis in range(x.dim()) if x.shape[axis] != 1})
+        _moved(orders, x, y, {axis: axis + y.dim() - x.dim() for axis in range(x.dim() - last) if x.shape[axis] != 1})
 
 
 def _concat(orders: Orders, parts: Sequence[Tensor], whole: Tensor, axis: int) -> None:
