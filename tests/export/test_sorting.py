@@ -138,7 +138,7 @@ def test_groups_that_are_merged_lie_side_by_side(tmp_path: Path) -> None:
     assert info is not None
     provenance = info.layers[0].provenance
     assert provenance is not None
-    assert provenance.neurons == (3, 1, 5, 0, 7, 4, 2, 6)  # the numbers of the neurons in the module
+    assert provenance.neurons == (0, 1, 5, 7, 3, 4, 2, 6)  # the numbers of the neurons in the module
     assert [pool[choice[i]] for i in provenance.neurons] == [provenance.kinds[kind][0] for kind in provenance.kind]
 
 
