@@ -175,7 +175,7 @@ def export(folder: Path, smallest: bool) -> dict[str, Path]:
     import smx
     from smx.activations import get
     from smx.export import export_onnx
-    from smx.export.capture import attach, capture, expressions_of
+    from smx.export.capture import attach, capture, expressions_of, simplify
     from smx.export.compiler import known_shapes, tidy
     from smx.export.emit import emitters
     from smx.export.passes import MergeGroups, NameByModule
@@ -199,6 +199,7 @@ def export(folder: Path, smallest: bool) -> dict[str, Path]:
     for is_sorted, module in ((False, net), (True, smx.sort(copy.deepcopy(net), example_input=example))):
         captured[is_sorted] = capture(module, (example,), 18)
         attach(captured[is_sorted], expressions_of(module))
+        simplify(captured[is_sorted])
     for i, (name, form) in enumerate(FORMS.items()):
         model = captured[form.sorted].clone()
         ir.passes.Sequential(NameByModule(), *known_shapes(), *[MergeGroups()] * form.merged)(model)

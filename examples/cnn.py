@@ -54,7 +54,7 @@ def main() -> None:
     )
     network = smx.select(network, example_input=x[:1])  # phase 1: in the place of the ReLUs, channels that choose
     fit(network, x[train], y[train], epochs=5)
-    network = smx.sort(smx.commit(network), x[:1])  # phase 2: choices fixed, equal ones side by side
+    network = smx.sort(smx.commit(network), example_input=x[:1])  # phase 2: choices fixed, equal ones side by side
     fit(network, x[train], y[train], epochs=5)
     print(network)
     print(f"test accuracy {accuracy(network, x[test], y[test]):.4f}")

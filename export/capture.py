@@ -36,14 +36,16 @@ from smx.runtime.metadata import LayerInfo
 DOMAIN = "smx"
 OP_TYPE = "MixedActivation"
 FUNCTIONS = "smx.functions"
+UNSORTED = "smx.unsorted"
+"""Key of a node's `meta`: why its neurons keep an order that is not sorted."""
 
 
-def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:
-    """Trace a module in `eval()` with PyTorch's exporter.
+def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:
+    """Trace a module in `eval()` with PyTorch's exporter; the initializers have the names of the module's tensors.
 
     Args:
         module: its `Mixed` layers become MixedActivation nodes.
-        example_input: tensors (B, *), one for each argument.
+        example: tensors (B, *), one for each argument.
         opset: version of the standard operators.
         batch: the length of the first axis of every input; None makes it dynamic.
 
@@ -51,8 +53,6 @@ def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int, ba
         SmxError: PyTorch's exporter can't convert the module.
     """
     marked = _mark(module).eval()
-    size = batch or max(2, len(example_input[0]))  # a dynamic batch of 1 would be taken for a constant
-    example = tuple(x[torch.arange(size, device=x.device) % len(x)] for x in example_input)
     dynamic = None if batch else tuple({0: torch.export.Dim("batch")} for _ in example)
     try:
         with _quiet(), torch.no_grad():
@@ -63,7 +63,7 @@ def capture(module: nn.Module, example_input: tuple[Tensor, ...], opset: int, ba
                 opset_version=opset,
                 dynamic_shapes=dynamic,
                 input_names=["input"] if len(example) == 1 else [f"input{i}" for i in range(len(example))],
-                optimize=True,
+                optimize=False,
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps whatever it trips over
@@ -122,6 +122,18 @@ class MixedActivation(NamedTuple):
             layer=attributes["layer"].as_string(),
             functions=node.meta[FUNCTIONS],
         )
+
+
+def batched(example: tuple[Tensor, ...], batch: int | None) -> tuple[Tensor, ...]:
+    """Repeat or cut an example so that it has the batch size `batch`; at least 2 examples if that is None."""
+    size = batch or max(2, len(example[0]))  # a dynamic batch of 1 would be taken for a constant
+    return tuple(x[torch.arange(size, device=x.device) % len(x)] for x in example)
+
+
+def simplify(model: ir.Model) -> None:
+    """Fold constants and fuse operators with PyTorch's own optimizer; weights get new names where it computes them."""
+    with _quiet():
+        torch.onnx.ONNXProgram(model, None).optimize()
 
 
 def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smx.errors import InputError, SmxError
+from smx.example_input import ExampleInput, as_arguments, infer
 from smx.runtime.parity.isolated import Sample
 
 
@@ -58,16 +59,28 @@ def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[NDArray[Any
     return tuple(tensor.cpu().numpy() for tensor in tensors)
 
 
-def check_example(example: tuple[Any, ...]) -> None:
-    """Refuse example inputs that are no tensors with a batch.
+def example_of(module: nn.Module, example_input: ExampleInput | None) -> tuple[Tensor, ...]:
+    """Return the example inputs (B, *) as a tuple; zeros (2, N) where none are given and the first layer tells N.
 
     Raises:
-        InputError: what is wrong with them.
+        InputError: they are not tensors with a batch, or none can be inferred.
     """
+    if example_input is None:
+        try:
+            inferred = infer(module, any_size=False)
+        except ValueError as error:
+            raise InputError(
+                f"the first layer of {type(module).__name__} does not tell the shape of the input;"
+                " give example_input, a tensor (B, *)"
+            ) from error
+        device = next((parameter.device for parameter in module.parameters()), None)
+        return (torch.zeros(2, *inferred.shape[1:], dtype=inferred.dtype, device=device),)
+    example = as_arguments(example_input)
     bad = [x for x in example if not isinstance(x, Tensor) or not x.dim() or not len(x)]
     if bad or not example:
         got = tuple(bad[0].shape) if bad and isinstance(bad[0], Tensor) else type((bad or [None])[0]).__name__
         raise InputError(f"example_input must be a tensor (B, *) or a tuple of them, with B at least 1, got {got}")
+    return example
 
 
 def check_weights(module: nn.Module) -> None:

@@ -16,7 +16,6 @@ from smx.export.passes import (
     MergeGroups,
     NameByModule,
     Rewriting,
-    SortNeurons,
 )
 
 Passes = list[ir.passes.PassBase]
@@ -62,7 +61,6 @@ LAYOUTS: dict[str, Callable[[bool], Passes]] = {
     "sorted": lambda shifts: [
         FoldAffine(shifts=shifts),
         MergeGroups(shifts=shifts),
-        SortNeurons(),
         LowerToSorted(),
         LowerInPlace(),  # of the layers that LowerToSorted left
     ],

@@ -15,17 +15,19 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
-from torch import Tensor, nn
+from torch import nn
 
 from smx import __version__, files
 from smx.errors import InputError, ParityError, SmxError
-from smx.export.capture import attach, capture, describe_layers, expressions_of
-from smx.export.checks import check_example, check_weights, samples
+from smx.example_input import ExampleInput
+from smx.export.capture import attach, batched, capture, describe_layers, expressions_of, simplify
+from smx.export.checks import check_weights, example_of, samples
 from smx.export.compiler import LAYOUTS, PassReport, compile
 from smx.export.external_data import external_weights, is_large
 from smx.export.opsets import OPSETS, convert
 from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
 from smx.export.provenance import with_provenance
+from smx.export.sort import sort_neurons
 from smx.runtime.metadata import LayerInfo, ModelInfo
 from smx.runtime.parity.check import ParityReport
 from smx.runtime.parity.isolated import check_isolated
@@ -103,7 +105,7 @@ def export_onnx(
     module: nn.Module,
     path: str | os.PathLike[str],
     *,
-    example_input: Tensor | tuple[Tensor, ...],
+    example_input: ExampleInput | None = None,
     layout: str = "scatter",
     batch: int | None = None,
     opset: int = 18,
@@ -123,7 +125,8 @@ def export_onnx(
     Args:
         module: any module; its `Mixed` layers become groups of plain activations. It is run in `eval()`.
         path: of the file.
-        example_input: a tensor (B, *), or one for each argument, of the shape and dtype that the model will take.
+        example_input: a tensor or array (B, *), or a tuple of one for each argument, of the shape and dtype that the
+            model will take. None: zeros (2, N), if the first layer is a Linear or BatchNorm1d that takes N features.
         layout: how mixed layers stand in the graph, a key of `smx.export.compiler.LAYOUTS`.
         batch: make the file for this batch size alone; None lets it take any.
         opset: version of the standard operators, one of `smx.export.opsets.OPSETS`.
@@ -143,14 +146,14 @@ def export_onnx(
     """
     started = time.perf_counter()
     path = Path(path)
-    example = example_input if isinstance(example_input, tuple) else (example_input,)
     _check_options(layout, batch, opset, precision, calibration)
-    check_example(example)
+    example = example_of(module, example_input)
     files.check_writable(path)
     functions = expressions_of(module)
     check_weights(module)
     captured = min(max(opset, CAPTURED[0]), CAPTURED[-1])
-    model = capture(module, example, captured, batch)
+    captured_on = batched(example, batch)
+    model = capture(module, captured_on, captured, batch)
     attach(model, functions)
     if is_large(model) and (opset != captured or precision != "float32"):
         raise InputError(
@@ -200,6 +203,10 @@ def export_onnx(
     # Shifts cost precision in some networks, and wherever arithmetic is coarser than float32.
     for shifts in (True, False) if layout == "sorted" and precision == "float32" else (False,):
         variant = model.clone()
+        if layout == "sorted":
+            sort_neurons(variant, module, captured_on, shifts=shifts)
+        simplify(variant)
+        before = _operators(variant)
         passes = _compile(module, variant, layout, shifts)
         _finish(variant)
         try:
@@ -217,7 +224,7 @@ def export_onnx(
         bytes=size,
         layers=layers,
         passes=passes,
-        operators_before=_operators(model),
+        operators_before=before,
         operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
         advice=advice(layout, layers),
         max_abs=parity.max_abs,

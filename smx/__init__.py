@@ -11,9 +11,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smx import convert as convert
+    from smx import data as data
     from smx import export as export
     from smx import functional as functional
+    from smx import hooks as hooks
+    from smx import models as models
     from smx import runtime as runtime
+    from smx import sorting as sorting
+    from smx import timing as timing
     from smx.activations import Activation as Activation
     from smx.activations import op as op
     from smx.activations import register as register
@@ -45,7 +51,7 @@ _HOMES = {
     "select": "smx.convert",
     "sort": "smx.sorting",
 }
-_MODULES = ("export", "functional", "runtime")
+_MODULES = ("convert", "data", "export", "functional", "hooks", "models", "runtime", "sorting", "timing")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

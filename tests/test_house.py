@@ -55,8 +55,9 @@ ROOMS = {
         CORE,
     ),
     "kernels": Room(("smx/fused/triton.py",), ("torch", "triton"), (*CORE, "smx.fused")),
-    "convert": Room(("smx/convert",), ("torch",), (*CORE, *METHOD)),
-    "sorting": Room(("smx/sorting",), ("torch",), (*CORE, *METHOD)),
+    "example_input": Room(("smx/example_input.py",), ("numpy", "torch"), CORE),
+    "convert": Room(("smx/convert",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
+    "sorting": Room(("smx/sorting",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
     "data": Room(("smx/data",), ("numpy", "sklearn", "torch", "torchvision"), (*CORE, "smx.arrays")),
     "run": Room(
         (
@@ -80,7 +81,7 @@ ROOMS = {
     "export": Room(
         ("export",),
         ("torch", "numpy", "onnx", "onnx_ir", "onnxruntime"),
-        (*CORE, *METHOD, "smx.convert", "smx.sorting", "smx.runtime"),
+        (*CORE, *METHOD, "smx.example_input", "smx.sorting", "smx.runtime"),
     ),
     "workflows": Room(
         ("smx/workflows",),
@@ -210,6 +211,7 @@ def test_public_names_are_there() -> None:
     for name in package.__all__:
         assert getattr(package, name) is not None
     assert set(dir(package)) >= set(package.__all__)
+    assert "smx.sorting" in loaded_after("import smx; smx.sorting.refusals")  # without an import of its own
     with pytest.raises(AttributeError, match="module 'smx' has no attribute 'nothing'"):
         package.nothing  # noqa: B018
 

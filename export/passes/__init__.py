@@ -9,4 +9,3 @@ from smx.export.passes.lower_to_sorted import LowerToSorted as LowerToSorted
 from smx.export.passes.merge_groups import MergeGroups as MergeGroups
 from smx.export.passes.name_by_module import NameByModule as NameByModule
 from smx.export.passes.rewriting import Rewriting as Rewriting
-from smx.export.passes.sort_neurons import SortNeurons as SortNeurons

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from smx.export.capture import MixedActivation
+from smx.export.capture import UNSORTED, MixedActivation
 from smx.export.emit import Emitter, emitters
 from smx.export.nodes import is_small
 from smx.export.passes.lower_in_place import groups_in_place
 from smx.export.passes.rewriting import Rewriting
-from smx.export.passes.sort_neurons import PINNED
 from smx.hinges import hinge_of, operator_of
 
 RIDERS = 32
@@ -51,7 +50,7 @@ class LowerToSorted(Rewriting):
         for node, mixed, emit in emitters(model):
             runs = _runs(mixed)
             if len(runs) > 1 and len(runs) + 2 > _cost_in_place(mixed):  # case 3
-                reason = node.meta.get(PINNED, "it shares the order of a larger layer")
+                reason = node.meta.get(UNSORTED, "the layer has so many activations")
                 groups = len({name for run in runs for name in run.names})
                 self.refusals[emit.scope] = f"{groups} groups in {len(runs)} runs, since {reason}"
                 continue

@@ -1,4 +1,4 @@
-"""How many channels each activation of a network has, and on which axis: told by its layers, or seen in a dry run."""
+"""How many channels each activation of a network has, and on which axis: by the layers before it, or by a dry run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from smx.convert.rewriting import Types, activation_name, in_order
+from smx.convert.modularize import Types, activation_name, in_order
 from smx.layers import Mixed, Selective
-
-ExampleInput = Tensor | tuple[Any, ...]
-"""A network's input, or a tuple of its arguments."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +25,9 @@ class Channels:
 
 
 def channels_by_definition(module: nn.Module, types: Types) -> dict[str, Channels | None]:
-    """Return for each innermost module that is called, by path, the channels of the last layer before it that has some.
+    """Return by path, for each innermost module that is called, the channels of the last layer before it that has any.
 
-    None means that there is no such layer.
+    None stands where there is no such layer.
     """
     channels: dict[str, Channels | None] = {}
     last: Channels | None = None
@@ -41,14 +38,14 @@ def channels_by_definition(module: nn.Module, types: Types) -> dict[str, Channel
 
 
 def channels_by_run(
-    module: nn.Module, example_input: ExampleInput, types: Types
+    module: nn.Module, arguments: tuple[Any, ...], types: Types
 ) -> tuple[dict[str, Channels | None], dict[str, set[str]], Any]:
     """Find the channels of each activation by a dry run, see `dry_run`.
 
     Returns:
-        The channels of each module, by path; by definition for those that run in training only, and None for one whose
-        input was not of the shape (B, N, *). What `separate` could not change, by the path of the module in whose
-        forward it is. The outputs.
+        The channels of each module, by path: those of `channels_by_definition` where it runs in training only, None
+        where its input was not of the shape (B, N, *). By the path of the module that has the forward, what
+        `modularize` could not change in it. The outputs.
 
     Raises:
         ValueError: an activation is used for inputs of several widths.
@@ -57,14 +54,14 @@ def channels_by_run(
     module = _throwaway(module)
     channels: dict[str, Channels | None] = {}
     last: Channels | None = None
-    rank = 0  # of what the last layer put out
+    rank = 0  # of the last layer's output
     running: list[_Call] = []
-    left: dict[str, set[str]] = {}
+    unchanged: dict[str, set[str]] = {}
 
     def enter(path: str, part: nn.Module, inputs: Any) -> None:
         if isinstance(part, types) and running:
             if path in running[-1].used:
-                left.setdefault(running[-1].path, set()).add(f"its calls of {path} share one choice")
+                unchanged.setdefault(running[-1].path, set()).add(f"its calls of {path} share one choice")
             running[-1].used.add(path)
         running.append(_Call(path, part, set()))
 
@@ -80,12 +77,12 @@ def channels_by_run(
             return
         count = int(output.shape[1])
         known = last is not None and output.dim() > last.dim and output.shape[last.dim] == last.count
-        scaled = last is not None and output.dim() > rank and count == last.count  # images, by Linear layers: gates
-        found = last if last is not None and known and not scaled else Channels(count, 1)
-        before = channels.setdefault(path, found)
-        if before != found and isinstance(part, types):
+        scaled = last is not None and output.dim() > rank and count == last.count  # images that Linear layers gate
+        here = last if last is not None and known and not scaled else Channels(count, 1)
+        before = channels.setdefault(path, here)
+        if before != here and isinstance(part, types):
             raise ValueError(
-                f"{path} is used for inputs of {before.count if before else 'no'} and of {found.count} channels;"
+                f"{path} is used for inputs of {before.count if before else 'no'} and of {here.count} channels;"
                 " give each use its own activation module"
             )
 
@@ -96,38 +93,38 @@ def channels_by_run(
 
     def note(function: Callable[..., Any]) -> None:
         if (name := activation_name(function, types)) and running and not isinstance(running[-1].part, own):
-            left.setdefault(running[-1].path, set()).add(f"its {name} stays as it is")
+            unchanged.setdefault(running[-1].path, set()).add(f"its {name} stays as it is")
 
     with _Watch(note):
-        outputs = _run(module, example_input)
-    return defined | channels, left, outputs
+        outputs = _run(module, arguments)
+    return defined | channels, unchanged, outputs
 
 
-def dry_run(module: nn.Module, example_input: ExampleInput) -> Any:
+def dry_run(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
     """Run a module in `eval()` without gradients, and return its outputs.
 
-    A copy is run that shares the weights: buffers, modes and random numbers stay as they are.
+    A copy runs that shares the weights, so buffers, modes and random numbers stay as they are.
     """
-    return _run(_throwaway(module), example_input)
+    return _run(_throwaway(module), arguments)
 
 
 def _throwaway(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
 
 
-def _run(module: nn.Module, example_input: ExampleInput) -> Any:
+def _run(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
     fast = torch.backends.mha.get_fastpath_enabled()
     gpus = {parameter.device.index for parameter in module.parameters() if parameter.device.type == "cuda"}
     try:
-        torch.backends.mha.set_fastpath_enabled(False)  # in which an encoder's activations are not called
+        torch.backends.mha.set_fastpath_enabled(False)  # it does not call an encoder's activations
         with torch.no_grad(), torch.random.fork_rng(devices=sorted(gpus)):
-            return module.eval()(*(example_input if isinstance(example_input, tuple) else (example_input,)))
+            return module.eval()(*arguments)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class _Call(NamedTuple):
-    """A module that is being run, and the paths of the activations that it called so far."""
+    """A module that is running, and the paths of the activations that it has called."""
 
     path: str
     part: nn.Module
@@ -135,7 +132,7 @@ class _Call(NamedTuple):
 
 
 class _Watch(TorchFunctionMode):
-    """Tells of every function of PyTorch that is called."""
+    """Calls `note` with every function of PyTorch that is called."""
 
     def __init__(self, note: Callable[[Callable[..., Any]], None]) -> None:
         super().__init__()
@@ -147,7 +144,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _channels_of(layer: nn.Module) -> Channels | None:
-    """Return how many channels a layer puts out and on which axis, or None for a layer that passes them through."""
+    """Return how many channels a layer's output has and on which axis; None if they are those of its input."""
     if isinstance(layer, nn.Linear | nn.Bilinear):
         return Channels(int(layer.out_features), -1)
     if isinstance(layer, nn.LayerNorm):

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from smx.activations import Activation, resolve_pool
-from smx.convert.channels import ExampleInput, channels_by_definition, channels_by_run, dry_run
-from smx.convert.rewriting import ACTIVATIONS, Types, heed_activations, separate
+from smx.convert.channels import channels_by_definition, channels_by_run, dry_run
+from smx.convert.modularize import ACTIVATIONS, Types, heed_activations, modularize
+from smx.example_input import ExampleInput, as_arguments
 from smx.layers import Mixed, Selective
 from smx.paper import PAPER_POOL, TEMPERATURE
 
 ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
-"""What `select` replaces, modules and functions: PyTorch's elementwise activations."""
+"""The modules that `select` replaces: PyTorch's elementwise activations."""
 
 
 def select(
@@ -28,38 +29,38 @@ def select(
     temperature: float = TEMPERATURE,
     types: Types = ACTIVATION_MODULES,
 ) -> nn.Module:
-    """Return a copy of `module` in which every activation is a `Selective`, one choice a channel.
+    """Return a copy of `module` in which every activation is a `Selective`, with one choice for each channel.
 
-    Each use of an activation gets its own. A module that is used once is replaced in its place. Where a forward calls
-    functions (`F.relu(x)`, `torch.tanh(x)`, `x.sigmoid_()`) or the same module several times, torch.fx writes this
-    forward anew, with a `Selective` for each call: the first use of `act` keeps that path, the next ones are `act_1`,
-    `act_2`, and functions are called `relu`, `relu_1`, ..., parts of the module whose forward calls them. A block that
-    is itself called several times keeps one set of neurons, as it keeps one set of weights. Classes, paths,
-    `state_dict()` keys, modes, devices, dtypes and hooks of everything else stay. See `smx.convert.rewriting.separate`.
+    Each use of an activation gets its own `Selective`. A module that is used once is replaced under its path. Where a
+    forward calls functions (`F.relu(x)`, `torch.tanh(x)`, `x.sigmoid_()`) or the same module several times, torch.fx
+    rewrites this forward with a `Selective` for each call: the first call of `act` keeps that path, the next ones are
+    `act_1`, `act_2`; functions become `relu`, `relu_1`, ... of the module that has the forward. A block that is called
+    several times keeps one set of neurons, as it keeps one set of weights. Classes, paths, `state_dict()` keys, modes,
+    devices, dtypes and hooks of all other modules stay. See `smx.convert.modularize.modularize`.
 
     The channels of an activation are those of the last layer before it that has channels (Linear, Conv, BatchNorm,
-    LayerNorm, ...): before it in execution when `example_input` is given, otherwise before it in the forwards, and
-    where these can't be traced, in the order in which the module's parts were defined. Linear and LayerNorm have them
-    on the last axis, the others on axis 1; so where Linear layers gate images (squeeze and excitation), it takes an
-    example to tell. With an `example_input` the network is run on it in `eval()`, before and after the forwards were
-    rewritten, and both must agree; take random values, as zeros show little.
+    LayerNorm, ...). With an `example_input` this is the layer that runs last before it; otherwise the order is that of
+    the traced forwards, or that of the definitions where a forward can't be traced. Linear and LayerNorm have their
+    channels on the last axis, the other layers on axis 1. Where Linear layers gate images (squeeze and excitation),
+    give an example. The network runs on it in `eval()`, before and after its forwards are rewritten, and both outputs
+    must agree; use random values, since zeros hide differences.
 
-    No activation is in place any more. Where the overwritten input is used again in the same forward, its result is
-    taken instead; that someone else looks at it (the forward that calls the block, a view of it) only the example
-    tells, and without one a warning says which activations were in place. Numbers and flags that a rewritten forward
-    reads from its module (`self.p` in `F.dropout(x, self.p)`) keep the values that they had at `select`.
+    No activation is in place any more. Where the same forward reads an overwritten input again, it now reads the
+    result. Other readers (the forward that called the block, a view) are found by the example only; without one, a
+    warning names the activations that were in place. Numbers and flags that a rewritten forward reads from its module
+    (`self.p` in `F.dropout(x, self.p)`) keep the values that they had at `select`.
 
-    An activation that is never called stays. A forward whose course depends on its data, on whether optional arguments
-    are given, or on what torch.fx can't see, is not rewritten: the modules in it are replaced all the same, and a
-    warning tells of its functions, which stay, and of modules that it calls several times, which get one `Selective`.
+    An activation that is never called stays. A forward is not rewritten if its course depends on data, on whether
+    optional arguments are given, or on something that torch.fx can't see. Its modules are replaced nevertheless. A
+    warning names its functions, which stay, and modules that it calls several times, which get one `Selective`.
 
     Args:
-        module: any module.
+        module: any module; it stays as it is.
         pool: names or activations.
-        example_input: a tensor, or a tuple of the arguments, for the dry run.
+        example_input: a tensor or array, or a tuple of the arguments, for the dry run. None: there is no dry run.
         temperature: tau of eq. 2.
-        types: the module types to replace; narrow it to keep, for example, the Sigmoid of a gate. A function counts as
-            the module that computes it: `F.relu` as `nn.ReLU`. Types of your own may stand in it.
+        types: the module types to replace; without `nn.Sigmoid`, for example, the Sigmoid of a gate stays. A function
+            counts as its module: `F.relu` as `nn.ReLU`. Your own types are allowed.
 
     Raises:
         ValueError: there is nothing to replace, the channels of an activation can't be told, or the rewritten network
@@ -67,45 +68,46 @@ def select(
     """
     resolved = resolve_pool(pool)
     original, module = module, copy.deepcopy(module)
-    reasons, overwrote = separate(module, types)
+    reasons, overwrote = modularize(module, types)
     if example_input is None:
         channels = channels_by_definition(module, types)
-        left = {path: {"calls such as F.relu(x) in it stay; example_input= tells if there are any"} for path in reasons}
+        unchanged = {path: {"calls such as F.relu(x) in it stay; example_input= finds them"} for path in reasons}
     else:
-        expected = dry_run(original, example_input)
-        channels, left, outputs = channels_by_run(module, example_input, types)
+        arguments = as_arguments(example_input)
+        expected = dry_run(original, arguments)
+        channels, unchanged, outputs = channels_by_run(module, arguments, types)
         _check_same(outputs, expected)
     notes = [
         f"the forward of {path or type(module).__name__!r} can't be rewritten"
         f" ({reasons.get(path, 'torch.fx does not see all of it')}): {', '.join(sorted(what))};"
         " give each activation a module of its own (nn.ReLU)"
-        for path, what in left.items()
+        for path, what in unchanged.items()
     ]
     if example_input is None and overwrote:
         notes.append(
-            f"no longer in place: {', '.join(sorted(overwrote))}; pass example_input= to check that nothing else looked"
-            " at what was overwritten"
+            f"no longer in place: {', '.join(sorted(overwrote))}; give example_input= to check that nothing else reads"
+            " the values that they overwrote"
         )
-    found = {path: part for path, part in module.named_modules() if isinstance(part, types) and path in channels}
-    if not found:
+    activations = {path: part for path, part in module.named_modules() if isinstance(part, types) and path in channels}
+    if not activations:
         raise ValueError("; ".join([f"{type(module).__name__} has no activation to replace", *notes]))
     for note in notes:
         warnings.warn(note, stacklevel=2)
     device = next((parameter.device for parameter in module.parameters()), None)
     made: dict[nn.Module, nn.Module] = {}
-    for path, part in found.items():
-        seen = channels[path]
-        if seen is None:
+    for path, part in activations.items():
+        known = channels[path]
+        if known is None:
             reason = (
-                "no layer with channels stands before it"
+                "no layer with channels comes before it"
                 if example_input is None
-                else "the dry run gave it no input of shape (B, N, *)"
+                else "in the dry run its input was not of the shape (B, N, *)"
             )
             raise ValueError(
                 f"the channels of {path or type(module).__name__!r} can't be told: {reason};"
-                " pass example_input, or narrow types"
+                " give example_input, or leave its type out of types"
             )
-        made[part] = Selective(seen.count, resolved, temperature, dim=seen.dim, device=device)
+        made[part] = Selective(known.count, resolved, temperature, dim=known.dim, device=device)
     return replace(module, made)
 
 
@@ -125,7 +127,7 @@ def commit(module: nn.Module) -> nn.Module:
 
 
 def replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Put new parts in the places of old ones, in the same mode, and return the module; it is changed in place."""
+    """Replace parts of a module by new ones, in the same mode, and return the module; it is changed in place."""
     for old, new in made.items():
         new.train(old.training)
     if module in made:
@@ -138,7 +140,7 @@ def replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module
 
 
 def _check_same(outputs: object, expected: object) -> None:
-    with suppress(TypeError):  # outputs that are not made of tensors
+    with suppress(TypeError):  # the outputs are not tensors
         try:
             torch.testing.assert_close(outputs, expected, equal_nan=True)
         except AssertionError as error:

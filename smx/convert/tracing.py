@@ -1,4 +1,4 @@
-"""A module's own forward as a graph, by torch.fx, and a graph as the forward of a module."""
+"""From a module's own forward to a graph of torch.fx, and from a graph to the forward of a module."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from torch.utils import _pytree as pytree
 
 
 class UntraceableError(Exception):
-    """A forward can't be traced, or would not do the same when written anew; the text is the reason."""
+    """A forward can't be traced, or would compute something else when rewritten; the text is the reason."""
 
 
-def trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
-    """Trace a module's own forward, with the modules that it calls closed.
+def trace(module: nn.Module, fixed: dict[str, Any] | None = None) -> fx.Graph:
+    """Trace a module's own forward; a call of another module is one node.
 
     Args:
         module: stays as it is; tensors that its forward makes are made at each call of the graph.
-        given: values of arguments that are fixed.
+        fixed: arguments that have a fixed value.
 
     Raises:
-        UntraceableError: the reason why it can't be.
+        UntraceableError: it can't be traced.
     """
     try:
-        root = copy.copy(module)  # what a forward notes on its module, it notes on this one
+        root = copy.copy(module)  # attributes that the forward sets are set on this one
         before = dict(vars(root))
         tracer = _Tracer()
-        with warnings.catch_warnings(), _random_numbers_stay(), _notes_stay(root), _Factories(tracer):
+        with warnings.catch_warnings(), _random_numbers_stay(), _containers_stay(root), _Factories(tracer):
             warnings.simplefilter("ignore")
-            graph = tracer.trace(root, given)
+            graph = tracer.trace(root, fixed)
     except UntraceableError:
         raise
-    except Exception as error:  # whatever a forward does with something that is no tensor
+    except Exception as error:  # whatever a forward may raise for a proxy
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UntraceableError(reason.strip()) from error
     changed = [key for key, value in vars(root).items() if key not in before or before[key] is not value]
@@ -52,14 +52,14 @@ def trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
         raise UntraceableError(f"it sets attributes of its module ({', '.join(changed)})")
     for old, new in tracer.augmented:
         if old.op == "placeholder" or any(user > new for user in old.users):
-            raise UntraceableError(f"it changes {old} in place, which others may look at")
+            raise UntraceableError(f"it changes {old} in place, which others may read")
     return graph
 
 
 @contextmanager
 def _random_numbers_stay() -> Iterator[None]:
-    """Refuse numbers drawn by Python or NumPy, which would be constants of the graph; PyTorch's are drawn anew."""
-    numpy = sys.modules.get("numpy")  # whoever draws from it has imported it
+    """Refuse numbers drawn by Python or NumPy, which would be constants of the graph; PyTorch's are drawn each time."""
+    numpy = sys.modules.get("numpy")  # a forward can't draw from it before it is imported
 
     def states() -> tuple[Any, ...]:
         return random.getstate(), numpy and numpy.random.get_state()
@@ -77,31 +77,33 @@ def _random_numbers_stay() -> Iterator[None]:
 
 
 @contextmanager
-def _notes_stay(module: nn.Module) -> Iterator[None]:
-    """Refuse a forward that notes something in a list, dict or set of its module, and remove it there."""
-    before = {key: (note, copy.copy(note)) for key, note in vars(module).items() if isinstance(note, list | dict | set)}
+def _containers_stay(module: nn.Module) -> Iterator[None]:
+    """Refuse a forward that changes a list, dict or set of its module, and undo the change."""
+    containers = {key: value for key, value in vars(module).items() if isinstance(value, list | dict | set)}
+    copies = {key: copy.copy(value) for key, value in containers.items()}
     changed = []
     try:
         yield
     finally:
-        for key, (note, copied) in before.items():
-            if len(note) != len(copied) or not all(map(operator.is_, _contents(note), _contents(copied))):
+        for key, value in containers.items():
+            before = copies[key]
+            if len(value) != len(before) or not all(map(operator.is_, _contents(value), _contents(before))):
                 changed.append(key)
-                note.clear()
-                note.extend(copied) if isinstance(note, list) else note.update(copied)
+                value.clear()
+                value.extend(before) if isinstance(value, list) else value.update(before)
     if changed:
         raise UntraceableError(f"it changes what its module holds ({', '.join(changed)})")
 
 
-def _contents(note: Any) -> list[Any]:
-    return [*note, *note.values()] if isinstance(note, dict) else [*note]
+def _contents(container: Any) -> list[Any]:
+    return [*container, *container.values()] if isinstance(container, dict) else [*container]
 
 
 def trace_in_both_modes(module: nn.Module) -> tuple[fx.Graph, fx.Graph]:
-    """Trace a forward in train() and in eval(), in which `self.training` is a constant.
+    """Trace a forward in train() and in eval(); `self.training` is a constant in each of the two graphs.
 
     Raises:
-        UntraceableError: it can't be, or what it does depends on whether an optional argument is given.
+        UntraceableError: it can't be traced, or its course depends on whether an optional argument is given.
     """
     modes = {part: part.training for part in module.modules()}
     try:
@@ -121,9 +123,9 @@ def _operations(graph: fx.Graph) -> list[tuple[str, Any]]:
 
 
 def set_forward(module: nn.Module, training: fx.Graph, evaluation: fx.Graph) -> None:
-    """Give a module another forward, for each mode; its class becomes one of the same name, derived from its own.
+    """Give a module another forward for each mode. Its class becomes a subclass with the same name.
 
-    Copies and pickles keep it. A `torch.fx.GraphModule`, which has one graph for both modes, stays one.
+    Copies and pickles keep the forward. A `torch.fx.GraphModule` has one graph for both modes and stays one.
     """
     if isinstance(module, fx.GraphModule):
         module.graph = training if module.training else evaluation
@@ -132,7 +134,7 @@ def set_forward(module: nn.Module, training: fx.Graph, evaluation: fx.Graph) -> 
 
 
 class _Forward:
-    """A forward, rewritten for objects of `base`, and the class that they get: `base`, but for this forward."""
+    """A rewritten forward for modules of the class `base`, and the subclass of `base` that has it."""
 
     def __init__(self, base: type[nn.Module], training: fx.Graph, evaluation: fx.Graph) -> None:
         codes = [graph.python_code("self") for graph in (training, evaluation)]
@@ -143,7 +145,7 @@ class _Forward:
     @cached_property
     def as_class(self) -> type[nn.Module]:
         def reduce(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
-            # The class can't be imported, so it is made again.
+            # The class can't be imported, so unpickling makes it again.
             return _empty, (self,), object.__reduce_ex__(module, 2)[2]
 
         body = {name: getattr(self.base, name) for name in ("__module__", "__qualname__", "__doc__")}
@@ -160,16 +162,16 @@ class _Forward:
 
 
 _BUILTINS = fx.Graph().python_code("self").globals
-"""The names that every traced forward may use; others are functions that a user gave to `torch.fx.wrap`."""
+"""The names that all traced forwards use; other names are functions that a user gave to `torch.fx.wrap`."""
 
 
 def _by_mode(training: str, evaluation: str) -> str:
-    """Write one function that does what the first does in train() and what the second does in eval()."""
+    """Return the source of one function that is the first one in train() and the second one in eval()."""
     if training == evaluation:
         return training
     heads, bodies = zip(*(source.split("\n    ", 1) for source in (training, evaluation)), strict=True)
     definition = heads[0].splitlines()[-1]
-    wrapped = sorted({line for head in heads for line in head.splitlines()[:-1]})  # what torch.fx.wrap was used for
+    wrapped = sorted({line for head in heads for line in head.splitlines()[:-1]})  # calls of torch.fx.wrap
     first, second = (indent(f"    {body}", "    ") for body in bodies)
     return "\n".join([*wrapped, definition, "    if self.training:", first, "    else:", second, ""])
 
@@ -179,7 +181,7 @@ def _empty(forward: _Forward) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """Traces one forward, with the modules that it calls closed."""
+    """Traces one forward; a call of another module is one node."""
 
     proxy_buffer_attributes = True
 
@@ -193,7 +195,7 @@ class _Tracer(fx.Tracer):
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _modes() != self._modes:
-            raise UntraceableError("it switches gradients or autocast on or off")  # which the graph would not show
+            raise UntraceableError("it switches gradients or autocast on or off")  # the graph does not record it
         return super().create_node(*args, **kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -201,7 +203,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Proxy(fx.Proxy):
-    """Notes `x += y`, of which torch.fx makes `x + y`: then another name of `x` shows the old values."""
+    """Records `x += y`: torch.fx makes `x + y` of it, so that other references to `x` would keep the old values."""
 
 
 def _augmented(binary: Callable[[Any, Any], Any]) -> Callable[[_Proxy, Any], Any]:
@@ -222,7 +224,7 @@ def _modes() -> tuple[bool, ...]:
 
 
 class _Factories(TorchFunctionMode):
-    """While a forward is traced, tensors that it makes (`torch.zeros(3)`) are made at each call, not once."""
+    """Makes tensors that a traced forward creates (`torch.zeros(3)`) nodes of the graph instead of constants."""
 
     def __init__(self, tracer: fx.Tracer) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Neurons that share an activation come to lie side by side (`sort`); which can't, and why (`refusals`)."""
+"""`sort` brings neurons that share an activation side by side; `refusals` says which layers stay unsorted, and why."""
 
-from smx.sorting.neurons import refusals as refusals
-from smx.sorting.neurons import sort as sort
+from smx.sorting.planner import Plan as Plan
+from smx.sorting.planner import plan as plan
+from smx.sorting.sorter import refusals as refusals
+from smx.sorting.sorter import sort as sort

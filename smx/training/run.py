@@ -214,7 +214,7 @@ def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
         model = run.mixed()
     else:
         phase1 = _restore(run, 1, state.best_model)
-        committed = sorting.sort(convert.commit(phase1), torch.zeros(2, *run.architecture.input_shape))
+        committed = sorting.sort(convert.commit(phase1), example_input=torch.zeros(2, *run.architecture.input_shape))
         model = run.mixed(choices(committed))
         if rules(run.config).warm_start:
             model.load_state_dict(committed.state_dict())

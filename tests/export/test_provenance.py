@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from smx.export.capture import describe_layers
-from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, Rewriting, SortNeurons
+from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, Rewriting
 from smx.export.provenance import hand_over, reorder, rescale, start, with_provenance
 from smx.runtime.metadata import LayerInfo, Provenance
 from tests import reference
@@ -20,14 +20,14 @@ from tests.export.graphs import graph, mixed
 Array = NDArray[np.float64]
 PAPER = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
 Passes = Sequence[type[Rewriting]]
-SORTED: Passes = (FoldAffine, MergeGroups, SortNeurons, LowerToSorted, LowerToScatter)
+SORTED: Passes = (FoldAffine, MergeGroups, LowerToSorted, LowerToScatter)
 SCATTER: Passes = (FoldAffine, MergeGroups, LowerToScatter)
 both_layouts = pytest.mark.parametrize("passes", [SCATTER, SORTED], ids=["scatter", "sorted"])
 RANDOM = np.random.default_rng(0)
 W, B, V, C = (RANDOM.normal(size=shape).astype(np.float32) for shape in ((6, 4), (6,), (3, 6), (3,)))
 U = RANDOM.normal(size=(6, 6)).astype(np.float32)
 CHOICE = np.array([5, 1, 4, 2, 0, 3])
-"""In no order: sorting moves every neuron."""
+"""In no order."""
 TEXT = ", ".join(map(str, CHOICE))
 
 
@@ -96,17 +96,6 @@ def test_every_activation_is_found_in_its_order_and_scale(passes: Passes) -> Non
     assert scales["elu"] == (1, 1, -1)
     assert scales["selu"] == pytest.approx((1, reference.SELU_SCALE, -reference.SELU_SCALE * reference.SELU_ALPHA))
     assert scales["relu"] == scales["tanh"] == scales["leaky_relu"] == (1, 1, 0)
-
-
-def test_scatter_keeps_the_order_and_sorted_does_not() -> None:
-    orders = []
-    for passes in (SCATTER, SORTED):
-        _, (layer,) = compiled(between(), passes, w=W, b=B, v=V, c=C)
-        assert layer.provenance is not None
-        orders.append(layer.provenance.neurons)
-    assert orders[0] == tuple(range(6))
-    assert orders[1] != orders[0]
-    assert sorted(orders[1]) == list(range(6))
 
 
 def test_neurons_of_one_kind_share_an_entry() -> None:

@@ -1,4 +1,4 @@
-"""What tests ask of networks that went through `smx.select`."""
+"""What tests ask of networks with selective and mixed layers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import smx
+
+
+def some(neurons: int, dim: int = 1, seed: int = 0) -> smx.Mixed:
+    """Return a mixed layer whose neurons have random choices of the paper's pool."""
+    return smx.Mixed(torch.randint(6, (neurons,), generator=torch.Generator().manual_seed(seed)), dim=dim)
 
 
 def selectives(module: nn.Module) -> dict[str, int]:

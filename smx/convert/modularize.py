@@ -1,8 +1,8 @@
 """Give every activation of a network a module of its own, by rewriting the forwards in which it has none.
 
-`F.relu(x)`, `x.sigmoid()` and a `self.relu` that is called twice have no place in the tree of modules where something
-else could be put. torch.fx shows them: each module's own forward is traced by itself, with the modules below it closed,
-and written anew with a module for each activation. The module keeps its class, its name and whatever it holds.
+`F.relu(x)`, `x.sigmoid()` and the second call of a `self.relu` have no module of their own that could be replaced.
+torch.fx finds them: it traces each module's own forward, with calls of submodules as single nodes, and the forward is
+rewritten with a module for each activation. The rewritten module keeps its class, its name and its attributes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softshrink": nn.Softshrink,
     "tanhshrink": nn.Tanhshrink,
 }
-"""PyTorch's elementwise activations: the name of the function, and the module that computes the same."""
+"""PyTorch's elementwise activations: the name of the function, and the module that computes it."""
 
 _NAMES: dict[Any, str] = {
     getattr(home, spelling): name
@@ -69,47 +69,47 @@ def activation_name(function: Any, types: Types) -> str | None:
 
 
 def has_own_forward(module: nn.Module, types: Types) -> bool:
-    """Tell whether a module's forward is a user's: neither PyTorch's, nor an activation's, nor one of our layers."""
+    """Tell whether a module's forward is the user's: not PyTorch's, not an activation's, not that of smx's layers."""
     home = getattr(type(module).forward, "__module__", None) or ""
     return home.partition(".")[0] != "torch" and not isinstance(module, (*types, Selective, Mixed))
 
 
-def separate(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str]]:
-    """Give every activation in `module` a module of its own that is not in place, nor is Dropout.
+def modularize(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str]]:
+    """Give every activation in `module` a module of its own. None of them is in place any more, and no Dropout is.
 
-    The function stays the same, unless an input that was overwritten is looked at from elsewhere: through a view, or
-    where the block is called whose input it is. That can't be seen here, but by a run.
+    The network computes the same function, unless a value that an activation overwrote is read elsewhere: through a
+    view, or by the forward that called the block. Only a run can tell.
 
-    1. An activation module that is registered at several places becomes one for each place.
-    2. A function that is an attribute (`self.act = F.relu`, as in `nn.TransformerEncoderLayer`) becomes a module there.
-    3. In each forward, the second call of the same module `act` goes to a new `act_1`, the next to `act_2`, and calls
-       of functions go to `relu`, `relu_1`, ..., parts of the module whose forward it is. Where an activation is
-       computed in place, what is done later with its input is done with its output.
+    1. An activation module that is registered under several paths becomes one module for each path.
+    2. A function that is an attribute (`self.act = F.relu`, as in `nn.TransformerEncoderLayer`) becomes a module.
+    3. In each forward, the second call of a module `act` becomes a call of a new module `act_1`, the third of `act_2`;
+       calls of functions become calls of new modules `relu`, `relu_1`, ... of the module that has the forward. Where an
+       activation is computed in place, later uses of its input become uses of its output.
 
     Args:
         module: changed in place.
-        types: what is an activation; functions count as the modules in `ACTIVATIONS`.
+        types: the modules that are activations; a function counts as its module in `ACTIVATIONS`.
 
     Returns:
-        Why the forwards that could not be traced were left, by module path; and the paths of the activations that were
-        in place.
+        The forwards that were not rewritten: for each module path the reason. The paths of the activations that were in
+        place.
     """
     _unshare(module, types)
     for part in list(module.modules()):
         for key, value in list(vars(part).items()):
             if name := activation_name(value, types):
                 setattr(part, key, ACTIVATIONS[name]().train(part.training))
-    left: dict[str, str] = {}
+    refusals: dict[str, str] = {}
     used: set[nn.Module] = set()
     overwrote: set[str] = set()
     for path, part in list(module.named_modules()):
         if has_own_forward(part, types):
             try:
-                found = _rewrite(part, types, used)
+                uses = _rewrite(part, types, used)
             except UntraceableError as error:
-                left[path] = str(error)
+                refusals[path] = str(error)
             else:
-                overwrote |= {f"{path}.{use.path}".strip(".") for use in found if use.inplace}
+                overwrote |= {f"{path}.{use.path}".strip(".") for use in uses if use.inplace}
     for path, part in module.named_modules():
         if isinstance(part, types) and getattr(part, "inplace", False):
             overwrote.add(path)
@@ -117,16 +117,16 @@ def separate(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str]]
         elif isinstance(part, nn.modules.dropout._DropoutNd):
             part.inplace = False  # it may follow an activation, whose result is needed for the backward pass
     heed_activations(module)
-    return left, overwrote
+    return refusals, overwrote
 
 
 def heed_activations(module: nn.Module) -> None:
     """Make PyTorch's transformer layers call their activation module, after it was replaced."""
     for part in module.modules():
         if isinstance(part, nn.TransformerEncoderLayer) and isinstance(part.activation, Selective | Mixed):
-            part.activation_relu_or_gelu = 0  # its fast path would compute that one
+            part.activation_relu_or_gelu = 0  # otherwise its fast path computes ReLU or GELU
         elif isinstance(part, nn.TransformerDecoderLayer) and isinstance(part.activation, nn.Module):
-            vars(part)["activation"] = part.activation  # where this is missing, a copy or a pickle computes ReLU
+            vars(part)["activation"] = part.activation  # without it, a copy or a pickle computes ReLU
     for part in module.modules():
         if isinstance(part, nn.TransformerEncoder):
             part.use_nested_tensor &= all(getattr(layer, "activation_relu_or_gelu", 1) for layer in part.layers)
@@ -160,7 +160,7 @@ def _unshare(module: nn.Module, types: Types) -> None:
 
 @dataclass(frozen=True)
 class _Use:
-    """An activation in a traced forward: its node, and the module (new or not) that is to compute it, by its path."""
+    """An activation in a traced forward: its node, and the module that will compute it, with its path; new or not."""
 
     node: fx.Node
     path: str
@@ -169,18 +169,18 @@ class _Use:
 
     @property
     def inplace(self) -> bool:
-        """Whether the input is overwritten: said by an argument or, as in `relu_`, by the function's name."""
+        """Whether it overwrites its input: by the argument `inplace`, or by the function's name, as in `relu_`."""
         function = str(getattr(self.node.target, "__name__", self.node.target))
         return bool(getattr(self.module, "inplace", False)) or (self.node.op != "call_module" and function[-1] == "_")
 
     @property
-    def misplaced(self) -> bool:
-        """Whether another module in its place, not in place, would not do: the call must be written anew."""
+    def needs_rewriting(self) -> bool:
+        """Whether the call must be rewritten, since replacing the module under its path is not enough."""
         return self.new or bool(self.node.kwargs) or (self.inplace and any(user > self.node for user in self.z.users))
 
     @property
     def z(self) -> fx.Node:
-        """What the activation is applied to."""
+        """The input of the activation."""
         z = self.node.args[0] if self.node.args else self.node.kwargs["input"]
         assert isinstance(z, fx.Node)
         return z
@@ -189,17 +189,19 @@ class _Use:
 def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> list[_Use]:
     """Rewrite the forward of `part` if that is needed, and return its activations.
 
-    `used` are the modules that activations were found in so far.
+    Args:
+        part: a module with a forward of its own.
+        types: the modules that are activations.
+        used: the activation modules that other forwards call; those of `part` are added.
     """
     uses = list(_uses(part, trace(part), types, used))
-    if any(use.misplaced for use in uses):
+    if any(use.needs_rewriting for use in uses):
         graphs = trace_in_both_modes(part)
-        found = [list(_uses(part, graph, types, used)) for graph in graphs]
-        uses, others = found
+        uses, others = by_mode = [list(_uses(part, graph, types, used)) for graph in graphs]
         if [(use.path, repr(use.module)) for use in uses] != [(use.path, repr(use.module)) for use in others]:
             raise UntraceableError("its activations differ between train() and eval()")
-        for graph, of_graph in zip(graphs, found, strict=True):
-            for use in of_graph:
+        for graph, in_mode in zip(graphs, by_mode, strict=True):
+            for use in in_mode:
                 _call_module(graph, use)
         for use in uses:
             if use.new:
@@ -216,8 +218,8 @@ def _uses(part: nn.Module, graph: fx.Graph, types: Types, used: set[nn.Module]) 
 
     def fresh(path: str) -> str:
         holder = part.get_submodule(path.rpartition(".")[0])
-        candidates = chain([path], (f"{path}_{i}" for i in count(1)))
-        return next(p for p in candidates if p not in paths and not hasattr(holder, p.rpartition(".")[2]))
+        numbered = chain([path], (f"{path}_{i}" for i in count(1)))
+        return next(p for p in numbered if p not in paths and not hasattr(holder, p.rpartition(".")[2]))
 
     for node in graph.nodes:
         if node.op == "call_module":
@@ -243,9 +245,9 @@ def _function_of(node: fx.Node) -> Any:
 
 
 def _as_module(name: str, node: fx.Node) -> nn.Module:
-    """Make the module that computes the same as a call of a function; the names of the arguments agree."""
+    """Make the module that computes the same as a call of a function; both have the same names of arguments."""
     args, kwargs = node.args[1:], dict(node.kwargs)
-    with suppress(TypeError, ValueError):  # of functions written in C: these take them in one order, too
+    with suppress(TypeError, ValueError):  # functions in C have no signature; the modules take the same order
         args, kwargs = (), inspect.signature(getattr(F, name)).bind(*node.args, **node.kwargs).arguments
     kwargs = {key: value for key, value in kwargs.items() if key not in ("input", "training")}
     if any(isinstance(value, fx.Node) for value in (*args, *kwargs.values())):

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 import smx
 from smx.activations import Activation
 from smx.convert import ACTIVATION_MODULES
-from smx.convert.rewriting import separate
+from smx.convert.modularize import modularize
 from tests.smx.selected import favour, same, selectives
 
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_rewritten_stays_with_a_warning(
     assert same(net, favour(chosen, "tanh"), x)
     with pytest.raises(ValueError, match=f"Wrapped has no activation to replace; the forward .*: its {what} stays"):
         smx.select(net, example_input=x, types=(nn.ReLU, nn.LeakyReLU))
-    with pytest.warns(UserWarning, match="example_input= tells if there are any"):
+    with pytest.warns(UserWarning, match="example_input= finds them"):
         smx.select(net)
 
 
@@ -198,11 +198,11 @@ def test_arguments_of_functions_are_those_of_the_modules() -> None:
             return F.softshrink(F.hardshrink(torch.special.expit(x), 0.7), lambd=0.1)
 
     net, x = Random(), torch.randn(2, 3)
-    separated = copy.deepcopy(net)
-    assert separate(separated, ACTIVATION_MODULES) == ({}, set())
-    kept = [repr(part) for part in separated.children()][1:]
+    modularized = copy.deepcopy(net)
+    assert modularize(modularized, ACTIVATION_MODULES) == ({}, set())
+    kept = [repr(part) for part in modularized.children()][1:]
     assert kept == ["RReLU(lower=0.1, upper=0.3)", "Sigmoid()", "Hardshrink(0.7)", "Softshrink(0.1)"]
-    assert same(net, separated, x)
+    assert same(net, modularized, x)
     assert len(selectives(smx.select(net, example_input=x))) == 4
 
 
@@ -276,7 +276,7 @@ def test_in_place_across_modules_is_refused() -> None:
 
     with pytest.raises(ValueError, match="the network computes something else on example_input"):
         smx.select(Around(), example_input=torch.randn(8, 3))
-    with pytest.warns(UserWarning, match="no longer in place: block.0; pass example_input= to check"):
+    with pytest.warns(UserWarning, match="no longer in place: block.0; give example_input= to check"):
         smx.select(Around())
 
 

@@ -1,0 +1,76 @@
+"""A network's example input: as a user gives it, or inferred from the network's first layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+ExampleInput = Tensor | NDArray[Any] | tuple[Any, ...]
+"""A network's input, or a tuple of its arguments; NumPy arrays count as tensors."""
+
+
+def as_arguments(example_input: Any) -> tuple[Any, ...]:
+    """Return an example input as the tuple of the arguments of the network's forward."""
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    return tuple(tree_map(lambda x: torch.tensor(x) if hasattr(x, "__array_interface__") else x, arguments))
+
+
+def infer(module: nn.Module, *, any_size: bool = True) -> Tensor:
+    """Return an input without data that the module takes in `eval()`, of a shape that its first layer suggests.
+
+    That is (B, in_features) for Linear, (B, C) for BatchNorm1d, and (B, C, S, ...) for a convolution, for which several
+    sizes S are tried.
+
+    Args:
+        module: stays as it is.
+        any_size: try convolutions, too, whose size the first layer does not determine.
+
+    Raises:
+        ValueError: no input is found.
+    """
+    for example in _suggestions(module, any_size):
+        try:
+            with torch.inference_mode(), torch.device("meta"):
+                without_data(module)[0].eval()(example)
+        except Exception:  # whatever a forward may raise for an input that does not fit
+            continue
+        return example
+    raise ValueError("no input is known that the module takes; give example_input")
+
+
+def without_data(module: nn.Module) -> tuple[nn.Module, dict[int, Tensor]]:
+    """Return a copy of a module on the device `meta`, and the copies of its tensors by the tensors' `id`."""
+    copies = {id(tensor): _without_data(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, dict(copies)), copies
+
+
+def _without_data(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _suggestions(module: nn.Module, any_size: bool) -> Iterator[Tensor]:
+    """Make inputs that the first layer takes; the batch has a length that no layer is likely to have."""
+    for part in module.modules():
+        dtype = next((parameter.dtype for parameter in part.parameters(recurse=False)), None)
+        if isinstance(part, nn.Linear):
+            yield torch.empty(_BATCH, part.in_features, dtype=dtype, device="meta")
+        elif isinstance(part, nn.BatchNorm1d):
+            yield torch.empty(_BATCH, part.num_features, dtype=dtype, device="meta")
+        elif isinstance(part, nn.modules.conv._ConvNd):
+            for size in _SIZES if any_size else ():
+                space = [size] * (part.weight.dim() - 2)
+                yield torch.empty(_BATCH, part.in_channels, *space, dtype=dtype, device="meta")
+        else:
+            continue
+        return
+
+
+_BATCH = 13
+_SIZES = tuple(dict.fromkeys((32, 28, 64, 224, *range(1, 65), 96, 128, 160, 192, 256, 299)))
