@@ -24,11 +24,15 @@ class TorchRunner:
         compiled: by `torch.compile`; done while it is warmed up.
         device: `cpu` or `cuda`, which is waited for after each run.
         threads: of the CPU; None leaves it to PyTorch.
+        trust_code: see `smx.modelfile.load_model`.
     """
 
-    def __init__(self, path: Path, *, compiled: bool, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, compiled: bool, device: str = "cpu", threads: int | None = None, trust_code: bool = False
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
+        self._trust_code = trust_code
         self._path, self._compiled, self._device = path, compiled, device
         self._model: nn.Module | None = None
         self._run: Callable[[], object] = lambda: None
@@ -38,7 +42,7 @@ class TorchRunner:
         if self._model is not None:
             return None
         started = time.perf_counter()
-        model = load_model(self._path).build().to(self._device)
+        model = load_model(self._path, trust_code=self._trust_code).build().to(self._device)
         if self._compiled:
             model.compile()
         self._model = model
