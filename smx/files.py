@@ -125,7 +125,7 @@ def locked(folder: Path, outputs: Sequence[str]) -> Iterator[None]:
         return
     with file:
         killed = _owner(file).get("pid")
-        for name in outputs if killed else ():
+        for name in outputs if isinstance(killed, int) else ():
             _temporary(folder / name, killed).unlink(missing_ok=True)
         started = datetime.now().astimezone().isoformat(timespec="seconds")
         file.seek(0)
