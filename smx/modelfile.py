@@ -69,8 +69,8 @@ class SavedModel:
         maximum = self.data["maximum"]
         if not 1 < maximum <= 255:
             raise InputError(
-                f"the values of {self.data['name']} are no whole numbers from 0 to 255 (divided by {maximum:g} in"
-                " training), so the model can't take them as uint8"
+                f"the values of {self.data['name'] or 'the data'} are no whole numbers from 0 to 255"
+                f" (divided by {maximum:g} in training), so the model can't take them as uint8"
             )
         first = ("normalize", Normalize(maximum, self.architecture.input_shape, dtype))
         # Our own are plain chains, and keep the names of their layers.

@@ -44,12 +44,15 @@ def save(
         data: the data set that it was trained on, a name or a path of an `.npz` file.
 
     Raises:
-        ValueError: the network has no `Mixed` or `Selective`, can't be traced, or its layers' pools can't be kept.
+        ValueError: the network has no `Mixed` or `Selective`, is not in float32, can't be traced, or its pools can't be
+            kept.
         InputError: the path can't be written to.
     """
     layers = {name: part for name, part in module.named_modules() if isinstance(part, Selective | Mixed)}
     if not layers or "" in layers:
         raise ValueError(f"{type(module).__name__} has no Selective or Mixed layers in it; smx.select makes them")
+    if example_input.is_floating_point() and example_input.dtype != torch.float32:
+        raise ValueError(f"the network must take float32 or whole numbers, got an example of {example_input.dtype}")
     program, weights = capture(module, example_input)
     pool = tuple(dict.fromkeys(activation for layer in layers.values() for activation in layer.pool))
     for activation in pool:
@@ -74,7 +77,7 @@ def save(
         kind=PROGRAM,
         name=type(module).__name__,
         input_shape=shape,
-        num_classes=int(output.shape[-1]),
+        num_classes=int(output.shape[-1]) if output.dim() > 1 else 1,
         dtype=str(example_input.dtype).removeprefix("torch."),
         program={**program, "layers": described},
     )

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from smx.training.run import TrainResult
 
 
+_run_option = partial(click.option, cls=Option, group="Run")
+
+
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each training setting."""
     for name, setting in reversed(FIELDS.items()):
@@ -55,31 +59,21 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(cls=Command)
 @setting_options
-@click.option(
+@_run_option(
     "--config",
     "config_path",
-    cls=Option,
-    group="Run",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
     help="Read settings from a file; options given beside it win.",
 )
 @data_dir_option
-@click.option(
+@_run_option(
     "--out",
-    cls=Option,
-    group="Run",
     type=click.Path(path_type=Path),
     metavar="RUN",
     help="The run's folder.  [default: runs/DATA-ACTIVATION, with the model between if it is no mlp]",
 )
-@click.option(
-    "--resume",
-    cls=Option,
-    group="Run",
-    is_flag=True,
-    help="Continue the run in --out from its last checkpoint, if there is one.",
-)
+@_run_option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint, if there is one.")
 @trust_code_option
 @json_option
 def train(**options: Any) -> None:

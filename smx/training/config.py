@@ -7,6 +7,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,16 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
+_data = partial(_setting, "Data")
+_network = partial(_setting, "Network")
+_phases = partial(_setting, "Phases")
+_commit = partial(_setting, "Automatic commit")
+_temperature = partial(_setting, "Temperature")
+_optimiser = partial(_setting, "Optimiser")
+_device = partial(_setting, "Device and speed")
+_run = partial(_setting, "Run")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The settings of a run; each field is a key of `config.toml` and, with dashes, an option of `smx train`.
@@ -48,58 +59,46 @@ class TrainConfig:
         InputError: a value is out of its range.
     """
 
-    data: str = _setting("Data", "digits", "digits, mnist, fashion-mnist, cifar10, or an .npz file.", "NAME|FILE.npz")
-    model: str = _setting(
-        "Network", "mlp", "mlp, cnn, or module:factory for a network of your own.", "NAME|MODULE:FACTORY"
+    data: str = _data("digits", "digits, mnist, fashion-mnist, cifar10, or an .npz file.", "NAME|FILE.npz")
+    model: str = _network("mlp", "mlp, cnn, or module:factory for a network of your own.", "NAME|MODULE:FACTORY")
+    hidden: tuple[int, ...] = _network((512, 256, 128), "Neurons of each hidden layer of the mlp.", "N,...")
+    activation: str = _network(SMARTMIXED, "smartmixed, or one activation for all neurons (a baseline).", "NAME")
+    pool: tuple[str, ...] = _network(PAPER_POOL, "The activations that neurons choose from.", "NAME,...")
+    protocol: str = _phases(
+        "standard", "author: as in the author's code, to compare with the paper's figures.", choices=PROTOCOLS
     )
-    hidden: tuple[int, ...] = _setting("Network", (512, 256, 128), "Neurons of each hidden layer of the mlp.", "N,...")
-    activation: str = _setting(
-        "Network", SMARTMIXED, "smartmixed, or one activation for all neurons (a baseline).", "NAME"
+    phase1_epochs: int | Literal["auto"] = _phases(
+        50, "Epochs in which neurons choose; auto: until the choices have settled.", "EPOCHS|auto", word=AUTO
     )
-    pool: tuple[str, ...] = _setting("Network", PAPER_POOL, "The activations that neurons choose from.", "NAME,...")
-    protocol: str = _setting(
-        "Phases", "standard", "author: as in the author's code, to compare with the paper's figures.", choices=PROTOCOLS
+    phase2_epochs: int = _phases(350, "Epochs with the choices fixed.", "EPOCHS")
+    max_phase1_epochs: int = _commit(50, "Epochs after which phase 1 ends in any case.", "EPOCHS")
+    settle_window: int = _commit(5, "How many of the last epochs the rule looks at.", "EPOCHS")
+    settle_changed: float = _commit(
+        0.1, "In each of them at most this share of the neurons changed its choice.", "SHARE"
     )
-    phase1_epochs: int | Literal["auto"] = _setting(
-        "Phases",
-        50,
-        "Epochs in which neurons choose; auto: until the choices have settled.",
-        "EPOCHS|auto",
-        word=AUTO,
+    settle_margin: float = _commit(
+        0.005, "The median neuron's largest logit leads the second by at least this.", "LOGITS"
     )
-    phase2_epochs: int = _setting("Phases", 350, "Epochs with the choices fixed.", "EPOCHS")
-    max_phase1_epochs: int = _setting("Automatic commit", 50, "Epochs after which phase 1 ends in any case.", "EPOCHS")
-    settle_window: int = _setting("Automatic commit", 5, "How many of the last epochs the rule looks at.", "EPOCHS")
-    settle_changed: float = _setting(
-        "Automatic commit", 0.1, "In each of them at most this share of the neurons changed its choice.", "SHARE"
+    settle_loss: float = _commit(0.05, "The lowest validation loss fell by less than this share over them.", "SHARE")
+    patience: int = _phases(
+        0, "A phase ends after this many epochs without a lower validation loss; 0: never.", "EPOCHS"
     )
-    settle_margin: float = _setting(
-        "Automatic commit", 0.005, "The median neuron's largest logit leads the second by at least this.", "LOGITS"
+    temperature: float = _temperature(TEMPERATURE, "Temperature of the Gumbel-softmax (eq. 2).", "TAU")
+    temperature_schedule: str = _temperature(
+        "constant", "How it changes from epoch to epoch of phase 1.", choices=TEMPERATURE_SCHEDULES
     )
-    settle_loss: float = _setting(
-        "Automatic commit", 0.05, "The lowest validation loss fell by less than this share over them.", "SHARE"
-    )
-    patience: int = _setting(
-        "Phases", 0, "A phase ends after this many epochs without a lower validation loss; 0: never.", "EPOCHS"
-    )
-    temperature: float = _setting("Temperature", TEMPERATURE, "Temperature of the Gumbel-softmax (eq. 2).", "TAU")
-    temperature_schedule: str = _setting(
-        "Temperature", "constant", "How it changes from epoch to epoch of phase 1.", choices=TEMPERATURE_SCHEDULES
-    )
-    temperature_end: float = _setting("Temperature", 0.1, "Its value in the schedule's last epoch.", "TAU")
-    lr: float = _setting("Optimiser", 1e-4, "Learning rate of Adam.", "RATE")
-    lr_schedule: str = _setting(
-        "Optimiser", "constant", "How it changes from step to step of each phase.", choices=LR_SCHEDULES
-    )
-    lr_warmup: int = _setting("Optimiser", 0, "Epochs at the start of each phase in which it rises.", "EPOCHS")
-    batch_size: int = _setting("Optimiser", 128, "Examples of a training step.", "EXAMPLES")
-    clip_norm: float = _setting("Optimiser", 1.0, "Largest norm of the gradients; longer ones are scaled down.", "NORM")
-    seed: int = _setting("Optimiser", 0, "Seed of weights, order and noise.", "SEED")
-    device: str = _setting("Device and speed", "auto", "auto: cuda if there is one, else cpu.", choices=DEVICES)
-    amp: str = _setting("Device and speed", "none", "Mixed precision in training.", choices=PRECISIONS)
-    compile: bool = _setting("Device and speed", False, "Compile the training step's network (torch.compile).")
-    cuda_graphs: bool = _setting("Device and speed", False, "Replay the training step as one CUDA graph.")
-    tensorboard: bool = _setting("Run", False, "Write events for TensorBoard to RUN/tensorboard.")
+    temperature_end: float = _temperature(0.1, "Its value in the schedule's last epoch.", "TAU")
+    lr: float = _optimiser(1e-4, "Learning rate of Adam.", "RATE")
+    lr_schedule: str = _optimiser("constant", "How it changes from step to step of each phase.", choices=LR_SCHEDULES)
+    lr_warmup: int = _optimiser(0, "Epochs at the start of each phase in which it rises.", "EPOCHS")
+    batch_size: int = _optimiser(128, "Examples of a training step.", "EXAMPLES")
+    clip_norm: float = _optimiser(1.0, "Largest norm of the gradients; longer ones are scaled down.", "NORM")
+    seed: int = _optimiser(0, "Seed of weights, order and noise.", "SEED")
+    device: str = _device("auto", "auto: cuda if there is one, else cpu.", choices=DEVICES)
+    amp: str = _device("none", "Mixed precision in training.", choices=PRECISIONS)
+    compile: bool = _device(False, "Compile the training step's network (torch.compile).")
+    cuda_graphs: bool = _device(False, "Replay the training step as one CUDA graph.")
+    tensorboard: bool = _run(False, "Write events for TensorBoard to RUN/tensorboard.")
 
     def __post_init__(self) -> None:
         for name in ("phase1_epochs", "phase2_epochs", "max_phase1_epochs", "settle_window", "batch_size"):
