@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from smx.layers import Selective as Selective
     from smx.layers import sampling as sampling
     from smx.paper import PAPER_POOL as PAPER_POOL
+    from smx.saving import load as load
+    from smx.saving import save as save
     from smx.sorting import sort as sort
 
 __version__ = "0.1.0"
@@ -49,6 +51,8 @@ _HOMES = {
     "sampling": "smx.layers",
     "commit": "smx.convert",
     "select": "smx.convert",
+    "load": "smx.saving",
+    "save": "smx.saving",
     "sort": "smx.sorting",
 }
 _MODULES = ("convert", "data", "export", "functional", "hooks", "models", "runtime", "sorting", "timing")

@@ -14,10 +14,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def benchmark(name: str, *arguments: str | Path) -> None:
+def benchmark(name: str, *arguments: str | Path, cwd: Path) -> None:
     command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--smallest", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd)
     assert done.returncode == 0, done.stderr
 
 
@@ -30,14 +30,14 @@ def numbers(content: Any) -> list[float]:
     return [content] if isinstance(content, int | float) and not isinstance(content, bool) else []
 
 
-@pytest.mark.parametrize("name", ["layouts", "opsets", "large_export", "resolution", "tune_check"])
+@pytest.mark.parametrize("name", ["layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule"])
 def test_a_benchmark_in_its_smallest_form(name: str, tmp_path: Path) -> None:
-    benchmark(name, "--json", tmp_path / "out.json")
+    benchmark(name, "--json", tmp_path / "out.json", cwd=tmp_path)
     assert numbers(json.loads((tmp_path / "out.json").read_text()))
 
 
 def test_the_papers_network_is_a_model(tmp_path: Path) -> None:
     from smx.modelfile import load_model
 
-    benchmark("paper_model", tmp_path / "paper.pt")
+    benchmark("paper_model", tmp_path / "paper.pt", cwd=tmp_path)
     assert str(load_model(tmp_path / "paper.pt").architecture) == "784-24-16-10"

@@ -22,6 +22,7 @@ from smx.cli.options import (
     logs,
     provider_option,
     rounds_option,
+    trust_code_option,
     write_json,
 )
 from smx.errors import InputError
@@ -78,6 +79,7 @@ PYTORCH = {"eager": "pytorch", "compiled": "pytorch compiled"}
 @click.option(
     "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Tell what changed since an earlier bench."
 )
+@trust_code_option
 @json_option
 @click.option("--plot", type=OutputPath(".png"), metavar="PATH.png", help="Draw the distributions.")
 def bench(
@@ -98,6 +100,7 @@ def bench(
     profile: bool,
     limits: tuple[str, ...],
     compare: Path | None,
+    trust_code: bool,
     json_path: str | None,
     plot: str | None,
 ) -> None:
@@ -138,10 +141,11 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         if saved is not None and (layouts or baselines):
             notes.print("exporting the candidates ...")
-            files = {**in_subprocess(export_candidates, saved, Path(folder), layouts, baselines), **files}
+            exported = in_subprocess(export_candidates, saved, Path(folder), layouts, baselines, trust_code=trust_code)
+            files = {**exported, **files}
         if not files:
             raise InputError("there are no candidates: name at least one of --layouts or --baselines, or an ONNX file")
-        candidates: dict[str, Path | Runner] = {**files, **_in_pytorch(saved, pytorch, provider, threads)}
+        candidates: dict[str, Path | Runner] = {**files, **_in_pytorch(saved, pytorch, provider, threads, trust_code)}
         reference = reference or next(name for name in (REFERENCE, *baselines, *candidates) if name in candidates)
         if old is not None:
             check_baseline(old, reference)
@@ -189,7 +193,9 @@ def bench(
         raise click.exceptions.Exit(3)
 
 
-def _in_pytorch(saved: Path | None, kinds: tuple[str, ...], provider: str, threads: int) -> dict[str, Runner]:
+def _in_pytorch(
+    saved: Path | None, kinds: tuple[str, ...], provider: str, threads: int, trust_code: bool
+) -> dict[str, Runner]:
     """Return what runs the saved model in PyTorch, each in a process of its own, by name."""
     from smx.cli.candidates import pytorch_runner
     from smx.runtime.providers import DEVICES
@@ -197,7 +203,7 @@ def _in_pytorch(saved: Path | None, kinds: tuple[str, ...], provider: str, threa
 
     if saved is None:
         return {}
-    options = {"device": DEVICES.get(provider, "cpu"), "threads": threads}
+    options = {"device": DEVICES.get(provider, "cpu"), "threads": threads, "trust_code": trust_code}
     return {
         PYTORCH[kind]: ProcessRunner(partial(pytorch_runner, saved, compiled=kind == "compiled", **options))
         for kind in kinds

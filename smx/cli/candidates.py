@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def export_candidates(
-    model_path: Path, folder: Path, layouts: tuple[str, ...], baselines: tuple[str, ...]
+    model_path: Path, folder: Path, layouts: tuple[str, ...], baselines: tuple[str, ...], *, trust_code: bool = False
 ) -> dict[str, Path]:
     """Export a saved model in each layout, and its architecture with each fixed activation; return the files by name.
 
@@ -20,11 +20,13 @@ def export_candidates(
     on the weights' values.
     """
     from smx.activations import get
+    from smx.convert import replace
     from smx.export import export_onnx
+    from smx.layers import Mixed
     from smx.modelfile import load_model
     from smx.models import Fixed
 
-    saved = load_model(model_path)
+    saved = load_model(model_path, trust_code=trust_code)
     trained = saved.build()
     paths = {}
     for layout in layouts:
@@ -41,8 +43,8 @@ def export_candidates(
             function = get(name).function
         except ValueError as error:
             raise InputError(str(error)) from error
-        model = saved.architecture.build(lambda place, function=function: Fixed(function))  # type: ignore[misc]
-        model.load_state_dict(saved.weights)
+        model = saved.build()
+        model = replace(model, {layer: Fixed(function) for layer in model.modules() if isinstance(layer, Mixed)})
         paths[name] = folder / f"baseline-{name}.onnx"
         export_onnx(model, paths[name], example_input=saved.example_input())
     return paths

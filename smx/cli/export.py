@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from smx.cli.options import Command, OutputPath, console, data_dir_option, json_option, logs, write_json
+from smx.cli.options import (
+    Command,
+    OutputPath,
+    console,
+    data_dir_option,
+    json_option,
+    logs,
+    trust_code_option,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from smx.export import ExportReport
@@ -59,6 +68,7 @@ class Batch(click.ParamType[int | None]):
 )
 @click.option("--normalize", is_flag=True, help="Let the model take raw uint8 values, and normalise them itself.")
 @data_dir_option
+@trust_code_option
 @json_option
 def export(
     model_path: Path,
@@ -69,6 +79,7 @@ def export(
     precision: str,
     normalize: bool,
     data_dir: Path | None,
+    trust_code: bool,
     json_path: str | None,
 ) -> None:
     """Write a trained model as one plain ONNX file.
@@ -83,7 +94,7 @@ def export(
     from smx.modelfile import load_model
     from smx.timing.machine import machine
 
-    model = load_model(model_path)
+    model = load_model(model_path, trust_code=trust_code)
     dataset = datasets.load(model.data["name"], data_dir) if precision in ("float16", "int8") else None
     notes = logs()
     with notes.status("exporting") if notes.is_terminal else nullcontext():

@@ -71,24 +71,26 @@ def _inspect_onnx(path: Path) -> dict[str, Any]:
 
 
 def _inspect_saved(path: Path) -> dict[str, Any]:
-    from smx.layers import Mixed
     from smx.modelfile import load_model
 
     saved = load_model(path)
-    model = saved.build()
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "architecture": str(saved.architecture),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(weight.numel() for name, weight in saved.weights.items() if not name.endswith(statistics)),
         "pool": list(saved.pool),
         "data": saved.data,
         "training": saved.training,
         "metrics": saved.metrics,
         "layers": [
-            {"name": name, "neurons": layer.num_features, "groups": layer.group_sizes}
-            for name, layer in model.named_modules()
-            if isinstance(layer, Mixed)
+            {
+                "name": name,
+                "neurons": len(choice),
+                "groups": {each: n for k, each in enumerate(saved.pool) if (n := int((choice == k).sum()))},
+            }
+            for name, choice in saved.choices.items()
         ],
     }
 

@@ -20,6 +20,7 @@ from smx.cli.options import (
     logs,
     provider_option,
     tolerance_option,
+    trust_code_option,
     write_json,
 )
 from smx.cli.verify_tables import describe_location, show_parity
@@ -53,6 +54,7 @@ CHUNK = 1000
 @click.option("--locate", is_flag=True, help="When it fails, find the first layer, neuron and example that break.")
 @provider_option
 @fallback_option
+@trust_code_option
 @json_option
 def verify(
     model_path: Path,
@@ -65,6 +67,7 @@ def verify(
     locate: bool,
     provider: str,
     allow_fallback: bool,
+    trust_code: bool,
     json_path: str | None,
 ) -> None:
     """Compare an exported file with PyTorch.
@@ -86,7 +89,7 @@ def verify(
     from smx.runtime.settings import Settings
     from smx.timing.machine import machine
 
-    saved = load_model(model_path)
+    saved = load_model(model_path, trust_code=trust_code)
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     raw = session.takes_raw
     model = saved.build(raw=raw)
