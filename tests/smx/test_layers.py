@@ -65,6 +65,7 @@ def test_a_seed_gives_the_formula_with_its_noise(
     assert torch.equal(h, expected)
     g, g_expected = (torch.autograd.grad(x.float().square().sum(), layer.logits)[0] for x in (h, expected))
     assert torch.equal(g, g_expected)
+    assert torch.equal(layer.eval()(z), functional.mixed(z, layer.choice, pool, -1))
 
 
 def test_mixed_moves_saves_loads_and_copies() -> None:
