@@ -202,13 +202,13 @@ def export(folder: Path) -> dict[str, Path]:
     import torch
     from paper_model import paper_model
 
-    from smx.cli.candidates import export_candidates
     from smx.export.capture import attach, capture, expressions_of
     from smx.export.compiler import known_shapes, tidy
     from smx.export.emit import emitters
     from smx.export.passes import MergeGroups, NameByModule, SortNeurons
     from smx.modelfile import save_model
     from smx.runtime.session import Session
+    from smx.workflows.candidates import export_candidates
 
     saved = paper_model()
     save_model(folder / "model.pt", saved)

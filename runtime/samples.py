@@ -19,9 +19,14 @@ EXPECTED = "expected a .npy or .npz file of examples, a .png or .jpg image, or a
 
 
 def load_samples(
-    path: Path, sample_shape: Sequence[int], info: ModelInfo | None, *, invert: bool = False, raw: bool = False
+    path: Path | NDArray[Any],
+    sample_shape: Sequence[int],
+    info: ModelInfo | None,
+    *,
+    invert: bool = False,
+    raw: bool = False,
 ) -> tuple[list[str], NDArray[Any]]:
-    """Read examples from `path`.
+    """Read examples from `path`, or take them from an array.
 
     Whole numbers are raw values and are divided by the data set's maximum; floating numbers are taken as they are.
     Images become grey (or RGB, if the data had three channels), get the data's size and values from 0 to 1, and lose
@@ -29,7 +34,8 @@ def load_samples(
     numbers are taken as they are, floating ones and images are multiplied by the maximum and rounded.
 
     Args:
-        path: `.npy` (B, *) or one example; `.npz` with an array `x`, or a single one; an image; a folder of images.
+        path: `.npy` (B, *) or one example; `.npz` with an array `x`, or a single one; an image; a folder of images; or
+            an array as an `.npy` file holds it.
         sample_shape: what the model takes after the batch axis, for example (784,).
         info: of the model, for the size of its images and the range of its data; None for another tool's model.
         invert: images are dark on light, and the model knows light on dark.
@@ -46,8 +52,8 @@ def load_samples(
     whole = bool(np.issubdtype(x.dtype, np.integer))
     if raw:
         x = x if whole else np.rint(x * maximum)
-        if x.min() < 0 or x.max() > 255:
-            raise InputError(f"{path} must hold values from 0 to {maximum:g}, got {x.min():g} to {x.max():g}")
+        if x.min(initial=0) < 0 or x.max(initial=0) > 255:
+            raise InputError(f"{_name(path)} must hold values from 0 to {maximum:g}, got {x.min():g} to {x.max():g}")
         x = x.astype(np.uint8)
     elif whole:
         x = x.astype(np.float32) / maximum
@@ -55,8 +61,11 @@ def load_samples(
 
 
 def _load(
-    path: Path, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool
+    path: Path | NDArray[Any], sample_shape: Sequence[int], info: ModelInfo | None, invert: bool
 ) -> tuple[list[str], NDArray[Any]]:
+    if isinstance(path, np.ndarray):
+        x = _as_samples(_name(path), path, sample_shape, info)
+        return [str(i) for i in range(len(x))], x
     if path.is_dir():
         images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
@@ -68,9 +77,13 @@ def _load(
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return [path.name], _image(path, sample_shape, info, invert)[None]
     if path.suffix.lower() in (".npy", ".npz"):
-        x = _as_samples(path, _array(path), sample_shape, info)
+        x = _as_samples(str(path), _array(path), sample_shape, info)
         return [f"{path.name}[{i}]" for i in range(len(x))], x
     raise InputError(f"{path} has an unknown ending; {EXPECTED}")
+
+
+def _name(path: Path | NDArray[Any]) -> str:
+    return "the array" if isinstance(path, np.ndarray) else str(path)
 
 
 def _array(path: Path) -> NDArray[Any]:
@@ -80,7 +93,7 @@ def _array(path: Path) -> NDArray[Any]:
     return arrays["x"] if "x" in arrays else next(iter(arrays.values()))
 
 
-def _as_samples(path: Path, x: NDArray[Any], sample_shape: Sequence[int], info: ModelInfo | None) -> NDArray[Any]:
+def _as_samples(path: str, x: NDArray[Any], sample_shape: Sequence[int], info: ModelInfo | None) -> NDArray[Any]:
     """Bring (B, *) or one example (*) to (B, *sample_shape), through the shape of the data's examples, if known."""
     size = int(np.prod(sample_shape))
     shape = info.sample_shape if info is not None and np.prod(info.sample_shape) == size else sample_shape
@@ -88,7 +101,7 @@ def _as_samples(path: Path, x: NDArray[Any], sample_shape: Sequence[int], info: 
         raise InputError(f"{path} must hold numbers, got dtype {x.dtype}")
     if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
         raise InputError(f"{path} holds {np.count_nonzero(~np.isfinite(x))} values that are not finite; remove them")
-    if x.ndim and x.size and x[0].size == size:
+    if x.ndim and np.prod(x.shape[1:]) == size:
         return as_taken(as_taken(x, shape), sample_shape)
     if x.size == size:
         return as_taken(as_taken(x[None], shape), sample_shape)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from types import ModuleType
 from typing import ParamSpec, TypeVar
 
 from smx.errors import SmxError
@@ -25,6 +28,22 @@ def in_subprocess(function: Callable[P, T], *arguments: P.args, **options: P.kwa
     # Ctrl-C reaches both processes; this one answers it.
     with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as process:
         try:
-            return process.submit(function, *arguments, **options).result()
+            with hidden_main():
+                answer = process.submit(function, *arguments, **options)
+            return answer.result()
         except BrokenProcessPool as error:
             raise SmxError(f"the process of {function.__name__} was killed; is there enough memory?") from error
+
+
+@contextmanager
+def hidden_main() -> Iterator[None]:
+    """Let processes that are started here not run the caller's script, which Python else does to find its functions.
+
+    Without this a script that calls smx would need `if __name__ == "__main__":` around its lines.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

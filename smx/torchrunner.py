@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from smx.modelfile import load_model
 from smx.timing.runners import time_runs
 
 
@@ -20,16 +18,18 @@ class TorchRunner:
     """The model, eager or compiled by `torch.compile`; see `smx.timing.runners.Runner`.
 
     Args:
-        path: of `model.pt`.
+        load: makes the network, in `eval()` on the CPU.
         compiled: by `torch.compile`; done while it is warmed up.
         device: `cpu` or `cuda`, which is waited for after each run.
         threads: of the CPU; None leaves it to PyTorch.
     """
 
-    def __init__(self, path: Path, *, compiled: bool, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, load: Callable[[], nn.Module], *, compiled: bool, device: str = "cpu", threads: int | None = None
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._path, self._compiled, self._device = path, compiled, device
+        self._load, self._compiled, self._device = load, compiled, device
         self._model: nn.Module | None = None
         self._run: Callable[[], object] = lambda: None
 
@@ -38,7 +38,7 @@ class TorchRunner:
         if self._model is not None:
             return None
         started = time.perf_counter()
-        model = load_model(self._path).build().to(self._device)
+        model = self._load().to(self._device)
         if self._compiled:
             model.compile()
         self._model = model

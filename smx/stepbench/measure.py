@@ -16,6 +16,7 @@ from smx.stepbench.memory import StepMemory, step_memory
 from smx.stepbench.step import StepRunner
 from smx.timing.interleave import in_blocks, time_in_turn
 from smx.timing.intervals import LEVEL
+from smx.timing.limits import Verdict
 from smx.timing.machine import machine
 from smx.timing.report import TimingReport, doubts, few, rows
 
@@ -44,12 +45,25 @@ class StepReport(TimingReport):
         threads: of the CPU.
         cuda_graphs: whether steps were captured and replayed.
         memory: in the order of `results`.
+        sizes: of the networks: inputs, neurons of each hidden layer, outputs.
+        pool: names of the activations that neurons choose from.
+        seed: of weights, choices and batches.
+        limits: what the measurement says of the stated limits.
     """
 
     device: str
     threads: int
     cuda_graphs: bool
     memory: tuple[MemoryRow, ...]
+    sizes: tuple[int, ...] = ()
+    pool: tuple[str, ...] = ()
+    seed: int = 0
+    limits: tuple[Verdict, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no limit is surely exceeded."""
+        return not any(verdict.exceeded for verdict in self.limits)
 
 
 def measure_steps(
