@@ -128,7 +128,7 @@ def bench(
     network, files = _separate(models, {*layouts, *baselines, *PYTORCH.values()})
     path = Path(network) if isinstance(network, str | os.PathLike) else None
     if pytorch and path is None:
-        raise InputError("running in PyTorch, too, needs a model.pt; smx.save writes one for any network")
+        raise InputError("only a MODEL.pt runs in PyTorch, and none is given; smx.save writes one for any network")
     if unknown := sorted(set(pytorch) - PYTORCH.keys()):
         raise InputError(f"PyTorch runs a network {' or '.join(PYTORCH)}, got {', '.join(unknown)}")
     with tempfile.TemporaryDirectory() as folder:

@@ -79,7 +79,7 @@ def bench_train(
     reference = reference or next(name for name in ("relu", *networks) if name in networks)
     if reference not in networks:
         raise InputError(f"the reference {reference!r} is not among the candidates {', '.join(networks)}")
-    by_compiler = (reference, PHASE1, PHASE2) if compiled else ()
+    by_compiler = tuple(dict.fromkeys((reference, PHASE1, PHASE2))) if compiled else ()
     for limit in parsed:
         limit.check([*networks, *(f"{name}, compiled" for name in by_compiler)], batch_sizes)
     done, total = count(), len(batch_sizes) * math.prod(in_blocks(rounds))
