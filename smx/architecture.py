@@ -1,47 +1,36 @@
-"""What a network is made of, as plain values: enough to build it again, with any activations in its places."""
+"""What a network is made of, as plain values: enough to build it again without its weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
 from torch import nn
 
 from smx import convert, factory
+from smx.activations import Activation
 from smx.arrays import image_shape
 from smx.errors import InputError
 from smx.layers import Selective
 from smx.models import cnn, mlp
+from smx.paper import TEMPERATURE
 
 MLP, CNN, FACTORY = "mlp", "cnn", "factory"
 CHANNELS = (16, 32, 64)
-"""Of the blocks of a `cnn`."""
-
-
-class Place(NamedTuple):
-    """Where an activation stands.
-
-    Attributes:
-        name: module path.
-        channels: how many, each of which can have an activation of its own.
-        dim: their axis.
-    """
-
-    name: str
-    channels: int
-    dim: int = 1
+"""The channels of the blocks of a `cnn`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A network without its weights and activations.
+    """A network without its weights.
 
     Attributes:
         kind: `mlp`, `cnn`, or `factory` for a user's own.
-        input_shape: of one example as the network takes it: (F,), or (C, H, W) of an image.
-        num_classes: its outputs.
+        input_shape: the shape of one example as the network takes it: (F,), or (C, H, W) of an image.
+        num_classes: the number of outputs.
         widths: neurons of each hidden layer of an mlp, channels of each block of a cnn.
         name: `module:factory` of a user's own.
     """
@@ -52,30 +41,51 @@ class Architecture:
     widths: tuple[int, ...] = ()
     name: str = ""
 
-    def build(self, activation: Callable[[Place], nn.Module]) -> nn.Module:
-        """Return the network with fresh weights, (B, *input_shape) -> logits (B, num_classes).
-
-        Args:
-            activation: makes what stands in each place: a `Selective`, a `Mixed`, ...
+    def build(self) -> nn.Module:
+        """Return the ordinary network, with fresh weights: (B, *input_shape) -> logits (B, num_classes).
 
         Raises:
             InputError: a user's own network can't be made; see `smx.factory`.
             ValueError: the kind is unknown, or does not go with the shape.
         """
-        places = [Place(f"layer{i}.activation", width) for i, width in enumerate(self.widths, 1)]
         if self.kind == MLP:
-            sizes = (math.prod(self.input_shape), *self.widths, self.num_classes)
-            return mlp(sizes, lambda i: activation(places[i - 1]))
+            return mlp((math.prod(self.input_shape), *self.widths, self.num_classes))
         if self.kind == CNN:
-            return cnn(self.input_shape, self.num_classes, self.widths, lambda i: activation(places[i - 1]))
+            return cnn(self.input_shape, self.num_classes, self.widths)
         if self.kind == FACTORY:
-            plain = factory.make_network(self.name, self.input_shape, self.num_classes)
-            try:
-                network = convert.select(plain, example_input=factory.example(self.input_shape))
-            except ValueError as error:
-                raise InputError(f"{self.name}: {error}") from error
-            return _put(network, activation)
+            return factory.make_network(self.name, self.input_shape, self.num_classes)
         raise ValueError(f"{self.kind!r} is no kind of network this smx knows; upgrade smartmixed")
+
+    def selective(self, pool: Iterable[str | Activation], temperature: float = TEMPERATURE) -> nn.Module:
+        """Return the network of phase 1, with fresh weights: every activation is a `Selective`.
+
+        Raises:
+            InputError, ValueError: as for `build`; or a user's own network has no activation that can be replaced.
+        """
+        ours = self.kind != FACTORY
+        with torch.random.fork_rng(devices=(), enabled=ours):
+            network = self._select(pool, temperature)
+        for part in network.modules():  # ours draw each layer's logits after its weights, as in every release
+            if ours or isinstance(part, Selective):
+                getattr(part, "reset_parameters", lambda: None)()
+        return network
+
+    def mixed(self, pool: Iterable[str | Activation]) -> nn.Module:
+        """Return the network of phase 2, with fresh weights, and choices that are to be loaded: they mean nothing yet.
+
+        With a pool of one activation it is a baseline.
+
+        Raises:
+            InputError, ValueError: as for `selective`.
+        """
+        return convert.commit(self._select(pool, TEMPERATURE))
+
+    def _select(self, pool: Iterable[str | Activation], temperature: float) -> nn.Module:
+        network, example = self.build(), factory.example(self.input_shape)
+        try:
+            return convert.select(network, pool, example_input=example, temperature=temperature)
+        except ValueError as error:
+            raise InputError(f"{self.name or self.kind}: {error}") from error
 
     def __str__(self) -> str:
         """Describe it for people: `784-512-10`, `cnn 1x28x28-16-32-64-10`, `my_network:Net 1x28x28-10`."""
@@ -115,8 +125,8 @@ def architecture_for(
 
     Args:
         model: `mlp`, `cnn` or `module:factory`.
-        sample_shape: of one example in the data set; `smx.arrays.image_shape` says what an image becomes.
-        num_classes: of the data set.
+        sample_shape: the shape of one example in the data set; `smx.arrays.image_shape` says what an image becomes.
+        num_classes: the number of classes of the data set.
         hidden: neurons of each hidden layer of the mlp.
 
     Raises:
@@ -135,12 +145,3 @@ def architecture_for(
             f" with C of 1 or 3; got {tuple(sample_shape)}"
         )
     return Architecture(kind=CNN, input_shape=shape, num_classes=num_classes, widths=CHANNELS)
-
-
-def _put(network: nn.Module, activation: Callable[[Place], nn.Module]) -> nn.Module:
-    """Put an activation in the place of every `Selective`; one that is used in several places stays one."""
-    layers = {name: part for name, part in network.named_modules() if isinstance(part, Selective)}
-    made: dict[nn.Module, nn.Module] = {
-        part: activation(Place(name, part.num_features, part.dim)) for name, part in layers.items()
-    }
-    return convert.replace(network, made)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError, one_line
 
+Examples = TypeVar("Examples", bound=Any)
 COLOURS = (1, 3)
 """An axis of this length at either end of an image is that of its channels: grey, or red, green and blue."""
 
@@ -32,11 +33,15 @@ def is_channels_last(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and shape[2] in COLOURS and shape[0] not in COLOURS
 
 
-def as_taken(x: NDArray[Any], input_shape: Sequence[int]) -> NDArray[Any]:
+def as_taken(x: Examples, input_shape: Sequence[int]) -> Examples:
     """Bring examples (B, *) to (B, *input_shape): an image's channels to the other end where they belong there.
 
     Everything else, such as (B, H, W) for a network that takes (H * W,) or (1, H, W), is the same values in the same
     order.
+
+    Args:
+        x: an array or a tensor; the result is of the same kind.
+        input_shape: the shape of one example as a network takes it.
 
     Raises:
         InputError: the examples have more or fewer values.
@@ -46,10 +51,11 @@ def as_taken(x: NDArray[Any], input_shape: Sequence[int]) -> NDArray[Any]:
         raise InputError(f"expected examples of shape {wanted}, got {given}")
     if len(given) == len(wanted) == 3 and given != wanted:
         if (given[2], *given[:2]) == wanted:
-            return np.ascontiguousarray(np.moveaxis(x, -1, 1))
-        if (*given[1:], given[0]) == wanted:
-            return np.ascontiguousarray(np.moveaxis(x, 1, -1))
-    return x.reshape(len(x), *wanted)
+            x = x.swapaxes(1, 3).swapaxes(2, 3)
+        elif (*given[1:], given[0]) == wanted:
+            x = x.swapaxes(1, 3).swapaxes(1, 2)
+    taken: Examples = x.reshape(-1, *wanted)
+    return cast("Examples", np.ascontiguousarray(taken)) if isinstance(taken, np.ndarray) else taken
 
 
 def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:

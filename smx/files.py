@@ -1,13 +1,24 @@
-"""Files that are either whole or not there at all. Standard library only."""
+"""Files that are either whole or not there at all, and folders that one process uses. Standard library only."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from smx.errors import InputError, SmxError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".smx.lock"
 
 
 @contextmanager
@@ -21,7 +32,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         SmxError: writing failed, for example because the disk is full.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = _temporary(target, os.getpid())
     check_writable(target)
     try:
         yield temporary
@@ -35,8 +46,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _temporary(target: Path, pid: object) -> Path:
+    return target.with_name(f".{target.name}.{pid}.tmp")
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; where folders can't be opened (Windows) there is no such thing."""
+    """Make a rename last through a power cut. Windows can't open folders and does without."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_DIRECTORY)
         try:
@@ -85,3 +100,71 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"the folder {folder} can't be created ({error.strerror}); choose another path") from error
     check_writable(folder / "file")
     return folder
+
+
+@contextmanager
+def locked(folder: Path, outputs: Sequence[str]) -> Iterator[None]:
+    """Keep `folder` for this process until the end of the block, or of the process, however it ends.
+
+    A process that was killed leaves its number in the lock file, and the next one to lock the folder removes the
+    temporary files that the killed one may have left of `outputs`: no other file is touched.
+
+    The lock is `flock`'s. Over NFS it works between machines if the server supports locks. Where there is no `flock`,
+    as on Windows, or the file system refuses it, nothing is locked.
+
+    Args:
+        folder: exists, and can be written to.
+        outputs: the names of the files that the process writes there by `replacing`.
+
+    Raises:
+        InputError: another process has the folder; the message names it.
+    """
+    file = _lock(folder)
+    if file is None:
+        yield
+        return
+    with file:
+        killed = _owner(file).get("pid")
+        for name in outputs if isinstance(killed, int) else ():
+            _temporary(folder / name, killed).unlink(missing_ok=True)
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        file.seek(0)
+        file.truncate()
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": started}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)  # while it is locked, so that nobody locks a file that is gone
+
+
+def _lock(folder: Path) -> TextIO | None:
+    """Open and lock the folder's lock file; None where locks are not supported."""
+    path = folder / LOCK
+    while fcntl is not None:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            with file:
+                owner = _owner(file)
+            raise InputError(
+                f"{folder} is in use by another run: process {owner.get('pid')} on {owner.get('host')}, started"
+                f" {owner.get('started')}; wait until it has ended, or choose another --out"
+            ) from error
+        except OSError:
+            file.close()
+            return None
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()  # its owner removed it between our two calls
+    return None
+
+
+def _owner(file: TextIO) -> dict[str, object]:
+    file.seek(0)
+    try:
+        owner = json.load(file)
+    except ValueError:  # empty: the owner has just opened it
+        return {}
+    return owner if isinstance(owner, dict) else {}

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from smx import __version__, torchfile
 from smx.activations import resolve_pool
-from smx.architecture import Architecture, Place
-from smx.arrays import as_taken, is_channels_last
+from smx.architecture import FACTORY, Architecture
+from smx.arrays import as_taken
 from smx.errors import InputError, one_line
 from smx.layers import Mixed
-from smx.models import Normalize
+from smx.preprocessing import Normalize, normalise
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from smx.data.dataset import Dataset
@@ -42,6 +41,7 @@ class SavedModel:
         data: `name`, `sample_shape`, `maximum` (raw values are divided by it) and `class_names` of the data set.
         training: the settings of the run.
         metrics: accuracies and best epochs of each phase.
+        trusted: whether code of the user's that the architecture names may be imported and run.
     """
 
     architecture: Architecture
@@ -51,6 +51,7 @@ class SavedModel:
     data: dict[str, Any]
     training: dict[str, Any]
     metrics: dict[str, Any]
+    trusted: bool = True
 
     def build(self, *, raw: bool = False, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return the network in `eval()`, (B, *input_shape) of `dtype` -> logits (B, num_classes).
@@ -58,21 +59,19 @@ class SavedModel:
         With `raw` it takes the values as the data set has them, uint8 (B, *sample_shape).
 
         Raises:
-            InputError: `raw` is asked for, but the data set's values are no whole numbers up to 255; or a user's own
-                network can't be made, or is no longer the one that was trained.
+            InputError: `raw` is asked for, but the data set's values are no integers up to 255; or a user's own network
+                is not trusted, can't be made, or is no longer the one that was trained.
         """
         model = self._network().eval().to(dtype)
         if not raw:
             return model
-        maximum, shape = self.data["maximum"], self.data["sample_shape"]
+        maximum = self.data["maximum"]
         if not 1 < maximum <= 255:
             raise InputError(
                 f"the values of {self.data['name']} are no whole numbers from 0 to 255 (divided by {maximum:g} in"
                 " training), so the model can't take them as uint8"
             )
-        input_shape = self.architecture.input_shape
-        channels_last = len(input_shape) == 3 and is_channels_last(shape)
-        first = ("normalize", Normalize(maximum, input_shape, channels_last=channels_last, dtype=dtype))
+        first = ("normalize", Normalize(maximum, self.architecture.input_shape, dtype))
         # Our own are plain chains, and keep the names of their layers.
         rest = [("network", model)] if self.architecture.name else model.named_children()
         return nn.Sequential(OrderedDict([first, *rest])).eval()
@@ -85,20 +84,22 @@ class SavedModel:
         random = torch.Generator().manual_seed(0)
         return torch.randint(int(self.data["maximum"]) + 1, shape, dtype=torch.uint8, generator=random)
 
-    def examples(self, dataset: Dataset, x: NDArray[np.float32], *, raw: bool = False) -> NDArray[Any]:
-        """Return normalised examples (B, F) of a data set as the network takes them, with `raw` as uint8.
+    def examples(self, dataset: Dataset, x: NDArray[Any], *, raw: bool = False) -> NDArray[Any]:
+        """Return raw examples (B, *) of a data set as the network takes them, float32, or with `raw` as uint8.
 
-        They pass through the shape of the model's own data, so channels first or last make no difference.
+        They pass through the shape of the model's own data, so that it does not matter whether channels come first or
+        last.
 
         Raises:
-            InputError: the examples have more or fewer values, or with `raw` no whole numbers up to 255.
+            InputError: the examples have more or fewer values, or with `raw` are no whole numbers up to 255.
         """
-        shape = self.data["sample_shape"] if raw else self.architecture.input_shape
-        if raw and not 1 < dataset.maximum <= 255:
+        if raw and not (1 < dataset.maximum <= 255 and x.min(initial=0) >= 0):
             raise InputError(f"the values of {dataset.name} are no whole numbers from 0 to 255, which the model takes")
-        values = (x * dataset.maximum).round().astype("uint8") if raw else x
         try:
-            return as_taken(as_taken(values.reshape(-1, *dataset.sample_shape), self.data["sample_shape"]), shape)
+            own = as_taken(x, self.data["sample_shape"])
+            if raw:
+                return own.astype("uint8")
+            return normalise(torch.from_numpy(own), dataset.maximum, self.architecture.input_shape).contiguous().numpy()
         except InputError as error:
             raise InputError(f"{dataset.name} does not fit the model: {error}") from error
 
@@ -113,21 +114,19 @@ class SavedModel:
         }
 
     def _network(self) -> nn.Module:
-        def mixed(place: Place) -> nn.Module:
-            choice = self.choices[place.name]
-            if len(choice) != place.channels:
-                raise ValueError(f"{place.name} has {place.channels} neurons, and choices for {len(choice)}")
-            return Mixed(choice, self.pool, place.dim)
-
+        name = self.architecture.name
+        if self.architecture.kind == FACTORY and not self.trusted:
+            raise InputError(f"the model names code of yours, {name}; give --trust-code to run it")
         try:
-            network = self.architecture.build(mixed)
+            network = self.architecture.mixed(self.pool)
             choices = {name + _CHOICE: choice for name, choice in self.choices.items()}
             network.load_state_dict({**self.weights, **choices})
         except (KeyError, ValueError, RuntimeError) as error:
-            if not self.architecture.name or isinstance(error, InputError):
+            if not name or isinstance(error, InputError):
                 raise
-            reason = shorten(one_line(error), 200)
-            raise InputError(f"{self.architecture.name} is no longer the network that was trained: {reason}") from error
+            raise InputError(
+                f"{name} is no longer the network that was trained: {shorten(one_line(error), 200)}"
+            ) from error
         return network
 
 
@@ -156,15 +155,19 @@ def save_model(path: Path, model: SavedModel) -> None:
     torchfile.save(path, FORMAT, {**plain, "choices": model.choices, "weights": model.weights})
 
 
-def load_model(path: Path) -> SavedModel:
+def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
     """Read `model.pt` and check that a network can be built of it.
 
-    No code in the file is run. A network of the user's own is made by importing the module that the file names, as far
-    as `smx.factory` lets it.
+    No code in the file is run. The file may name a factory of the user's; its module is imported only with
+    `trust_code`, and as far as `smx.factory` lets it. Otherwise everything but `build` works.
+
+    Args:
+        path: of the file.
+        trust_code: whether the factory that the file names may be imported and called.
 
     Raises:
-        InputError: not a model that `smx train` wrote, damaged, or with weights that are not finite; or a user's own
-            network can't be made, or is no longer the one that was trained.
+        InputError: not a model that `smx train` or `smx.save` wrote, damaged, or with weights that are not finite; or a
+            user's own network can't be made, or is no longer the one that was trained.
     """
     content = torchfile.load(path, FORMAT)
     try:
@@ -182,14 +185,17 @@ def load_model(path: Path) -> SavedModel:
             },
             training=dict(content["training"]),
             metrics=dict(content["metrics"]),
+            trusted=trust_code,
         )
         resolve_pool(model.pool)
-        model.build()
+        for choice in model.choices.values():
+            Mixed(choice, model.pool)  # refuses what is no choice
+        if trust_code or model.architecture.kind != FACTORY:
+            model.build()
     except KeyError as error:
         raise InputError(f"{path} lacks {error}; it was not written by smx train, or is damaged") from error
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        reason = one_line(error)
-        raise InputError(f"{path} can't be built: {reason}") from error
+        raise InputError(f"{path} can't be built: {shorten(one_line(error), 300)}") from error
     for name, weight in model.weights.items():
         bad = int((~torch.isfinite(weight)).sum())
         if bad:

@@ -1,4 +1,4 @@
-"""The networks that `smx train` brings along: a multilayer perceptron and a small convolutional network."""
+"""The networks that `smx train` brings along, and ordinary activations for them."""
 
 from __future__ import annotations
 
@@ -6,43 +6,36 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 
-def mlp(sizes: Sequence[int], activation: Callable[[int], nn.Module]) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: Callable[[int], nn.Module] = lambda i: nn.ReLU()) -> nn.Sequential:
     """Build a multilayer perceptron, (B, sizes[0]) -> logits (B, sizes[-1]).
 
-    Hidden layer i is `layer{i}` with parts `linear` and `activation`; the last one is `output`.
+    Hidden layer i is `layer{i}` with parts `linear` and `activation`; the last layer is `output`.
 
     Args:
-        sizes: inputs, neurons of each hidden layer, outputs.
-        activation: makes the activation of hidden layer i = 1, 2, ... (a `Selective` or a `Mixed`, for example).
+        sizes: the number of inputs, of neurons of each hidden layer, and of outputs.
+        activation: makes the activation of hidden layer i = 1, 2, ...
     """
     hidden = [
-        (
-            f"layer{i}",
-            nn.Sequential(OrderedDict(linear=nn.Linear(sizes[i - 1], sizes[i]), activation=activation(i))),
-        )
-        for i in range(1, len(sizes) - 1)
+        (f"layer{i}", nn.Sequential(OrderedDict(linear=nn.Linear(before, after), activation=activation(i))))
+        for i, (before, after) in enumerate(pairwise(sizes[:-1]), 1)
     ]
     return nn.Sequential(OrderedDict([*hidden, ("output", nn.Linear(sizes[-2], sizes[-1]))]))
 
 
-def cnn(
-    input_shape: Sequence[int], num_classes: int, channels: Sequence[int], activation: Callable[[int], nn.Module]
-) -> nn.Sequential:
-    """Build a convolutional network, (B, C, H, W) -> logits (B, num_classes).
+def cnn(input_shape: Sequence[int], num_classes: int, channels: Sequence[int]) -> nn.Sequential:
+    """Build a convolutional network with ReLU, (B, C, H, W) -> logits (B, num_classes).
 
-    Block i is `layer{i}` with parts `conv` (3x3, without bias), `norm`, in all blocks but the last `pool`, which halves
-    height and width, and `activation`, after the pool because there it has a quarter of the values to compute (for
-    activations that only rise the order plays no part); then come `flatten` and `output`.
+    Block i is `layer{i}` with parts `conv` (3x3, without bias), `norm`, `pool` (which halves height and width; the last
+    block has none) and `activation`. The activation comes after the pool, because there it has a quarter of the values
+    to compute; for monotonic activations the result is the same. After the blocks come `flatten` and `output`.
 
     Args:
         input_shape: (C, H, W) of one image.
-        num_classes: the outputs.
-        channels: of each block.
-        activation: makes the activation of block i = 1, 2, ..., of `channels[i - 1]` channels on axis 1.
+        num_classes: the number of outputs.
+        channels: the number of channels of each block.
 
     Raises:
         ValueError: the image is too small to be halved so often.
@@ -59,7 +52,7 @@ def cnn(
             conv=nn.Conv2d(before, after, 3, padding=1, bias=False),
             norm=nn.BatchNorm2d(after),
             **pool,
-            activation=activation(i),
+            activation=nn.ReLU(),
         )
         blocks.append((f"layer{i}", nn.Sequential(parts)))
     output = nn.Linear(channels[-1] * size, num_classes)
@@ -67,43 +60,12 @@ def cnn(
 
 
 class Fixed(nn.Module):
-    """One activation for all neurons, as an ordinary network has it: the baselines are made of it."""
+    """One activation for all neurons, as an ordinary network has it. The baselines are made of it."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
 
     def forward(self, z: Tensor) -> Tensor:
-        """Apply it."""
+        """Apply the activation elementwise."""
         return self.function(z)
-
-
-class Normalize(nn.Module):
-    """Raw values, of any dtype and shape (B, *), -> (B, *input_shape) as in training: divided by `maximum`.
-
-    Args:
-        maximum: of the raw values.
-        input_shape: what the network takes: (F,), or (C, H, W) of an image.
-        channels_last: the raw examples are (H, W, C), and the network takes (C, H, W).
-        dtype: what the network takes.
-    """
-
-    def __init__(
-        self,
-        maximum: float,
-        input_shape: Sequence[int],
-        *,
-        channels_last: bool = False,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__()
-        self.maximum = maximum
-        self.input_shape = tuple(input_shape)
-        self.channels_last = channels_last
-        self.dtype = dtype
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise a batch."""
-        if self.channels_last:
-            x = x.movedim(-1, 1)
-        return x.reshape(-1, *self.input_shape).to(self.dtype) / self.maximum

@@ -49,8 +49,26 @@ class OutputPath(click.ParamType[str]):
         return str(value)
 
 
+class Option(click.Option):
+    """An option that `--help` shows under the heading `group`."""
+
+    def __init__(self, *args: Any, group: str = "Options", **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.group = group
+
+
 class Command(click.Command):
     """A command that never writes over a file it was given to read, nor twice to the same one."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options in groups; those without one come last, under "Options"."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                groups.setdefault(getattr(param, "group", "Options"), []).append(record)
+        for heading, records in sorted(groups.items(), key=lambda group: group[0] == "Options"):
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Compare the paths, then run."""
@@ -145,11 +163,11 @@ data_dir_option = click.option(
     metavar="DIR",
     help="Where mnist, fashion-mnist and cifar10 lie, or are downloaded to.  [default: ~/.cache/smartmixed]",
 )
+trust_code_option = click.option(
+    "--trust-code", is_flag=True, help="Import and run the network's code (module:factory) that MODEL.pt names."
+)
 provider_option = click.option(
     "--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="What ONNX Runtime runs on."
-)
-trust_code_option = click.option(
-    "--trust-code", is_flag=True, help="Import the Python module that MODEL.pt names, if the network is your own."
 )
 baselines_option = click.option(
     "--baselines",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,11 +14,23 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from smx.cli.group import INTERRUPTED, as_failure
-from smx.cli.options import Command, console, data_dir_option, json_option, logs, write_json
+from smx.cli.group import INTERRUPTED
+from smx.cli.options import (
+    Command,
+    Option,
+    console,
+    data_dir_option,
+    json_option,
+    logs,
+    trust_code_option,
+    write_json,
+)
 from smx.cli.progress import training_progress
 from smx.errors import InputError
 from smx.training.config import AUTO, FIELDS, TrainConfig, from_values, parse, read_toml
+
+REPORT_WAIT = 5.0
+"""Seconds in which torchrun ends the other ranks after rank 0 has shown an error."""
 
 if TYPE_CHECKING:
     from smx.training.metrics import EpochMetrics
@@ -30,11 +42,13 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each training setting."""
     for name, setting in reversed(FIELDS.items()):
         default = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
-        option, help = name.replace("_", "-"), setting.metadata["help"]
+        option, help, choices = name.replace("_", "-"), setting.metadata["help"], setting.metadata["choices"]
+        shared: dict[str, Any] = {"cls": Option, "group": setting.metadata["group"]}
         if isinstance(default, bool):
-            add = click.option(f"--{option}/--no-{option}", default=None, help=f"{help}  [default: off]")
+            add = click.option(f"--{option}/--no-{option}", default=None, help=f"{help}  [default: off]", **shared)
         else:
-            add = click.option(f"--{option}", metavar=setting.metadata["metavar"], help=f"{help}  [default: {default}]")
+            kind = {"type": click.Choice(choices)} if choices else {"metavar": setting.metadata["metavar"]}
+            add = click.option(f"--{option}", help=f"{help}  [default: {default}]", **kind, **shared)
         command = add(command)
     return command
 
@@ -44,6 +58,8 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--config",
     "config_path",
+    cls=Option,
+    group="Run",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
     help="Read settings from a file; options given beside it win.",
@@ -51,11 +67,20 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
 @data_dir_option
 @click.option(
     "--out",
+    cls=Option,
+    group="Run",
     type=click.Path(path_type=Path),
     metavar="RUN",
     help="The run's folder.  [default: runs/DATA-ACTIVATION, with the model between if it is no mlp]",
 )
-@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint, if there is one.")
+@click.option(
+    "--resume",
+    cls=Option,
+    group="Run",
+    is_flag=True,
+    help="Continue the run in --out from its last checkpoint, if there is one.",
+)
+@trust_code_option
 @json_option
 def train(**options: Any) -> None:
     """Train through both phases, or a baseline.
@@ -81,6 +106,7 @@ def _train(
     data_dir: Path | None,
     out: Path | None,
     resume: bool,
+    trust_code: bool,
     json_path: str | None,
     **settings: Any,
 ) -> None:
@@ -103,6 +129,8 @@ def _train(
         config = checkpoint.config
     else:
         config = from_values({"device": _best_device(), **given})
+    if ":" in config.model and not (trust_code or settings["model"]):
+        raise InputError(f"the settings name code of yours, {config.model}; give --trust-code to run it")
     require_device(config.device, ranks)
     if settings["hidden"] is not None and config.model != "mlp":
         raise InputError(f"--hidden is for the mlp, and the model is {config.model}; leave it out")
@@ -115,6 +143,8 @@ def _train(
     except KeyboardInterrupt:
         if ranks.main and (out / CHECKPOINT).exists():
             again = ["smx", "train", "--resume", "--out", str(out)]
+            if trust_code or ":" in config.model:
+                again.append("--trust-code")
             if data_dir and "SMX_DATA_DIR" not in os.environ:
                 again += ["--data-dir", str(data_dir)]
             logs().print(f"Stopped; the finished epochs are kept. Continue with: {shlex.join(again)}", soft_wrap=True)
@@ -153,24 +183,17 @@ def _progress(
 
 @contextmanager
 def _one_voice(ranks: Ranks) -> Iterator[None]:
-    """Show an error that several ranks meet, or rank 0 alone, once; and end all of them."""
+    """Let rank 0 show an error that all ranks meet; torchrun ends the others while they wait here."""
     try:
         yield
     except KeyboardInterrupt:
         if ranks.main:
             raise
         raise click.exceptions.Exit(INTERRUPTED) from None
-    except Exception as error:
-        failure = as_failure(error, "smx train")
-        if ranks.size == 1:
-            raise
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, when the first rank is gone: each ends by itself
-        if ranks.main and failure:
-            failure.show()
-            ranks.report()
-        elif not ranks.was_reported():  # a rank that rank 0 left alone ends in an error of its connection
-            raise
-        raise click.exceptions.Exit(failure.exit_code if failure else 1) from error
+    except Exception:
+        if not ranks.main:
+            time.sleep(REPORT_WAIT)
+        raise  # one that waited in vain is alone with its error, and shows it
 
 
 def _draw(result: TrainResult, out: Path) -> list[Path]:

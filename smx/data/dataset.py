@@ -1,17 +1,16 @@
-"""What every data set becomes: checked arrays, split as in the paper."""
+"""What every data set becomes: checked arrays of raw values, split as in the paper."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from smx.arrays import as_taken
 from smx.errors import InputError
 
 SPLIT_SEED = 42
@@ -20,6 +19,7 @@ VALIDATION_SHARE = 0.1
 """Share of the training examples kept for validation (paper, section 4.1)."""
 TEST_SHARE = 0.2
 """Share of all examples kept for the test where a data set has no official test set."""
+_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Split:
     """Examples and their labels.
 
     Attributes:
-        x: float32 (B, F), normalised and flattened; or (B, *) as a network takes it, see `Dataset.shaped`.
+        x: (B, *), raw values in their own shape: uint8 or another integer dtype, or float32.
         y: int64 (B,), class indices.
     """
 
-    x: NDArray[np.float32]
+    x: NDArray[Any]
     y: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -45,8 +45,7 @@ class Dataset:
     Attributes:
         name: as given to `smx.data.load`.
         train, validation, test: the parts.
-        sample_shape: the shape of one example before it was flattened, for example (28, 28).
-        maximum: the raw values were divided by it; 255 for 8-bit pixels.
+        maximum: raw values are divided by it where a network takes them; 255 for 8-bit pixels.
         class_names: one for each class, in the order of the class indices.
     """
 
@@ -54,35 +53,25 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    sample_shape: tuple[int, ...]
     maximum: float
     class_names: tuple[str, ...]
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one example, for example (28, 28)."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
     def num_features(self) -> int:
-        """F, the values of one flattened example."""
-        return int(self.train.x.shape[1])
-
-    def shaped(self, input_shape: Sequence[int]) -> Dataset:
-        """Return the same examples as a network takes them, x float32 (B, *input_shape); see `as_taken`.
-
-        Raises:
-            InputError: the examples have more or fewer values.
-        """
-        try:
-            train, validation, test = (
-                Split(as_taken(split.x.reshape(-1, *self.sample_shape), input_shape), split.y)
-                for split in (self.train, self.validation, self.test)
-            )
-        except InputError as error:
-            raise InputError(f"{self.name}: {error}") from error
-        return replace(self, train=train, validation=validation, test=test)
+        """How many values one example has."""
+        return math.prod(self.sample_shape)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over all examples and labels: equal data, equal fingerprint, wherever it lies."""
+        """Return a SHA-256 over all examples, as networks take them, and labels: equal data have equal ones."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            digest.update(split.x.tobytes())
+            for start in range(0, len(split), _CHUNK):
+                digest.update((split.x[start : start + _CHUNK].astype(np.float32) / np.float32(self.maximum)).tobytes())
             digest.update(split.y.tobytes())
         return digest.hexdigest()
 
@@ -96,41 +85,26 @@ def build(
     maximum: float,
     class_names: tuple[str, ...],
 ) -> Dataset:
-    """Check raw arrays and make the data set: normalised, flattened, split stratified by class.
+    """Check raw arrays and make the data set, split stratified by class.
 
     Args:
         name: the data set's name, for messages.
-        x: (B, *), any real dtype.
+        x: (B, *), any real dtype; floating values are kept as float32.
         y: (B,), class indices 0 to the number of classes - 1.
         test: the official test set, in the same form; without one, `TEST_SHARE` of the examples is kept for it.
-        maximum: what x is divided by.
+        maximum: what x is to be divided by.
         class_names: one for each class.
 
     Raises:
         InputError: shapes that don't match, labels out of range, values that are not finite, too few examples.
     """
-    parts = {"": (x, y)} | ({"test ": test} if test else {})
-    for part, (px, py) in parts.items():
-        _check(f"{name}: {part}", px, py, x.shape[1:], len(class_names))
-    rest = Split(_normalise(x, maximum), y.astype(np.int64))
+    rest = _checked(f"{name}: ", x, y, x.shape[1:], len(class_names))
     if test is None:
         rest, tested = _stratified(name, rest, TEST_SHARE)
     else:
-        tested = Split(_normalise(test[0], maximum), test[1].astype(np.int64))
+        tested = _checked(f"{name}: test ", *test, x.shape[1:], len(class_names))
     train, validation = _stratified(name, rest, VALIDATION_SHARE)
-    return Dataset(
-        name=name,
-        train=train,
-        validation=validation,
-        test=tested,
-        sample_shape=tuple(x.shape[1:]),
-        maximum=maximum,
-        class_names=class_names,
-    )
-
-
-def _normalise(x: NDArray[Any], maximum: float) -> NDArray[np.float32]:
-    return x.reshape(len(x), -1).astype(np.float32) / np.float32(maximum)
+    return Dataset(name=name, train=train, validation=validation, test=tested, maximum=maximum, class_names=class_names)
 
 
 def _stratified(name: str, split: Split, share: float) -> tuple[Split, Split]:
@@ -145,7 +119,7 @@ def _stratified(name: str, split: Split, share: float) -> tuple[Split, Split]:
     return Split(x_kept, y_kept), Split(x_taken, y_taken)
 
 
-def _check(what: str, x: NDArray[Any], y: NDArray[Any], sample_shape: tuple[int, ...], classes: int) -> None:
+def _checked(what: str, x: NDArray[Any], y: NDArray[Any], sample_shape: tuple[int, ...], classes: int) -> Split:
     if x.ndim < 2 or 0 in x.shape:
         raise InputError(f"{what}x must have the shape (examples, values, ...) and not be empty, got {x.shape}")
     if y.shape != (len(x),):
@@ -157,8 +131,10 @@ def _check(what: str, x: NDArray[Any], y: NDArray[Any], sample_shape: tuple[int,
     if not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"{what}y must hold class indices of an integer dtype, got {y.dtype}")
     with np.errstate(over="ignore"):
-        bad = np.count_nonzero(~np.isfinite(x.astype(np.float32)))
-    if bad:
+        floating = np.issubdtype(x.dtype, np.floating)
+        x = x.astype(np.float32 if floating else x.dtype.newbyteorder("="), copy=False)
+    if bad := np.count_nonzero(~np.isfinite(x)):
         raise InputError(f"{what}x holds {bad} values that are not finite in float32; remove them")
     if y.min() < 0 or y.max() >= classes:
         raise InputError(f"{what}y must lie between 0 and {classes - 1}, got {y.min()} to {y.max()}")
+    return Split(x, y.astype(np.int64))

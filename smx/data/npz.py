@@ -18,7 +18,8 @@ EXPECTED = "expected an .npz file with x (B, *) of numbers, y (B,) of class indi
 def load_npz(path: Path) -> Dataset:
     """Load a data set from `path`.
 
-    uint8 values are divided by 255, other whole numbers by the largest of them, floating ones are taken as they are.
+    The maximum, by which networks divide the values, is 255 for uint8, the largest magnitude for other integers, and 1
+    for floating values.
 
     Raises:
         InputError: the file is missing or damaged, lacks an array, or its content is not usable.

@@ -37,12 +37,12 @@ SOURCES = {
 
 
 def load_torchvision(name: str, data_dir: Path) -> Dataset:
-    """Load one of `SOURCES` from `data_dir`, in torchvision's layout; pixels are divided by 255.
+    """Load one of `SOURCES` from `data_dir`, in torchvision's layout.
 
-    The examples of MNIST and Fashion-MNIST are (28, 28), those of CIFAR-10 (3, 32, 32).
+    The examples are uint8, (28, 28) for MNIST and Fashion-MNIST and (3, 32, 32) for CIFAR-10.
 
     Raises:
-        InputError: a file is damaged; those of CIFAR-10 by their MD5 sums, before anything in them is read.
+        InputError: a file is damaged. Files of CIFAR-10 are pickles: their MD5 sums are checked before they are read.
         SmxError: the files are absent and can't be downloaded.
     """
     source = SOURCES[name]
@@ -77,8 +77,8 @@ def _arrays(dataset: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 def import_datasets() -> Any:
     """Import torchvision.datasets, also where torchvision's compiled part does not fit the torch that is installed.
 
-    Beside a CPU-only torch, torchvision's CUDA build can't load its operators, and its import then stops at the first
-    one that it wants to describe. Declaring the schemas of those two is enough for data sets and transforms.
+    Beside a CPU-only torch, torchvision's CUDA build can't load its operators, and its import ends in an error at the
+    first operator whose schema is missing. With the schemas of two of them, data sets and transforms can be imported.
     """
     try:
         return importlib.import_module("torchvision.datasets")

@@ -23,9 +23,21 @@ PRECISIONS = ("none", "bfloat16", "float16")
 AUTO = "auto"
 
 
-def _setting(default: Any, help: str, metavar: str | None = None, *, word: str | None = None) -> Any:
-    """Make a field of the default's type, which may also be one certain word."""
-    return field(default=default, metadata={"help": help, "metavar": metavar, "word": word})
+def _setting(
+    group: str,
+    default: Any,
+    help: str,
+    metavar: str | None = None,
+    *,
+    word: str | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Make a field of the default's type, which may also be one certain word, or must be one of the choices.
+
+    The group is the heading under which `smx train --help` shows the option.
+    """
+    metadata = {"group": group, "help": help, "metavar": metavar, "word": word, "choices": choices}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,36 +48,58 @@ class TrainConfig:
         InputError: a value is out of its range.
     """
 
-    data: str = _setting("digits", "digits, mnist, fashion-mnist, cifar10, or an .npz file.", "NAME|FILE.npz")
-    model: str = _setting("mlp", "mlp, cnn, or module:factory for a network of your own.", "NAME|MODULE:FACTORY")
-    hidden: tuple[int, ...] = _setting((512, 256, 128), "Neurons of each hidden layer of the mlp.", "N,N,...")
-    activation: str = _setting(SMARTMIXED, "smartmixed, or one activation for all neurons (a baseline).", "NAME")
-    pool: tuple[str, ...] = _setting(PAPER_POOL, "The activations that neurons choose from.", "NAME,NAME,...")
-    protocol: str = _setting("standard", "standard, or author to compare with the paper's figures.", "NAME")
-    phase1_epochs: int | Literal["auto"] = _setting(
-        50, "Epochs in which neurons choose; auto: until the choices have settled.", "EPOCHS|auto", word=AUTO
+    data: str = _setting("Data", "digits", "digits, mnist, fashion-mnist, cifar10, or an .npz file.", "NAME|FILE.npz")
+    model: str = _setting(
+        "Network", "mlp", "mlp, cnn, or module:factory for a network of your own.", "NAME|MODULE:FACTORY"
     )
-    phase2_epochs: int = _setting(350, "Epochs with the choices fixed.", "EPOCHS")
-    max_phase1_epochs: int = _setting(50, "With auto: commit after so many at the latest.", "EPOCHS")
-    settle_window: int = _setting(5, "With auto: the rule looks at so many epochs.", "EPOCHS")
-    settle_changed: float = _setting(0.1, "With auto: in each, at most this share of neurons changed.", "SHARE")
-    settle_margin: float = _setting(0.005, "With auto: the median neuron's logit leads by this.", "LOGITS")
-    settle_loss: float = _setting(0.05, "With auto: the best validation loss fell by less than this share.", "SHARE")
-    patience: int = _setting(0, "End a phase after so many epochs without a better loss; 0: never.", "EPOCHS")
-    temperature: float = _setting(TEMPERATURE, "Temperature of the Gumbel-softmax (eq. 2).", "TAU")
-    temperature_schedule: str = _setting("constant", "constant, linear or exponential, by epoch of phase 1.", "NAME")
-    temperature_end: float = _setting(0.1, "Temperature of the schedule's last epoch.", "TAU")
-    lr: float = _setting(1e-4, "Learning rate of Adam.", "RATE")
-    lr_schedule: str = _setting("constant", "constant, linear, cosine or step, by step of each phase.", "NAME")
-    lr_warmup: int = _setting(0, "In each phase the learning rate rises over so many epochs.", "EPOCHS")
-    batch_size: int = _setting(128, "Examples of a training step.", "EXAMPLES")
-    clip_norm: float = _setting(1.0, "Gradients are clipped to this norm.", "NORM")
-    seed: int = _setting(0, "Seed of weights, order and noise.", "SEED")
-    device: str = _setting("auto", "auto, cpu or cuda.", "NAME")
-    amp: str = _setting("none", "Mixed precision in training: none, bfloat16 or float16.", "NAME")
-    compile: bool = _setting(False, "Compile the training step's network (torch.compile).")
-    cuda_graphs: bool = _setting(False, "Replay the training step as one CUDA graph.")
-    tensorboard: bool = _setting(False, "Write events for TensorBoard to RUN/tensorboard.")
+    hidden: tuple[int, ...] = _setting("Network", (512, 256, 128), "Neurons of each hidden layer of the mlp.", "N,...")
+    activation: str = _setting(
+        "Network", SMARTMIXED, "smartmixed, or one activation for all neurons (a baseline).", "NAME"
+    )
+    pool: tuple[str, ...] = _setting("Network", PAPER_POOL, "The activations that neurons choose from.", "NAME,...")
+    protocol: str = _setting(
+        "Phases", "standard", "author: as in the author's code, to compare with the paper's figures.", choices=PROTOCOLS
+    )
+    phase1_epochs: int | Literal["auto"] = _setting(
+        "Phases",
+        50,
+        "Epochs in which neurons choose; auto: until the choices have settled.",
+        "EPOCHS|auto",
+        word=AUTO,
+    )
+    phase2_epochs: int = _setting("Phases", 350, "Epochs with the choices fixed.", "EPOCHS")
+    max_phase1_epochs: int = _setting("Automatic commit", 50, "Epochs after which phase 1 ends in any case.", "EPOCHS")
+    settle_window: int = _setting("Automatic commit", 5, "How many of the last epochs the rule looks at.", "EPOCHS")
+    settle_changed: float = _setting(
+        "Automatic commit", 0.1, "In each of them at most this share of the neurons changed its choice.", "SHARE"
+    )
+    settle_margin: float = _setting(
+        "Automatic commit", 0.005, "The median neuron's largest logit leads the second by at least this.", "LOGITS"
+    )
+    settle_loss: float = _setting(
+        "Automatic commit", 0.05, "The lowest validation loss fell by less than this share over them.", "SHARE"
+    )
+    patience: int = _setting(
+        "Phases", 0, "A phase ends after this many epochs without a lower validation loss; 0: never.", "EPOCHS"
+    )
+    temperature: float = _setting("Temperature", TEMPERATURE, "Temperature of the Gumbel-softmax (eq. 2).", "TAU")
+    temperature_schedule: str = _setting(
+        "Temperature", "constant", "How it changes from epoch to epoch of phase 1.", choices=TEMPERATURE_SCHEDULES
+    )
+    temperature_end: float = _setting("Temperature", 0.1, "Its value in the schedule's last epoch.", "TAU")
+    lr: float = _setting("Optimiser", 1e-4, "Learning rate of Adam.", "RATE")
+    lr_schedule: str = _setting(
+        "Optimiser", "constant", "How it changes from step to step of each phase.", choices=LR_SCHEDULES
+    )
+    lr_warmup: int = _setting("Optimiser", 0, "Epochs at the start of each phase in which it rises.", "EPOCHS")
+    batch_size: int = _setting("Optimiser", 128, "Examples of a training step.", "EXAMPLES")
+    clip_norm: float = _setting("Optimiser", 1.0, "Largest norm of the gradients; longer ones are scaled down.", "NORM")
+    seed: int = _setting("Optimiser", 0, "Seed of weights, order and noise.", "SEED")
+    device: str = _setting("Device and speed", "auto", "auto: cuda if there is one, else cpu.", choices=DEVICES)
+    amp: str = _setting("Device and speed", "none", "Mixed precision in training.", choices=PRECISIONS)
+    compile: bool = _setting("Device and speed", False, "Compile the training step's network (torch.compile).")
+    cuda_graphs: bool = _setting("Device and speed", False, "Replay the training step as one CUDA graph.")
+    tensorboard: bool = _setting("Run", False, "Write events for TensorBoard to RUN/tensorboard.")
 
     def __post_init__(self) -> None:
         for name in ("phase1_epochs", "phase2_epochs", "max_phase1_epochs", "settle_window", "batch_size"):
@@ -77,14 +111,9 @@ class TrainConfig:
         self._require("hidden", self.hidden and min(self.hidden) >= 1, "one or more layers of at least 1 neuron")
         self._require("model", self.model in MODELS or ":" in self.model, f"{', '.join(MODELS)} or module:factory")
         self._require("seed", 0 <= self.seed < 2**63, "between 0 and 2^63 - 1")
-        for name, known in {
-            "protocol": PROTOCOLS,
-            "device": DEVICES,
-            "amp": PRECISIONS,
-            "lr_schedule": LR_SCHEDULES,
-            "temperature_schedule": TEMPERATURE_SCHEDULES,
-        }.items():
-            self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
+        for setting in dataclasses.fields(self):
+            if choices := setting.metadata["choices"]:
+                self._require(setting.name, getattr(self, setting.name) in choices, f"one of {', '.join(choices)}")
         self._require_combinations()
         from smx import activations  # here, because it loads torch, which the command line's help must not
 

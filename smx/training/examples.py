@@ -1,16 +1,19 @@
-"""The examples of a run, where the training step can take them from without waiting."""
+"""The examples of a run, normalised, where the training step can take them from without waiting."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from smx.data import Split
+from smx.data import Dataset
+from smx.errors import InputError
+from smx.preprocessing import normalise
 
 MEMORY_SHARE = 0.5
-"""Of the device's free memory the examples may take at most this; the rest is for the network."""
+"""The examples may take at most this share of the device's free memory; the rest is for the network."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,6 @@ class Examples:
     x: Tensor
     y: Tensor
     device: torch.device
-
-    @classmethod
-    def of(cls, split: Split, device: str, *, resident: bool = True) -> Examples:
-        """Take a split, and copy it to the device if it is to be `resident` there."""
-        x, y = torch.from_numpy(split.x), torch.from_numpy(split.y)
-        return cls(x.to(device), y.to(device), torch.device(device)) if resident else cls(x, y, torch.device(device))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -46,7 +43,31 @@ class Examples:
         return rows.to(self.device, non_blocking=True)
 
 
-def fits(splits: list[Split], device: str) -> bool:
+def load_examples(dataset: Dataset, input_shape: Sequence[int], device: str) -> tuple[Examples, Examples, Examples]:
+    """Return the training, validation and test examples as a network takes them, on the device if all of them fit.
+
+    Args:
+        dataset: raw values; they are normalised here, once.
+        input_shape: the shape of one example as the network takes it.
+        device: where the network is trained.
+
+    Raises:
+        InputError: the examples have more or fewer values than the network takes.
+    """
+    splits = []
+    for split in (dataset.train, dataset.validation, dataset.test):
+        try:
+            x = normalise(torch.from_numpy(split.x), dataset.maximum, input_shape).contiguous()
+        except InputError as error:
+            raise InputError(f"{dataset.name}: {error}") from error
+        splits.append(Examples(x, torch.from_numpy(split.y), torch.device(device)))
+    if fits(splits, device):
+        splits = [replace(split, x=split.x.to(device), y=split.y.to(device)) for split in splits]
+    train, validation, test = splits
+    return train, validation, test
+
+
+def fits(splits: Sequence[Examples], device: str) -> bool:
     """Tell whether splits fit on a device, with room for the network."""
     if torch.device(device).type != "cuda":
         return True

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -21,7 +20,6 @@ T = TypeVar("T")
 # DDP need not copy rank 0's buffers to the others before every step; torch 2.13 has another name for that.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _LOCAL_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
-REPORT_WAIT = timedelta(seconds=10)
 
 
 class Share(NamedTuple):
@@ -121,27 +119,8 @@ class Ranks:
         if self.size > 1:
             dist.barrier()
 
-    def was_reported(self) -> bool:
-        """Wait until rank 0 has shown its error, which is this rank's too; False when it shows none."""
-        if self.main or self.size == 1:
-            return False
-        try:
-            _store().wait(["smx/reported"], REPORT_WAIT)
-        except RuntimeError:  # of the time that is up, or the connection that is lost
-            return False
-        return True
-
-    def report(self) -> None:
-        """Let the others know that rank 0 has shown the error."""
-        if self.size > 1:
-            _store().set("smx/reported", "1")
-
 
 ALONE = Ranks()
-
-
-def _store() -> Any:
-    return dist.distributed_c10d._get_default_store()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,16 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from smx import activations, convert, factory, files, sorting
-from smx.architecture import Architecture, Place, architecture_for
+from smx.architecture import Architecture, architecture_for
 from smx.data import Dataset
 from smx.errors import InputError, one_line
-from smx.layers import Mixed, Selective
 from smx.modelfile import SavedModel, choices_of, save_model, without_choices
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import TrainConfig, difference
 from smx.training.engine import evaluate, seed_for
 from smx.training.events import tensorboard
-from smx.training.examples import Examples, fits
+from smx.training.examples import Examples, load_examples
 from smx.training.metrics import EpochMetrics, best, choices, to_csv
 from smx.training.parallel import ALONE, Ranks
 from smx.training.phase import Task, train_phase
@@ -31,6 +31,7 @@ from smx.training.protocol import rules
 from smx.training.step import adam
 
 CHECKPOINT = "checkpoint.pt"
+OUTPUTS = (CHECKPOINT, "model.pt", "config.toml", "metrics.csv")
 
 
 @dataclass(frozen=True)
@@ -48,32 +49,28 @@ class _Run:
     config: TrainConfig
     architecture: Architecture
     pool: tuple[str, ...]
-    train: Examples
-    validation: Examples
-    test: Examples
     ranks: Ranks
 
-    @property
-    def task(self) -> Task:
-        """What a phase needs of it."""
-        pool = activations.resolve_pool(self.pool)
-        return Task(config=self.config, train=self.train, validation=self.validation, pool=pool, ranks=self.ranks)
-
-    def selective(self) -> nn.Module:
-        """Build the network of phase 1."""
+    def network(self, phase: int) -> nn.Module:
+        """Build the network of a phase, with the weights that the seed gives."""
+        torch.manual_seed(seed_for(self.config.seed, phase))
+        if phase == 2:
+            return self.architecture.mixed(self.pool)
         pool = rules(self.config).phase1_pool(activations.resolve_pool(self.pool))
-        temperature = self.config.temperature
-        network = self.architecture.build(lambda place: Selective(place.channels, pool, temperature, place.dim))
-        return network.to(self.config.device)
+        return self.architecture.selective(pool, self.config.temperature)
 
-    def mixed(self, choices: Mapping[str, Tensor] | None = None) -> nn.Module:
-        """Build the network of phase 2, with fresh weights; without choices all neurons have the pool's first."""
-
-        def fixed(place: Place) -> nn.Module:
-            first = torch.zeros(place.channels, dtype=torch.int64)
-            return Mixed(first if choices is None else choices[place.name], self.pool, place.dim)
-
-        return self.architecture.build(fixed).to(self.config.device)
+    def load(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict into a network of its phase."""
+        try:
+            network.load_state_dict(state)
+        except (ValueError, RuntimeError) as error:
+            name = self.architecture.name
+            if not name:
+                raise
+            reason = shorten(one_line(error), 200)
+            raise InputError(
+                f"{name} is no longer the network of this run; bring that back, or choose another --out ({reason})"
+            ) from error
 
 
 def train(
@@ -106,37 +103,82 @@ def train(
     """
     if config.cuda_graphs and ranks.size > 1:
         raise InputError(f"cuda_graphs works in one process, and this run has {ranks.size}; train it without")
-    architecture = architecture_for(config.model, dataset.sample_shape, len(dataset.class_names), hidden=config.hidden)
-    network = architecture.build(lambda place: nn.Identity())  # a user's own fails before anything is written
-    _require_trainable(network, architecture, config, len(dataset.train), ranks)
-    files.make_folder(out)
-    state = _start(config, dataset, out, checkpoint)
-    if ranks.of_main((state.fingerprint, state.phase, state.epoch)) != (state.fingerprint, state.phase, state.epoch):
-        raise InputError(f"rank {ranks.rank} sees another {out} than rank 0; put it on a disk that all ranks share")
-    ranks.wait()  # until all have looked at the folder
-    _be_deterministic(config.device)
-    shaped = dataset.shaped(architecture.input_shape)
-    resident = fits([shaped.train, shaped.validation, shaped.test], config.device)
     run = _Run(
         config=config,
-        architecture=architecture,
+        architecture=architecture_for(
+            config.model, dataset.sample_shape, len(dataset.class_names), hidden=config.hidden
+        ),
         pool=(config.activation,) if config.is_baseline else config.pool,
-        train=Examples.of(shaped.train, config.device, resident=resident),
-        validation=Examples.of(shaped.validation, config.device, resident=resident),
-        test=Examples.of(shaped.test, config.device, resident=resident),
         ranks=ranks,
     )
-    with _recording(config, state, out, on_epoch, ranks) as record:
-        for phase in config.phases:
-            if phase < state.phase:
-                continue
-            if phase > state.phase:
-                state = _next_phase(run, state, phase)
-                record(state)
-            train_phase(_restore(run, phase, state.model), state, run.task, record)
-            state.results[f"phase{phase}"] = _test(run, state)
-    model = SavedModel(
-        architecture=architecture,
+    network = run.network(checkpoint.phase if checkpoint else min(config.phases))  # fails before anything is written
+    _require_trainable(run, network, len(dataset.train))
+    files.make_folder(out)
+    with files.locked(out, OUTPUTS) if ranks.main else nullcontext():
+        state = _start(config, dataset, out, checkpoint)
+        position = (state.fingerprint, state.phase, state.epoch)
+        if ranks.of_main(position) != position:
+            raise InputError(f"rank {ranks.rank} sees another {out} than rank 0; put it on a disk that all ranks share")
+        ranks.wait()  # until all have looked at the folder
+        _be_deterministic(config.device)
+        examples = load_examples(dataset, run.architecture.input_shape, config.device)
+        with _recording(config, state, out, on_epoch, ranks) as record:
+            state = _train_phases(run, network.to(config.device), state, examples, record)
+        model = _saved(run, state, dataset)
+        if ranks.main:
+            files.write_text(out / "metrics.csv", to_csv(state.rows))  # again: a kill may have come before the last row
+            save_model(out / "model.pt", model)
+    return TrainResult(model, state.rows)
+
+
+def _train_phases(
+    run: _Run,
+    network: nn.Module,
+    state: Checkpoint,
+    examples: tuple[Examples, Examples, Examples],
+    record: Callable[[Checkpoint], None],
+) -> Checkpoint:
+    """Train from a state to the end of the last phase; the network is that of the state's phase."""
+    train, validation, test = examples
+    pool = activations.resolve_pool(run.pool)
+    task = Task(config=run.config, train=train, validation=validation, pool=pool, ranks=run.ranks)
+    for phase in run.config.phases:
+        if phase < state.phase:
+            continue
+        if phase > state.phase:
+            network = network if state.phase == 0 else _next_network(run, network)
+            state = Checkpoint(
+                config=state.config,
+                fingerprint=state.fingerprint,
+                phase=phase,
+                model=network.state_dict(),
+                optimizer=adam(network, run.config).state_dict(),
+                rows=state.rows,
+                results=state.results,
+            )
+            record(state)
+        run.load(network, state.model)
+        train_phase(copy.deepcopy(network), state, task, record)  # a copy: it may be rewritten for several devices
+        run.load(network, state.best_model)
+        state.results[f"phase{phase}"] = _test(run, network, state, test)
+    return state
+
+
+def _next_network(run: _Run, phase1: nn.Module) -> nn.Module:
+    """Return the network that phase 2 begins with: committed and sorted, or with fresh weights and the same choices."""
+    committed = sorting.sort(convert.commit(phase1), torch.zeros(2, *run.architecture.input_shape))
+    if rules(run.config).warm_start:
+        return committed
+    torch.manual_seed(seed_for(run.config.seed, 2))
+    run.architecture.selective(run.pool)  # for what it draws: a seed gives the weights that it gave in every release
+    network = run.architecture.mixed(run.pool).to(run.config.device)
+    network.load_state_dict({**network.state_dict(), **{f"{name}.choice": c for name, c in choices(committed).items()}})
+    return network
+
+
+def _saved(run: _Run, state: Checkpoint, dataset: Dataset) -> SavedModel:
+    return SavedModel(
+        architecture=run.architecture,
         pool=run.pool,
         choices=choices_of(state.best_model),
         weights=without_choices(state.best_model),
@@ -146,13 +188,9 @@ def train(
             "maximum": dataset.maximum,
             "class_names": list(dataset.class_names),
         },
-        training=config.to_dict(),
+        training=run.config.to_dict(),
         metrics=state.results,
     )
-    if ranks.main:
-        files.write_text(out / "metrics.csv", to_csv(state.rows))  # again: a kill may have come before the last row
-        save_model(out / "model.pt", model)
-    return TrainResult(model, state.rows)
 
 
 def load_checkpoint(out: Path) -> Checkpoint | None:
@@ -187,61 +225,21 @@ def _start(config: TrainConfig, dataset: Dataset, out: Path, checkpoint: Checkpo
     return checkpoint
 
 
-def _require_trainable(
-    network: nn.Module, architecture: Architecture, config: TrainConfig, examples: int, ranks: Ranks
-) -> None:
+def _require_trainable(run: _Run, network: nn.Module, examples: int) -> None:
     """Refuse batches that leave a rank one example, if the network can't be trained on one; BatchNorm often can't."""
+    config, ranks, architecture = run.config, run.ranks, run.architecture
     last = examples % config.batch_size or config.batch_size
     if last > ranks.size or (ranks.size > 1 and config.device == "cuda"):  # there BatchNorm sees the whole batch
         return
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=()):
-            network.train()(factory.example(architecture.input_shape)[:1])
+            copy.deepcopy(network).train()(factory.example(architecture.input_shape)[:1])
     except Exception as error:
         raise InputError(
             f"batches of {config.batch_size} leave {last} of the {examples} training examples for the last one"
             f"{', one for each rank' if ranks.size > 1 else ''}, and {architecture} can't be trained on one alone;"
             f" choose another --batch-size ({one_line(error)})"
         ) from error
-
-
-def _next_phase(run: _Run, state: Checkpoint, phase: int) -> Checkpoint:
-    """Enter a phase with a new network (committed and sorted, cold, or uniform) and a new optimiser."""
-    torch.manual_seed(seed_for(run.config.seed, phase))
-    if phase == 1:
-        model = run.selective()
-    elif run.config.is_baseline:
-        model = run.mixed()
-    else:
-        phase1 = _restore(run, 1, state.best_model)
-        committed = sorting.sort(convert.commit(phase1), torch.zeros(2, *run.architecture.input_shape))
-        model = run.mixed(choices(committed))
-        if rules(run.config).warm_start:
-            model.load_state_dict(committed.state_dict())
-    return Checkpoint(
-        config=state.config,
-        fingerprint=state.fingerprint,
-        phase=phase,
-        model=model.state_dict(),
-        optimizer=adam(model, run.config).state_dict(),
-        rows=state.rows,
-        results=state.results,
-    )
-
-
-def _restore(run: _Run, phase: int, state: Mapping[str, Tensor]) -> nn.Module:
-    try:
-        model = run.selective() if phase == 1 else run.mixed(choices_of(dict(state)))
-        model.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
-        name = run.architecture.name
-        if not name or isinstance(error, InputError):
-            raise
-        reason = shorten(one_line(error), 200)
-        raise InputError(
-            f"{name} is no longer the network of this run; bring that back, or choose another --out ({reason})"
-        ) from error
-    return model
 
 
 @contextmanager
@@ -252,8 +250,6 @@ def _recording(
     if not ranks.main:
         yield lambda state: None
         return
-    for stale in out.rglob(".*.tmp"):  # of a writer that was killed
-        stale.unlink()
     with tensorboard(out / "tensorboard", state.rows) if config.tensorboard else nullcontext() as write_events:
         files.write_text(out / "config.toml", config.to_toml())
 
@@ -268,21 +264,20 @@ def _recording(
         yield record
 
 
-def _test(run: _Run, state: Checkpoint) -> dict[str, Any]:
-    """Evaluate the epoch that counts on the test set."""
-    model = _restore(run, state.phase, state.best_model)
+def _test(run: _Run, network: nn.Module, state: Checkpoint, examples: Examples) -> dict[str, Any]:
+    """Evaluate the network, with the weights of the epoch that counts, on the test set."""
     row = best(state.rows, state.phase)
     result: dict[str, Any] = {
         "epochs": state.epoch,
         "best_epoch": row.epoch,
         "validation_loss": row.validation_loss,
         "validation_accuracy": row.validation_accuracy,
-        "test_accuracy": evaluate(model, run.test, run.config, state.phase, ranks=run.ranks)[1],
+        "test_accuracy": evaluate(network, examples, run.config, state.phase, ranks=run.ranks)[1],
     }
     if state.phase == 1:
         torch.manual_seed(seed_for(run.config.seed, 1, 0))
         result["validation_accuracy_sampled"] = row.validation_accuracy_sampled
-        result["test_accuracy_sampled"] = evaluate(model, run.test, run.config, 1, sampled=True, ranks=run.ranks)[1]
+        result["test_accuracy_sampled"] = evaluate(network, examples, run.config, 1, sampled=True, ranks=run.ranks)[1]
     return result
 
 

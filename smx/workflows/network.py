@@ -58,7 +58,7 @@ def load_saved(path: str | os.PathLike[str], *, trust_code: bool = False) -> Sav
     """
     from smx.modelfile import load_model
 
-    return load_model(Path(path))
+    return load_model(Path(path), trust_code=trust_code)
 
 
 def open_network(

@@ -104,10 +104,23 @@ def test_a_users_network_goes_the_whole_way(folder: Path) -> None:
     assert trained["out"] == "runs/colours-Net-smartmixed"
     assert trained["metrics"]["phase2"]["test_accuracy"] > 0.9
     saved = "runs/colours-Net-smartmixed/model.pt"
-    run(folder, "export", saved, "Net.onnx", "--normalize")
+    refused(smx("export", saved, "Net.onnx", cwd=folder), 2, "names code of yours, mine:Net; give --trust-code")
+    run(folder, "export", saved, "Net.onnx", "--normalize", "--trust-code")
     assert run(folder, "inspect", "Net.onnx")["inputs"][0].endswith("tensor(uint8) ['batch', 8, 6, 3]")
-    assert run(folder, "verify", saved, "Net.onnx", "--batch-sizes", "1,16")["passed"]
+    assert run(folder, "verify", saved, "Net.onnx", "--batch-sizes", "1,16", "--trust-code")["passed"]
     predicts_the_colours(folder, "Net.onnx")
+
+
+def test_a_network_that_only_the_settings_name_needs_trust(folder: Path) -> None:
+    out = ("--out", "runs/named")
+    (folder / "named.toml").write_text('data = "colours.npz"\nmodel = "mine:Net"\nphase1_epochs = 1\nphase2_epochs = 1')
+    named = ("train", "--config", "named.toml", *out)
+    refused(smx(*named, cwd=folder), 2, "the settings name code of yours, mine:Net; give --trust-code to run it")
+    run(folder, *named, "--trust-code")
+    resumed = ("train", "--resume", *out)
+    refused(smx(*resumed, cwd=folder), 2, "the settings name code of yours, mine:Net")
+    run(folder, *resumed, "--model", "mine:Net")
+    run(folder, "inspect", "runs/named/model.pt")
 
 
 def test_a_baseline_of_a_users_network_has_one_activation(folder: Path) -> None:

@@ -97,7 +97,12 @@ def train(sizes: tuple[int, ...], x: Array, y: Array, epochs: int) -> nn.Sequent
 def digits() -> tuple[Array, Array, nn.Sequential]:
     """Return the training and the test examples, and a network trained on them."""
     data = load("digits")
-    return data.train.x, data.test.x, train((64, 128, 64, 10), data.train.x, data.train.y, 20)
+    x, test = (flat(split.x, data.maximum) for split in (data.train, data.test))
+    return x, test, train((64, 128, 64, 10), x, data.train.y, 20)
+
+
+def flat(x: Array, maximum: float) -> Array:
+    return x.reshape(len(x), -1).astype(np.float32) / np.float32(maximum)
 
 
 @pytest.fixture(scope="module", params=["scatter", "sorted"])
@@ -307,11 +312,12 @@ def test_changed_predictions() -> None:
 
 def test_few_predictions_change_on_mnist_and_the_file_shrinks(mnist_dir: Path, tmp_path: Path) -> None:
     data = load("mnist", mnist_dir)
-    net = train((784, 128, 64, 10), data.train.x, data.train.y, 1)
+    x, test = (flat(split.x, data.maximum) for split in (data.train, data.test))
+    net = train((784, 128, 64, 10), x, data.train.y, 1)
     proto = export(net, tmp_path / "m.onnx", torch.zeros(1, 784))
-    expected = run(proto, data.test.x)
+    expected = run(proto, test)
     assert (expected.argmax(1) == data.test.y).mean() > 0.94
     assert PRECISIONS == ("float32", "float16", "int8")
-    for converted, limit, size in (to_float16(proto), 0.001, 0.5), (to_int8(proto, data.train.x), 0.005, 0.25):
-        assert changed_predictions(run(converted, data.test.x), expected) < limit * len(expected)
+    for converted, limit, size in (to_float16(proto), 0.001, 0.5), (to_int8(proto, x), 0.005, 0.25):
+        assert changed_predictions(run(converted, test), expected) < limit * len(expected)
         assert size < converted.ByteSize() / proto.ByteSize() < size + 0.04  # names, scales and indices beside weights

@@ -23,6 +23,7 @@ from smx import data
 from smx.export import export_onnx
 from smx.export.compiler import LAYOUTS
 from smx.models import mlp
+from smx.preprocessing import normalise
 from smx.runtime import Session
 from tests import reference
 
@@ -114,15 +115,18 @@ def network(request: pytest.FixtureRequest, dataset: data.Dataset, tmp_path_fact
     size = dataset.sample_shape[0]
     sizes = (dataset.num_features, 96, 64, 48, 10)
     net = mlp(sizes, lambda i: mixed(sizes[i])) if request.param == "mlp" else cnn(size)
-    shape = (-1, dataset.num_features) if request.param == "mlp" else (-1, 1, size, size)
-    train, labels = torch.from_numpy(dataset.train.x).reshape(shape), torch.from_numpy(dataset.train.y)
+    shape = (dataset.num_features,) if request.param == "mlp" else (1, size, size)
+    train, labels = (
+        normalise(torch.from_numpy(dataset.train.x), dataset.maximum, shape),
+        torch.from_numpy(dataset.train.y),
+    )
     adam = torch.optim.Adam(net.parameters(), lr=3e-3)
     for _ in range(200):
         batch = torch.randint(len(train), (128,))
         adam.zero_grad()
         nn.functional.cross_entropy(net(train[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
         adam.step()
-    x = torch.from_numpy(dataset.test.x[:1000]).reshape(shape)
+    x = normalise(torch.from_numpy(dataset.test.x[:1000]), dataset.maximum, shape)
     with torch.no_grad():
         logits = net.eval()(x).numpy()
     assert np.mean(logits.argmax(1) == dataset.test.y[:1000]) > 0.8

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import smx
 from smx import factory
-from smx.architecture import Architecture, Place, architecture_for
+from smx.architecture import Architecture, architecture_for
 from smx.errors import InputError
 
 NETWORK = """
@@ -68,13 +68,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.py").write_text(NETWORK)
 
 
-def selective(place: Place) -> nn.Module:
-    return smx.Selective(place.channels, dim=place.dim)
-
-
 def test_an_mlp_has_the_weights_it_always_had_for_a_seed() -> None:
     torch.manual_seed(3)
-    built = architecture_for("mlp", (8, 8), 10, hidden=(24, 16)).build(selective).state_dict()
+    built = architecture_for("mlp", (8, 8), 10, hidden=(24, 16)).selective(smx.PAPER_POOL).state_dict()
     torch.manual_seed(3)
     expected: dict[str, Tensor] = {}
     for i, (inputs, outputs) in enumerate([(64, 24), (24, 16)], 1):
@@ -93,9 +89,7 @@ def test_a_cnn_is_what_its_formula_says(
 ) -> None:
     channels = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3)))
     shape = (colours, height, width)
-    network = Architecture(kind="cnn", input_shape=shape, num_classes=classes, widths=channels).build(
-        lambda place: nn.ELU()
-    )
+    network = Architecture(kind="cnn", input_shape=shape, num_classes=classes, widths=channels).mixed(["elu"])
     for name, values in network.state_dict().items():
         if name.endswith(("norm.bias", "norm.running_mean")):
             values.normal_()
@@ -133,32 +127,23 @@ def test_a_cnn_wants_images(sample: tuple[int, ...]) -> None:
 
 
 @pytest.mark.usefixtures("own")
-def test_every_activation_of_a_users_network_is_a_place() -> None:
-    places: list[Place] = []
-
-    def note(place: Place) -> nn.Module:
-        places.append(place)
-        return nn.Identity()
-
-    architecture = architecture_for("own:Net", (8, 8), 4, hidden=())
-    network = architecture.build(note)
-    assert places == [Place("act", 6, 1), Place("silu", 5, -1)]
+def test_every_activation_of_a_users_network_is_replaced() -> None:
+    network = architecture_for("own:Net", (8, 8), 4, hidden=()).mixed(["identity"])
+    found = {name: part for name, part in network.named_modules() if isinstance(part, smx.Mixed)}
+    assert {name: (part.num_features, part.dim) for name, part in found.items()} == {"act": (6, 1), "silu": (5, -1)}
     x = torch.randn(2, 1, 8, 8)
     state = network.state_dict()
     h = F.conv2d(x, state["conv.weight"], state["conv.bias"], padding=1).mean((2, 3))
     for layer in ("hidden", "output"):
         h = F.linear(h, state[f"{layer}.weight"], state[f"{layer}.bias"])
     torch.testing.assert_close(network(x), h)
-    assert type(architecture_for("own:Bare", (4,), 4, hidden=()).build(selective)) is smx.Selective
+    assert type(architecture_for("own:Bare", (4,), 4, hidden=()).selective(["relu"])) is smx.Selective
 
 
 @pytest.mark.usefixtures("own")
 def test_copies_of_a_users_network_keep_its_activations() -> None:
     """PyTorch puts ReLU in the place of an activation module when it copies a decoder layer."""
-    tanh = smx.PAPER_POOL.index("tanh")
-    network = Architecture(kind="factory", input_shape=(5, 4), num_classes=3, name="own:Decodes").build(
-        lambda place: smx.Mixed(torch.full((place.channels,), tanh), dim=place.dim)
-    )
+    network = Architecture(kind="factory", input_shape=(5, 4), num_classes=3, name="own:Decodes").mixed(["tanh"])
     x = torch.randn(2, 5, 4)
     torch.testing.assert_close(copy.deepcopy(network)(x), network(x))
 
@@ -170,15 +155,15 @@ def test_a_users_network_is_tried_on_more_than_zeros() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(x, factory.example((4,)))
     with pytest.raises(InputError, match=r"own:Overwrites: .* computes something else on example_input"):
-        Architecture(kind="factory", input_shape=(4,), num_classes=3, name="own:Overwrites").build(selective)
+        Architecture(kind="factory", input_shape=(4,), num_classes=3, name="own:Overwrites").mixed(["relu"])
 
 
 @pytest.mark.usefixtures("own")
 def test_a_network_without_activations_is_refused() -> None:
     with pytest.raises(InputError, match="own:Linear: Linear has no activation"):
-        architecture_for("own:Linear", (4,), 4, hidden=()).build(selective)
+        architecture_for("own:Linear", (4,), 4, hidden=()).selective(["relu"])
 
 
 def test_a_kind_of_a_later_release_is_refused() -> None:
     with pytest.raises(ValueError, match="'gru' is no kind of network this smx knows; upgrade"):
-        Architecture(kind="gru", input_shape=(4,), num_classes=2).build(selective)
+        Architecture(kind="gru", input_shape=(4,), num_classes=2).build()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from smx import data
 from smx.arrays import as_taken, image_shape
 from smx.data.torchvision_sets import import_datasets
 from smx.errors import InputError, SmxError
+from smx.training.examples import load_examples
 
 
 def write_npz(path: Path, **arrays: Any) -> Path:
@@ -29,15 +31,14 @@ def user_arrays(examples: int = 60) -> tuple[NDArray[np.uint8], NDArray[np.int64
     return random.integers(0, 256, (examples, 4, 3), dtype=np.uint8), np.arange(examples) % 3
 
 
-def test_digits_are_split_stratified_and_normalised() -> None:
+def test_digits_are_split_stratified() -> None:
     digits = data.load("digits")
     assert [len(part) for part in (digits.train, digits.validation, digits.test)] == [1293, 144, 360]
     for part in (digits.train, digits.validation, digits.test):
         shares = np.bincount(part.y, minlength=10) / len(part)
         np.testing.assert_allclose(shares, 0.1, atol=0.012)
-        assert part.x.dtype == np.float32
-        assert part.x.min() == 0
-        assert part.x.max() == 1
+        assert part.x.dtype == np.uint8
+        assert (part.x.min(), part.x.max()) == (0, 16)
     rows = np.concatenate([part.x for part in (digits.train, digits.validation, digits.test)])
     assert len(np.unique(rows, axis=0)) == 1797  # every image is in one part only
     assert digits.sample_shape == (8, 8)
@@ -58,12 +59,13 @@ def test_a_users_file(tmp_path: Path) -> None:
     assert own.class_names == ("a", "b", "c")
     assert own.sample_shape == (4, 3)
     assert own.maximum == 255
-    assert own.train.x.max() <= 1
+    assert own.train.x.dtype == np.uint8
     assert len(own.train) + len(own.validation) + len(own.test) == 60
     wide = data.load(str(write_npz(tmp_path / "wide.npz", x=x.astype(np.int64) * 4, y=y)))
     assert wide.maximum == int(x.max()) * 4
     taken = data.load(str(write_npz(tmp_path / "float.npz", x=x * 0.5, y=y)))
     assert (taken.maximum, taken.train.x.max() > 100) == (1.0, True)
+    assert taken.train.x.dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_cifar10(cifar: tuple[Path, NDArray[np.uint8]]) -> None:
     assert [len(part) for part in (images.train, images.validation, images.test)] == [180, 20, 40]
     assert (images.sample_shape, images.maximum, list(images.class_names)) == ((3, 32, 32), 255, CLASSES)
     # The file has the 1024 red values of an image first, row by row.
-    np.testing.assert_array_equal(images.test.x, tested.astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(images.test.x.reshape(40, -1), tested)
     assert images.test.y.tolist() == [i % 10 for i in range(40)]
 
 
@@ -191,21 +193,30 @@ def test_images_are_brought_to_the_shape_that_a_network_takes(shape: tuple[int, 
     channels, height, width = shape if first else (shape[2], *shape[:2])
     assert image_shape(shape) == (channels, height, width)
     taken = as_taken(x, image_shape(shape))
+    np.testing.assert_array_equal(as_taken(torch.from_numpy(x), image_shape(shape)), taken)
     for c in range(channels):
         np.testing.assert_array_equal(taken[:, c], x[:, c] if first else x[..., c])
     np.testing.assert_array_equal(as_taken(taken, shape), x)  # and back
     np.testing.assert_array_equal(as_taken(x, (x[0].size,)), x.reshape(examples, -1))
 
 
-def test_a_data_set_takes_the_shape_of_the_network(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    x = random.integers(0, 256, (60, 4, 5, 3), dtype=np.uint8)
+@pytest.mark.parametrize("dtype", ["uint8", "int64", ">f4", "float16"])
+def test_examples_are_normalised_once_where_a_network_takes_them(dtype: str, tmp_path: Path) -> None:
+    """Against NumPy, bit for bit; and the fingerprint is that of the normalised values, as in release 0.1."""
+    x = np.random.default_rng(0).integers(0, 200, (60, 4, 5, 3)).astype(dtype)
     own = data.load(str(write_npz(tmp_path / "own.npz", x=x, y=np.arange(60) % 3)))
     assert own.sample_shape == (4, 5, 3)
-    shaped = own.shaped((3, 4, 5))
-    for flat, images in ((own.train, shaped.train), (own.validation, shaped.validation), (own.test, shaped.test)):
-        np.testing.assert_array_equal(images.x, flat.x.reshape(-1, 4, 5, 3).transpose(0, 3, 1, 2))
-        np.testing.assert_array_equal(images.y, flat.y)
-    np.testing.assert_array_equal(own.shaped((60,)).test.x, own.test.x)
+    splits = (own.train, own.validation, own.test)
+    examples = load_examples(own, (3, 4, 5), "cpu")
+    digest = hashlib.sha256()
+    for split, images in zip(splits, examples, strict=True):
+        expected = split.x.astype(np.float32) / np.float32(own.maximum)
+        np.testing.assert_array_equal(images.x.numpy(), expected.transpose(0, 3, 1, 2))
+        assert images.x.is_contiguous()
+        np.testing.assert_array_equal(images.y, split.y)
+        digest.update(expected.tobytes() + split.y.tobytes())
+    assert own.fingerprint() == digest.hexdigest()
+    flat = load_examples(own, (60,), "cpu")[2]
+    np.testing.assert_array_equal(flat.x, own.test.x.reshape(-1, 60).astype(np.float32) / np.float32(own.maximum))
     with pytest.raises(InputError, match=r"own\.npz: expected examples of shape \(1, 8, 8\), got \(4, 5, 3\)"):
-        own.shaped((1, 8, 8))
+        load_examples(own, (1, 8, 8), "cpu")

@@ -21,7 +21,7 @@ from smx.training import phase
 from smx.training.checkpoint import FORMAT, Checkpoint
 from smx.training.config import TrainConfig
 from smx.training.engine import evaluate, train_epoch
-from smx.training.examples import Examples
+from smx.training.examples import Examples, load_examples
 from smx.training.metrics import EpochMetrics, median_margin
 from smx.training.parallel import Ranks
 from smx.training.phase import Task, train_phase
@@ -180,7 +180,8 @@ def a_step(config: TrainConfig, digits: Dataset) -> tuple[torch.nn.Module, tuple
     model = torch.nn.Sequential(torch.nn.Linear(64, 20), smx.Mixed([0, 1, 2, 3, 4] * 4), torch.nn.Linear(20, 10))
     optimizer = adam(model, config)
     scheduler = lr_scheduler(optimizer, config, epochs=1, steps_per_epoch=11, done=0)
-    return model, train_epoch(Step(model, optimizer, config, 2), scheduler, Examples.of(digits.train, "cpu"), 128)
+    examples, *_ = load_examples(digits, (64,), "cpu")
+    return model, train_epoch(Step(model, optimizer, config, 2), scheduler, examples, 128)
 
 
 needs_compiler = pytest.mark.skipif(not (which("g++") or which("clang++")), reason="torch.compile needs a C++ compiler")
@@ -207,7 +208,7 @@ def test_a_phase_in_float16_begins_and_resumes(digits: Dataset) -> None:
     config = replace(SMALL, device="auto", amp="float16")
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 20), smx.Mixed([0] * 20), torch.nn.Linear(20, 10))
-    train_, validation = (Examples.of(split, "cpu") for split in (digits.train, digits.validation))
+    train_, validation, _ = load_examples(digits, (64,), "cpu")
     task = Task(config=config, train=train_, validation=validation, pool=smx.Mixed([0]).pool)
     state = Checkpoint(config=config, fingerprint="", phase=2, optimizer=adam(model, config).state_dict())
     with pytest.raises(Stopped):

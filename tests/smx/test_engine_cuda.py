@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from smx import data
-from smx.training import run
+from smx.training import examples
 from smx.training.config import TrainConfig
-from smx.training.examples import Examples
+from smx.training.examples import load_examples
 from smx.training.run import TrainResult, load_checkpoint, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -57,12 +57,14 @@ def test_mixed_precision_learns(amp: str, tmp_path: Path) -> None:
 
 
 def test_examples_in_main_memory_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    resident, elsewhere = (Examples.of(DIGITS.train, "cuda", resident=resident) for resident in (True, False))
+    resident, *_ = load_examples(DIGITS, (64,), "cuda")
+    monkeypatch.setattr(examples, "fits", lambda splits, device: False)
+    elsewhere, *_ = load_examples(DIGITS, (64,), "cuda")
     indices = torch.randperm(len(resident))[:50]
     assert (resident.x.device.type, elsewhere.x.device.type) == ("cuda", "cpu")
     for ours, theirs in zip(elsewhere.batch(indices), resident.batch(indices.cuda()), strict=True):
         assert ours.device.type == "cuda"
         assert ours.equal(theirs)
-    whole = train(SMALL, DIGITS, tmp_path / "resident")
-    monkeypatch.setattr(run, "fits", lambda splits, device: False)
-    require_close(train(SMALL, DIGITS, tmp_path / "elsewhere"), whole, 1e-3)
+    whole = train(SMALL, DIGITS, tmp_path / "elsewhere")
+    monkeypatch.undo()
+    require_close(train(SMALL, DIGITS, tmp_path / "resident"), whole, 1e-3)
