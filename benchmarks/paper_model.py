@@ -7,28 +7,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import torch
 
-from smx.activations import resolve_pool
-from smx.modelfile import SavedModel, mixed_mlp, save_model, without_choices
-from smx.paper import LARGEST as SIZES
-from smx.paper import PAPER_POOL
-from smx.stepbench.candidates import choices
+from smx.architecture import MLP, Architecture
+from smx.modelfile import SavedModel, choices_of, save_model, without_choices
+from smx.paper import LARGEST, PAPER_POOL
+from smx.stepbench.networks import PHASE2_UNSORTED, networks
 
 
-def paper_model(seed: int = 0) -> SavedModel:
-    """Return the network."""
-    drawn = choices(SIZES[1:-1], resolve_pool(PAPER_POOL), seed)
-    chosen = {f"layer{i}.activation": choice for i, choice in enumerate(drawn, 1)}
-    torch.manual_seed(seed)
+def paper_model(sizes: Sequence[int] = LARGEST, seed: int = 0) -> SavedModel:
+    """Return a multilayer perceptron for MNIST with these sizes: inputs, neurons of each hidden layer, outputs."""
+    state = networks(sizes, seed=seed)[PHASE2_UNSORTED]().state_dict()
+    inputs, *widths, outputs = sizes
     return SavedModel(
-        sizes=SIZES,
+        architecture=Architecture(kind=MLP, input_shape=(inputs,), num_classes=outputs, widths=tuple(widths)),
         pool=PAPER_POOL,
-        choices=chosen,
-        weights=without_choices(mixed_mlp(SIZES, chosen, PAPER_POOL).state_dict()),
+        choices=choices_of(state),
+        weights=without_choices(state),
         data={"name": "mnist", "sample_shape": (28, 28), "maximum": 255.0, "class_names": tuple("0123456789")},
         training={},
         metrics={},

@@ -1,8 +1,8 @@
-"""Which differences can `smx bench` tell, and which does it imagine? `python benchmarks/resolution.py --json PATH`.
+"""How small a difference does `smx bench` detect? `python benchmarks/resolution.py --json PATH`.
 
-A ReLU network is measured again and again beside the same file under another name, and beside a network that takes
-about 5 % longer, because its first layer is wider. How much wider is found out first, in one long measurement. The
-interval of the copy should contain 1.0; that of the slower one should not.
+A ReLU network is measured many times beside a copy of its file, and beside a network that takes about 5 % longer,
+because its first layer is wider. One long measurement first finds out how much wider. The interval of the copy should
+contain 1; that of the slower network should not.
 """
 
 from __future__ import annotations
@@ -22,41 +22,46 @@ from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.subprocesses import in_subprocess
 from smx.timing.report import Latency
 
-SIZES = (784, 768, 512, 512, 256, 256, 128, 10)
+SIZES: tuple[int, ...] = (784, 768, 512, 512, 256, 256, 128, 10)
 SLOWER = 1.05
-WIDENED = (16, 32, 48, 64, 80, 96)
-"""By so many neurons the first layer may be wider; 16 are one step of the matrix kernel."""
+WIDENED: tuple[int, ...] = (16, 32, 48, 64, 80, 96)
+"""Neurons that are added to the first layer; 16 are one step of the matrix kernel."""
 
 
 @click.command()
 @click.option("--batch-sizes", type=Numbers(), default="1,16,128", show_default=True, help="Examples a run.")
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
+@click.option("--smallest", is_flag=True, help="Small networks, once: only to see that this works.")
 @json_option
-def main(batch_sizes: tuple[int, ...], repeats: int, json_path: str | None) -> None:
+def main(batch_sizes: tuple[int, ...], repeats: int, smallest: bool, json_path: str | None) -> None:
     """Repeat a bench with its default settings, on one thread."""
-    found = []
+    found, sizes, widened, rounds = [], SIZES, WIDENED, {"search": 200, "repeat": 60}
+    if smallest:
+        batch_sizes, repeats, sizes, widened, rounds = (1,), 1, (784, 32, 10), (16,), {"search": 10, "repeat": 10}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = in_subprocess(export, folder)
+        files = in_subprocess(export, folder, sizes, widened)
         for size in batch_sizes:
-            logs().print(f"batch {size}: looking for what takes {SLOWER:g} times as long ...")
-            search = measure_latency(files, baseline="+0", batch_sizes=[size], rounds=200, memory=False)
+            logs().print(f"batch {size}: searching the network that takes {SLOWER:g} times as long ...")
+            search = measure_latency(files, baseline="+0", batch_sizes=[size], rounds=rounds["search"], memory=False)
             slower = min(search.results[1:], key=lambda row: abs(row.ratio - SLOWER))
             copy = folder / "copy.onnx"
             shutil.copy(files["+0"], copy)
             candidates = {"file": files["+0"], "copy": copy, "slower": files[slower.name]}
             reports = [
-                measure_latency(candidates, baseline="file", batch_sizes=[size], memory=False, seed=seed)
+                measure_latency(
+                    candidates, baseline="file", batch_sizes=[size], rounds=rounds["repeat"], memory=False, seed=seed
+                )
                 for seed in track(range(repeats), console=logs(), disable=not logs().is_terminal)
             ]
             found.append(summary(size, slower, reports))
     machine = reports[-1].machine
     show(found, json_path)
-    write_json(json_path, {"sizes": SIZES, "repeats": repeats, "batch_sizes": found, "machine": machine})
+    write_json(json_path, {"sizes": sizes, "repeats": repeats, "batch_sizes": found, "machine": machine})
 
 
-def export(folder: Path) -> dict[str, Path]:
-    """Write the network, and those with a wider first layer; return the files by how many neurons are added."""
+def export(folder: Path, sizes: tuple[int, ...], widened: tuple[int, ...]) -> dict[str, Path]:
+    """Write the network, and those with a wider first layer; return the files by the number of added neurons."""
     import torch
     from torch import nn
 
@@ -64,16 +69,16 @@ def export(folder: Path) -> dict[str, Path]:
     from smx.models import mlp
 
     files = {}
-    for added in (0, *WIDENED):
+    for added in (0, *widened):
         torch.manual_seed(0)
-        network = mlp((SIZES[0], SIZES[1] + added, *SIZES[2:]), lambda _: nn.ReLU())
+        network = mlp((sizes[0], sizes[1] + added, *sizes[2:]), lambda _: nn.ReLU())
         files[f"+{added}"] = folder / f"{added}.onnx"
-        export_onnx(network, files[f"+{added}"], example_input=torch.zeros(1, SIZES[0]))
+        export_onnx(network, files[f"+{added}"], example_input=torch.zeros(1, sizes[0]))
     return files
 
 
 def summary(size: int, slower: Latency, reports: list[LatencyReport]) -> dict[str, Any]:
-    """Count how often the intervals say what is so."""
+    """Count how often the intervals are right."""
     rows = {
         name: [row for report in reports for row in report.results if row.name == name] for name in ("copy", "slower")
     }

@@ -49,7 +49,7 @@ def intervals(report: Any, names: Iterable[str]) -> str:
 
 
 def resolution() -> str:
-    """How often a bench says what is so."""
+    """How often the intervals of a bench are right."""
     report = result("resolution")
     rows = [
         [
@@ -64,7 +64,7 @@ def resolution() -> str:
 
 
 def tune_check() -> str:
-    """What tuning won, and what a measurement of its own says."""
+    """The winner of each search, and an independent measurement of it."""
     rows = [
         [
             f"run {row['seed'] + 1}: {row['winner']}",

@@ -1,4 +1,4 @@
-"""The small file beside a model in which `smx tune` keeps the settings that were best for it here."""
+"""The small file beside a model in which `smx tune` keeps what is fastest for it on this machine."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ SUFFIX = ".tune.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """The best settings found for one model, provider, batch size and goal on one machine.
+    """The fastest way to run one model, for one provider, batch size and goal on one machine.
 
     Attributes:
-        model: sha256 of the model's file, so that settings of an older export are not used.
+        model: sha256 of the model's file; the tuning of an older export is not used.
         settings: of the session.
-        provider: that they were searched for.
+        provider: see `smx.runtime.providers.PROVIDERS`.
         batch_size: examples a run.
         goal: `p50`, `p99` or `throughput`.
-        file: name of the file beside the model that is to be run instead of it, and `file_hash` its sha256: the same
-            network in another layout. None for the model itself.
-        gain: what was measured, for people; see `smx.runtime.tune.search.TuningReport`.
+        file: name of the file beside the model that is run instead of it, the same network in another layout; None is
+            the model itself.
+        file_hash: sha256 of that file.
+        gain: the measured ratio, for people; see `smx.runtime.tune.search.TuningReport.gain`.
         machine: see `smx.timing.machine.machine`.
     """
 
@@ -43,20 +44,31 @@ class Tuning:
     gain: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=machine)
 
+    @property
+    def keeps_defaults(self) -> bool:
+        """Whether the defaults stay: `smx tune` found nothing that is certainly faster."""
+        return self.file is None and self.settings == Settings()
+
     def to_json(self) -> str:
         """Return the content of the file."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
     def describe(self) -> str:
-        """Return in words what is run, and how, and what that is best for."""
-        how = f"{self.file}, {self.settings.describe()}" if self.file else self.settings.describe()
-        return f"{how}; for the {self.goal} of batch {self.batch_size}"
+        """Return in words what is run, and what it is fastest for."""
+        what = ", ".join(filter(None, (self.file, self.settings.describe())))
+        return f"{'the defaults stay' if self.keeps_defaults else what}; for the {self.goal} of batch {self.batch_size}"
 
 
 def tuning_path(model: str | os.PathLike[str]) -> Path:
-    """Return where the settings of a model lie."""
+    """Return the path of a model's tuning."""
     path = Path(model)
     return path.with_name(path.name + SUFFIX)
+
+
+def variant_path(model: str | os.PathLike[str]) -> Path:
+    """Return the path where `smx tune` puts the same network in another layout."""
+    path = Path(model)
+    return path.with_name(f"{path.stem}.tuned{path.suffix}")
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
@@ -66,10 +78,10 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
 
 
 def read_tuning(model: str | os.PathLike[str], provider: str) -> tuple[Tuning | None, str | None]:
-    """Read the settings beside a model, if they are for this model, provider and machine.
+    """Read the tuning beside a model, if it is for this model, provider and machine.
 
     Returns:
-        The tuning, or None and why the file that is there is not used; both None where there is none.
+        The tuning and None; or None and why the file is not used; or None twice if there is no file.
 
     Raises:
         InputError: the file is damaged.
@@ -87,25 +99,20 @@ def read_tuning(model: str | os.PathLike[str], provider: str) -> tuple[Tuning | 
         variant = None if tuning.file is None else path.with_name(tuning.file)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path} can't be read ({error}); remove it, or run smx tune again") from error
+    reason = None
     if tuning.provider != provider:
-        return None, f"{path.name} is not used: it is for the provider {tuning.provider}"
-    if tuning.model != fingerprint(model):
-        return None, f"{path.name} is not used: the model is another one since smx tune"
-    if elsewhere:
-        return None, f"{path.name} is not used: it was made on another machine or ONNX Runtime"
-    if variant is not None and (not variant.is_file() or fingerprint(variant) != tuning.file_hash):
-        return None, f"{path.name} is not used: {variant.name} is missing, or another one since smx tune"
-    return tuning, None
-
-
-def variant_path(model: str | os.PathLike[str]) -> Path:
-    """Return where `smx tune` puts the same network in another layout."""
-    path = Path(model)
-    return path.with_name(f"{path.stem}.tuned{path.suffix}")
+        reason = f"it is for the provider {tuning.provider}"
+    elif tuning.model != fingerprint(model):
+        reason = "the model is another one since smx tune"
+    elif elsewhere:
+        reason = "it was made on another machine or ONNX Runtime"
+    elif variant is not None and (not variant.is_file() or fingerprint(variant) != tuning.file_hash):
+        reason = f"{variant.name} is missing, or another one since smx tune"
+    return (tuning, None) if reason is None else (None, f"{path.name} is not used: {reason}")
 
 
 def has_own_variant(model: str | os.PathLike[str]) -> bool:
-    """Tell whether the file at `variant_path` is what an earlier `smx tune` of this model left there."""
+    """Whether the file at `variant_path` is what an earlier `smx tune` of this model put there."""
     variant = variant_path(model)
     try:
         content = json.loads(tuning_path(model).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A saved model in PyTorch, as a candidate of a latency measurement."""
+"""The runner of a module in PyTorch."""
 
 from __future__ import annotations
 
@@ -9,58 +9,74 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from smx.timing.runners import time_runs
 
 
 class TorchRunner:
-    """The model, eager or compiled by `torch.compile`; see `smx.timing.runners.Runner`.
+    """Times a module's predictions; see `smx.timing.runners.Runner`.
 
     Args:
-        load: makes the network, in `eval()` on the CPU.
-        compiled: by `torch.compile`; done while it is warmed up.
-        device: `cpu` or `cuda`, which is waited for after each run.
-        threads: of the CPU; None leaves it to PyTorch.
+        build: makes the module on the CPU.
+        device: `cpu` or `cuda`; each run ends when the device has finished.
+        compiled: by `torch.compile`, once, during the first warm-up.
+        threads: of the CPU, for the whole process; None leaves the number as it is.
     """
 
+    dynamic: bool | None = None
+    """Whether one compiled program serves all batch sizes; None lets PyTorch decide."""
+
     def __init__(
-        self, load: Callable[[], nn.Module], *, compiled: bool, device: str = "cpu", threads: int | None = None
+        self,
+        build: Callable[[], nn.Module],
+        device: str = "cpu",
+        *,
+        compiled: bool = False,
+        threads: int | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._load, self._compiled, self._device = load, compiled, device
+        self._build, self._device, self._compiled = build, device, compiled
         self._model: nn.Module | None = None
         self._run: Callable[[], object] = lambda: None
 
     def start(self) -> float | None:
-        """Load the model, once: compiling it anew for every block would take minutes."""
-        if self._model is not None:
+        """Make the module anew; a compiled one stays, because compiling it in every block would take minutes."""
+        if self._compiled and self._model is not None:
             return None
+        self.stop()
         started = time.perf_counter()
-        model = self._load().to(self._device)
+        self._model = self._build().to(self._device)
         if self._compiled:
-            model.compile()
-        self._model = model
+            self._model.compile(dynamic=self.dynamic)
         return time.perf_counter() - started
 
     def prepare(self, inputs: Sequence[NDArray[Any]]) -> None:
-        """Bring the inputs to the device."""
-        model, arguments = self._model, [torch.from_numpy(x).to(self._device) for x in inputs]
-        assert model is not None
+        """Copy the inputs to the device."""
+        assert self._model is not None
+        work = self.work(self._model, *(torch.from_numpy(x).to(self._device) for x in inputs))
 
         def run() -> None:
-            with torch.inference_mode():
-                model(*arguments)
+            work()
             if self._device == "cuda":
                 torch.cuda.synchronize()
 
         self._run = run
 
+    def work(self, model: nn.Module, *inputs: Tensor) -> Callable[[], object]:
+        """Return what one run does: a prediction."""
+
+        @torch.inference_mode()
+        def predict() -> None:
+            model(*inputs)
+
+        return predict
+
     def time(self, length: int) -> NDArray[np.float64]:
-        """Time runs one by one."""
+        """Time runs one by one; microseconds (length,)."""
         return time_runs(self._run, length)
 
     def stop(self) -> None:
-        """Release the model."""
+        """Release the module."""
         self._model, self._run = None, lambda: None

@@ -1,4 +1,4 @@
-"""What a model costs besides time: bytes on disk and memory."""
+"""What a model costs besides the time of a run: bytes on disk, time to load, memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import glob
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,26 @@ from smx.runtime.settings import Settings
 from smx.subprocesses import in_subprocess
 
 
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What a candidate costs besides the time of a run; None for what was not measured.
+
+    Attributes:
+        name: of the candidate.
+        bytes: size of the file, with external data.
+        start: milliseconds to create a session; median over the blocks.
+        peak_memory: bytes that a process needs at most to load the model and run the largest batch, beyond its
+            libraries.
+    """
+
+    name: str
+    bytes: int | None
+    start: float | None
+    peak_memory: int | None
+
+
 def model_bytes(path: str | os.PathLike[str]) -> int:
-    """Return the size of a model's file, with the weights that lie beside it."""
+    """Return the size of a model's file, with its external data."""
     file = Path(path)
     beside = list(file.parent.glob(f"{glob.escape(file.name)}[._]*data"))
     content = file.read_bytes() if beside else b""
@@ -33,10 +52,18 @@ def peak_memory(
     settings: Settings | None = None,
     allow_fallback: bool = False,
 ) -> int | None:
-    """Return how many bytes a process takes at most, beyond its libraries, to load a model and run it.
+    """Return the bytes that a process needs at most to load a model and run it, beyond its libraries.
 
-    Measured in a new process, since memory that was once taken stays counted. None where the system does not tell, or
+    A new process measures it, because a system's peak never decreases. None if the system does not report a peak or
     kills the process.
+
+    Args:
+        path: of the model.
+        inputs: of the run, one array (B, *) for each argument.
+        provider, settings, allow_fallback: see `Session`.
+
+    Raises:
+        InputError: the model can't be loaded or run.
     """
     try:
         return in_subprocess(_measure, path, list(inputs), provider, settings, allow_fallback)
@@ -62,7 +89,7 @@ def _measure(
 
 
 def _peak() -> int | None:
-    """Return the most memory, in bytes, that this process ever had."""
+    """Return the peak memory of this process in bytes."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -71,7 +98,7 @@ def _peak() -> int | None:
 
 
 def _high_water() -> int | None:
-    """Return the same where there is no /proc."""
+    """Return it on a system without /proc."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""An ONNX file in ONNX Runtime, as a candidate of a measurement."""
+"""The runner of an ONNX file in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ Array = NDArray[Any]
 
 
 class SessionRunner:
-    """A file in ONNX Runtime.
+    """Times a file in ONNX Runtime; see `smx.timing.runners.Runner`.
 
     Args:
         path: of the file.
-        provider, settings, allow_fallback: see `Session`.
-        io_binding: keep inputs and outputs on the provider's device, and wait for it after each run.
+        provider, allow_fallback: see `Session`.
+        settings: of the session; None is ONNX Runtime's defaults, whatever `smx tune` left beside the file.
+        io_binding: keep inputs and outputs on the provider's device, and wait for the device after each run.
     """
 
     def __init__(
@@ -45,25 +46,25 @@ class SessionRunner:
 
     @property
     def session(self) -> Session:
-        """The session; loaded if it is not."""
+        """The session; loads the file if it is not loaded."""
         if self._session is None:
             self._session = self._open()
         return self._session
 
     def start(self) -> float:
-        """Load the file anew."""
+        """Load the file anew; return the seconds it took."""
         self.stop()
         started = time.perf_counter()
         self._session = self._open()
         return time.perf_counter() - started
 
     def prepare(self, inputs: Sequence[Array]) -> None:
-        """Check that the model runs on the inputs, and bring them to the device."""
-        self.session.run_all(*inputs)  # what goes wrong here is one line; timed runs are bare
+        """Check that the model runs on the inputs, and copy them to the device."""
+        self.session.run_all(*inputs)  # its errors are one line; timed runs check nothing
         self._run = self.session.bound(*inputs, io_binding=self._io_binding)
 
     def time(self, length: int) -> NDArray[np.float64]:
-        """Time runs one by one."""
+        """Time runs one by one; microseconds (length,)."""
         return time_runs(self._run, length)
 
     def stop(self) -> None:

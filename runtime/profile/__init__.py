@@ -1,1 +1,1 @@
-"""Where the time of a run goes, by layer and operator."""
+"""The time of a run by layer and operator."""

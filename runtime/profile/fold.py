@@ -1,25 +1,25 @@
-"""ONNX Runtime's profile, folded by layer and operator."""
+"""Sum the times of ONNX Runtime's profile by layer and operator."""
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from smx.errors import InputError
 from smx.runtime.graph import NodeInfo
-from smx.runtime.profile.origins import Origin, origins
+from smx.runtime.profile.layers import OTHER, layers
 from smx.runtime.providers import PROVIDERS
 
 RUN, KERNEL = "model_run", "_kernel_time"
-"""How the profile calls a run of the model, and how it ends the names of nodes."""
+"""The profile's name of a run of the model, and the suffix of its names of nodes."""
 
 SHORT_NAMES = {full[0]: short for short, full in PROVIDERS.items()}
 
 
 class FallenBack(NamedTuple):
-    """A node that another provider runs than was asked for."""
+    """A node that another provider runs than the requested one."""
 
     node: str
     operator: str
@@ -31,13 +31,12 @@ class ProfileRow:
     """The nodes of one layer with one operator, on one provider.
 
     Attributes:
-        layer: the mixed layer, or else the module path in the name of the node in the file; "" where there is none.
-        operator: as executed: `FusedGemm` where a Gemm was fused with its activation.
-        provider: a short name of `smx.runtime.providers.PROVIDERS`, or ONNX Runtime's where that has none.
-        count: how many nodes.
-        microseconds: of all of them in one run of the model; see `fold`.
+        layer: the mixed layer, or the module path in the node's name, or `smx.runtime.profile.layers.OTHER`.
+        operator: as executed, such as `FusedGemm` for a Gemm with its activation.
+        provider: a short name of `smx.runtime.providers.PROVIDERS`, or ONNX Runtime's name of another one.
+        count: number of nodes.
+        microseconds: of all these nodes in one run of the model; see `fold`.
         share: of the time of all nodes.
-        fused: for each node that stands for others of the file, their names with " + " between.
     """
 
     layer: str
@@ -46,22 +45,21 @@ class ProfileRow:
     count: int
     microseconds: float
     share: float
-    fused: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Where the time of a model goes.
+    """The time of a model by layer and operator.
 
     Attributes:
-        provider: that was asked for.
+        provider: the requested one.
         batch_size: examples a run.
-        runs: how many were counted.
+        runs: number of counted runs.
         microseconds: of one run of the model under the profiler, which adds 2 to 3 microseconds to the time of every
-            node, and more between them: a small model is really much faster.
-        rows: layer after layer, in the order of the file.
-        nodes: how many the file has.
-        gone: names of those that don't run as they stand in the file: they are fused, folded away or replaced.
+            node, and more between nodes: a small model is much faster without it.
+        rows: layer after layer, in the order in which they run.
+        nodes: number of nodes in the file.
+        gone: names of the file's nodes that don't run as in the file: fused, folded or replaced.
         fallen_back: the executed nodes that another provider runs.
     """
 
@@ -80,7 +78,7 @@ class Profile:
 
 
 class _Executed(NamedTuple):
-    """A node that ran; its microseconds are those in one run of the model."""
+    """A node that ran, with its microseconds in one run of the model."""
 
     name: str
     operator: str
@@ -98,20 +96,19 @@ def fold(
     batch_size: int = 1,
     skip: int = 0,
 ) -> Profile:
-    """Fold the events of ONNX Runtime's profile by layer and operator.
+    """Sum the times of ONNX Runtime's profile by layer and operator.
 
     The time of a node is the mean of the middle half of its runs: the profiler counts whole microseconds, which makes
-    a median too coarse, and one run in which the machine did something else would shift the mean of all. Executed nodes
-    are found in the optimised graph by name and operator, those without a name in the order they run. What runs inside
-    an If, Loop or Scan counts as that.
+    a median too coarse, and one disturbed run would shift the mean of all. What runs inside an If, Loop or Scan counts
+    as that node.
 
     Args:
-        events: as the profile's JSON has them.
+        events: as in the profile's JSON.
         file: the nodes of the file.
-        optimised: the nodes of the graph that ran; what is not in it is traced to the file by name alone.
-        mixed: the module paths of the mixed layers.
-        provider, batch_size: what was asked for.
-        skip: how many runs, the first ones, don't count.
+        optimised: the nodes of the graph that ran; empty if the provider can't save it.
+        mixed: module paths of the mixed layers.
+        provider, batch_size: the requested ones.
+        skip: number of runs at the beginning that don't count.
 
     Raises:
         InputError: the events hold no run after those.
@@ -121,33 +118,26 @@ def fold(
     if not runs:
         raise InputError(f"the profile holds no run of the model after the first {skip}")
     executed = _executed([event for event in events if event["ts"] >= runs[0]["ts"]], len(runs))
-    found = _find(executed, optimised)
-    traced = origins(file, found)
-    wanted = PROVIDERS[provider]
+    by_name = {(node.name, node.operator): node for node in optimised}
+    nodes = [by_name.get(ran[:2], NodeInfo(name=ran.name, operator=ran.operator)) for ran in executed]
     return Profile(
         provider=provider,
         batch_size=batch_size,
         runs=len(runs),
         microseconds=_mean_of_middle([event["dur"] for event in runs]),
-        rows=_rows(executed, traced, file, mixed),
+        rows=_rows(executed, layers(nodes, file, mixed)),
         nodes=len(file),
-        gone=_gone(found, traced, file),
+        gone=_gone(optimised or nodes, file),
         fallen_back=tuple(
             FallenBack(node.name, node.operator, _short(node.provider))
             for node in executed
-            if node.provider not in wanted
+            if node.provider not in PROVIDERS[provider]
         ),
     )
 
 
-def layer_of(name: str, mixed: Sequence[str]) -> str:
-    """Return the layer of a node `module/path/Operator`: the mixed layer it is a part of, or else its module path."""
-    scope = name.rpartition("/")[0].replace("/", ".")
-    return max((layer for layer in mixed if layer and f"{scope}.".startswith(f"{layer}.")), key=len, default=scope)
-
-
 def _executed(events: Iterable[Mapping[str, Any]], runs: int) -> list[_Executed]:
-    """Return the nodes in the order they run first, from events in order of time."""
+    """Return the nodes in the order of their first run; the events are in order of time."""
     durations: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
     ends: dict[Any, int] = {}  # of the last node, by thread
     for event in events:
@@ -174,65 +164,34 @@ def _mean_of_middle(times: Sequence[int]) -> float:
     return sum(middle) / len(middle)
 
 
-def _find(executed: Iterable[_Executed], optimised: Iterable[NodeInfo]) -> list[NodeInfo]:
-    """Return for each executed node that of the optimised graph, or one of which only the name is known."""
-    waiting: dict[tuple[str, str], deque[NodeInfo]] = defaultdict(deque)
-    for node in optimised:
-        waiting[node.name, node.operator].append(node)
-    found = []
-    for ran in executed:
-        # The profile calls a node without a name by its operator and a number.
-        there = waiting[ran.name, ran.operator] or waiting["", ran.operator]
-        found.append(there.popleft() if there else NodeInfo(name=ran.name, operator=ran.operator))
-    return found
-
-
-def _rows(
-    executed: Sequence[_Executed], traced: Sequence[Origin], file: Sequence[NodeInfo], mixed: Sequence[str]
-) -> tuple[ProfileRow, ...]:
+def _rows(executed: Sequence[_Executed], layers: Sequence[str]) -> tuple[ProfileRow, ...]:
     total = sum(node.microseconds for node in executed) or 1.0
-    layers = ["" if origin.home is None else layer_of(file[origin.home].name, mixed) for origin in traced]
-    homes = [-1 if origin.home is None else origin.home for origin in traced]
-    places: dict[str, int] = {}
-    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for i in sorted(range(len(executed)), key=homes.__getitem__):
-        places.setdefault(layers[i], len(places))
-        groups[layers[i], executed[i].operator, _short(executed[i].provider)].append(i)
-    rows = []
-    for (layer, operator, provider), members in groups.items():
-        microseconds = sum(executed[i].microseconds for i in members)
-        rows.append(
-            ProfileRow(
-                layer=layer,
-                operator=operator,
-                provider=provider,
-                count=len(members),
-                microseconds=microseconds,
-                share=microseconds / total,
-                fused=tuple(filter(None, (_fused(operator, traced[i], file) for i in members))),
-            )
+    groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for node, layer in zip(executed, layers, strict=True):
+        groups[layer, node.operator, _short(node.provider)].append(node.microseconds)
+    return tuple(
+        ProfileRow(
+            layer=layer,
+            operator=operator,
+            provider=provider,
+            count=len(times),
+            microseconds=sum(times),
+            share=sum(times) / total,
         )
-    return tuple(sorted(rows, key=lambda row: places[row.layer]))
+        for (layer, operator, provider), times in sorted(
+            groups.items(), key=lambda group: (group[0][0] == OTHER, layers.index(group[0][0]))
+        )
+    )
 
 
-def _fused(operator: str, origin: Origin, file: Sequence[NodeInfo]) -> str:
-    """Return the names of what a node stands for, or "" where that is itself, or unknown."""
-    covered = [file[i] for i in origin.covers]
-    return "" if [node.operator for node in covered] in ([], [operator]) else " + ".join(map(_label, covered))
-
-
-def _gone(found: Sequence[NodeInfo], traced: Sequence[Origin], file: Sequence[NodeInfo]) -> tuple[str, ...]:
-    there = set()
-    for node, origin in zip(found, traced, strict=True):
-        same = [i for i in origin.covers if file[i].operator == node.operator]
-        namesakes = [i for i in same if file[i].name == node.name]
-        there |= set((namesakes or same)[:1])
-    return tuple(_label(node) for i, node in enumerate(file) if i not in there)
-
-
-def _label(node: NodeInfo) -> str:
-    """Return the name of a node, or what can be said of one without."""
-    return node.name or f"{node.operator} ({next(filter(None, node.outputs), '')})"
+def _gone(executed: Iterable[NodeInfo], file: Iterable[NodeInfo]) -> tuple[str, ...]:
+    """Return the names of the file's nodes of which none runs with the same operator and the same name or output."""
+    there = {(node.operator, name) for node in executed for name in (node.name, *node.outputs) if name}
+    return tuple(
+        node.name or node.operator
+        for node in file
+        if there.isdisjoint((node.operator, name) for name in (node.name, *node.outputs))
+    )
 
 
 def _short(provider: str) -> str:

@@ -23,7 +23,7 @@ from smx.runtime.settings import Settings
 
 ONE_THREAD = Settings(threads=1)
 WARM_UP = 10
-"""Runs that are made before and not counted."""
+"""Runs before those that count."""
 
 
 def profile(
@@ -35,19 +35,19 @@ def profile(
     runs: int = 100,
     seed: int = 0,
 ) -> Profile:
-    """Tell where the time of a model goes, by layer and operator; operators may fall back to the CPU.
+    """Measure the time of a model by layer and operator; operators may fall back to the CPU.
 
     Args:
-        path: the file.
+        path: of the file.
         batch_size: examples a run.
-        provider: see `smx.runtime.providers.PROVIDERS`. On a GPU, ONNX Runtime notes how long a node takes to start.
-        settings: how to run.
-        runs: how many count, after a warm-up.
+        provider: see `smx.runtime.providers.PROVIDERS`. On a GPU, ONNX Runtime records the time to launch a node.
+        settings: of the session.
+        runs: number of runs that count, after a warm-up.
         seed: of the inputs, see `smx.runtime.session.random_inputs`.
 
     Raises:
-        InputError: the file is missing, no ONNX model, or not one for random inputs of this batch size; or the
-            provider is not there.
+        InputError: the file is missing, is no ONNX model, or does not take random inputs of this batch size; or the
+            provider is not available.
     """
     if runs < 1 or batch_size < 1:
         raise InputError(f"a profile needs at least 1 run of 1 example, got {runs} runs of {batch_size}")
@@ -69,12 +69,12 @@ def profile(
 
 
 def _start(path: str | os.PathLike[str], provider: str, settings: Settings, folder: Path) -> tuple[Any, list[NodeInfo]]:
-    """Return a session that writes its profile into the folder, and the nodes that it runs; none if it can't tell."""
+    """Return a session that writes its profile into the folder, and the nodes that it runs, if it can save them."""
     wanted = execution_providers(provider)
     options = settings.to_options()
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
-    # A provider that compiles whole parts of the graph refuses to save it: the second try goes without.
+    # A provider that compiles parts of the graph refuses to save it; the second try does not ask for it.
     for optimised in (str(folder / "optimised.onnx"), ""):
         options.optimized_model_filepath = optimised
         try:

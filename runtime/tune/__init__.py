@@ -1,1 +1,1 @@
-"""Finding the fastest settings for a file."""
+"""Finding the number of threads and the layout that are fastest for a model."""

@@ -1,11 +1,10 @@
-"""What can be meant by fast: a statistic of the times of runs, and its ratio between two candidates."""
+"""What "fast" can mean: a statistic of the times of runs, and its ratio between two candidates."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.errors import InputError
 from smx.timing.interleave import Timings
 from smx.timing.intervals import Statistic, bootstrap, median
 
@@ -23,53 +22,32 @@ def _mean(times: Array) -> Array:
 
 
 GOALS: dict[str, Statistic] = {"p50": median, "p99": _p99, "throughput": _mean}
-"""The statistic of the times of single runs that each goal wants small."""
+"""The statistic of the times of single runs that each goal makes small."""
 
 
-def check_goal(goal: str) -> str:
-    """Return the goal.
+def ratio(goal: str, timings: Timings, name: str, baseline: str, batch_size: int) -> tuple[float, float, float]:
+    """Return the ratio of two candidates' statistics in the same rounds, and the ends of its confidence interval.
 
-    Raises:
-        InputError: there is no such goal.
+    For p50 it is the median over the rounds of the ratio of both medians, as in a bench. One round has too few runs for
+    a 99 % quantile or a mean: there it is the ratio of the statistics of all runs. The bootstrap draws a round with the
+    runs of both candidates.
     """
-    if goal not in GOALS:
-        raise InputError(f"unknown goal {goal!r}; known are {', '.join(GOALS)}")
-    return goal
-
-
-def figure(goal: str, runs: Array, batch_size: int) -> float:
-    """Return what the goal says of times of runs in microseconds (N,): microseconds, or examples a second."""
-    value = float(GOALS[goal](runs))
-    return 1e6 * batch_size / value if goal == "throughput" else value
-
-
-def ratio(goal: str, timings: Timings, name: str, reference: str, batch_size: int) -> float:
-    """Return the statistic of a candidate divided by that of another one, timed in the same rounds.
-
-    For p50 this is the median over the rounds of the ratio of both medians, as in `smx.runtime.latency.measure`. A
-    round has too few runs for a 99 % quantile or a fair mean: there it is the ratio of the statistics of all runs.
-    """
-    values, statistic = _paired(goal, timings, name, reference, batch_size)
-    return float(statistic(values.reshape(1, -1))[0])
-
-
-def ratio_interval(goal: str, timings: Timings, name: str, reference: str, batch_size: int) -> tuple[float, float]:
-    """Return the confidence interval of `ratio`; rounds are resampled with the runs of both candidates in them."""
-    return bootstrap(*_paired(goal, timings, name, reference, batch_size))
-
-
-def _paired(goal: str, timings: Timings, name: str, reference: str, batch_size: int) -> tuple[Array, Statistic]:
-    """Return values (blocks, rounds, *), and what makes the ratio of a sample of rounds of them."""
     if goal == "p50":
-        return timings.medians(name, batch_size) / timings.medians(reference, batch_size), median
-    statistic = GOALS[goal]
-    ours, theirs = (np.array(timings.bursts[key, batch_size]) for key in (name, reference))
+        ratios = timings.ratios(name, baseline, batch_size)
+        return (float(np.median(ratios)), *bootstrap(ratios))
+    ours, theirs = (np.array(timings.bursts[key, batch_size]) for key in (name, baseline))
     length, both = ours.shape[-1], np.concatenate([ours, theirs], -1)
 
     def quotient(samples: Array) -> Array:
-        rounds = samples.reshape(len(samples), -1, both.shape[-1])
-        parts = (part.reshape(len(samples), -1) for part in (rounds[..., :length], rounds[..., length:]))
-        own, other = map(statistic, parts)
-        return own / other
+        runs = samples.reshape(len(samples), -1, both.shape[-1])
+        parts = (part.reshape(len(samples), -1) for part in (runs[..., :length], runs[..., length:]))
+        numerator, denominator = map(GOALS[goal], parts)
+        return numerator / denominator
 
-    return both, quotient
+    return (float(quotient(both.reshape(1, -1))[0]), *bootstrap(both, quotient))
+
+
+def figure(goal: str, runs: Array, batch_size: int) -> float:
+    """Return a goal's figure for times of runs in microseconds (N,): microseconds a run, or examples a second."""
+    value = float(GOALS[goal](runs))
+    return 1e6 * batch_size / value if goal == "throughput" else value

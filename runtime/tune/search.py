@@ -1,77 +1,95 @@
-"""Finding the settings of a session, and the file, that are fastest for a goal on this machine."""
+"""Search the number of threads and the layout that are fastest for a goal on this machine."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from itertools import count
+from math import prod
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from smx.errors import InputError
+from smx.runtime.latency.measure import measure_latency
 from smx.runtime.latency.runner import SessionRunner
-from smx.runtime.session import Session
-from smx.runtime.settings import EXECUTION_MODES, Settings
-from smx.runtime.tune.goals import check_goal, figure, ratio, ratio_interval
-from smx.runtime.tune.halving import Measured, OnProgress, Race
-from smx.timing.interleave import in_blocks
+from smx.runtime.settings import Settings
+from smx.runtime.tune.goals import GOALS, figure, ratio
+from smx.timing.interleave import Timings, in_blocks
 from smx.timing.intervals import LEVEL, MIN_ROUNDS
 from smx.timing.machine import machine
-from smx.timing.runners import Runner
-
-OPTIMIZATION_LEVELS = ("all", "extended", "basic")
 
 TAIL_RUNS = 1000
-"""So many runs at least lie behind a 99 % quantile."""
+"""Timed runs at least for a 99 % quantile."""
+
+OnProgress = Callable[[str, int, int], None]
+"""Called before each round with what is being measured, the number of finished rounds, and of all rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """Settings for a session of a file.
+class Configuration:
+    """A way to run a model.
 
     Attributes:
-        settings: of the session.
-        file: which of the files; "" is the one to be tuned.
+        file: which of the files; "" is the one that is tuned.
+        threads: for one operator; None leaves the number to ONNX Runtime, which takes one for each core.
     """
 
-    settings: Settings = field(default_factory=Settings)
     file: str = ""
+    threads: int | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of a session."""
+        return Settings(threads=self.threads)
 
     def describe(self) -> str:
         """Return it in words that fit a table."""
-        return f"{self.file}, {self.settings.describe()}" if self.file else self.settings.describe()
+        threads = f"{self.threads or 'all'} thread{'' if self.threads == 1 else 's'}"
+        return f"{self.file}, {threads}" if self.file else threads
+
+
+DEFAULT = Configuration()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A configuration's ratio to the default in the search, with its confidence interval.
+
+    The smallest of several noisy ratios is smaller than the truth: it chooses a configuration, and proves nothing.
+    """
+
+    name: str
+    ratio: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningReport:
-    """What the search found, and what a measurement of its own said of that.
+    """The configuration that a search chose, and a second measurement of it against the default.
 
     Attributes:
-        goal: `p50`, `p99` or `throughput`.
+        goal: a key of `smx.runtime.tune.goals.GOALS`.
         batch_size: examples a run.
         provider: see `smx.runtime.providers.PROVIDERS`.
-        measured: all candidates but the default, the best one first.
-        refused: candidates that can't be run, and why.
-        best: the one that the search chose.
-        rounds: in which it was then measured against the default.
-        level: of the confidence interval.
-        ratio, low, high: the best one's statistic divided by the default's in those rounds: of the time of a run, so
-            below 1 is faster, for throughput too; and the interval.
-        default_figure, best_figure: the statistic: microseconds a run, or examples a second for throughput.
-        machine: see `smx.timing.machine.machine`, taken before.
-        seconds: duration.
+        measured: all configurations but the default, the fastest first.
+        best: the configuration that the search chose.
+        rounds: of the second measurement.
+        level: of the confidence intervals.
+        ratio, low, high: statistic of the best configuration / statistic of the default in the second measurement, and
+            its interval. The statistic is of the time of a run, so that below 1 is faster, for throughput too.
+        default_figure, best_figure: the statistic in microseconds a run, or in examples a second for throughput.
+        machine: see `smx.timing.machine.machine`.
+        warnings: reasons to distrust the second measurement.
+        seconds: duration of all.
     """
 
     goal: str
     batch_size: int
     provider: str
     measured: tuple[Measured, ...]
-    refused: dict[str, str]
-    best: Candidate
+    best: Configuration
     rounds: int
     level: float
     ratio: float
@@ -80,21 +98,22 @@ class TuningReport:
     default_figure: float
     best_figure: float
     machine: dict[str, Any]
+    warnings: tuple[str, ...]
     seconds: float
 
     @property
     def kept_default(self) -> bool:
-        """Whether it is not certain that the best candidate is faster than the default."""
+        """Whether the defaults stay: the interval of the best configuration is not wholly below 1."""
         return not self.high < 1
 
     @property
-    def winner(self) -> Candidate:
-        """What is to be used: the best candidate if it is certainly faster, else the default."""
-        return Candidate() if self.kept_default else self.best
+    def winner(self) -> Configuration:
+        """The configuration to use."""
+        return DEFAULT if self.kept_default else self.best
 
     @property
     def gain(self) -> dict[str, float]:
-        """The winner's ratio to the default with its interval, which is 1 for the default itself."""
+        """The winner's ratio to the default with its interval; 1 for the default itself."""
         ratio, low, high = (1.0, 1.0, 1.0) if self.kept_default else (self.ratio, self.low, self.high)
         return {"ratio": ratio, "low": low, "high": high, "level": self.level, "rounds": self.rounds}
 
@@ -103,23 +122,9 @@ class TuningReport:
         return {**asdict(self), "kept_default": self.kept_default, "winner": asdict(self.winner)}
 
 
-def candidates(cores: int) -> list[Settings]:
-    """Return the settings that are tried, the default first.
-
-    Threads are 1, 2, 4 and so on, and the number of cores. A single thread never spins, nor runs operators in parallel.
-    """
-    threads = sorted({2**i for i in range(cores.bit_length())} | {cores})
-    return [
-        Settings(),
-        *(
-            Settings(threads=count, spinning=spinning, execution_mode=mode, optimization=level)
-            for count in threads
-            for mode in EXECUTION_MODES
-            for spinning in (True, False)
-            for level in OPTIMIZATION_LEVELS
-            if count > 1 or (mode == "sequential" and not spinning)
-        ),
-    ]
+def thread_counts(cores: int) -> list[int | None]:
+    """Return the numbers of threads that are tried: the default, 1, 2, 4 and so on, and one for each core."""
+    return [None, *sorted({2**i for i in range(cores.bit_length())} | {cores})]
 
 
 def tune(
@@ -131,115 +136,87 @@ def tune(
     allow_fallback: bool = False,
     rounds: int = 60,
     max_threads: int | None = None,
+    before: Mapping[str, Any] | None = None,
     seed: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> TuningReport:
-    """Search the settings, and the file, that are fastest for a goal, and measure them against the default.
+    """Search the number of threads and the file that are fastest for a goal.
 
-    The process should not have loaded another framework whose threads spin (ONNX Runtime issue 13808).
+    1. Every file with every number of threads is measured in turn with the default, as in a bench.
+    2. The fastest is measured against the default once more, with new sessions: only these figures are reported.
+
+    This process should not have loaded another framework whose threads spin (ONNX Runtime issue 13808).
 
     Args:
-        files: the file to be tuned under the name "", and others that give the same answers under theirs.
+        files: the file that is tuned, under the name "", and files that give the same answers under theirs.
         goal: a key of `smx.runtime.tune.goals.GOALS`.
         batch_size: examples a run.
         provider, allow_fallback: see `Session`.
-        rounds: of the measurement against the default, at least.
-        max_threads: of the candidates; None is the number of cores.
+        rounds: of each measurement, at least.
+        max_threads: the largest number of threads that is tried; None is the number of cores.
+        before: what `smx.timing.machine.machine` returned before this process began to work; None asks now.
         seed: of the inputs and of the order.
         on_progress: see `OnProgress`.
 
     Raises:
-        InputError: a bad goal or number of rounds, or a file that can't be loaded or run by default.
+        InputError: there is no such goal, there are too few rounds, or a file can't be loaded or run.
     """
-    given = Session(files[""], provider, settings=Settings(), allow_fallback=allow_fallback)
-    inputs = given.random_inputs(batch_size, seed)
-    del given
-    settings = candidates(max_threads or machine()["cores"] or 1)
-    return search(
-        [Candidate(settings=each, file=file) for file in sorted(files) for each in settings],
-        lambda candidate: SessionRunner(
-            files[candidate.file], provider, candidate.settings, allow_fallback=allow_fallback
-        ),
-        inputs,
-        goal=goal,
-        batch_size=batch_size,
-        provider=provider,
-        rounds=rounds,
-        seed=seed,
-        on_progress=on_progress,
-    )
-
-
-def search(
-    tried: Sequence[Candidate],
-    make: Callable[[Candidate], Runner],
-    inputs: Sequence[NDArray[Any]],
-    *,
-    goal: str = "p50",
-    batch_size: int = 1,
-    provider: str = "cpu",
-    rounds: int = 60,
-    seed: int = 0,
-    on_progress: OnProgress = lambda what, done, total: None,
-) -> TuningReport:
-    """Choose the best of many candidates, then measure that one against the default.
-
-    The smallest of many noisy figures is smaller than what it stands for, so none of those that chose is believed: what
-    counts comes from new rounds, with new sessions of the best candidate and the default alone.
-
-    Args:
-        tried: the candidates, the default first.
-        make: makes the runner of a candidate.
-        inputs: of each run, one array (B, *) for each argument.
-        goal, batch_size, provider, rounds, seed, on_progress: see `tune`.
-
-    Raises:
-        InputError: a bad goal or number of rounds, or the default can't be run, or nothing but the default can.
-    """
-    check_goal(goal)
+    if goal not in GOALS:
+        raise InputError(f"unknown goal {goal!r}; known are {', '.join(GOALS)}")
     if rounds < MIN_ROUNDS:
         raise InputError(f"rounds must be at least {MIN_ROUNDS}, got {rounds}")
-    started, before = time.perf_counter(), machine()
-    default, *others = by_name = {candidate.describe(): candidate for candidate in tried}
-    race = Race(
-        default=default,
-        make=lambda name: make(by_name[name]),
-        inputs=inputs,
-        goal=goal,
-        batch_size=batch_size,
-        random=np.random.default_rng(seed),
-        on_progress=on_progress,
-    )
-    refused = race.refusals(others)
-    usable = [name for name in others if name not in refused]
-    if not usable:
-        raise InputError(f"nothing can be tuned: {next(iter(refused.values()), 'there is one candidate alone')}")
-    measured = race.select(usable)
+    started, before = time.perf_counter(), before or machine()
+    threads = thread_counts(max_threads or machine()["cores"] or 1)
+    tried = [Configuration(file=file, threads=each) for file in files for each in threads]
+    by_name = {each.describe(): each for each in tried}
+    default = DEFAULT.describe()
+
+    def measure(names: list[str], rounds: int, what: str) -> tuple[Timings, tuple[str, ...]]:
+        done, total = count(), prod(in_blocks(rounds))
+        runners = {
+            name: SessionRunner(files[each.file], provider, each.settings, allow_fallback=allow_fallback)
+            for name, each in by_name.items()
+            if name in names
+        }
+        report = measure_latency(
+            runners,
+            baseline=default,
+            batch_sizes=(batch_size,),
+            settings=Settings(),
+            rounds=rounds,
+            before=before,
+            seed=seed,
+            on_progress=lambda _: on_progress(what, next(done), total),
+        )
+        return report.timings, report.warnings
+
+    timings, _ = measure(list(by_name), rounds, f"measuring {len(by_name)} configurations")
+    measured = []
+    for name in by_name:
+        if name != default:
+            figures = ratio(goal, timings, name, default, batch_size)
+            measured.append(Measured(name=name, **dict(zip(("ratio", "low", "high"), figures, strict=True))))
+    measured.sort(key=lambda one: one.ratio)
     best = measured[0].name
     if goal == "p99":
-        rounds = max(rounds, -(-TAIL_RUNS // measured[0].burst))
-    (blocks, per_block), done = in_blocks(rounds), count()
-    timings = race.time(
-        [best],
-        blocks,
-        per_block,
-        lambda: on_progress("the best against the default", next(done), blocks * per_block),
-    )
-    low, high = ratio_interval(goal, timings, best, default, batch_size)
+        burst = min(len(timings.bursts[name, batch_size][0][0]) for name in (best, default))
+        rounds = max(rounds, -(-TAIL_RUNS // burst))
+    timings, warnings = measure([default, best], rounds, "measuring the best against the default")
+    found, low, high = ratio(goal, timings, best, default, batch_size)
     return TuningReport(
         goal=goal,
         batch_size=batch_size,
         provider=provider,
         measured=tuple(measured),
-        refused=refused,
         best=by_name[best],
-        rounds=blocks * per_block,
+        rounds=prod(in_blocks(rounds)),
         level=LEVEL,
-        ratio=ratio(goal, timings, best, default, batch_size),
+        ratio=found,
         low=low,
         high=high,
         default_figure=figure(goal, timings.runs(default, batch_size), batch_size),
         best_figure=figure(goal, timings.runs(best, batch_size), batch_size),
-        machine=before,
+        machine={**machine(), "load": before["load"]},
+        warnings=warnings,
         seconds=time.perf_counter() - started,
     )

@@ -11,7 +11,7 @@ from rich.table import Table
 from smx.cli.tables import table
 
 if TYPE_CHECKING:
-    from smx.stepbench.measure import StepReport
+    from smx.stepbench.costs import StepReport
     from smx.timing.changes import Changes
     from smx.timing.limits import Verdict
     from smx.timing.report import TimingReport

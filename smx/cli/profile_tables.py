@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from smx.runtime.profile.run import Profile
 
 NAMED = 10
-"""So many nodes are named in a line."""
+"""Nodes that are named in a line, at most."""
 
 
 def show_profile(name: str, profile: Profile, json_path: str | None) -> None:
@@ -28,7 +28,6 @@ def show_profile(name: str, profile: Profile, json_path: str | None) -> None:
         caption="the profiler adds 2 to 3 microseconds to every node,\nand more between them",
     )
     providers = {row.provider for row in profile.rows} != {profile.provider}
-    fused = any(row.fused for row in profile.rows)
     columns = {
         "layer": True,
         "operator": True,
@@ -36,7 +35,6 @@ def show_profile(name: str, profile: Profile, json_path: str | None) -> None:
         "provider": providers,
         "microseconds": True,
         "share": True,
-        "fused from": fused,
     }
     for heading, shown in columns.items():
         if shown:
@@ -53,7 +51,6 @@ def show_profile(name: str, profile: Profile, json_path: str | None) -> None:
             row.provider,
             f"{row.microseconds:,.1f}",
             f"{row.share:.1%}",
-            "\n".join(row.fused),
         )
         layer = row.layer
         table.add_row(*(cell for cell, shown in zip(cells, columns.values(), strict=True) if shown))
@@ -66,11 +63,9 @@ def show_profile(name: str, profile: Profile, json_path: str | None) -> None:
 
 
 def _gone(profile: Profile) -> str:
-    """Tell how many nodes are gone, and name those that the table does not."""
+    """Return how many nodes are gone, and the names of the first."""
     if not profile.gone:
         return f"all {profile.nodes} nodes of the file run as they stand there"
-    fused = {name for row in profile.rows for names in row.fused for name in names.split(" + ")}
-    folded = [name for name in profile.gone if name not in fused]
-    more = f" and {len(folded) - NAMED} more" if len(folded) > NAMED else ""
-    names = f"; folded away: {', '.join(folded[:NAMED])}{more}" if folded else ""
-    return f"{len(profile.gone)} of the {profile.nodes} nodes of the file were fused, folded away or replaced{names}"
+    more = f" and {len(profile.gone) - NAMED} more" if len(profile.gone) > NAMED else ""
+    names = ", ".join(profile.gone[:NAMED]) + more
+    return f"{len(profile.gone)} of the {profile.nodes} nodes of the file were fused, folded away or replaced: {names}"

@@ -1,4 +1,4 @@
-"""`smx tune`: the settings that run a model fastest here. Runs on the base install, but for --model."""
+"""`smx tune`: the threads and the layout that run a model fastest here. Runs on the base install, but for --model."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SHOWN = 6
     type=click.Choice(GOALS),
     default="p50",
     show_default=True,
-    help="The quantile of the time of a run, or the throughput.",
+    help="Percentile of the time of a run, or throughput.",
 )
 @provider_option
 @fallback_option
@@ -58,7 +58,7 @@ SHOWN = 6
     default=60,
     show_default=True,
     metavar="N",
-    help="At least this many rounds, in which the best setting is measured against the defaults in the end.",
+    help="At least this many rounds, of the search and of the last measurement against the defaults.",
 )
 @click.option(
     "--max-threads",
@@ -71,15 +71,14 @@ SHOWN = 6
 def tune(onnx_path: Path, json_path: str | None, **options: Any) -> None:
     """Find the fastest settings for a model on this machine.
 
-    Threads, spinning, execution mode and graph optimisation are searched, and with --model the layout. What is
-    certainly faster than the defaults is written to MODEL.onnx.tune.json, which predict and smx.runtime.Session read;
-    if nothing is, the defaults are. A faster layout is written to MODEL.tuned.onnx. The runs of a measurement follow
-    each other without a pause.
+    The number of threads is searched, and with --model the layout. The fastest is measured against ONNX Runtime's
+    defaults once more. If it is certainly faster, it is written to MODEL.onnx.tune.json, which predict and
+    smx.runtime.Session read, and a faster layout to MODEL.tuned.onnx beside it; if not, the file says that the defaults
+    stay. The runs of a measurement follow each other without a pause.
 
     \b
     smx tune mnist.onnx --model runs/mnist/model.pt --batch-size 16 --goal p99
     """
-    from smx.timing.machine import busy
     from smx.workflows.tune import tune, written_by_tune
 
     written = written_by_tune(onnx_path)
@@ -91,21 +90,19 @@ def tune(onnx_path: Path, json_path: str | None, **options: Any) -> None:
     people = console(json_path)
     _show(onnx_path, report, people)
     people.print(f"{_sentence(report)}; written to {written[0]}", soft_wrap=True)
-    if warning := busy(report.machine):
+    for warning in report.warnings:
         people.print(f"Warning: {warning}", soft_wrap=True)
 
 
 def _show(onnx_path: Path, report: TuningReport, people: Console) -> None:
     made = table(
-        "settings", ">stage", ">ratio",
+        "configuration", ">ratio", ">interval",
         title=f"{onnx_path}, {report.provider}, batch {report.batch_size}, goal {report.goal}",
-        caption="ratio to the defaults in the search: a hint, the smallest is mostly luck",
+        caption="ratio to the defaults in the search; the best one is measured again",
     )  # fmt: skip
     for one in report.measured[:SHOWN]:
-        made.add_row(one.name, str(one.stage), f"{one.ratio:.3f}")
+        made.add_row(one.name, f"{one.ratio:.3f}", f"{one.low:.3f} - {one.high:.3f}")
     people.print(made)
-    for name, why in report.refused.items():
-        people.print(f"{name} can't be used: {why}", soft_wrap=True)
 
 
 def _sentence(report: TuningReport) -> str:

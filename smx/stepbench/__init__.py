@@ -1,1 +1,1 @@
-"""What does a training step cost? Time and memory of both phases beside plain networks and the plain formulas."""
+"""The cost of a training step: time and memory of both phases, beside fixed activations and the plain formulas."""

@@ -1,4 +1,4 @@
-"""How much memory does a training step take? Counted by PyTorch's allocators, byte by byte."""
+"""The memory of a training step, in bytes, as PyTorch's allocators count it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
-from smx.stepbench.candidates import Build
-from smx.stepbench.step import on_device, stepping
+from smx.stepbench.networks import Build
+from smx.stepbench.runner import training_step
 
 ALLOCATION = "[memory]"
-"""What the profiler calls an allocation (its bytes are positive) or a release (negative)."""
+"""The profiler's event of an allocation (positive bytes) or a release (negative bytes)."""
 CPU = 0
-"""The CPU among its device types."""
+"""The profiler's device type of the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepMemory:
-    """What a step of a candidate takes, in bytes, beyond its weights, the optimiser's state and the batch.
+    """The memory of one step in bytes, beyond the weights, the optimiser's state and the batch.
 
     Attributes:
-        activations: at most at a time in the forward and backward pass, without the gradients of weights, whose size
-            has nothing to do with the batch.
-        saved: kept from the forward pass for the backward pass.
-        accumulating: at most at a time in both passes, when they add to gradients that are there already; each product
-            that is added is counted, weights' included.
-        step: at most at a time in a whole step, which makes its gradients anew; all of them are counted.
+        activations: peak of the forward and backward pass without the weights' gradients, whose size does not depend on
+            the batch.
+        saved: what the forward pass keeps for the backward pass.
+        accumulating: peak of both passes when they add to gradients that exist already; a weight's new gradient counts
+            until it is added.
+        step: peak of a whole step, which allocates all gradients anew.
     """
 
     activations: int
@@ -46,16 +46,16 @@ class StepMemory:
 
 
 def step_memory(build: Build, inputs: Sequence[NDArray[Any]], device: str = "cpu") -> StepMemory:
-    """Count what a step takes; see `StepMemory`.
+    """Count the memory of a step.
 
     Args:
         build: makes the network.
         inputs: a batch, x (B, F) and y (B,).
         device: `cpu` or `cuda`.
     """
-    model, (x, y) = build().to(device), on_device(inputs, device)
-    step = stepping(model, x, y)
-    step()  # what is made once and for all is there now, and so are the gradients
+    model, (x, y) = build().to(device), (torch.from_numpy(array).to(device) for array in inputs)
+    step = training_step(model, x, y)
+    step()  # allocates the gradients, the optimiser's state and what else is allocated once
     small = [parameter for name, parameter in model.named_parameters() if not name.endswith(".weight")]
 
     def loss() -> Tensor:
@@ -65,8 +65,9 @@ def step_memory(build: Build, inputs: Sequence[NDArray[Any]], device: str = "cpu
         loss().backward()  # type: ignore[no-untyped-call]
 
     def without_weights() -> None:
-        # For these leaves backward does everything but the products that are the weights' gradients. One of those
-        # would be larger than all activations of a small batch, and hide what differs between the candidates.
+        # The gradients of biases and logits need the whole backward pass except the products that are the weights'
+        # gradients. One such product is larger than all activations of a small batch, and would hide the differences
+        # between the networks.
         loss().backward(inputs=small)  # type: ignore[no-untyped-call]
 
     activations, accumulating = (peak_bytes(run, device) for run in (without_weights, passes))
@@ -76,13 +77,12 @@ def step_memory(build: Build, inputs: Sequence[NDArray[Any]], device: str = "cpu
 
 
 def peak_bytes(run: Callable[[], object], device: str = "cpu") -> int:
-    """Return how many bytes of tensors `run` has at most at a time, beyond what was there before.
+    """Return the peak of the bytes of tensors during `run`, beyond those that existed before.
 
-    On CUDA, sizes are rounded up as PyTorch's allocator does it (to 512 bytes). What kernels take without asking
-    PyTorch is not seen.
+    On CUDA, PyTorch's allocator rounds sizes up to 512 bytes. Memory that kernels allocate themselves is not counted.
 
     Args:
-        run: the work; what it takes once and for all, such as workspaces, it should have taken before.
+        run: the work; call it once before if it allocates something only the first time, such as workspaces.
         device: `cpu` or `cuda`.
     """
     if device == "cuda":
@@ -107,14 +107,14 @@ def peak_bytes(run: Callable[[], object], device: str = "cpu") -> int:
 
 
 def saved_bytes(forward: Callable[[], Tensor], existing: Iterable[Tensor] = ()) -> int:
-    """Return how many bytes autograd keeps for the backward pass of `forward`, each storage counted once.
+    """Return the bytes that autograd keeps for the backward pass of `forward`; each storage counts once.
 
     Args:
-        forward: returns what `backward` would be called on.
-        existing: tensors that don't count, such as weights and inputs, since they are there anyway.
+        forward: returns the tensor that `backward` would be called on.
+        existing: tensors that exist anyway, such as weights and inputs, and don't count.
     """
     storages = {tensor.untyped_storage().data_ptr(): 0 for tensor in existing}
-    alive = []  # so that no address is given to a second storage
+    alive = []  # no address is reused by a second storage
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

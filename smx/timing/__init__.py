@@ -1,1 +1,1 @@
-"""Interleaved timing: candidates measured in turn, ratios with intervals, the machine. Needs numpy alone."""
+"""Times of candidates measured in turn: ratios with confidence intervals, limits, the machine. Needs numpy alone."""

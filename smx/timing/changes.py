@@ -1,4 +1,4 @@
-"""What changed between two benches: ratios, not times, which belong to a machine and a moment."""
+"""What changed between two benches. Ratios are compared, not times, which depend on the machine and its state."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FASTER, SLOWER, SAME = "faster", "slower", "within the intervals"
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One candidate at one batch size, in an old and a new bench: its ratio to the baseline, and the interval's ends.
+    """One candidate at one batch size in an old and a new bench.
 
     Attributes:
-        name, batch_size: which.
-        old, new: ratio, lowest, highest.
-        verdict: `FASTER` or `SLOWER` where the intervals do not overlap, else `SAME`.
+        name, batch_size: of the candidate.
+        old, new: ratio to the baseline, and the ends of its confidence interval.
+        verdict: `FASTER` or `SLOWER` if the intervals do not overlap, else `SAME`.
     """
 
     name: str
@@ -38,9 +38,10 @@ class Changes:
     """Two benches side by side.
 
     Attributes:
-        rows: what both have.
-        conditions: what was measured under other conditions, (old, new) by name: of the bench or of the machine.
-        missing: candidates and batch sizes of the old bench that the new one lacks, and `added` the other way round.
+        rows: the candidates and batch sizes of both benches.
+        conditions: (old, new) of each setting and each property of the machine that differs, by name.
+        missing: candidates and batch sizes of the old bench alone.
+        added: candidates and batch sizes of the new bench alone.
     """
 
     rows: tuple[Change, ...]
@@ -50,10 +51,10 @@ class Changes:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Read what `smx bench --json` wrote.
+    """Read the JSON file of an earlier bench.
 
     Raises:
-        InputError: the file is missing, or holds something else.
+        InputError: the file is missing or is no result of a bench.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected the JSON file of an earlier smx bench")
@@ -70,10 +71,10 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def check_baseline(old: Mapping[str, Any], baseline: str) -> None:
-    """Refuse to compare ratios that refer to different baselines.
+    """Check that the ratios of two benches have the same baseline.
 
     Raises:
-        InputError: they do.
+        InputError: the baselines differ.
     """
     if old["baseline"] != baseline:
         raise InputError(
@@ -82,10 +83,10 @@ def check_baseline(old: Mapping[str, Any], baseline: str) -> None:
 
 
 def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-    """Compare two reports, as `LatencyReport.to_dict` gives them.
+    """Compare two reports, in the form of `TimingReport.to_dict`.
 
     Raises:
-        InputError: their ratios refer to different baselines.
+        InputError: the baselines differ.
     """
     check_baseline(old, new["baseline"])
     before, after = _ratios(old), _ratios(new)

@@ -1,4 +1,4 @@
-"""Timing several candidates in turn, so that the machine's moods hit all of them alike."""
+"""Timing several candidates in turn, so that a change of the machine's speed affects all of them alike."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from smx.timing.settle import settle
 BURST_SECONDS = 0.01
 """About how long one candidate runs before it is the next one's turn."""
 MAX_BURST = 50
+"""Runs in a burst at most."""
 
 WINDOW = 3
-"""Bursts whose medians are compared to tell whether a candidate still becomes faster."""
+"""Bursts in a window of the warm-up; it ends when a window is not faster than the one before."""
 STEADY = 0.02
-"""It does not, once the last window is less than this faster than the one before."""
+"""A window is faster if its time is shorter by more than this share."""
 MAX_WARM_UP = 12
-"""So many bursts at most."""
+"""Bursts of a warm-up at most."""
 
 BLOCKS = 10
-"""Into so many blocks the rounds are divided; each begins with new sessions."""
+"""The rounds are divided into at most this many blocks; each block loads the candidates anew."""
 
 Burst = NDArray[np.float64]
 """Microseconds of single runs that followed each other."""
@@ -33,12 +34,13 @@ Burst = NDArray[np.float64]
 
 @dataclass
 class Timings:
-    """What was measured.
+    """Every measured time.
 
     Attributes:
-        bursts: for each candidate and batch size, by block and round.
-        starts: for each candidate, seconds to load it, once a block.
-        unsteady: in how many blocks a candidate still became faster when its warm-up was ended, by batch size.
+        bursts: by candidate and batch size, then by block and round.
+        starts: by candidate, the seconds to load it in each block.
+        unsteady: by candidate and batch size, the number of blocks in which the warm-up reached its longest length
+            while the candidate still became faster.
     """
 
     bursts: dict[tuple[str, int], list[list[Burst]]] = field(default_factory=dict)
@@ -48,6 +50,10 @@ class Timings:
     def medians(self, name: str, batch_size: int) -> NDArray[np.float64]:
         """Return the median of each burst, (blocks, rounds)."""
         return np.array([[np.median(burst) for burst in block] for block in self.bursts[name, batch_size]])
+
+    def ratios(self, name: str, baseline: str, batch_size: int) -> NDArray[np.float64]:
+        """Return the ratio of two candidates' medians in each round, (blocks, rounds)."""
+        return self.medians(name, batch_size) / self.medians(baseline, batch_size)
 
     def runs(self, name: str, batch_size: int) -> NDArray[np.float64]:
         """Return the time of every run, (runs,)."""
@@ -66,17 +72,19 @@ def time_in_turn(
 ) -> Timings:
     """Time runners in blocks of rounds.
 
-    At the beginning of a block every model is loaded anew, since where its memory happens to lie makes a difference
-    that no number of rounds would average out. Then, for each batch size, every candidate is warmed up until it is
-    steady, and in each round runs a short burst, in a random order.
+    1. Each block loads every candidate anew: the place of its memory changes its speed, and more rounds with the same
+       session would not average that out.
+    2. In a block, for each batch size, every candidate is warmed up until it no longer becomes faster.
+    3. In each round every candidate runs one short burst; the order is random.
 
     Args:
         runners: by name.
-        inputs: by batch size, one array for each argument.
-        blocks, rounds: how many, and how many in each.
-        rest: wait before each turn until no thread of this process works any more; see `smx.timing.settle`.
+        inputs: by batch size, one array (B, *) for each argument.
+        blocks: number of blocks.
+        rounds: number of rounds in each block.
+        rest: wait before each turn until the threads of this process are idle; see `smx.timing.settle`.
         seed: of the order.
-        on_progress: called before each round, `blocks * rounds` times for each batch size.
+        on_progress: called before each round with the batch size, `blocks * rounds` times for each.
     """
     random = np.random.default_rng(seed)
     timings = Timings(
@@ -107,19 +115,19 @@ def time_in_turn(
 
 
 def in_blocks(rounds: int) -> tuple[int, int]:
-    """Return how many blocks there are for at least so many rounds, and how many rounds in each."""
+    """Divide at least this many rounds into blocks; return the number of blocks and of rounds in each."""
     blocks = min(BLOCKS, rounds)
     return blocks, -(-rounds // blocks)
 
 
 def _burst_length(runner: Runner) -> int:
-    """Tell how many runs fill a burst."""
+    """Return the number of runs that fill a burst."""
     seconds = float(np.median(runner.time(5))) * 1e-6
     return max(1, min(MAX_BURST, round(BURST_SECONDS / max(seconds, 1e-9))))
 
 
 def _warm_up(runner: Runner, length: int) -> bool:
-    """Run until it does not become faster any more; return whether it got there."""
+    """Run bursts until they no longer become faster; return False if they still did after `MAX_WARM_UP`."""
     medians: list[float] = []
     while len(medians) < MAX_WARM_UP:
         medians.append(float(np.median(runner.time(length))))

@@ -1,4 +1,4 @@
-"""How sure is a figure? Confidence intervals by resampling."""
+"""Confidence intervals of measured times, by resampling."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.99
-"""Of all confidence intervals: a bench shows dozens of them, and at 95 % one in twenty would mislead."""
+"""Of all confidence intervals. A bench shows dozens of them, and at 95 % one in twenty would be wrong."""
 
 RESAMPLES = 2000
+"""Samples that a bootstrap draws."""
 
 MIN_ROUNDS = 20
-"""Fewer give no interval to rely on."""
+"""With fewer rounds, intervals are not reliable."""
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""Of the values along the last axis."""
+"""Computed along the last axis."""
 
 
 def median(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -29,21 +30,21 @@ def median(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def bootstrap(
     values: NDArray[np.float64], statistic: Statistic = median, *, level: float = LEVEL, seed: int = 0
 ) -> tuple[float, float]:
-    """Return a confidence interval of a statistic of rounds that were measured in blocks.
+    """Return the ends of a confidence interval of a statistic of rounds that were measured in blocks.
 
-    Rounds of one block have the same sessions, so they share what a session happens to cost. Resampling therefore draws
-    blocks first, then rounds within each (the two-stage bootstrap of Davison and Hinkley, 1997, section 3.8).
+    The rounds of a block have the same sessions, and so are not independent. Resampling therefore draws blocks first,
+    then rounds within each (two-stage bootstrap, Davison and Hinkley, 1997, section 3.8).
 
     Args:
-        values: (blocks, rounds, *); what follows belongs to a round and is drawn with it.
-        statistic: of all values of a sample, flattened.
+        values: (blocks, rounds, *); a round is drawn with all its values.
+        statistic: of the flattened values of a sample.
         level: of confidence.
         seed: of the resampling.
     """
     random = np.random.default_rng(seed)
     blocks, rounds = values.shape[:2]
     drawn: list[Any] = []
-    for _ in range(RESAMPLES // 100):  # in parts, so that memory stays small
+    for _ in range(RESAMPLES // 100):  # in parts, to save memory
         block = random.integers(blocks, size=(100, blocks, 1))
         round = random.integers(rounds, size=(100, blocks, rounds))
         drawn.append(statistic(values[block, round].reshape(100, -1)))

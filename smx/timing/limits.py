@@ -1,4 +1,4 @@
-"""Stated limits on the ratio of two candidates: `sorted/relu<=1.10`."""
+"""Limits on the ratio of two candidates' times: `sorted/relu<=1.10`."""
 
 from __future__ import annotations
 
@@ -13,61 +13,53 @@ from smx.timing.intervals import bootstrap
 from smx.timing.report import TimingReport
 
 _FORM = re.compile(
-    r"\s*(?P<name>(?=\S)[^/<>=@]+?)\s*/\s*(?P<reference>(?=\S)[^/<>=@]+?)\s*"
-    r"<=\s*(?P<most>[0-9.]+)\s*(@\s*(?P<batch>\d+))?\s*"
+    r"\s*(?P<name>(?=\S)[^/<>=@]+?)\s*/\s*(?P<baseline>(?=\S)[^/<>=@]+?)\s*"
+    r"<=\s*(?P<most>\d+\.?\d*|\.\d+)\s*(?:@\s*(?P<batch>\d{1,18}))?\s*"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """A candidate may take at most so many times as long as another one.
+    """The largest allowed ratio of one candidate's time to another's.
 
     Attributes:
-        name, reference: the candidates.
-        most: of name's time, as a multiple of reference's.
-        batch_size: that it holds for; None is all of them.
+        name, baseline: the candidates; the ratio is time of `name` / time of `baseline`.
+        most: the largest allowed ratio.
+        batch_size: the limit holds for this one; None is every batch size.
     """
 
     name: str
-    reference: str
+    baseline: str
     most: float
     batch_size: int | None = None
 
     def __str__(self) -> str:
-        """As it is written."""
+        """Return the form that `parse` reads."""
         most = np.format_float_positional(self.most, trim="-")
-        return f"{self.name}/{self.reference}<={most}" + ("" if self.batch_size is None else f"@{self.batch_size}")
+        return f"{self.name}/{self.baseline}<={most}" + ("" if self.batch_size is None else f"@{self.batch_size}")
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read `NAME/NAME<=NUMBER`, with `@BATCH` behind it for one batch size alone.
+        """Read `NAME/BASELINE<=NUMBER`, or `NAME/BASELINE<=NUMBER@BATCH` for one batch size.
 
         Raises:
-            InputError: it has another form.
+            InputError: the text has another form.
         """
-        found = _FORM.fullmatch(text)
-        try:
-            if found is None:
-                raise ValueError
-            batch = found["batch"]
-            return cls(
-                name=found["name"],
-                reference=found["reference"],
-                most=float(found["most"]),
-                batch_size=int(batch) if batch else None,
-            )
-        except ValueError:
+        match = _FORM.fullmatch(text)
+        if match is None:
             raise InputError(
                 f"a limit is written sorted/relu<=1.10, or sorted/relu<=1.10@16 for one batch size, got {text!r}"
-            ) from None
+            )
+        name, baseline, most, batch = match.groups()
+        return cls(name=name, baseline=baseline, most=float(most), batch_size=int(batch) if batch else None)
 
     def check(self, names: Collection[str], batch_sizes: Collection[int]) -> None:
-        """Refuse a limit on what is not measured.
+        """Check that the candidates and the batch size are measured.
 
         Raises:
             InputError: there is no such candidate or batch size.
         """
-        for name in (self.name, self.reference):
+        for name in (self.name, self.baseline):
             if name not in names:
                 raise InputError(f"the limit {self} names {name}, but the candidates are {', '.join(names)}")
         if self.batch_size is not None and self.batch_size not in batch_sizes:
@@ -76,10 +68,10 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a measurement says of a limit at one batch size.
+    """Whether a report exceeds a limit at one batch size.
 
     Attributes:
-        limit: as it is written.
+        limit: in the form that `Limit.parse` reads.
         batch_size: examples a run.
         ratio, low, high: the ratio and its confidence interval.
         exceeded: whether the whole interval lies above the limit.
@@ -94,7 +86,7 @@ class Verdict:
 
 
 def judge(limit: Limit, report: TimingReport) -> tuple[Verdict, ...]:
-    """Hold a report against a limit, at each batch size that it is for.
+    """Compare a report with a limit, at each batch size that the limit holds for.
 
     Raises:
         InputError: the report has no such candidate or batch size.
@@ -102,7 +94,7 @@ def judge(limit: Limit, report: TimingReport) -> tuple[Verdict, ...]:
     limit.check(report.names, report.batch_sizes)
     verdicts = []
     for size in report.batch_sizes if limit.batch_size is None else (limit.batch_size,):
-        ratios = report.ratios(limit.name, limit.reference, size)
+        ratios = report.timings.ratios(limit.name, limit.baseline, size)
         low, high = bootstrap(ratios)
         verdicts.append(
             Verdict(

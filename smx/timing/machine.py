@@ -1,4 +1,4 @@
-"""What a measurement was taken on, for the record beside its figures."""
+"""The machine that a measurement was taken on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 BUSY = 0.5
-"""So much load on each core is somebody else's work."""
+"""A load above this on each core, before a measurement, is the work of other processes."""
 
 PACKAGES = ("numpy", "onnxruntime", "onnx", "torch", "triton", "torchvision", "sklearn")
 
 
 def machine() -> dict[str, Any]:
-    """Return the processor, its cores and governor, the load average, and the versions of what this process uses.
+    """Return the processor, its cores and governor, the load average, and the versions of loaded packages.
 
-    Plain values; None for what the system does not tell.
+    Values are plain, for JSON; None for what the system does not report.
     """
     return {
         "processor": _processor(),
@@ -32,16 +32,16 @@ def machine() -> dict[str, Any]:
 
 
 def _governor() -> str | None:
-    """Return how Linux sets the processor's frequency."""
+    """Return Linux's policy for the processor's frequency."""
     try:
         return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
     except OSError:
         return None
 
 
-def busy(found: Mapping[str, Any]) -> str | None:
-    """Return in words that a machine had other work to do, from what `machine` said before the own work began."""
-    load, cores = found["load"], found["cores"]
+def busy(before: Mapping[str, Any]) -> str | None:
+    """Return a warning if the load in what `machine` returned before a measurement is high, else None."""
+    load, cores = before["load"], before["cores"]
     if load is None or load[0] <= BUSY * cores:
         return None
     return f"the machine was busy before the measurement began: load {load[0]:.2f} on {cores} cores"

@@ -1,13 +1,12 @@
-"""What timings say: a row for each candidate, its ratio to the baseline, and why the figures may mislead."""
+"""The report of a bench: times of each candidate, its ratio to the baseline, and reasons to distrust the figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smx.timing.interleave import Timings
 from smx.timing.intervals import MIN_ROUNDS, bootstrap
@@ -17,19 +16,19 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 """Of the times of single runs, in the report."""
 
 BIASED = 0.01
-"""The baseline against itself may differ by so much before the figures are called into question."""
+"""A control whose whole interval is further from 1 than this causes a warning."""
 WIDE = 0.10
-"""So wide an interval tells little."""
+"""An interval wider than this, relative to its lower end, causes a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """One candidate at one batch size; times in microseconds a run, ratios to the baseline of the same round.
+    """One candidate at one batch size; times are microseconds a run, ratios are to the baseline in the same round.
 
     Attributes:
-        name: the candidate's.
+        name: of the candidate.
         batch_size: examples a run.
-        runs: how many were timed.
+        runs: number of timed runs.
         mean, p50, p90, p99: of the time of one run.
         throughput: examples a second, one run after the other.
         ratio: median over the rounds of (median of the round) / (median of the baseline in that round).
@@ -53,17 +52,17 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class TimingReport:
-    """What every report of timings has, whatever was timed.
+    """The times of all candidates at all batch sizes.
 
     Attributes:
         baseline: the candidate that ratios refer to.
-        blocks, rounds: how many, and how many altogether.
+        blocks, rounds: number of blocks, and of rounds in all blocks together.
         level: of the confidence intervals.
-        machine: see `smx.timing.machine.machine`, taken before the measurement; and `load_after`.
-        results: the candidates' times.
-        control: the baseline a second time, as if it were another candidate.
-        warnings: why the figures may mislead.
-        timings: everything that was measured; not part of `to_dict`.
+        machine: see `smx.timing.machine.machine`; `load` is from before the measurement, `load_after` from after it.
+        results: of the candidates.
+        control: of the baseline a second time, as if it were another candidate.
+        warnings: reasons to distrust the figures.
+        timings: every measured time; not part of `to_dict`.
     """
 
     baseline: str
@@ -86,10 +85,6 @@ class TimingReport:
         """The batch sizes, in the order in which they were measured."""
         return tuple(dict.fromkeys(row.batch_size for row in self.results))
 
-    def ratios(self, name: str, reference: str, batch_size: int) -> NDArray[np.float64]:
-        """Return the ratio of two candidates' medians in each round, (blocks, rounds)."""
-        return self.timings.medians(name, batch_size) / self.timings.medians(reference, batch_size)
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return {key: _plain(value) for key, value in vars(self).items() if key != "timings"}
@@ -103,7 +98,7 @@ def rows(timings: Timings, names: Iterable[str], baseline: str, batch_sizes: Ite
 
 def _row(timings: Timings, name: str, baseline: str, batch_size: int) -> Latency:
     runs = timings.runs(name, batch_size)
-    ratios = timings.medians(name, batch_size) / timings.medians(baseline, batch_size)
+    ratios = timings.ratios(name, baseline, batch_size)
     low, high = bootstrap(ratios)
     p50, p90, p99 = (float(q) for q in np.quantile(runs, (0.5, 0.9, 0.99)))
     mean = float(runs.mean())
@@ -123,35 +118,27 @@ def _row(timings: Timings, name: str, baseline: str, batch_size: int) -> Latency
     )
 
 
-def few(rounds: int) -> Iterator[str]:
-    """Yield a warning if there are too few rounds for intervals."""
-    if rounds < MIN_ROUNDS:
-        yield f"{rounds} rounds are too few for intervals to rely on; expected at least {MIN_ROUNDS}"
-
-
-def doubts(
-    results: Sequence[Latency],
-    control: Sequence[Latency],
-    baseline: str,
-    before: Mapping[str, Any],
-    timings: Timings,
-) -> Iterator[str]:
-    """Yield in words what calls a measurement into question; `before` is what `machine` said before it began."""
-    if found := busy(before):
-        yield found
-    for row in control:
+def warnings(report: TimingReport) -> Iterator[str]:
+    """Yield the reasons to distrust a report's figures, one sentence each."""
+    if report.rounds < MIN_ROUNDS:
+        yield f"{report.rounds} rounds are too few for intervals to rely on; expected at least {MIN_ROUNDS}"
+    if sentence := busy(report.machine):
+        yield sentence
+    for row in report.control:
         if row.ratio_low > 1 + BIASED or row.ratio_high < 1 - BIASED:
             yield (
-                f"batch {row.batch_size}: {baseline} against itself measured {row.ratio:.3f}"
+                f"batch {row.batch_size}: {report.baseline} against itself measured {row.ratio:.3f}"
                 f" ({row.ratio_low:.3f} to {row.ratio_high:.3f}); differences of that size mean nothing here"
             )
-    for size in dict.fromkeys(row.batch_size for row in results):
-        widest = max((row for row in results if row.batch_size == size), key=lambda row: row.ratio_high / row.ratio_low)
+    for size in report.batch_sizes:
+        at_size = (row for row in report.results if row.batch_size == size)
+        widest = max(at_size, key=lambda row: row.ratio_high / row.ratio_low)
         if widest.ratio_high > (1 + WIDE) * widest.ratio_low:
             yield (
                 f"batch {size}: too noisy to conclude, the interval of {widest.name} goes from {widest.ratio_low:.2f}"
                 f" to {widest.ratio_high:.2f}; measure again on a quiet machine, or with more rounds"
             )
+    timings = report.timings
     unsteady = [key for key, blocks in timings.unsteady.items() if 2 * blocks > len(timings.bursts[key])]
     if unsteady:
         names = ", ".join(f"{name} at batch {size}" for name, size in unsteady)

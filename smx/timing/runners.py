@@ -1,4 +1,4 @@
-"""Candidates of a measurement: how each is loaded and timed, in this process or in one of its own."""
+"""Runners: how a candidate is loaded and timed, in this process or in one of its own."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Array = NDArray[Any]
 
 
 class Runner(Protocol):
-    """Something that can be timed."""
+    """A candidate that can be timed."""
 
     def start(self) -> float | None:
-        """Load the model, anew if it can be, and return the seconds it took; None if it stayed loaded."""
+        """Load the model, and return the seconds it took; None if it stayed loaded."""
 
     def prepare(self, inputs: Sequence[Array]) -> None:
-        """Take the inputs of the runs to come, one array (B, *) for each argument."""
+        """Take the inputs of the next runs, one array (B, *) for each argument."""
 
     def time(self, length: int) -> NDArray[np.float64]:
-        """Run once to bring the model back into the caches, then `length` times; return microseconds (length,)."""
+        """Run once untimed, to fill the caches, then `length` times; return microseconds (length,)."""
 
     def stop(self) -> None:
         """Release the model."""
 
 
 def time_runs(run: Callable[[], object], length: int) -> NDArray[np.float64]:
-    """Run once, then time `length` runs one by one; microseconds (length,)."""
+    """Run once untimed, then time `length` runs one by one; return microseconds (length,)."""
     run()
     times = np.empty(length)
     for i in range(length):
@@ -47,12 +47,12 @@ def time_runs(run: Callable[[], object], length: int) -> NDArray[np.float64]:
 
 
 class ProcessRunner:
-    """A runner in a process of its own, for frameworks whose threads would disturb another's.
+    """A runner in a process of its own, for a framework whose threads would disturb another's.
 
-    While it is not its turn, its process waits for a message and takes no time.
+    Between its turns the process waits for a message and uses no CPU time.
 
     Args:
-        make: makes the runner there; must be picklable.
+        make: makes the runner in that process; must be picklable.
     """
 
     def __init__(self, make: Callable[[], Runner]) -> None:
@@ -64,16 +64,16 @@ class ProcessRunner:
         other.close()
 
     def start(self) -> float | None:
-        """Load the model there."""
+        """Load the model in the process."""
         seconds: float | None = self._ask("start")
         return seconds
 
     def prepare(self, inputs: Sequence[Array]) -> None:
-        """Send the inputs."""
+        """Send the inputs to the process."""
         self._ask("prepare", list(inputs))
 
     def time(self, length: int) -> NDArray[np.float64]:
-        """Time runs there, by its clock."""
+        """Time runs in the process, by its clock."""
         times: NDArray[np.float64] = self._ask("time", length)
         return times
 
@@ -98,7 +98,7 @@ class ProcessRunner:
 
 
 def _serve(make: Callable[[], Runner], pipe: Any) -> None:
-    """Answer what is asked, until the other side is gone."""
+    """Call the methods that are asked for, until the other process closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the other one answers it
     runner: Runner | None = None
     with suppress(EOFError, OSError):

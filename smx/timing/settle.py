@@ -1,9 +1,9 @@
-"""Waiting until the threads of the candidate before have come to rest.
+"""Wait until the threads of the candidate before are idle.
 
 In ONNX Runtime 1.31 the idle threads of a session spin for about 40 ms after its last run, four times as long as a
-burst lasts: with as many threads as cores they take the next candidate's cores away. Stopping them at the end of each
-run (`session.force_spinning_stop`) would change what is measured, and a process for each candidate does not help, for
-they spin there as well.
+burst: with as many threads as cores they take the cores of the next candidate. Stopping them at the end of each run
+(`session.force_spinning_stop`) would change the measured time; a process for each candidate does not help, because they
+spin there as well.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import time
 
 WINDOW = 0.002
-"""Seconds over which the process must be at rest."""
+"""Seconds for which the process must be idle."""
 REST = 0.2
-"""It is, when its threads together take less than this share of a core."""
+"""The process is idle if its threads together take less than this share of a core."""
 LIMIT = 0.5
 """Seconds to wait at most."""
 
 
 def settle() -> None:
-    """Sleep until no thread of this process takes time any more; what other processes do makes no difference."""
+    """Sleep until all threads of this process are idle; other processes make no difference."""
     deadline = time.perf_counter() + LIMIT
     while time.perf_counter() < deadline:
         used = time.process_time()

@@ -16,7 +16,7 @@ from smx.timing.limits import Limit, judge
 from smx.timing.machine import machine
 
 if TYPE_CHECKING:
-    from smx.stepbench.measure import StepReport
+    from smx.stepbench.costs import StepReport
 
 
 def bench_train(
@@ -61,8 +61,9 @@ def bench_train(
     """
     import torch
 
-    from smx.stepbench.candidates import PHASE1, PHASE2, candidates
-    from smx.stepbench.measure import measure_steps
+    from smx.stepbench.costs import measure_steps
+    from smx.stepbench.networks import PHASE1, PHASE2
+    from smx.stepbench.networks import networks as make_networks
 
     before = machine()
     if limits and rounds < MIN_ROUNDS:
@@ -73,7 +74,7 @@ def bench_train(
         raise InputError("the device is cuda, but this PyTorch finds no CUDA device; measure on the cpu")
     parsed = [Limit.parse(limit) for limit in limits]
     try:
-        networks = candidates(sizes, pool, baselines, plain=plain, seed=seed)
+        networks = make_networks(sizes, pool, baselines, plain=plain, seed=seed)
     except ValueError as error:
         raise InputError(str(error)) from error
     reference = reference or next(name for name in ("relu", *networks) if name in networks)

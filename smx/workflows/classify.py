@@ -27,7 +27,7 @@ class Classification:
         examples: a name for each example.
         class_names: one for each output; numbers where the file does not say.
         probabilities: float64 (B, C), each row sums to 1.
-        note: what `smx tune` left beside the file, and whether it was used; None where there is nothing.
+        note: what `smx tune` found faster than the defaults, or why it is not used; None if there is nothing to say.
     """
 
     model: str
@@ -82,7 +82,7 @@ def classify(
     if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
         raise InputError(f"{onnx_path} must have one input of shape (batch, fixed sizes) to classify examples")
     given = samples if isinstance(samples, np.ndarray) else Path(samples)
-    info = session.info
+    info, tuning = session.info, session.tuning
     names, x = load_samples(given, session.inputs[0].shape[1:], info, invert=invert, raw=session.takes_raw)
     scores = session.run_many(x, BATCH).astype(np.float64)
     if scores.ndim != 2 or len(scores) != len(x):
@@ -96,5 +96,5 @@ def classify(
         examples=tuple(names),
         class_names=tuple(class_names),
         probabilities=odds / odds.sum(1, keepdims=True),
-        note=f"tuned: {session.tuning.describe()}" if session.tuning else session.note,
+        note=f"tuned: {tuning.describe()}" if tuning and not tuning.keeps_defaults else session.note,
     )

@@ -1,4 +1,4 @@
-"""The settings, and the layout, that run a file fastest on this machine. Runs on the base install without a network."""
+"""The threads and the layout that run a file fastest on this machine. Without a network it runs on the base install."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from smx.runtime.tune import search
 from smx.runtime.tune.search import TuningReport
 from smx.runtime.tuning import Tuning, fingerprint, has_own_variant, tuning_path, variant_path
 from smx.subprocesses import in_subprocess
+from smx.timing.machine import machine
 from smx.workflows.alone import without_torch
 
 
@@ -33,17 +34,17 @@ def tune(
     trust_code: bool = False,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> TuningReport:
-    """Find the fastest settings of a file, and leave them beside it in `MODEL.onnx.tune.json`.
+    """Find the fastest number of threads for a file, and the fastest layout, and write them beside it.
 
-    What is certainly faster than the defaults is written there, and else the defaults. `Session` reads it. A faster
-    layout is written to `MODEL.tuned.onnx`. If this process has loaded torch, the measurement runs in another one.
+    What is certainly faster than ONNX Runtime's defaults is written to `MODEL.onnx.tune.json`, which `Session` reads; if
+    nothing is, that file says that the defaults stay. A faster layout is written to `MODEL.tuned.onnx`. If this process has loaded torch, the measurement runs in another one.
 
     Args:
         onnx_path: the file.
         model: the `model.pt` that the file was exported from: also try the other layouts.
         batch_size: examples a run; None is what the file is made for, or 1.
         goal: `p50` or `p99` of the time of a run, or `throughput`.
-        rounds: in which the best setting is measured against the defaults in the end, at least.
+        rounds: at least this many, of the search and of the last measurement against the defaults.
         max_threads: at most this many threads; None is the number of cores.
         provider, allow_fallback: see `smx.runtime.Session`.
         trust_code: import the Python module that `model` names, if its network is a user's own.
@@ -52,6 +53,7 @@ def tune(
     Raises:
         InputError: a file, the goal or the number of rounds can't be used, or the file is not an export of the model.
     """
+    machine_before = machine()
     onnx_path = Path(onnx_path)
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     for path in written_by_tune(onnx_path):
@@ -77,6 +79,7 @@ def tune(
             allow_fallback=allow_fallback,
             rounds=rounds,
             max_threads=max_threads,
+            before=machine_before,
             on_progress=on_progress,
         )
         leave(onnx_path, before, report, paths[report.winner.file])

@@ -21,7 +21,7 @@ from tests.conftest import SMALL, all_refused, refused, smx, smx_many
 
 def test_bad_settings(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    cases = [
+    cases: list[tuple[tuple[str, ...], str]] = [
         (("--pool", "relu,swish"), "unknown activation 'swish'; known are relu, sigmoid"),
         (("--pool", ""), "the pool is empty"),
         (("--phase1-epochs", "0"), "phase1_epochs must be at least 1, got 0"),

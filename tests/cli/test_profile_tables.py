@@ -13,36 +13,28 @@ def made_up(provider: str, rows: tuple[ProfileRow, ...], gone: tuple[str, ...] =
     )
 
 
-def row(layer: str, operator: str, provider: str = "cpu", fused: tuple[str, ...] = ()) -> ProfileRow:
-    return ProfileRow(
-        layer=layer, operator=operator, provider=provider, count=2, microseconds=5.0, share=0.5, fused=fused
-    )
+def row(layer: str, operator: str, provider: str = "cpu") -> ProfileRow:
+    return ProfileRow(layer=layer, operator=operator, provider=provider, count=2, microseconds=5.0, share=0.5)
 
 
 def test_a_plain_profile_has_no_further_columns(capsys: pytest.CaptureFixture[str]) -> None:
     show_profile("a model", made_up("cpu", (row("a.linear", "Gemm"), row("a.act", "Relu"))), None)
     text = capsys.readouterr().out
-    assert "a model, batch 16" in text
-    assert "12.3 microseconds a run" in text
-    assert "50.0%" in text
-    assert "all 20 nodes of the file run as they stand there" in text
-    for absent in ("provider", "fused from", "not run by"):
+    for part in ("a model, batch 16", "12.3 microseconds a run", "50.0%", "all 20 nodes of the file run as they stand"):
+        assert part in text
+    for absent in ("provider", "not run by"):
         assert absent not in text
 
 
 def test_what_is_not_as_in_the_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    long = tuple(f"encoder/layers/{i}/linear/Gemm + encoder/layers/{i}/activation/gelu/Mul_{i}" for i in range(3))
-    rows = (row("a.linear", "FusedGemm", "cuda", long), row("[b]", "Erf", "cpu"))
-    gone = (*(name for names in long for name in names.split(" + ")), *(f"folded{i}" for i in range(12)))
-    show_profile("m", made_up("cuda", rows, gone), "-")
+    rows = (row("a.linear", "FusedGemm", "cuda"), row("[b]", "Erf", "cpu"))
+    show_profile("m", made_up("cuda", rows, tuple(f"folded{i}" for i in range(12))), "-")
     captured = capsys.readouterr()
     assert captured.out == ""  # where the JSON goes
     for part in (
-        "fused from",
         "provider",
-        "encoder/layers/2/linear/Gemm",
         "not run by cuda: [b]/x (Erf, cpu)",
-        "18 of the 20 nodes of the file were fused, folded away or replaced; folded away: folded0, folded1",
+        "12 of the 20 nodes of the file were fused, folded away or replaced: folded0, folded1",
         "folded9 and 2 more",
     ):
         assert part in captured.err

@@ -19,14 +19,14 @@ from smx.runtime.metadata import ModelInfo
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.runtime.tune import search
-from smx.runtime.tune.search import Candidate, TuningReport
+from smx.runtime.tune.search import Configuration, TuningReport
 from smx.runtime.tuning import fingerprint, tuning_path, variant_path
 from smx.timing.machine import machine
 from tests.conftest import refused, smx
 from tests.test_house import HEAVY, base_install, loaded_after
 
 QUICK = ("--max-threads", "1", "--rounds", "20")
-BEST = Settings(threads=1, spinning=False, optimization="basic")
+BEST = Settings(threads=1)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def x(tmp_path: Path) -> Path:
 def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let the search find what the test wants."""
 
-    def decide(file: str = "", high: float = 0.8, settings: Settings = BEST) -> None:
+    def decide(file: str = "", high: float = 0.8) -> None:
         def tune(files: dict[str, Path], **options: Any) -> TuningReport:
             assert all(path.is_file() for path in files.values())
             return TuningReport(
@@ -56,8 +56,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 batch_size=options["batch_size"],
                 provider=options["provider"],
                 measured=(),
-                refused={"2 threads": "it does not go"},
-                best=Candidate(settings=settings, file=file),
+                best=Configuration(file=file, threads=1),
                 rounds=60,
                 level=0.99,
                 ratio=0.75,
@@ -66,10 +65,13 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 default_figure=100.0,
                 best_figure=75.0,
                 machine=machine(),
+                warnings=("too noisy",),
                 seconds=1.0,
             )
 
-        monkeypatch.setattr(search, "tune", tune)
+        monkeypatch.setattr(
+            "smx.workflows.tune.without_torch", lambda search, *given, **options: tune(*given, **options)
+        )
 
     return decide
 
@@ -91,14 +93,14 @@ def test_it_leaves_a_file_that_is_used(model: Path, x: Path, tmp_path: Path) -> 
     result = base_install("tune", model, *QUICK, "--batch-size", "4", "--json", tmp_path / "r.json")
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "r.json").read_text())
-    assert len(report["measured"]) == 3
+    assert [one["name"] for one in report["measured"]] == ["1 thread"]
     assert report["low"] <= report["ratio"] <= report["high"]
     written = json.loads(tuning_path(model).read_text())
-    assert written["settings"] == report["winner"]["settings"]
+    assert written["settings"]["threads"] == report["winner"]["threads"]
     assert (written["batch_size"], written["goal"], written["provider"]) == (4, "p50", "cpu")
     assert (written["gain"]["high"] < 1) == (not report["kept_default"])
     assert f"written to {tuning_path(model)}" in result.stdout
-    assert "1 thread, not spinning, sequential, optimisation" in result.stdout
+    assert "1 thread takes" in result.stdout
     assert ("The defaults stay" in result.stdout) == report["kept_default"]
     assert set(tmp_path.iterdir()) == {model, x, tmp_path / "r.json", tuning_path(model)}
     session = Session(model)
@@ -106,7 +108,8 @@ def test_it_leaves_a_file_that_is_used(model: Path, x: Path, tmp_path: Path) -> 
     assert session.settings == Settings(**written["settings"])
     np.testing.assert_allclose(session.run(np.load(x)), before, atol=1e-6)
     shown = smx("predict", model, x)
-    assert f"tuned: {session.settings.describe()}" in shown.stderr
+    tuned = f"tuned: {session.settings.describe()}"
+    assert (tuned in shown.stderr) == (not report["kept_default"])
 
 
 def test_predict_says_why_a_tuning_is_not_used(
@@ -117,7 +120,7 @@ def test_predict_says_why_a_tuning_is_not_used(
     found()
     tune(model)
     tuned = smx("predict", model, x, "--json", "-", "--allow-fallback")
-    assert tuned.stderr.startswith("tuned: 1 thread, not spinning, sequential, optimisation basic")
+    assert tuned.stderr.startswith(f"tuned: {BEST.describe()}")
     rows = [json.loads(result.stdout)["predictions"] for result in (plain, tuned)]
     assert [row["class"] for row in rows[0]] == [row["class"] for row in rows[1]]
     changed = onnx.load(exported)
@@ -148,7 +151,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 """
     assert not loaded_after(code) & HEAVY
     report = json.loads((model.parent / "r.json").read_text())
-    assert sum(one["name"].startswith("sorted, ") for one in report["measured"]) == 4
+    assert {one["name"] for one in report["measured"]} == {"1 thread", "sorted, all threads", "sorted, 1 thread"}
     assert Session(model).tuning is not None
 
 
@@ -163,12 +166,11 @@ def test_another_layout_is_put_beside_it_and_removed_again(
     found("sorted")
     for _ in range(2):  # the second time over its own file
         tune(model, "--model", run / "model.pt", "--goal", "p99")
-    shown = " ".join(capsys.readouterr().out.split())
-    assert (
-        "Faster than the defaults: sorted, 1 thread, not spinning, sequential, optimisation basic takes 0.750" in shown
-    )
+    out, err = capsys.readouterr()
+    shown = " ".join(out.split())
+    assert "Warning: too noisy" in err
+    assert "Faster than the defaults: sorted, 1 thread takes 0.750" in shown
     assert "(0.700 to 0.800, 99% interval) of their p99 (75.0 instead of 100.0 microseconds)" in shown
-    assert "2 threads can't be used: it does not go" in shown
     variant = variant_path(model)
     assert variant.name == "small.tuned.onnx"
     session = Session(model)
@@ -185,6 +187,9 @@ def test_another_layout_is_put_beside_it_and_removed_again(
     assert "The defaults stay, nothing was certainly faster: sorted, 1 thread" in capsys.readouterr().out
     assert not variant.exists()
     assert Session(model).settings == Settings()
+    np.save(model.parent / "x.npy", x)
+    result = smx("predict", model, model.parent / "x.npy")
+    assert (result.returncode, result.stderr) == (0, ""), "that the defaults stay is no news"
 
 
 def test_a_file_of_somebody_elses_stays(model: Path, run: Path, found: Callable[..., None], exported: Path) -> None:
@@ -210,7 +215,7 @@ def test_a_damaged_tuning_is_replaced(model: Path, found: Callable[..., None]) -
 
 def test_bad_input(model: Path, run: Path, tmp_path: Path) -> None:
     refused(smx("tune", tmp_path / "none.onnx"), 2, "none.onnx does not exist")
-    fails("unknown goal 'p95'; known are p50, p99, throughput", model, "--goal", "p95")
+    fails("'p95' is not one of 'p50', 'p99', 'throughput'", model, "--goal", "p95")
     fails("unknown provider 'gpu'", model, "--provider", "gpu")
     fails("choose another path for --json", model, "--json", tuning_path(model))
     fails("none.pt does not exist", model, "--model", tmp_path / "none.pt")

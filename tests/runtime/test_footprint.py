@@ -11,7 +11,8 @@ from smx.errors import InputError
 from smx.runtime.latency import footprint
 from smx.runtime.latency.footprint import model_bytes, peak_memory
 from smx.runtime.settings import Settings
-from tests.runtime.fakes import die, save, save_wide
+from tests.runtime.fakes import save, save_wide
+from tests.timing.fakes import die
 
 MEGABYTE = 10**6
 X = [np.ones((1, 1), np.float32)]

@@ -14,7 +14,8 @@ import pytest
 
 from smx.errors import InputError
 from smx.runtime.graph import NodeInfo
-from smx.runtime.profile.fold import FallenBack, fold, layer_of
+from smx.runtime.profile.fold import FallenBack, fold
+from smx.runtime.profile.layers import layer_of, layers
 from smx.runtime.profile.run import Profile, profile
 from smx.runtime.settings import Settings
 
@@ -86,16 +87,14 @@ def test_fused_and_folded_nodes_are_named(dense: Path) -> None:
     found = profile(dense, 2, runs=2)
     assert [(row.layer, row.operator, row.count) for row in found.rows] == [
         ("l1.linear", "FusedGemm", 1),
-        ("", "Mul", 1),
+        ("other", "Mul", 1),
     ]
-    assert found.rows[0].fused == ("l1/linear/Gemm + l1/activation/relu/Relu",)
-    assert found.rows[1].fused == ()
     assert found.gone == ("l1/linear/Gemm", "l1/activation/relu/Relu", "constants/Add")
     assert found.fallen_back == ()
     plain = profile(dense, 2, runs=2, settings=Settings(optimization="disabled"))
     assert counts(plain) == {"Gemm": 1, "Relu": 1, "Add": 1, "Mul": 1}
     assert plain.gone == ()
-    assert [row.layer for row in plain.rows] == ["l1.linear", "l1.activation.relu", "constants", ""]
+    assert {row.layer for row in plain.rows} == {"l1.linear", "l1.activation.relu", "constants", "other"}
 
 
 def test_a_provider_that_refuses_to_save_what_it_runs(dense: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +107,7 @@ def test_a_provider_that_refuses_to_save_what_it_runs(dense: Path, monkeypatch: 
 
     monkeypatch.setattr(ort, "InferenceSession", refuse)
     found = profile(dense, 2, runs=2)
-    assert [(row.operator, row.fused) for row in found.rows] == [("FusedGemm", ()), ("Mul", ())]
+    assert [(row.layer, row.operator) for row in found.rows] == [("l1.linear", "FusedGemm"), ("other", "Mul")]
 
 
 def test_what_runs_inside_a_node_counts_as_that_node(tmp_path: Path) -> None:
@@ -237,26 +236,52 @@ def test_nodes_of_one_operator_are_one_row_and_names_may_be_missing() -> None:
     events = [event("model_run", 0, 9), event("Exp_0", 0, 1, index=0), event("Exp_1", 2, 2, index=1)]
     events += [event("Exp_2", 5, 3, index=2)]
     found = fold(events, file, file[:3])
-    assert [(row.layer, row.operator, row.count, row.microseconds, row.fused) for row in found.rows] == [
-        ("", "Exp", 3, 6, ())
-    ]
-    assert found.gone == ("Relu (4)",)
+    assert [(row.layer, row.operator, row.count, row.microseconds) for row in found.rows] == [("other", "Exp", 3, 6)]
+    assert found.gone == ("Relu",)
 
 
 def test_of_two_nodes_that_became_one_the_namesake_is_there() -> None:
     file = chain("a/Relu", "b/Relu", "c/Exp")
     optimised = [NodeInfo(name="b/Relu", operator="Relu", inputs=("0",), outputs=("2",)), file[2]]
     events = [event("model_run", 0, 9), event("b/Relu", 0, 1), event("c/Exp", 2, 2)]
-    found = fold(events, file, optimised)
-    assert found.gone == ("a/Relu",)
-    assert [row.fused for row in found.rows] == [("a/Relu + b/Relu",), ()]
+    assert fold(events, file, optimised).gone == ("a/Relu",)
 
 
-def test_layers() -> None:
+def test_the_layer_of_a_name() -> None:
     mixed = ["layer1.activation", "blocks.0", "blocks.0.act"]
     assert layer_of("layer1/activation/sigmoid_tanh/Tanh", mixed) == "layer1.activation"
     assert layer_of("layer1/activation/Concat", mixed) == "layer1.activation"
     assert layer_of("layer1/activation_2/Relu", mixed) == "layer1.activation_2"
     assert layer_of("blocks/0/act/relu/Relu", mixed) == "blocks.0.act"
     assert layer_of("layer1/linear/Gemm", mixed) == "layer1.linear"
-    assert layer_of("Gemm", mixed) == layer_of("", mixed) == ""
+    assert layer_of("Gemm", mixed) == layer_of("", mixed) == "other"
+
+
+FILE = [
+    NodeInfo(name="a/Conv", operator="Conv", inputs=("x", "w"), outputs=("a",)),
+    NodeInfo(name="a/act/Relu", operator="Relu", inputs=("a",), outputs=("r",)),
+    NodeInfo(name="b/MatMul", operator="MatMul", inputs=("r", "scale"), outputs=("m",)),
+    NodeInfo(name="", operator="Exp", inputs=("m",), outputs=("y",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "layer"),
+    [
+        ("a/act/Relu", ("r",), "a.act"),  # as in the file
+        ("fused a/Conv", ("r",), "a"),  # the name goes before the outputs
+        ("a_nchwc", ("reorder_token_0",), "a"),  # of a value
+        ("r_mul_nchwc_token_3", ("reorder_token_1",), "a.act"),
+        ("b/MatMul/MatMulScaleFusion/", ("m",), "b"),
+        ("ReorderOutput", ("r",), "a.act"),
+        ("SkipNormalization", ("", "m"), "b"),
+        ("InsertedPrecisionFreeCast_scale", ("InsertedPrecisionFreeCast_scale",), "b"),  # a constant's taker
+        ("", ("InsertedPrecisionFreeCast_r",), "a.act"),
+        ("ReorderInput", ("reorder_token_2",), "other"),
+        ("", ("y",), "other"),
+        ("Less", ("below",), "other"),
+        ("Exp_3", (), "other"),
+    ],
+)
+def test_the_layer_of_a_node_that_runs(name: str, outputs: tuple[str, ...], layer: str) -> None:
+    assert layers([NodeInfo(name=name, operator="Any", outputs=outputs)], FILE, []) == [layer]

@@ -65,7 +65,6 @@ def test_where_it_lies_and_what_stands_in_it(model: Path) -> None:
 
 def test_it_is_read_back(model: Path, variant: Path) -> None:
     assert read_tuning(model, "cpu") == (None, None)
-    assert read_tuning(model, "cpu") == (None, None)
     tuning = tuned(model, gain={"ä": [1, 2]}, file="variant.onnx", file_hash=digest(variant))
     assert read_tuning(model, "cpu") == (tuning, None)
     assert read_tuning(str(model), "cpu") == (tuning, None)
@@ -188,10 +187,13 @@ def test_the_machine_is_the_one_here(model: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_in_words(model: Path) -> None:
-    assert (
-        tuned(model).describe() == f"{BEST.describe()}; for the {tuned(model).goal} of batch {tuned(model).batch_size}"
-    )
+    assert tuned(model).describe() == f"{BEST.describe()}; for the p99 of batch 16"
     assert tuned(model, file="variant.onnx").describe().startswith(f"variant.onnx, {BEST.describe()};")
+    defaults = tuned(model, settings=Settings())
+    assert defaults.describe() == "the defaults stay; for the p99 of batch 16"
+    assert defaults.keeps_defaults
+    assert not tuned(model).keeps_defaults
+    assert not tuned(model, settings=Settings(), file="variant.onnx").keeps_defaults
 
 
 def test_a_variant_is_its_own_where_the_tuning_says_so(model: Path) -> None:

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from smx import paper
 from smx.activations import resolve_pool
 from smx.layers import Mixed
-from smx.stepbench.candidates import (
+from smx.stepbench.costs import measure_steps
+from smx.stepbench.memory import peak_bytes, saved_bytes, step_memory
+from smx.stepbench.networks import (
     PHASE1,
     PHASE1_PLAIN,
     PHASE2,
     PHASE2_PLAIN,
     PHASE2_UNSORTED,
     Build,
-    candidates,
     choices,
+    networks,
 )
-from smx.stepbench.measure import measure_steps
-from smx.stepbench.memory import peak_bytes, saved_bytes, step_memory
-from smx.stepbench.step import StepRunner, stepping
+from smx.stepbench.runner import StepRunner, training_step
 from tests import reference
 
 FLOAT = 4
@@ -90,7 +90,7 @@ def test_a_step_counted_by_hand(activation: str, kept: int) -> None:
     When an activation's backward is computed, what it kept (h or z) is there, and the gradients of h and of z.
     """
     B, F, N, C = 128, 300, 1000, 10
-    build = candidates((F, N, C), baselines=(activation,))[activation]
+    build = networks((F, N, C), baselines=(activation,))[activation]
     memory = step_memory(build, batch(B, F, C))
     assert memory.saved == FLOAT * (kept * B * N + B * C + 1), "the softmax for the classes, and the number of examples"
     most = FLOAT * 3 * B * N
@@ -103,10 +103,10 @@ def test_a_step_counted_by_hand(activation: str, kept: int) -> None:
 
 def test_a_step_is_that_of_a_plain_loop() -> None:
     """Adam, cross-entropy, gradients clipped to norm 1: the paper's."""
-    build = candidates((12, 16, 8, 3))["relu"]
+    build = networks((12, 16, 8, 3))["relu"]
     x, y = torch.randn(20, 12) * 100, torch.arange(20) % 3
     ours, theirs = build(), build()
-    step = stepping(ours, x, y)
+    step = training_step(ours, x, y)
     adam = torch.optim.Adam(theirs.parameters(), lr=1e-4)
     for _ in range(3):
         step()
@@ -125,7 +125,7 @@ def test_a_step_is_that_of_a_plain_loop() -> None:
 @settings(max_examples=25, deadline=None)
 def test_candidates_of_a_phase_are_one_function(hidden: list[int], pool: list[str], seed: int) -> None:
     sizes = (5, *hidden, 3)
-    made = candidates(sizes, pool, ("relu",), seed=seed)
+    made = networks(sizes, pool, ("relu",), seed=seed)
     assert list(made) == ["relu", PHASE1, PHASE1_PLAIN, PHASE2, PHASE2_UNSORTED, PHASE2_PLAIN]
     x, y = torch.randn(9, 5, dtype=torch.float64), torch.arange(9) % 3
     for first, second in ((PHASE1, PHASE1_PLAIN), (PHASE2_UNSORTED, PHASE2_PLAIN)):
@@ -143,7 +143,7 @@ def test_candidates_of_a_phase_are_one_function(hidden: list[int], pool: list[st
 
 def test_phase_2_is_the_formula() -> None:
     sizes = (6, 40, 30, 4)
-    model = candidates(sizes, seed=3)[PHASE2_PLAIN]().double()
+    model = networks(sizes, seed=3)[PHASE2_PLAIN]().double()
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     x = np.random.default_rng(0).normal(size=(7, 6))
     h = x
@@ -169,7 +169,7 @@ def test_neurons_choose_as_in_the_paper() -> None:
 
 
 def test_every_block_has_new_networks_and_the_baseline_runs_twice() -> None:
-    made = candidates((4, 8, 3), plain=False)
+    made = networks((4, 8, 3), plain=False)
     built: Counter[str] = Counter()
 
     def counting(name: str) -> Build:
@@ -209,7 +209,7 @@ def test_compiled_candidates_stay_through_all_blocks() -> None:
     def build() -> nn.Module:
         nonlocal built
         built += 1
-        return candidates((4, 8, 3))["relu"]()
+        return networks((4, 8, 3))["relu"]()
 
     with torch.compiler.set_stance("force_eager"):  # what a compiler would make of it is not the question
         report = measure_steps(
@@ -222,7 +222,7 @@ def test_compiled_candidates_stay_through_all_blocks() -> None:
 
 
 def test_what_does_not_fit() -> None:
-    made = candidates((4, 8, 3))
+    made = networks((4, 8, 3))
     with pytest.raises(
         ValueError, match="the baseline 'elu' is not among the candidates relu, phase 1, phase 1, plain"
     ):
@@ -230,16 +230,16 @@ def test_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="steps can be captured on cuda alone, got cpu"):
         measure_steps(made, baseline="relu", features=4, classes=3, cuda_graphs=True)
     with pytest.raises(ValueError, match="unknown activation 'swish'; known are relu"):
-        candidates((4, 8, 3), baselines=("swish",))
+        networks((4, 8, 3), baselines=("swish",))
     with pytest.raises(ValueError, match="the pool is empty"):
-        candidates((4, 8, 3), pool=())
+        networks((4, 8, 3), pool=())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu() -> None:
     before = torch.zeros(1000, device="cuda")
     assert peak_bytes(lambda: before.repeat(1024), "cuda") == FLOAT * 1000 * 1024
-    made = candidates((20, 64, 3))
+    made = networks((20, 64, 3))
     report = measure_steps(
         made, baseline="relu", features=20, classes=3, batch_sizes=(32,), device="cuda", cuda_graphs=True, rounds=2
     )

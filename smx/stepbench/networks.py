@@ -21,21 +21,21 @@ PHASE2_UNSORTED = "phase 2, unsorted"
 PHASE2_PLAIN = "phase 2, plain"
 
 Build = Callable[[], nn.Module]
-"""Makes a candidate anew, in `train()` on the CPU; always with the same weights."""
+"""Makes a network anew, in training mode on the CPU, always with the same weights."""
 
 
 class PlainSelective(Selective):
-    """Phase 1 as its formulas are written: all activations of the pool, stacked and weighted."""
+    """Phase 1 as its formulas are written (eq. 1-6): all activations of the pool, stacked and weighted."""
 
     def forward(self, z: Tensor) -> Tensor:
-        """Apply to each neuron its sampled activation; draws the noise that `Selective` would draw."""
+        """Apply each neuron's sampled activation, z (B, N) -> (B, N); draw the noise that `Selective` would draw."""
         dtype = torch.promote_types(self.logits.dtype, torch.float32)
         noise = functional.gumbel_noise(self.logits.shape, dtype=dtype, device=self.logits.device)
         return functional.selective_plain(z, self.logits, noise, self.temperature, self.pool, self.dim)
 
 
 class PlainMixed(nn.Module):
-    """Phase 2 as its formula is written: each group by its indices. Arguments as those of `Mixed`."""
+    """Phase 2 as its formula is written (eq. 11): each group by its indices. Arguments as for `Mixed`."""
 
     def __init__(self, choice: Tensor, pool: Iterable[str | Activation] = paper.PAPER_POOL) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class PlainMixed(nn.Module):
             self.register_buffer(f"group{k}", index)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Apply to each neuron its activation."""
+        """Apply to each neuron its activation, z (B, N) -> (B, N)."""
         return functional.grouped_plain(z, list(zip(self.present, self.buffers(), strict=True)), self.pool)
 
 
-def candidates(
+def networks(
     sizes: Sequence[int],
     pool: Iterable[str | Activation] = paper.PAPER_POOL,
     baselines: Sequence[str] = ("relu",),
@@ -57,16 +57,16 @@ def candidates(
     plain: bool = True,
     seed: int = 0,
 ) -> dict[str, Build]:
-    """Return what makes each candidate, by its name; all are multilayer perceptrons (B, sizes[0]) -> (B, sizes[-1]).
+    """Return functions that make each network, by name; all are multilayer perceptrons (B, sizes[0]) -> (B, sizes[-1]).
 
-    The candidates of phase 1 are one function, and so are those of phase 2, whose neurons have chosen as in the paper
-    (see `choices`). They start with the same weights, in `PHASE2` reordered with the neurons.
+    The networks of phase 1 compute the same function, and so do those of phase 2, whose neurons have the activations
+    that the paper reports (see `choices`). All have the same weights; `PHASE2` has them in the order of its neurons.
 
     Args:
         sizes: inputs, neurons of each hidden layer, outputs.
         pool: names or activations.
         baselines: names of fixed activations.
-        plain: whether the plain formulas are among them.
+        plain: include the plain formulas.
         seed: of weights and choices.
 
     Raises:
@@ -95,9 +95,9 @@ def candidates(
 
 
 def choices(hidden: Sequence[int], pool: Pool, seed: int = 0) -> list[Tensor]:
-    """Draw for each hidden layer what its neurons chose, int64 (N,): as in the paper, see `smx.paper.shares`.
+    """Draw each hidden layer's choices, int64 (N,), with the paper's frequencies, see `smx.paper.shares`.
 
-    An activation that the paper does not know is as frequent as all of the paper's would be on average.
+    An activation that is not in the paper is as frequent as one of the paper's on average.
     """
     random = torch.Generator().manual_seed(seed)
     drawn = []

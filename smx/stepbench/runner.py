@@ -1,0 +1,54 @@
+"""The runner of training steps: the very steps that `smx train` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from smx.torchrunner import TorchRunner
+from smx.training.config import TrainConfig
+from smx.training.parallel import ALONE
+from smx.training.step import Step, adam
+
+CAPTURE = 5
+"""A step that is to be captured is replayed after this many calls."""
+
+
+def training_step(model: nn.Module, x: Tensor, y: Tensor, *, cuda_graphs: bool = False) -> Callable[[], None]:
+    """Return a function that takes one step of training on a batch; the optimiser is Adam with the default settings.
+
+    Args:
+        model: is trained.
+        x, y: inputs (B, F) and class indices (B,), on the model's device.
+        cuda_graphs: capture the step in one of the first calls, and replay it from then on.
+    """
+    config = TrainConfig(batch_size=len(y), device=x.device.type, cuda_graphs=cuda_graphs)
+    step = Step(model, adam(model, config), config, phase=2)  # both phases are alike in the standard protocol
+    share = ALONE.share(torch.arange(len(y), device=y.device))
+    return lambda: step(x, y, share)
+
+
+class StepRunner(TorchRunner):
+    """Times a network's training steps; its inputs are a batch, x (B, F) and y (B,).
+
+    Args:
+        build, device, compiled: see `TorchRunner`.
+        cuda_graphs: capture a step, and time its replay.
+    """
+
+    dynamic = False
+
+    def __init__(
+        self, build: Callable[[], nn.Module], device: str = "cpu", *, cuda_graphs: bool = False, compiled: bool = False
+    ) -> None:
+        super().__init__(build, device, compiled=compiled)
+        self._cuda_graphs = cuda_graphs
+
+    def work(self, model: nn.Module, *inputs: Tensor) -> Callable[[], object]:
+        """Return what one run does: a step, with an optimiser of its own."""
+        step = training_step(model, *inputs, cuda_graphs=self._cuda_graphs)
+        for _ in range(CAPTURE if self._cuda_graphs else 0):
+            step()
+        return step
