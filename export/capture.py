@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
-from smx.export import traces
+from smx.export import provenance
 from smx.hinges import Function
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
@@ -99,6 +99,12 @@ class MixedActivation(NamedTuple):
         return self.layer.replace(".", "/") or "activation"
 
     @property
+    def groups(self) -> dict[str, NDArray[np.int64]]:
+        """The neurons, int64 (n,), of each activation that occurs, in the order of the pool."""
+        found = {name: np.flatnonzero(self.choice == k) for k, name in enumerate(self.pool)}
+        return {name: neurons for name, neurons in found.items() if len(neurons)}
+
+    @property
     def trailing(self) -> int:
         """How many axes follow that of the neurons."""
         return len(self.z.shape or ()) - 1 - self.axis
@@ -125,7 +131,7 @@ def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
         present = sorted(set(node.attributes["choice"].as_ints()))
         node.meta[FUNCTIONS] = {pool[k]: functions[pool[k]] for k in present}
         mixed = MixedActivation.of(node)
-        traces.start(node, mixed.layer, [pool[k] for k in mixed.choice])
+        provenance.start(node, mixed.layer, [pool[k] for k in mixed.choice])
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:

@@ -1,4 +1,4 @@
-"""What is looked at before a file is written: the module, its example, whether the graph gives PyTorch's answers."""
+"""What is checked before a file is written: the module and its example; and what the file must give for some inputs."""
 
 from __future__ import annotations
 
@@ -10,28 +10,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smx.errors import InputError, SmxError
-from smx.runtime.parity.check import ParityReport
-from smx.runtime.parity.compare import compare
-from smx.runtime.session import Session
+from smx.runtime.parity.isolated import Sample
 
 
-def compare_with_pytorch(
-    module: nn.Module,
-    session: Session,
-    example: tuple[Tensor, ...],
-    batch_sizes: tuple[int, ...],
-    atol: float,
-    rtol: float,
-) -> ParityReport:
-    """Compare all outputs with PyTorch's: on the example, and on normal noise where the module is defined on it.
+def samples(module: nn.Module, example: tuple[Tensor, ...], batch_sizes: tuple[int, ...]) -> list[Sample]:
+    """Return what a file is compared on: the example, and normal noise where the module's outputs for it are finite.
 
-    The absolute tolerance is for outputs of unit size, and grows with the root mean square of larger ones.
+    Args:
+        module: is run in `eval()`, and left in the mode that it is in.
+        example: a tensor (B, *) for each argument.
+        batch_sizes: each gives a sample of the example and one of noise.
 
     Raises:
         SmxError: the module can't be run, or returns something else than tensors with a batch.
     """
     random = torch.Generator().manual_seed(0)
-    comparisons = []
+    found = []
     was_training = module.training
     module.eval()
     try:
@@ -40,18 +34,15 @@ def compare_with_pytorch(
             noise = tuple(torch.randn(x.shape, generator=random).to(x) if x.is_floating_point() else x for x in tiled)
             for name, inputs in (("example", tiled), ("random", noise)):
                 expected = _outputs(module, inputs)
-                if name == "random" and not all(np.isfinite(output).all() for output in expected):
-                    continue
-                got = session.run_all(*(x.cpu().numpy() for x in inputs))
-                for a, b in zip(got, expected, strict=True):
-                    scale = max(1.0, float(np.sqrt(np.mean(np.square(b, dtype=np.float64)))))
-                    comparisons.append(compare(a, b, atol=atol, rtol=rtol, scale=scale, inputs=name, batch_size=batch))
+                if name == "example" or all(np.isfinite(output).all() for output in expected):
+                    arrays = tuple(x.detach().cpu().numpy() for x in inputs)
+                    found.append(Sample(name=name, inputs=arrays, expected=expected))
     finally:
         module.train(was_training)
-    return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons))
+    return found
 
 
-def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[NDArray[Any]]:
+def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[NDArray[Any], ...]:
     name = type(module).__name__
     try:
         with torch.no_grad():
@@ -64,7 +55,7 @@ def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[NDArray[Any]
         raise SmxError(
             f"{name} returns a {type(output).__name__}; only a tensor (B, *) or a tuple of such can be exported"
         )
-    return [tensor.cpu().numpy() for tensor in tensors]
+    return tuple(tensor.cpu().numpy() for tensor in tensors)
 
 
 def check_example(example: tuple[Any, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The compiler is a list of passes for each layout."""
+"""The compiler is a list of passes; a layout is what stands in the middle of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 
 from smx.export.passes import (
     FoldAffine,
+    LowerInPlace,
     LowerToScatter,
     LowerToSorted,
     MergeGroups,
@@ -36,32 +37,8 @@ class PassReport:
     refusals: dict[str, str]
 
 
-def _scatter(shifts: bool) -> Passes:
-    return [
-        NameByModule(),
-        *known_shapes(),
-        FoldAffine(shifts=shifts),
-        MergeGroups(shifts=shifts),
-        LowerToScatter(),
-        *tidy(),
-    ]
-
-
-def _sorted(shifts: bool) -> Passes:
-    return [
-        NameByModule(),
-        *known_shapes(),
-        FoldAffine(shifts=shifts),
-        MergeGroups(shifts=shifts, small=True),
-        SortNeurons(),
-        LowerToSorted(),
-        LowerToScatter(),
-        *tidy(),
-    ]
-
-
 def known_shapes() -> Passes:
-    """Every constant an initializer, and the shape of every value: what the rewriting passes look at."""
+    """Make every constant an initializer, and infer every shape: the passes below read both."""
     return [
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.ShapeInferencePass(),
@@ -69,7 +46,7 @@ def known_shapes() -> Passes:
 
 
 def tidy() -> Passes:
-    """Nothing that is not used, and no notes."""
+    """Remove what is not used, and PyTorch's notes; sort the nodes."""
     return [
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
@@ -78,8 +55,19 @@ def tidy() -> Passes:
     ]
 
 
-LAYOUTS: dict[str, Callable[[bool], Passes]] = {"scatter": _scatter, "sorted": _sorted}
-"""How a mixed layer can stand in the graph, with the passes that bring it there."""
+LAYOUTS: dict[str, Callable[[bool], Passes]] = {
+    "scatter": lambda shifts: [
+        LowerToScatter(),
+    ],
+    "sorted": lambda shifts: [
+        FoldAffine(shifts=shifts),
+        MergeGroups(shifts=shifts),
+        SortNeurons(),
+        LowerToSorted(),
+        LowerInPlace(),  # of the layers that LowerToSorted left
+    ],
+}
+"""How a mixed layer can stand in the graph, with the passes that bring it there; see `compile` for `shifts`."""
 
 
 def compile(model: ir.Model, layout: str, *, shifts: bool = True) -> tuple[PassReport, ...]:
@@ -93,7 +81,7 @@ def compile(model: ir.Model, layout: str, *, shifts: bool = True) -> tuple[PassR
     Returns:
         What each pass did, in their order.
     """
-    passes = LAYOUTS[layout](shifts)
+    passes = [NameByModule(), *known_shapes(), *LAYOUTS[layout](shifts), *tidy()]
     ir.passes.Sequential(*passes)(model)
     return tuple(
         PassReport(type(step).__name__, step.applied, step.refusals) for step in passes if isinstance(step, Rewriting)

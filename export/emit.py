@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from smx.activations import Operator
-from smx.export import traces
+from smx.export import provenance
 from smx.export.capture import MixedActivation, mixed_nodes
 from smx.hinges import Function, Hinge
+
+EXPANDED = 8192
+"""The file holds at most this many indices, 8 bytes each, for one ScatterElements."""
 
 
 class Emitter:
@@ -70,13 +74,37 @@ class Emitter:
         self.nodes.append(node)
         return self.node("Concat", [compute(i, value) for i, value in enumerate(node.outputs)], {"axis": axis})
 
+    def gather(self, mixed: MixedActivation, neurons: NDArray[np.int64], *, part: str) -> ir.Value:
+        """Add a Gather of the pre-activations of some neurons, int64 (n,)."""
+        index = self.constant(neurons, part=part, name="neurons")
+        return self.node("Gather", [mixed.z, index], {"axis": mixed.axis}, part=part)
+
+    def scatter(
+        self, mixed: MixedActivation, h: ir.Value, neurons: NDArray[np.int64], f: ir.Value, *, part: str
+    ) -> ir.Value:
+        """Add a ScatterElements that writes `f`, the values of some neurons, into `h`, those of the whole layer.
+
+        ScatterElements takes an index for each value, not for each neuron. These indices are a constant of the file
+        where the batch is known and they are at most `EXPANDED`; otherwise an Expand makes them at run time.
+        """
+        shape = [len(neurons) if i == mixed.axis else size for i, size in enumerate(mixed.z.shape or ())]
+        row = neurons.reshape([-1 if i == mixed.axis else 1 for i in range(len(shape))])
+        sizes = [size for size in shape if isinstance(size, int)]
+        if len(sizes) == len(shape) and math.prod(sizes) <= EXPANDED:
+            expanded = np.ascontiguousarray(np.broadcast_to(row, sizes))
+            indices = self.constant(expanded, part=part, name="indices")
+        else:
+            like = self.node("Shape", [f], part=part)
+            indices = self.node("Expand", [self.constant(row, part=part, name="neurons_row"), like], part=part)
+        return self.node("ScatterElements", [h, indices, f], {"axis": mixed.axis}, part=part)
+
     def constant(self, array: NDArray[Any], *, part: str, name: str) -> ir.Value:
         """Add an initializer and return it."""
         return add_initializer(self.graph, self._name(part, name), array)
 
     def replace(self, node: ir.Node, h: ir.Value) -> None:
         """Put the collected nodes, whose result is `h`, in the place of a node."""
-        traces.hand_over(node, h)
+        provenance.hand_over(node, h)
         ir.convenience.replace_nodes_and_values(self.graph, node, [node], self.nodes, node.outputs, [h])
 
     def activation(self, function: Function, z: ir.Value, *, part: str) -> ir.Value:

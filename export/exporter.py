@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from smx import __version__, files
 from smx.errors import InputError, ParityError, SmxError
 from smx.export.capture import attach, capture, describe_layers, expressions_of
-from smx.export.checks import check_example, check_weights, compare_with_pytorch
+from smx.export.checks import check_example, check_weights, samples
 from smx.export.compiler import LAYOUTS, PassReport, compile
-from smx.export.large import is_large, weights_beside
+from smx.export.external_data import external_weights, is_large
 from smx.export.opsets import OPSETS, convert
 from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
-from smx.export.traces import traced
+from smx.export.provenance import with_provenance
 from smx.runtime.metadata import LayerInfo, ModelInfo
 from smx.runtime.parity.check import ParityReport
-from smx.runtime.session import Session
+from smx.runtime.parity.isolated import check_isolated
 
 CAPTURED = range(18, 26)
 """The opsets that PyTorch's exporter writes; what lies outside is converted from the nearest."""
@@ -53,7 +53,7 @@ class ExportReport:
         operators_before: how often each operator occurs in what PyTorch's exporter made, where each mixed layer is one
             MixedActivation.
         operators: how often each operator occurs in the file.
-        layouts: how often each operator occurs in this layout and would in the others, before opset and precision.
+        advice: what another layout would save, on one line; None where there is nothing to say.
         max_abs: the largest difference from PyTorch seen, before the precision was lowered.
         predictions: how many examples the float32 model and this one were compared on; 0 for float32.
         changed: how many of them got another class.
@@ -70,7 +70,7 @@ class ExportReport:
     passes: tuple[PassReport, ...]
     operators_before: dict[str, int]
     operators: dict[str, int]
-    layouts: dict[str, dict[str, int]]
+    advice: str | None
     max_abs: float
     predictions: int
     changed: int
@@ -83,6 +83,20 @@ class ExportReport:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return asdict(self)
+
+
+def advice(layout: str, layers: Sequence[LayerInfo]) -> str | None:
+    """Return what the layout `sorted` would save, on one line, by counting groups: nothing is compiled for it.
+
+    `scatter` has a Gather and a ScatterElements for each group of the layers that have several; None where it has none.
+    """
+    groups = sum(len(layer.groups) for layer in layers if len(layer.groups) > 1)
+    if layout != "scatter" or not groups:
+        return None
+    return (
+        "layout sorted, recommended for serving, needs one Split and one Concat for each mixed layer whose neurons can"
+        f" be reordered, instead of {groups} Gather and {groups} ScatterElements in all; smx bench times both"
+    )
 
 
 def export_onnx(
@@ -102,9 +116,9 @@ def export_onnx(
 ) -> ExportReport:
     """Export a committed module to an ONNX file.
 
-    The graph is validated by the ONNX checker with full shape inference and compared with PyTorch, at several batch
-    sizes if it takes any; only then does it replace the file at `path`. Weights of about 2 GB and more lie in a second
-    file beside it.
+    The ONNX checker validates the graph with full shape inference. A process of its own loads it in ONNX Runtime and
+    compares it with PyTorch, at several batch sizes if it takes any. Only then does it replace the file at `path`.
+    Weights of about 2 GB and more are external data, in a second file beside it.
 
     Args:
         module: any module; its `Mixed` layers become groups of plain activations. It is run in `eval()`.
@@ -116,13 +130,14 @@ def export_onnx(
         precision: one of `smx.export.precision.PRECISIONS`; the comparison with PyTorch is made in float32, before.
         calibration: for int8, examples (B, *) that show how large values become.
         evaluation: for lower precision, examples (B, *) on which the changed predictions are counted.
-        atol, rtol: tolerance towards PyTorch, see `smx.runtime.compare.compare`.
+        atol, rtol: tolerance towards PyTorch, see `smx.runtime.check_parity`.
         describe: fields of `ModelInfo` for the metadata: `architecture`, `pool`, `class_names`, `sample_shape`,
             `maximum`.
 
     Raises:
         InputError: a layer is still selective, an activation has no ONNX form, a bad layout, batch, opset, precision
-            or path, an operator that needs a later opset, no calibration data, or weights that are not finite.
+            or path, an operator that needs a later opset, no calibration data, weights that are not finite, or a graph
+            that ONNX Runtime can't load and run.
         ParityError: the graph and PyTorch disagree; nothing is written.
         SmxError: PyTorch's exporter can't convert the module, or the graph is not valid.
     """
@@ -153,13 +168,17 @@ def export_onnx(
         tolerance={},
     )
 
+    expected = samples(module, example, (batch,) if batch else BATCHES)
+    other_way_out = "export it in float32" if precision != "float32" else "try the other layout or another opset"
+    check = partial(check_isolated, samples=expected, name=str(path), otherwise=other_way_out, atol=atol, rtol=rtol)
+
     def write(model: ir.Model) -> tuple[ParityReport, onnx.ModelProto, int, int]:
         """Compare with PyTorch, lower the precision, and write; return also the changed predictions and the bytes."""
-        with weights_beside(model, path) as beside, files.replacing(path) as draft:
+        with external_weights(model, path) as beside, files.replacing(path) as draft:
             proto = ir.to_proto(model) if opset == captured else convert(ir.to_proto(model), opset)
             draft.write_bytes(proto.SerializeToString())
-            session = Session(draft, name=str(path))
-            parity = compare_with_pytorch(module, session, example, (batch,) if batch else BATCHES, atol, rtol)
+            examples = evaluation if precision != "float32" else None
+            parity, predicted = check(draft, evaluation=examples)
             if not parity.passed:
                 raise ParityError(f"{path} was not written: it differs from PyTorch by up to {parity.max_abs:.3g}")
             changed = 0
@@ -167,21 +186,22 @@ def export_onnx(
                 proto = to_float16(proto)
             elif precision == "int8" and calibration is not None:
                 proto = to_int8(proto, calibration)
-            if precision != "float32" and evaluation is not None:
-                low = Session(proto.SerializeToString(), name=f"the {precision} model")
-                changed = changed_predictions(session.run_many(evaluation, 1000), low.run_many(evaluation, 1000))
+            if precision != "float32":
+                draft.write_bytes(proto.SerializeToString())
+                _, lower = check(draft, evaluation=examples)
+                if predicted is not None and lower is not None:
+                    changed = changed_predictions(predicted, lower)
             tolerance = {"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs}
-            found = {"tolerance": tolerance, "layers": traced(model, layers)}
+            found = {"tolerance": tolerance, "layers": with_provenance(model, layers)}
             properties = replace(info, **{**found, **(describe or {})}).to_properties()
             onnx.helper.set_model_props(proto, properties)
             draft.write_bytes(proto.SerializeToString(deterministic=True))
         return parity, proto, changed, path.stat().st_size + (beside.stat().st_size if beside else 0)
 
     # Shifts cost precision in some networks, and wherever arithmetic is coarser than float32.
-    for shifts in (True, False) if precision == "float32" else (False,):
+    for shifts in (True, False) if layout == "sorted" and precision == "float32" else (False,):
         variant = model.clone()
         passes = _compile(module, variant, layout, shifts)
-        compiled = _operators(variant)
         _finish(variant)
         try:
             parity, proto, changed, size = write(variant)
@@ -200,7 +220,7 @@ def export_onnx(
         passes=passes,
         operators_before=_operators(model),
         operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
-        layouts={layout: compiled, **_other_layouts(model, layout, shifts)},
+        advice=advice(layout, layers),
         max_abs=parity.max_abs,
         predictions=len(evaluation) if evaluation is not None and precision != "float32" else 0,
         changed=changed,
@@ -228,17 +248,6 @@ def _compile(module: nn.Module, model: ir.Model, layout: str, shifts: bool) -> t
         return compile(model, layout, shifts=shifts)
     except ir.passes.PassError as error:
         raise SmxError(f"{type(module).__name__} can't be compiled: {error.__cause__ or error}") from error
-
-
-def _other_layouts(model: ir.Model, layout: str, shifts: bool) -> dict[str, dict[str, int]]:
-    """Count the operators in the other layouts, as far as the model can be brought into them."""
-    counts = {}
-    for other in LAYOUTS.keys() - {layout}:
-        variant = model.clone()
-        with suppress(ir.passes.PassError):
-            compile(variant, other, shifts=shifts)
-            counts[other] = _operators(variant)
-    return counts
 
 
 def _operators(model: ir.Model) -> dict[str, int]:

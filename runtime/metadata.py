@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from smx.errors import InputError
@@ -13,7 +13,7 @@ PREFIX = "smx."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace:
+class Provenance:
     """Where a mixed layer's neurons are found in the graph, and how their values there relate to PyTorch's.
 
     With z, h the pre-activation and the activation in PyTorch and z', h' the values in the graph, z' = inner z and
@@ -41,13 +41,13 @@ class LayerInfo:
         name: its module path in PyTorch.
         axis: the axis of its neurons.
         groups: how many neurons have each activation; no empty groups.
-        trace: where it is in the graph; None where that was not noted.
+        provenance: where it is in the graph; None where that was not noted.
     """
 
     name: str
     axis: int
     groups: dict[str, int]
-    trace: Trace | None = None
+    provenance: Provenance | None = None
 
     @property
     def neurons(self) -> int:
@@ -65,8 +65,9 @@ class ModelInfo:
         layout: `scatter`, or another of the exporter's layouts.
         pool: names of the candidate activations.
         layers: the mixed layers, in the order of the graph.
-        tolerance: what the file agreed with PyTorch within at export: `atol`, the `scale` it was multiplied by, and
-            `rtol` (see `smx.runtime.parity.compare`); and `max_abs`, the largest difference seen.
+        tolerance: the rule that the file met when it was exported, `atol` and `rtol` of
+            `smx.runtime.parity.check.check_parity`; the largest `scale` of atol, and `max_abs`, the largest difference
+            from PyTorch, at that time.
         class_names: one for each output, or empty.
         sample_shape: the shape of one raw example, or empty when it is not known.
         maximum: raw values are divided by it before they go in, or in the graph if it takes uint8.
@@ -115,7 +116,7 @@ class ModelInfo:
                 layout=properties[PREFIX + "layout"],
                 pool=tuple(read("pool")),
                 layers=tuple(map(_layer, layers)),
-                tolerance=dict(read("tolerance")),
+                tolerance={str(name): float(value) for name, value in read("tolerance").items()},
                 class_names=tuple(read("class_names")),
                 sample_shape=tuple(read("sample_shape")),
                 maximum=float(read("maximum")),
@@ -126,16 +127,17 @@ class ModelInfo:
 
 
 def _layer(entry: dict[str, Any]) -> LayerInfo:
-    if entry.get("trace") is None:
-        return LayerInfo(**entry)
-    trace = entry["trace"]
-    found = Trace(
-        z=str(trace["z"]),
-        h=str(trace["h"]),
-        neurons=tuple(map(int, trace["neurons"])),
+    layer = LayerInfo(name=entry["name"], axis=entry["axis"], groups=entry["groups"])
+    where = entry.get("provenance")  # None in files of older versions: they run, but `verify --locate` can't read them
+    if where is None:
+        return layer
+    provenance = Provenance(
+        z=str(where["z"]),
+        h=str(where["h"]),
+        neurons=tuple(map(int, where["neurons"])),
         kinds=tuple(
-            (str(name), float(inner), float(scale), float(shift)) for name, inner, scale, shift in trace["kinds"]
+            (str(name), float(inner), float(scale), float(shift)) for name, inner, scale, shift in where["kinds"]
         ),
-        kind=tuple(map(int, trace["kind"])),
+        kind=tuple(map(int, where["kind"])),
     )
-    return LayerInfo(**{**entry, "trace": found})
+    return replace(layer, provenance=provenance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,73 @@ class Session:
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
 
-    def run(self, *inputs: NDArray[Any]) -> NDArray[Any]:
-        """Run the model on one array for each of its inputs, batch first, and return its first output.
+    def run(self, *inputs: NDArray[Any], batch_size: int | None = None) -> NDArray[Any]:
+        """Run the model like `run_all` and return its first output."""
+        return self.run_all(*inputs, batch_size=batch_size)[0]
 
-        Values are converted to the model's dtype.
+    def run_all(self, *inputs: NDArray[Any], batch_size: int | None = None) -> list[NDArray[Any]]:
+        """Run the model and return all its outputs, each (B, *) for B examples.
+
+        B may be 0. ONNX Runtime would abort the process with some models, so it is not given an empty batch: the shapes
+        of the outputs are found by running the model on zeros.
+
+        Args:
+            inputs: an array (B, *) for each input of the model; values are converted to the model's dtype.
+            batch_size: examples in a run of ONNX Runtime, one run after the other; None runs all examples at once. A
+                model made for one batch size is run with that, the last batch filled up with zeros.
 
         Raises:
-            InputError: the number or the shapes of the inputs are not the model's.
+            InputError: the number, the shapes or the dtypes of the inputs are not the model's; or an output does not
+                have the examples on an axis, for no examples, or on its first axis, for several batches.
         """
-        return self.run_all(*inputs)[0]
+        if batch_size is not None:
+            return self._run_batches(inputs, batch_size)
+        feed = self._feed(inputs)
+        return self._run_empty(feed) if any(map(_is_empty, feed.values())) else self._call(feed)
+
+    def _run_batches(self, inputs: tuple[NDArray[Any], ...], batch_size: int) -> list[NDArray[Any]]:
+        counts = [len(x) for x in inputs]
+        if len(set(counts)) != 1:
+            raise InputError(f"{self.name} needs as many examples of each input, got {counts}")
+        if batch_size < 1:
+            raise InputError(f"the batch size must be at least 1, got {batch_size}")
+        count, size = counts[0], self.batch or batch_size
+        if count in (0, size) or (count < size and not self.batch):
+            return self.run_all(*inputs)
+        missing = -count % size if self.batch else 0
+        filled = [np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x for x in inputs]
+        runs = [self.run_all(*(x[start : start + size] for x in filled)) for start in range(0, count, size)]
+        for output, y in zip(self.outputs, runs[0], strict=True):
+            if y.shape[:1] != (size,):
+                raise InputError(
+                    f"{self.name} has the output {output.name!r} of shape {y.shape}, not one row for each of {size}"
+                    " examples; run it on one batch"
+                )
+        return [np.concatenate(parts)[:count] for parts in zip(*runs, strict=True)]
+
+    def _run_empty(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return all outputs for no examples: the axes that differ between one and two examples have the length 0."""
+
+        def run(examples: int) -> list[NDArray[Any]]:
+            size = self.batch or examples
+            zeros = {name: np.zeros((size, *x.shape[1:]), x.dtype) for name, x in feed.items() if _is_empty(x)}
+            return self._call({**feed, **zeros})
+
+        outputs = []
+        for output, one, two in zip(self.outputs, run(1), run(2), strict=True):
+            shape = np.maximum(2 * np.array(one.shape, int) - two.shape, 0)
+            if self.batch and one.ndim and one.shape[0] % self.batch == 0:
+                shape[0] = 0
+            if 0 not in shape:
+                raise InputError(f"{self.name} needs at least one example: its output {output.name!r} has none")
+            outputs.append(np.zeros(shape, one.dtype))
+        return outputs
+
+    def _call(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        try:
+            return list(self._session.run(None, feed))
+        except Exception as error:
+            raise InputError(f"{self.name} can't run this input: {one_line(error)}") from error
 
     @property
     def batch(self) -> int | None:
@@ -122,40 +180,6 @@ class Session:
         """Whether the model takes whole numbers from 0 to 255, as files and cameras have them."""
         return bool(self.inputs) and self.inputs[0].type == "tensor(uint8)"
 
-    def run_many(self, x: NDArray[Any], batch_size: int) -> NDArray[Any]:
-        """Run the model on any number of examples and return its first output for all of them.
-
-        Args:
-            x: (B, *), with B at least 1.
-            batch_size: examples a run; a model made for one batch size runs with that, the last run filled up with
-                zeros.
-        """
-        return np.concatenate([outputs[0] for outputs in self._runs((x,), batch_size)])[: len(x)]
-
-    def run_batches(self, *inputs: NDArray[Any], batch_size: int) -> list[NDArray[Any]]:
-        """Run the model like `run_many` on one array (B, *) for each of its inputs, and return all its outputs."""
-        outputs = zip(*self._runs(inputs, batch_size), strict=True)
-        return [np.concatenate(parts)[: len(inputs[0])] for parts in outputs]
-
-    def _runs(self, inputs: tuple[NDArray[Any], ...], batch_size: int) -> Iterator[list[NDArray[Any]]]:
-        examples = {len(x) for x in inputs}
-        if len(examples) != 1 or 0 in examples:
-            raise InputError(f"{self.name} needs at least one example, and as many of each input")
-        (count,) = examples
-        size = self.batch or batch_size
-        missing = -count % size if self.batch else 0
-        filled = [np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x for x in inputs]
-        for start in range(0, count, size):
-            yield self.run_all(*(x[start : start + size] for x in filled))
-
-    def run_all(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        """Run the model like `run` and return all its outputs."""
-        feed = self._feed(inputs)
-        try:
-            return list(self._session.run(None, feed))
-        except Exception as error:
-            raise InputError(f"{self.name} can't run this input: {one_line(error)}") from error
-
     def bound(self, *inputs: NDArray[Any], io_binding: bool = False) -> Callable[[], object]:
         """Check inputs once and return a call that only runs the model on them, for timing.
 
@@ -164,6 +188,8 @@ class Session:
             io_binding: inputs and outputs stay on the provider's device; the call waits until the device is done.
         """
         feed = self._feed(inputs)
+        if any(map(_is_empty, feed.values())):
+            raise InputError(f"{self.name} can't be timed without examples")
         if not io_binding:
             return lambda: self._session.run(None, feed)
         device = DEVICES.get(self.provider, "cpu")
@@ -191,17 +217,23 @@ class Session:
 
     def _fit(self, wanted: Any, x: NDArray[Any]) -> NDArray[Any]:
         fits = len(x.shape) == len(wanted.shape) and all(
-            not isinstance(size, int) or size == got for size, got in zip(wanted.shape, x.shape, strict=True)
+            (got > 0 or axis == 0) if not isinstance(size, int) else got == size or got == axis == 0
+            for axis, (size, got) in enumerate(zip(wanted.shape, x.shape, strict=True))
         )
         if not fits:
             shape = ", ".join(map(str, wanted.shape))
-            raise InputError(f"{self.name} expects an input of shape ({shape}), got {x.shape}")
+            none = " (no axis but the first may be empty)" if 0 in x.shape[1:] else ""
+            raise InputError(f"{self.name} expects an input of shape ({shape}), got {x.shape}{none}")
         if not (np.issubdtype(x.dtype, np.number) or x.dtype == np.bool_):
             raise InputError(f"{self.name} expects an input of numbers, got dtype {x.dtype}")
         dtype = DTYPES.get(wanted.type, x.dtype)
         if np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer):
             raise InputError(f"{self.name} expects whole numbers ({dtype}), got dtype {x.dtype}")
         return np.ascontiguousarray(x.astype(dtype, copy=False))
+
+
+def _is_empty(x: NDArray[Any]) -> bool:
+    return x.shape[:1] == (0,)
 
 
 def random_inputs(name: str, inputs: Sequence[Any], batch_size: int, seed: int = 0) -> list[NDArray[Any]]:
@@ -214,8 +246,10 @@ def random_inputs(name: str, inputs: Sequence[Any], batch_size: int, seed: int =
         seed: of the values.
 
     Raises:
-        InputError: the model is made for another batch size, or an input has other sizes that are not fixed.
+        InputError: the batch size is not one that the model takes, or an input has other sizes that are not fixed.
     """
+    if batch_size < 1:
+        raise InputError(f"the batch size must be at least 1, got {batch_size}")
     random = np.random.default_rng(seed)
     arrays: list[NDArray[Any]] = []
     for wanted in inputs:

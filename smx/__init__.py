@@ -6,6 +6,8 @@ Names load on first use: `import smx` alone loads no torch, so that a serving ho
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
     from smx.workflows.verify import verify as verify
 
 __version__ = "0.1.0"
+
+# The wheels of ONNX Runtime send telemetry unless this is set before they are loaded. Child processes inherit it.
+if "ORT_DISABLE_TELEMETRY" not in os.environ:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    if "onnxruntime" in sys.modules:  # loaded by the user before smx
+        sys.modules["onnxruntime"].disable_telemetry_events()
 
 _HOMES = {
     "PAPER_POOL": "smx.paper",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
@@ -25,14 +27,26 @@ def in_subprocess(function: Callable[P, T], *arguments: P.args, **options: P.kwa
         SmxError: the process was killed; and whatever the function raises.
     """
     context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches both processes; this one answers it.
-    with ProcessPoolExecutor(1, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as process:
+    with ProcessPoolExecutor(1, context, follow_parent) as process:
         try:
-            with hidden_main():
+            with nullcontext() if function.__module__ == "__main__" else hidden_main():
                 answer = process.submit(function, *arguments, **options)
             return answer.result()
         except BrokenProcessPool as error:
             raise SmxError(f"the process of {function.__name__} was killed; is there enough memory?") from error
+
+
+def follow_parent() -> None:
+    """Let this process end when the process that started it ends, however that ends, and leave Ctrl-C to that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only for a process that multiprocessing has started"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

@@ -11,17 +11,18 @@ from smx.export.weights import Exact, formula, is_weight
 
 
 class FoldAffine(Rewriting):
-    """Fold y = scale * x + shift, one pair of numbers a channel, into the weights before it, or else after it.
+    """Fold y = scale * x + shift, one pair of numbers a channel, into the weights next to it.
 
-        scale (W x + b) + shift  =  (scale W) x + (scale b + shift)
-        W (scale x + shift) + b  =  (W scale) x + (b + W shift)
+    Case 1, into what computes x:  scale (W x + b) + shift  =  (scale W) x + (scale b + shift)
+    Case 2, into what uses y:      W (scale x + shift) + b  =  (W scale) x + (b + W shift)
+    Case 3: neither is possible, for example since zeros are padded in between, or something else uses the values. The
+    map stays, and `refusals` says why.
 
     BatchNormalization in inference is such a map, with scale = gamma / sqrt(variance + epsilon) and
-    shift = beta - mean scale; so are Mul, Div, Add and Sub with a constant. Where zeros are padded in between, or
-    something else uses the values, the map stays.
+    shift = beta - mean scale; so are Mul, Div, Add and Sub with a constant.
 
     Args:
-        shifts: let shifts go into the weights after them, too, see `MergeGroups`.
+        shifts: allow case 2 for maps with a shift, see `MergeGroups`.
     """
 
     def __init__(self, *, shifts: bool = True) -> None:
@@ -29,7 +30,7 @@ class FoldAffine(Rewriting):
         self.shifts = shifts
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Fold every map that can be; one may make room for the next."""
+        """Fold until nothing changes: a map that is gone may have stood in the way of another."""
         while sum(self._fold(model.graph, node) for node in list(model.graph)):
             self.refusals.clear()
         return ir.passes.PassResult(model, modified=self.applied > 0)
@@ -41,13 +42,13 @@ class FoldAffine(Rewriting):
         x, axis, affine = found
         y = node.outputs[0]
         try:
-            changes = into_producer(graph, x, axis, affine)
+            changes = into_producer(graph, x, axis, affine)  # case 1
         except RefusedError as before:
             try:
                 if affine.shifts and not self.shifts:
                     raise RefusedError("shifts don't move into what comes after them, for precision") from None
-                changes = into_consumers(graph, y, axis, affine)
-            except RefusedError as after:
+                changes = into_consumers(graph, y, axis, affine)  # case 2
+            except RefusedError as after:  # case 3
                 if any(value is not None and is_weight(value) and value.shape for value in node.inputs):
                     self.refusals[node.name or node.op_type] = f"{before}, and {after}"
                 return False
@@ -105,7 +106,7 @@ def _affine(node: ir.Node) -> tuple[ir.Value, int, Affine] | None:
 
 
 def _known(node: ir.Node, index: int, axis: int, scale: Exact, shift: Exact) -> tuple[ir.Value, int, Affine] | None:
-    """A map that is finite, of something that has the output's shape; or None."""
+    """Return the map, or None if a number of it is not finite, a scale is 0, or x has another shape than the output."""
     x = node.inputs[index]
     usable = np.isfinite(scale).all() and np.isfinite(shift).all() and np.all(scale != 0)
     return (x, axis, Affine(scale, shift)) if usable and x is not None and x.shape == node.outputs[0].shape else None

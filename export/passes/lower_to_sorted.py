@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from itertools import groupby
 from typing import NamedTuple
 
@@ -12,16 +11,16 @@ import onnx_ir as ir
 from smx.export.capture import MixedActivation
 from smx.export.emit import Emitter, emitters
 from smx.export.nodes import is_small
-from smx.export.passes.lower_to_scatter import groups_in_place
+from smx.export.passes.lower_in_place import groups_in_place
 from smx.export.passes.rewriting import Rewriting
 from smx.export.passes.sort_neurons import PINNED
 from smx.hinges import hinge_of, operator_of
 
 RIDERS = 32
-"""A group of so few values, ReLU or the like, is computed along with neighbours of its form: that saves operators."""
+"""A run of at most this many values, ReLU or the like, joins neighbours that have an exponential: fewer operators."""
 
 MOVED = 50
-"""So many values that are gathered and scattered take about as long as an operator takes to start."""
+"""To gather and scatter this many values takes about as long as to start an operator."""
 
 
 class Run(NamedTuple):
@@ -32,21 +31,26 @@ class Run(NamedTuple):
 
 
 class LowerToSorted(Rewriting):
-    """Replace a MixedActivation whose choice is sorted by standard operators.
+    """Replace a MixedActivation whose choice is sorted by operators on neighbouring neurons.
 
-    With the neurons in runs R_1, R_2, ... that are computed together,
+    The neurons are in runs R_1, R_2, ... A run is computed by the same operators f_k: its neurons have one activation,
+    or they are neighbours with activations of one form that has an exponential (`smx.hinges`).
 
-        h = Concat(f_1(z[R_1]), f_2(z[R_2]), ...),    z[R_1], z[R_2], ... = Split(z)
+    Case 1: there is one run. Then h = f_1(z).
 
-    A run is one activation, or neighbours of one form that has an exponential (`smx.hinges`). A layer in so many
-    runs that it would cost more than in the layout `scatter` is left to it, and `refusals` says why.
+    Case 2: there are n runs. Then, along the neurons' axis,
+
+        h = Concat(f_1(z_1), ..., f_n(z_n)),    z_1, ..., z_n = Split(z)
+
+    Case 3: there are so many runs that `LowerInPlace` takes less time. The layer is left to it, and `refusals` says
+    why its neurons could not be sorted into fewer runs.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower the layers that are sorted."""
         for node, mixed, emit in emitters(model):
             runs = _runs(mixed)
-            if len(runs) > 1 and len(runs) + 2 > _scatter_cost(mixed):
+            if len(runs) > 1 and len(runs) + 2 > _cost_in_place(mixed):  # case 3
                 reason = node.meta.get(PINNED, "it shares the order of a larger layer")
                 groups = len({name for run in runs for name in run.names})
                 self.refusals[emit.scope] = f"{groups} groups in {len(runs)} runs, since {reason}"
@@ -71,30 +75,30 @@ def _runs(mixed: MixedActivation) -> list[Run]:
 
 
 def _together(mixed: MixedActivation, run: Run) -> bool:
-    """Whether a run has an exponential, or is of that form and so short that it may be computed as if it had one."""
+    """Whether a run has an exponential, or has the same form and at most `RIDERS` values."""
     hinges = [hinge_of(mixed.functions[name]) for name in run.names]
     if any(hinge is not None and hinge.exponential for hinge in hinges):
         return True
     return None not in hinges and len(run.choice) * _values(mixed) <= RIDERS
 
 
-def _scatter_cost(mixed: MixedActivation) -> float:
-    """Return about what the layout `scatter` costs, in operators."""
+def _cost_in_place(mixed: MixedActivation) -> float:
+    """Return how many operators take about as long as what `LowerInPlace` makes of the layer."""
     in_place = groups_in_place(mixed)
-    sizes = Counter(mixed.pool[k] for k in mixed.choice if mixed.pool[k] not in in_place)
+    left = [len(neurons) for name, neurons in mixed.groups.items() if name not in in_place]
     operators = 7 if len(in_place) > 1 else 1
-    if not sizes:
+    if not left:
         return operators
-    return operators + 7 + len(sizes) + sum(sizes.values()) * _values(mixed) / MOVED
+    return operators + 7 + len(left) + sum(left) * _values(mixed) / MOVED
 
 
 def _values(mixed: MixedActivation) -> int:
-    """Return how many values a neuron has in one example, as far as that is known."""
+    """Return how many values a neuron has in one example; axes of unknown length count as 1."""
     return math.prod(size for size in (mixed.z.shape or ())[mixed.axis + 1 :] if isinstance(size, int))
 
 
 def _lower(mixed: MixedActivation, runs: list[Run], emit: Emitter) -> ir.Value:
-    return emit.apart(
+    return emit.apart(  # case 1, without Split and Concat, and case 2
         mixed.z,
         mixed.axis,
         [len(run.choice) for run in runs],

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from smx.activations import op
-from smx.export import traces
+from smx.export import provenance
 from smx.export.affine import Affine, RefusedError, into_consumers, into_producer
 from smx.export.capture import FUNCTIONS, MixedActivation, mixed_nodes
 from smx.export.emit import free_name
@@ -28,7 +28,7 @@ class Identity(NamedTuple):
 
 
 Identities = Mapping[str, Identity]
-"""For the activations of a layer that can be written by another one, how."""
+"""How to write some activations of a layer, by their names."""
 
 
 class MergeGroups(Rewriting):
@@ -36,36 +36,35 @@ class MergeGroups(Rewriting):
 
         f(z) = scale * other(inner * z) + shift
 
-    `inner` goes into the weights that make z; scale and shift go into the weights that use f(z). The identities, in the
-    order in which they are tried:
+    `inner` goes into the weights that make z; scale and shift go into the weights that use f(z). The cases are tried in
+    this order:
 
-        elu(z)     = (max(z, 0) + exp(min(z, 0))) - 1
-        selu(z)    = 1.0507 (max(z, 0) + 1.6733 exp(min(z, 0))) - 1.7581
-        sigmoid(z) = 1/2 tanh(z / 2) + 1/2                                      where the layer has tanh, too
-        selu(z)    = 1.0507 (max(z, 0) + 1.6733 (exp(min(z, 0)) - 1))           where the shift can't be moved
+    Case 1: elu(z)     = (max(z, 0) + exp(min(z, 0))) - 1
+            selu(z)    = 1.0507 (max(z, 0) + 1.6733 exp(min(z, 0))) - 1.7581
+            in layers that are not known to have few values: there each of them is one operator.
+    Case 2: sigmoid(z) = 1/2 tanh(z / 2) + 1/2, in layers that have tanh.
+    Case 3: selu(z)    = 1.0507 (max(z, 0) + 1.6733 (exp(min(z, 0)) - 1)), where case 1 was not possible.
+    Case 4: activations of different names and equal operators become one.
 
-    Activations of different names and equal operators become one. In the pool, those that can be computed together
-    (`smx.hinges`) come to stand side by side.
+    In the pool, activations that can be computed together (`smx.hinges`) come to stand side by side.
 
     Args:
-        shifts: move constants, too. A constant that is taken back later costs precision where the values beside it are
-            much smaller, and range where arithmetic is coarse.
-        small: keep ELU and SELU, which are one operator each, in layers known to have few values.
+        shifts: allow cases 1 and 2, which move a constant. A constant that is subtracted only in the next layer costs
+            precision where the values are much smaller than it, and range where the arithmetic is coarse.
     """
 
-    def __init__(self, *, shifts: bool = True, small: bool = False) -> None:
+    def __init__(self, *, shifts: bool = True) -> None:
         super().__init__()
         self.shifts = shifts
-        self.small = small
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Merge in every layer."""
         for node in mixed_nodes(model):
             if self.shifts:
-                self._try(model.graph, node, self._without_shift(node), "keep their shift")
-                self._try(model.graph, node, _by_tanh(node), "is not computed by tanh")
-            self._try(model.graph, node, _without_scale(node), "keep their factor")
-            self.applied += _unify(node)
+                self._try(model.graph, node, _without_shift(node), "keep their shift")  # case 1
+                self._try(model.graph, node, _by_tanh(node), "is not computed by tanh")  # case 2
+            self._try(model.graph, node, _without_scale(node), "keep their factor")  # case 3
+            self.applied += _unify(node)  # case 4
         return ir.passes.PassResult(model, modified=self.applied > 0)
 
     def _try(self, graph: ir.Graph, node: ir.Node, identities: Identities, otherwise: str) -> None:
@@ -78,16 +77,17 @@ class MergeGroups(Rewriting):
                 told = self.refusals.get(scope)
                 self.refusals[scope] = f"{told}; " * bool(told) + f"{names} {otherwise}, since {reason}"
 
-    def _without_shift(self, node: ir.Node) -> Identities:
-        mixed = MixedActivation.of(node)
-        if self.small and is_small(mixed.z.shape):
-            return {}
-        hinges = {name: hinge_of(function) for name, function in mixed.functions.items()}
-        return {
-            name: Identity(_scaled(hinge, constant=0.0), scale=hinge.positive, shift=hinge.constant)
-            for name, hinge in hinges.items()
-            if hinge is not None and hinge.exponential and hinge.constant
-        }
+
+def _without_shift(node: ir.Node) -> Identities:
+    mixed = MixedActivation.of(node)
+    if is_small(mixed.z.shape):
+        return {}
+    hinges = {name: hinge_of(function) for name, function in mixed.functions.items()}
+    return {
+        name: Identity(_scaled(hinge, constant=0.0), scale=hinge.positive, shift=hinge.constant)
+        for name, hinge in hinges.items()
+        if hinge is not None and hinge.exponential and hinge.constant
+    }
 
 
 def _without_scale(node: ir.Node) -> Identities:
@@ -112,10 +112,10 @@ def _by_tanh(node: ir.Node) -> Identities:
 
 
 def _apply(graph: ir.Graph, node: ir.Node, identities: Identities) -> None:
-    """Let the layer compute the other functions, and its neighbours the rest.
+    """Let the layer compute `other`, and move inner, scale and shift into the weights before and after it.
 
     Raises:
-        RefusedError: they can't; nothing was changed.
+        RefusedError: they can't be moved; nothing was changed.
     """
     mixed = MixedActivation.of(node)
     names = [mixed.pool[k] for k in mixed.choice]
@@ -128,13 +128,13 @@ def _apply(graph: ir.Graph, node: ir.Node, identities: Identities) -> None:
         changes += into_producer(graph, mixed.z, mixed.axis, Affine(inner, np.zeros_like(inner)))
     for change in changes:
         change()
-    traces.rescale(node, inner, scale, shift)
+    provenance.rescale(node, inner, scale, shift)
     others = {name: identity.other for name, identity in identities.items()}
     node.meta[FUNCTIONS] = {**mixed.functions, **others}
 
 
 def _unify(node: ir.Node) -> int:
-    """Let equal functions be one entry of the pool, and put the hinges at its end; return how many became fewer."""
+    """Make equal functions one entry of the pool, put hinges at its end, and return how many entries it has lost."""
     mixed = MixedActivation.of(node)
     by_function: dict[Function, list[str]] = {}
     for name, function in mixed.functions.items():
@@ -150,6 +150,6 @@ def _unify(node: ir.Node) -> int:
 
 
 def _rank(function: Function) -> tuple[float, ...]:
-    """What can't be computed together first, then lines, ReLU, and what has an exponential."""
+    """Order functions: first those that are no hinges, then straight lines, then ReLU, then what has an exponential."""
     hinge = hinge_of(function)
     return (0,) if hinge is None else (1, abs(hinge.exponential), -hinge.negative)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from smx.export import traces
+from smx.export import provenance
 from smx.export.capture import MixedActivation, mixed_nodes
 from smx.export.passes.rewriting import Rewriting
 from smx.export.ties import tie_node
@@ -64,7 +64,7 @@ class SortNeurons(Rewriting):
             moved = _indices(orders, mixed.z, mixed.axis)
             if moved is not None:
                 node.attributes["choice"] = ir.AttrInt64s("choice", mixed.choice[moved].tolist())
-                traces.reorder(node, moved)
+                provenance.reorder(node, moved)
         for value in model.graph.initializers.values():
             for axis in range(len(value.shape or ())):
                 moved = _indices(orders, value, axis)

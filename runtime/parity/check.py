@@ -10,16 +10,28 @@ from typing import Any
 import numpy as np
 
 from smx.errors import InputError
-from smx.runtime.parity.compare import Array, Comparison, compare
+from smx.runtime.parity.compare import Array, Comparison, compare, scale_of
 from smx.runtime.session import Session
 
+ATOL, RTOL = 1e-5, 1e-4
+"""The tolerance of files that do not state their own."""
+
 CHUNK = 1000
-"""So many examples at most a reference is called with."""
+"""At most this many examples are given to a reference at a time."""
+
+Function = Callable[..., Array | Sequence[Array]]
+"""Takes an array (B, *) for each input of the model; returns the first output (B, *), or a sequence of all outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParityReport:
-    """All comparisons, with the tolerance they were held against, or the share of examples that may change class."""
+    """All comparisons, and the rule that they had to meet.
+
+    Attributes:
+        atol, rtol: absolute and relative tolerance.
+        comparisons: of each output, on each set of inputs, at each batch size.
+        max_changed: the share of examples that may get another class; None where the tolerance decides.
+    """
 
     atol: float
     rtol: float
@@ -43,13 +55,13 @@ class ParityReport:
 
     @property
     def needed_atol(self) -> float:
-        """The smallest absolute tolerance, at this relative one, within which all values of all comparisons are."""
+        """The smallest absolute tolerance, at this relative one, that all comparisons meet."""
         return max(comparison.needed_atol for comparison in self.comparisons)
 
     @property
     def nearer(self) -> dict[str, int]:
         """In how many comparisons "model", "reference" or "equal" is nearer to the arbiter; empty without one."""
-        return dict(Counter(comparison.nearer for comparison in self.comparisons if comparison.nearer))
+        return dict(Counter(row.arbitration.nearer for row in self.comparisons if row.arbitration))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -57,66 +69,74 @@ class ParityReport:
 
 
 def check_parity(
-    reference: Callable[..., Array | Sequence[Array]],
+    reference: Function,
     session: Session,
     inputs: Mapping[str, Array | tuple[Array, ...]],
     *,
-    arbiter: Callable[..., Array | Sequence[Array]] | None = None,
-    atol: float = 1e-5,
-    rtol: float = 1e-4,
+    arbiter: Function | None = None,
+    atol: float | None = None,
+    rtol: float | None = None,
     max_changed: float | None = None,
     batch_sizes: Sequence[int] = (1, 16, 128, 1000),
     on_progress: Callable[[str, int], None] = lambda inputs, batch_size: None,
 ) -> ParityReport:
     """Run a model on sets of inputs, in batches of several sizes, and compare it with a reference.
 
-    The absolute tolerance is multiplied by a set's largest floating |input| where that is above 1 (`scale` of
-    `compare`). Whole numbers are names of something, or pixels that the model normalises itself.
+    The rule is |a - b| <= atol * scale + rtol * |b|, with the scale of each output on each set of inputs by `scale_of`.
 
     Args:
-        reference: computes the right outputs of inputs (B, *), given as one argument for each input of the model;
-            called with up to `CHUNK` examples at a time. It returns one array (B, *), which is compared with the first
-            output, or a sequence of one for each output.
+        reference: computes the right outputs; called with at most `CHUNK` examples at a time.
         session: the model.
         inputs: sets of examples by name: an array (B, *), or a tuple of them for a model with several inputs.
         arbiter: like `reference`, but computes more exactly: the comparisons say which of the two is nearer to it.
-        atol: absolute tolerance.
-        rtol: relative tolerance.
-        max_changed: the share of examples that may get another class, for models of lower precision; the tolerances
-            then decide nothing, where outputs are classes.
-        batch_sizes: examples a run; sizes above a set's number of examples are left out, but for the smallest. A model
-            made for one batch size is run with that.
+        atol, rtol: absolute and relative tolerance; None takes what the file's metadata states, or `ATOL` and `RTOL`.
+        max_changed: the share of examples that may get another class, for models of lower precision; the tolerance
+            then decides nothing where outputs are classes.
+        batch_sizes: examples a run; sizes above a set's number of examples are left out, except for the smallest. A
+            model made for one batch size is run with that.
         on_progress: called before each run over a set.
 
     Raises:
-        InputError: the reference has another number of outputs, or the inputs are not the model's.
+        InputError: the reference has another number of outputs; the inputs are not the model's, or there are none.
     """
+    if not inputs:
+        raise InputError(f"{session.name} needs at least one set of inputs to be compared on")
+    stated = session.info.tolerance if session.info else {}
+    limits = {
+        "atol": stated.get("atol", ATOL) if atol is None else atol,
+        "rtol": stated.get("rtol", RTOL) if rtol is None else rtol,
+    }
     names = [output.name for output in session.outputs]
-    limits: dict[str, Any] = {"atol": atol, "rtol": rtol, "max_changed": max_changed}
     comparisons = []
     for name, given in inputs.items():
         x = given if isinstance(given, tuple) else (given,)
-        right = _in_chunks(reference, x)
-        if len(right) not in (1, len(names)):
-            raise InputError(f"{session.name} has {len(names)} outputs, the reference {len(right)}")
-        exact = _in_chunks(arbiter, x) if arbiter else [None] * len(right)
-        sizes = [float(np.abs(values).max(initial=0)) for values in x if np.issubdtype(values.dtype, np.floating)]
-        scale = max([1.0, *sizes])
-        usable = [size for size in batch_sizes if size <= len(x[0])] or [min(batch_sizes)]
+        count = len(x[0])
+        if not count:
+            raise InputError(f"{session.name} needs at least one example in {name!r} to be compared on")
+        expected = _in_chunks(reference, x)
+        if len(expected) not in (1, len(names)):
+            raise InputError(f"{session.name} has {len(names)} outputs, the reference {len(expected)}")
+        exact = _in_chunks(arbiter, x) if arbiter else [None] * len(expected)
+        scales = [scale_of(x, b) for b in expected]
+        usable = [size for size in batch_sizes if size <= count] or [min(batch_sizes)]
         for batch_size in [session.batch] if session.batch else usable:
             on_progress(name, batch_size)
-            got = session.run_batches(*x, batch_size=batch_size)
-            comparisons += [
-                compare(a, b, **limits, scale=scale, arbiter=c, inputs=name, output=output, batch_size=batch_size)
-                for output, a, b, c in zip(names, got, right, exact, strict=False)  # one array: the first output
-            ]
-    return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons), max_changed=max_changed)
+            got = session.run_all(*x, batch_size=batch_size)
+            # The reference may have the first output alone.
+            for output, a, b, c, scale in zip(names, got, expected, exact, scales, strict=False):
+                comparisons.append(
+                    compare(
+                        a, b, **limits, scale=scale, max_changed=max_changed, arbiter=c,
+                        inputs=name, output=output, batch_size=batch_size,
+                    )
+                )  # fmt: skip
+    return ParityReport(**limits, comparisons=tuple(comparisons), max_changed=max_changed)
 
 
-def _in_chunks(function: Callable[..., Array | Sequence[Array]], inputs: tuple[Array, ...]) -> list[Array]:
+def _in_chunks(function: Function, inputs: tuple[Array, ...]) -> list[Array]:
     """Return the outputs of a function for all examples, one array (B, *) each."""
     chunks = []
-    for start in range(0, max(len(inputs[0]), 1), CHUNK):
-        given = function(*(x[start : start + CHUNK] for x in inputs))
-        chunks.append([given] if isinstance(given, np.ndarray) else given)
+    for start in range(0, len(inputs[0]), CHUNK):
+        outputs = function(*(x[start : start + CHUNK] for x in inputs))
+        chunks.append([outputs] if isinstance(outputs, np.ndarray) else outputs)
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]

@@ -190,10 +190,10 @@ def _open(model: str | os.PathLike[str], provider: str, allow_fallback: bool) ->
 
     original = load(model)
     info = original.info
-    traces = [layer.trace for layer in info.layers if layer.trace] if info else []
-    if info is None or len(traces) < len(info.layers):
+    located = [layer.provenance for layer in info.layers if layer.provenance] if info else []
+    if info is None or len(located) < len(info.layers):
         raise InputError(f"{model} does not say where its layers are; export it again with this version of smx")
-    exposed = expose(Path(model), [name for trace in traces for name in (trace.z, trace.h)])
+    exposed = expose(Path(model), [name for layer in located for name in (layer.z, layer.h)])
     return load(exposed, Path(model).parent), info, [output.name for output in original.outputs]
 
 
@@ -218,28 +218,29 @@ def _run(
 
 def _in_order(model: str, layer: LayerInfo, named: Mapping[str, Array]) -> LayerArrays:
     """Bring a layer's values into the reference's order and scale."""
-    trace = layer.trace
-    assert trace is not None
+    provenance = layer.provenance
+    assert provenance is not None
     try:
-        inner, scale, shift = np.array([trace.kinds[kind][1:] for kind in trace.kind]).T
-        back = np.argsort(trace.neurons)
-        if not np.array_equal(np.take(trace.neurons, back), np.arange(len(inner))):
+        inner, scale, shift = np.array([provenance.kinds[kind][1:] for kind in provenance.kind]).T
+        back = np.argsort(provenance.neurons)
+        if not np.array_equal(np.take(provenance.neurons, back), np.arange(len(inner))):
             raise ValueError(f"{len(inner)} neurons are not counted from 0 to {len(inner) - 1}")
 
         def restored(name: str, factor: Array, summand: Array) -> Array:
             values = np.moveaxis(named[name].astype(np.float64), layer.axis, -1) * factor + summand
             return np.moveaxis(values[..., back], -1, layer.axis)
 
-        return LayerArrays(layer.name, restored(trace.z, 1 / inner, 0 * inner), restored(trace.h, scale, shift))
+        z, h = restored(provenance.z, 1 / inner, 0 * inner), restored(provenance.h, scale, shift)
+        return LayerArrays(layer.name, z, h)
     except (IndexError, ValueError) as error:
         raise InputError(f"{model}: the metadata of {layer.name!r} do not fit its graph ({error})") from error
 
 
 def _activations(layer: LayerInfo) -> list[str]:
     """Return the activations by neuron."""
-    trace = layer.trace
-    assert trace is not None
-    of = {neuron: trace.kinds[kind][0] for neuron, kind in zip(trace.neurons, trace.kind, strict=True)}
+    provenance = layer.provenance
+    assert provenance is not None
+    of = {neuron: provenance.kinds[kind][0] for neuron, kind in zip(provenance.neurons, provenance.kind, strict=True)}
     return [of[neuron] for neuron in range(len(of))]
 
 

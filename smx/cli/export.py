@@ -116,12 +116,7 @@ def _show(report: ExportReport, people: Console) -> None:
         lines.append(
             f"{report.precision} changes {report.changed} of {report.predictions} test predictions ({share:.3%})"
         )
-    if report.layout == "scatter" and "sorted" in report.layouts:
-        here, other = report.layouts["scatter"], report.layouts["sorted"]
-        scatters, fewer = (counts.get("ScatterElements", 0) for counts in (here, other))
-        lines.append(
-            f"--layout sorted would take {sum(other.values())} operators instead of {sum(here.values())},"
-            f" {fewer} ScatterElements instead of {scatters}; smx bench times both"
-        )
+    if report.advice:
+        lines.append(report.advice)
     for line in lines:
         people.print(line, soft_wrap=True)

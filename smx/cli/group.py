@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -68,3 +72,11 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
+        finally:
+            remove_empty_cache()
+
+
+def remove_empty_cache() -> None:
+    """Remove the folder for compiled code that loading PyTorch makes in TMPDIR, unless it holds something."""
+    with suppress(OSError, KeyError):  # KeyError: the user has no name
+        Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}").rmdir()

@@ -87,8 +87,8 @@ def _same(a: Path, b: Path) -> bool:
     return a.absolute() == b.absolute() or (a.exists() and b.exists() and a.samefile(b))
 
 
-def _number(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if math.isnan(value):
+def _number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
         raise click.BadParameter("expected a number, got nan")
     return value
 
@@ -200,11 +200,9 @@ fallback_option = click.option(
 )
 
 
-def tolerance_option(name: str, default: float, help: str) -> Callable[[Any], Any]:
-    """Make an option for a tolerance: a number that is not negative."""
-    return click.option(
-        name, type=click.FloatRange(min=0), callback=_number, default=default, show_default=True, help=help
-    )
+def tolerance_option(name: str, help: str) -> Callable[[Any], Any]:
+    """Make an option for a tolerance: a number that is not negative; None when it is not given."""
+    return click.option(name, type=click.FloatRange(min=0), callback=_number, metavar="X", help=help)
 
 
 def console(json_path: str | None) -> Console:

@@ -29,8 +29,8 @@ from smx.cli.verify_tables import show_parity
 @click.option("--data", metavar="NAME|FILE.npz", help="Whose test set to use.  [default: the one it was trained on]")
 @data_dir_option
 @click.option("--batch-sizes", type=Numbers(), default="1,16,128,1000", show_default=True, help="Examples a run.")
-@tolerance_option("--atol", 1e-5, "Absolute tolerance; times the scale of inputs beyond 1.")
-@tolerance_option("--rtol", 1e-4, "Relative tolerance.")
+@tolerance_option("--atol", "Absolute tolerance.  [default: that of the export, 1e-5]")
+@tolerance_option("--rtol", "Relative tolerance.  [default: that of the export, 1e-4]")
 @click.option("--locate", is_flag=True, help="When it fails, find the first layer, neuron and example that break.")
 @provider_option
 @fallback_option
@@ -40,9 +40,9 @@ def verify(model_path: Path, onnx_path: Path, json_path: str | None, **options: 
     """Compare an exported file with PyTorch.
 
     The inputs are the test set, random and extreme values, and values at the kinks of the activations, in several
-    batch sizes. A difference above the tolerance, |a - b| <= atol + rtol |b|, ends with exit code 3; for inputs above 1
-    atol is multiplied by their size. A float16 or int8 file fails when more than 0.1 % or 0.5 % of the predictions on
-    the test set change. A second table says whether the file or PyTorch is nearer to PyTorch in float64.
+    batch sizes. A difference above the tolerance, |a - b| <= atol scale + rtol |b|, ends with exit code 3; the scale is
+    above 1 where inputs or outputs are. A float16 or int8 file fails when more than 0.1 % or 0.5 % of the predictions
+    on the test set change. A second table says whether the file or PyTorch is nearer to PyTorch in float64.
 
     With --locate a failure is traced through the layers to the first neuron that breaks.
 

@@ -84,7 +84,7 @@ def classify(
     given = samples if isinstance(samples, np.ndarray) else Path(samples)
     info, tuning = session.info, session.tuning
     names, x = load_samples(given, session.inputs[0].shape[1:], info, invert=invert, raw=session.takes_raw)
-    scores = session.run_many(x, BATCH).astype(np.float64)
+    scores = session.run(x, batch_size=BATCH).astype(np.float64)
     if scores.ndim != 2 or len(scores) != len(x):
         raise InputError(f"{onnx_path} must return one row of class scores an example, got shape {scores.shape}")
     odds = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from smx.errors import InputError
 from smx.runtime.parity.check import ParityReport, check_parity
+from smx.runtime.parity.inputs import synthetic_inputs
 from smx.runtime.parity.locate import Location, Reference, locate
-from smx.runtime.parity.probes import probes, raw_probes
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.timing.machine import machine
@@ -69,8 +69,8 @@ def verify(
     data: str | Inputs | None = None,
     data_dir: Path | None = None,
     batch_sizes: Sequence[int] = (1, 16, 128, 1000),
-    atol: float = 1e-5,
-    rtol: float = 1e-4,
+    atol: float | None = None,
+    rtol: float | None = None,
     locate: bool = False,
     provider: str = "cpu",
     allow_fallback: bool = False,
@@ -91,7 +91,7 @@ def verify(
             an array (B, *) or one for each argument. None is the data set that the network was trained on, if any.
         data_dir: where downloaded data sets are.
         batch_sizes: examples a run.
-        atol, rtol: tolerance, see `smx.runtime.check_parity`.
+        atol, rtol: tolerance, see `smx.runtime.check_parity`; None takes that of the export.
         locate: when a comparison fails, find the first layer, neuron and example that break.
         provider, allow_fallback: see `smx.runtime.Session`.
         trust_code: import the Python module that `model.pt` names, if its network is a user's own.
@@ -171,9 +171,9 @@ def _generated(network: Network, session: Session, test: Inputs | None) -> dict[
     from smx.hooks import kinks
 
     if session.takes_raw and session.info:
-        return {**raw_probes(network.example[0].shape[1:], int(session.info.maximum))}
+        return {**synthetic_inputs(network.example[0].shape[1:], maximum=int(session.info.maximum))}
     if len(network.example) == 1 and network.example[0].is_floating_point():
-        sets: dict[str, Inputs] = {**probes(network.example[0].shape[1:])}
+        sets: dict[str, Inputs] = {**synthetic_inputs(network.example[0].shape[1:])}
         between = sets["random"] if test is None else test
         at_kinks = kinks(network.module, torch.from_numpy(_tuple(between)[0][:SEARCHED]).float()).numpy()
         return sets | ({"kinks": at_kinks} if len(at_kinks) else {})

@@ -34,7 +34,7 @@ def test_bad_settings(tmp_path: Path) -> None:
         (("--amp", "float16", "--device", "cpu"), "amp must be none or bfloat16 on the cpu, got 'float16'"),
         (("--config", "none.toml"), "none.toml can't be read (No such file or directory)"),
     ]
-    all_refused(*((("train", *options, "--out", out), part) for options, part in cases))
+    all_refused(*((("train", *options, "--out", str(out)), part) for options, part in cases))
     assert not (out / "checkpoint.pt").exists()
 
 

@@ -148,9 +148,8 @@ def test_verify_holds_and_breaks(run: Path, exported: Path, tmp_path: Path) -> N
     assert {row["batch_size"] for row in report["comparisons"]} == {1, 16, 128}
     test_set = report["comparisons"][0]
     assert test_set["output"] == "output"
-    assert test_set["quantiles"]["p50"] <= test_set["quantiles"]["p99.9"] <= test_set["max_abs"]
-    assert test_set["cosine"] > 0.999999
-    assert (test_set["non_finite"], test_set["changed_examples"], test_set["changed"]) == (0, 0, [])
+    assert 0 < test_set["max_abs"] < 1e-4
+    assert (test_set["agreement"], test_set["changed"]) == (1, [])
     assert 0 < test_set["arbitration"]["reference_error"] < 1e-4
     assert sum(report["nearer"].values()) == len(report["comparisons"])
     assert report["needed_atol"] <= 1e-5

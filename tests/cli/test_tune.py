@@ -18,7 +18,6 @@ from smx.modelfile import load_model, save_model
 from smx.runtime.metadata import ModelInfo
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
-from smx.runtime.tune import search
 from smx.runtime.tune.search import Configuration, TuningReport
 from smx.runtime.tuning import fingerprint, tuning_path, variant_path
 from smx.timing.machine import machine
@@ -69,9 +68,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 seconds=1.0,
             )
 
-        monkeypatch.setattr(
-            "smx.workflows.tune.without_torch", lambda search, *given, **options: tune(*given, **options)
-        )
+        monkeypatch.setattr("smx.workflows.tune.without_torch", lambda _, *given, **options: tune(*given, **options))
 
     return decide
 

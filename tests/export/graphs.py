@@ -8,12 +8,13 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from smx.activations import known, resolve_pool
+from smx.activations import Operator, get, is_built_in, known
 from smx.export.capture import attach, mixed_nodes
 from smx.export.passes import LowerToScatter
 from tests import reference
 
-FUNCTIONS = {entry.name: entry.onnx for entry in resolve_pool(known()[:11]) if entry.onnx is not None}
+BUILT_IN = tuple(name for name in known() if is_built_in(get(name)))
+FUNCTIONS = {name: expression for name in BUILT_IN if (expression := get(name).onnx) is not None}
 
 
 def graph(
@@ -44,6 +45,12 @@ def mixed(source: str, target: str, choice: str, pool: tuple[str, ...] = ("relu"
 def operators(model: ir.Model) -> list[str]:
     """Return the operators in the order of the graph."""
     return [node.op_type for node in model.graph]
+
+
+def operators_of(expression: Operator) -> list[str]:
+    """Return the operators of an activation in the order in which they are computed."""
+    inner = [source for source in expression.inputs if isinstance(source, Operator)]
+    return [*(operator for source in inner for operator in operators_of(source)), expression.type]
 
 
 def choices(model: ir.Model) -> list[list[int]]:

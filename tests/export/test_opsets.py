@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import smx
-from smx.activations import known
 from smx.errors import InputError, SmxError
 from smx.export import export_onnx
 from smx.export.opsets import OPSETS, convert
 from smx.runtime import Session
 from tests import reference
+from tests.export.graphs import BUILT_IN
 
 
 def model(graph: str, opset: int = 18) -> onnx.ModelProto:
@@ -76,7 +76,7 @@ class Block(nn.Module):
 
 def perceptron() -> nn.Module:
     choice = torch.arange(22) % 11
-    return nn.Sequential(nn.Linear(5, 22), smx.Mixed(choice, known()[:11]), nn.Linear(22, 3))
+    return nn.Sequential(nn.Linear(5, 22), smx.Mixed(choice, BUILT_IN), nn.Linear(22, 3))
 
 
 def cnn() -> nn.Module:

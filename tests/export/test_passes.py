@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from smx.activations import Operator, op
 from smx.export.capture import MixedActivation, mixed_nodes
-from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, NameByModule
-from smx.export.passes.lower_to_sorted import RIDERS
+from smx.export.passes import FoldAffine, MergeGroups, NameByModule
 from smx.hinges import Hinge, hinge_of
 from tests import reference
 from tests.export.graphs import FUNCTIONS, graph, mixed, operators, run, standard
 
-POOL = ("relu", "tanh", "elu")
 DEPTH, SCALE = 1.6732632423543772, 1.0507009873554805  # of SELU
 PAPER = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
 
@@ -32,103 +30,6 @@ def random_weights(**shapes: tuple[int, ...]) -> str:
         values = ", ".join(f"{value:.4f}" for value in random.uniform(0.3, 2.0, int(np.prod(shape))))
         parts.append(f"float[{','.join(map(str, shape))}] {name} = {{{values}}}")
     return f"<{', '.join(parts)}>"
-
-
-# --- LowerToScatter
-
-
-def test_lower_to_scatter_moves_what_can_not_be_computed_in_place() -> None:
-    model = graph(mixed("x", "y", "2, 0, 2, 1"))
-    assert LowerToScatter()(model).modified
-    assert operators(model) == [
-        "Relu", "Clip", "Exp", "Sub", "Mul", "Add", "Gather", "Tanh", "Shape", "Expand", "ScatterElements",
-    ]  # fmt: skip
-    x = normal(5, 4)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([2, 0, 2, 1]), POOL), atol=1e-6)
-
-
-def test_lower_to_scatter_moves_several_groups_with_one_scatter() -> None:
-    pool = ("gelu", "tanh", "silu")
-    model = graph(mixed("x", "y", "0, 1, 2, 0, 0, 1", pool), "float[batch,6] x", "float[batch,6] y")
-    LowerToScatter()(model)
-    found = operators(model)
-    assert found.count("Gather") == found.count("Split") == found.count("Concat") == found.count("ScatterElements") == 1
-    assert found[0] == "Div"  # GELU is the largest group: it is computed in place
-    x = normal(5, 6)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([0, 1, 2, 0, 0, 1]), pool), atol=1e-6)
-
-
-def test_lower_to_scatter_needs_no_expand_for_a_fixed_batch() -> None:
-    model = graph(mixed("x", "y", "2, 0, 2, 1"), "float[3,4] x", "float[3,4] y")
-    LowerToScatter()(model)
-    assert "Expand" not in operators(model)
-    x = normal(3, 4)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([2, 0, 2, 1]), POOL), atol=1e-6)
-
-
-@pytest.mark.parametrize("axis", [1, 2])
-def test_lower_to_scatter_on_every_axis(axis: int) -> None:
-    model = graph(mixed("x", "y", "2, 0, 1", axis=axis), "float[batch,3,3] x", "float[batch,3,3] y")
-    LowerToScatter()(model)
-    x = normal(2, 3, 3)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([2, 0, 1]), POOL, axis=axis), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_lower_to_scatter_needs_no_index_for_one_group(name: str) -> None:
-    model = graph(mixed("x", "y", "0, 0, 0, 0", (name,)))
-    assert LowerToScatter()(model).modified
-    assert not {"Gather", "ScatterElements"} & set(operators(model))
-    x = np.linspace(-9, 9, 400, dtype=np.float32).reshape(-1, 4)
-    np.testing.assert_allclose(run(model, x=x), reference.FUNCTIONS[name](x.astype(np.float64)), atol=2e-6)
-
-
-def test_lower_to_scatter_leaves_other_nodes() -> None:
-    model = graph("z = Relu(x) y = Tanh(z)")
-    assert not LowerToScatter()(model).modified
-    assert operators(model) == ["Relu", "Tanh"]
-
-
-# --- LowerToSorted
-
-
-def test_lower_to_sorted_splits_and_concatenates() -> None:
-    choice = "1, 1, " + "0, " * (RIDERS + 1) + "2, 2, 2"
-    n = RIDERS + 6
-    model = graph(mixed("x", "y", choice), f"float[batch,{n}] x", f"float[batch,{n}] y")
-    assert LowerToSorted()(model).modified
-    assert operators(model) == ["Split", "Tanh", "Relu", "Relu", "Clip", "Exp", "Sub", "Add", "Concat"]
-    x = normal(3, n)
-    expected = reference.mixed(x, np.array([int(k) for k in choice.split(", ")]), POOL)
-    np.testing.assert_allclose(run(model, x=x), expected, atol=1e-6)
-
-
-def test_lower_to_sorted_computes_neighbours_of_one_form_together() -> None:
-    pool = ("tanh", "relu", "elu", "selu")
-    model = graph(mixed("x", "y", "0, 1, 2, 2, 3, 3", pool), "float[batch,6] x", "float[batch,6] y")
-    assert LowerToSorted()(model).modified
-    found = operators(model)
-    assert (found.count("Split"), found.count("Exp"), found.count("Concat")) == (1, 1, 1)
-    assert len(model.graph.node(0).outputs) == 2
-    x = normal(3, 6)
-    expected = reference.mixed(x, np.array([0, 1, 2, 2, 3, 3]), pool)
-    np.testing.assert_allclose(run(model, x=x), expected, atol=1e-6)
-
-
-def test_lower_to_sorted_keeps_single_operators_where_there_are_few_values() -> None:
-    pool = ("tanh", "elu", "selu")
-    model = graph(mixed("x", "y", "0, 1, 2, 2", pool), "float[1,4] x", "float[1,4] y")
-    LowerToSorted()(model)
-    assert operators(model) == ["Split", "Tanh", "Elu", "Selu", "Concat"]
-    x = normal(1, 4)
-    np.testing.assert_allclose(run(model, x=x), reference.mixed(x, np.array([0, 1, 2, 2]), pool), atol=1e-6)
-
-
-def test_lower_to_sorted_leaves_too_many_runs_and_says_so() -> None:
-    model = graph(mixed("x", "y", ", ".join(["0, 1"] * 9)), "float[batch,18] x", "float[batch,18] y")
-    lower = LowerToSorted()
-    assert not lower(model).modified
-    assert lower.refusals == {"y": "2 groups in 18 runs, since it shares the order of a larger layer"}
 
 
 # --- MergeGroups
@@ -248,7 +149,7 @@ def test_merge_groups_moves_a_factor_but_no_shift_through_zero_padding() -> None
 def test_merge_groups_keeps_elu_where_there_are_few_values() -> None:
     body = BETWEEN.format(mixed("z", "h", "4, 4, 5, 5, 0, 0", PAPER))
     model = graph(body, "float[1,3] x", "float[1,2] y", WEIGHTS)
-    MergeGroups(small=True)(model)
+    MergeGroups()(model)
     assert layer(model).functions["elu"] == op("Elu", alpha=1.0)
 
 

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import smx
-from smx.activations import known
 from smx.export import export_onnx
 from smx.export.compiler import LAYOUTS
 from smx.runtime import Session, check_parity
 from smx.runtime.parity.compare import Array
-from smx.runtime.parity.probes import probes
+from smx.runtime.parity.inputs import synthetic_inputs
 from tests import reference
+from tests.export.graphs import BUILT_IN
 
 
 @st.composite
 def mixed_layers(draw: st.DrawFn, neurons: int, dim: int = 1) -> smx.Mixed:
     """Draw one group, all groups, a few (empty ones among them), or for every neuron its own."""
-    pool = tuple(draw(st.lists(st.sampled_from(known()[:11]), min_size=1, max_size=6, unique=True)))
+    pool = tuple(draw(st.lists(st.sampled_from(BUILT_IN), min_size=1, max_size=6, unique=True)))
     highest = draw(st.integers(0, len(pool) - 1))
     kind = draw(st.sampled_from(["one", "all", "random"]))
     if kind == "one":
@@ -89,7 +89,7 @@ def exports_hold(net: nn.Module, shape: tuple[int, ...], folder: Path) -> None:
         with torch.no_grad():
             return net(torch.from_numpy(x)).numpy()  # type: ignore[no-any-return]
 
-    inputs = probes(shape, examples=32)
+    inputs = synthetic_inputs(shape, examples=32)
     expected = pytorch(inputs["random"])
     scale = max(1.0, float(np.abs(expected).max()))
     answers = []

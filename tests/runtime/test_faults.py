@@ -17,8 +17,8 @@ from smx.export.reference import in_parts
 from smx.layers import Mixed
 from smx.runtime import Session
 from smx.runtime.parity.check import check_parity
+from smx.runtime.parity.inputs import synthetic_inputs
 from smx.runtime.parity.locate import Fault, locate
-from smx.runtime.parity.probes import probes
 from tests.faults import KINDS, LAYOUTS, NETWORKS, Array, Export, Kind, Planted, one_thread
 
 
@@ -83,7 +83,8 @@ def outcomes(
 def inputs_of(network: str) -> dict[str, Array]:
     """Return data, and what `smx verify` adds to them."""
     _, shape = NETWORKS[network]
-    return {"data": np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32), **probes(shape, examples=32)}
+    data = np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32)
+    return {"data": data, **synthetic_inputs(shape, examples=32)}
 
 
 def differing(module: nn.Module, path: Path, inputs: dict[str, Array]) -> list[str]:

@@ -25,8 +25,8 @@ from smx.layers import Mixed
 from smx.models import mlp
 from smx.paper import PAPER_POOL
 from smx.runtime.metadata import ModelInfo
+from smx.runtime.parity.inputs import synthetic_inputs
 from smx.runtime.parity.locate import ACTIVATION, BEFORE, OUTPUT, Location, locate
-from smx.runtime.parity.probes import probes
 from tests import reference
 from tests.export.test_random_networks import networks
 from tests.faults import Array, Export, choice, convolutional, one_thread
@@ -72,15 +72,15 @@ def changed(module: nn.Module, source: Path, target: Path, change: Callable[[Exp
     return target
 
 
-def with_trace(source: Path, target: Path, **fields: Any) -> Path:
-    """Write a copy of a file with another trace of its first layer."""
+def with_provenance(source: Path, target: Path, **fields: Any) -> Path:
+    """Write a copy of a file with another provenance of its first layer."""
     proto = onnx.load(source)
     info = ModelInfo.from_properties({entry.key: entry.value for entry in proto.metadata_props})
     assert info is not None
     first, *rest = info.layers
-    assert first.trace is not None
-    trace = replace(first.trace, **fields) if fields else None
-    helper.set_model_props(proto, replace(info, layers=(replace(first, trace=trace), *rest)).to_properties())
+    assert first.provenance is not None
+    provenance = replace(first.provenance, **fields) if fields else None
+    helper.set_model_props(proto, replace(info, layers=(replace(first, provenance=provenance), *rest)).to_properties())
     target.write_bytes(proto.SerializeToString())
     return target
 
@@ -98,7 +98,7 @@ def test_random_networks_have_no_fault(
     for layout in LAYOUTS:
         path = tmp_path_factory.mktemp("random") / f"{layout}.onnx"
         export(module, path, np.zeros((2, *shape), np.float32), layout=layout)
-        for name, x in probes(shape, examples=16).items():
+        for name, x in synthetic_inputs(shape, examples=16).items():
             location = located(module, path, x)
             assert location.fault is None, (layout, name, location)
             assert len(location.places) == 2 * layers + 1
@@ -342,7 +342,7 @@ def test_both_calls_of_a_layer_are_places(linear: str, places: int, tmp_path: Pa
     ],
 )
 def test_damaged_metadata_are_told(fields: dict[str, Any], message: str, exported: Path, tmp_path: Path) -> None:
-    path = with_trace(exported, tmp_path / "model.onnx", **fields)
+    path = with_provenance(exported, tmp_path / "model.onnx", **fields)
     with pytest.raises(InputError, match=message):
         located(small(), path, normal(9, 6))
 

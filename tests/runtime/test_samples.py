@@ -37,6 +37,11 @@ def test_whole_numbers_are_raw_and_floats_are_taken_as_they_are(tmp_path: Path) 
     assert load(tmp_path / "one.npy").shape == (1, 12)
     np.savez(tmp_path / "many.npz", y=np.zeros(2), x=raw)
     assert load_samples(tmp_path / "many.npz", (12,), DIGITS)[0] == ["many.npz[0]", "many.npz[1]"]
+    names, x = load_samples(raw, (12,), DIGITS)
+    assert names == ["0", "1"]
+    np.testing.assert_array_equal(x, load(tmp_path / "raw.npy"))
+    with pytest.raises(InputError, match="the array must hold numbers, got dtype <U1"):
+        load_samples(np.full((2, 12), "a"), (12,), DIGITS)
 
 
 def test_images_get_the_datas_size_and_range(tmp_path: Path) -> None:
@@ -63,13 +68,12 @@ def test_colour_images_have_their_channels_where_the_model_wants_them(tmp_path: 
     np.testing.assert_allclose(load(tmp_path / "c.png", (60,), info((5, 4, 3), 255))[0], expected.reshape(-1))
 
 
-def test_transparency_is_lost_against_the_paper(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 3, 4), (255, 255, 255, 0), np.uint8)).save(tmp_path / "t.png")
-    assert not load(tmp_path / "t.png").any()
-    ink = np.zeros((4, 3, 4), np.uint8)
-    ink[0, :, 3] = 255  # black on nothing, as drawing programs save it
-    Image.fromarray(ink).save(tmp_path / "ink.png")
-    np.testing.assert_allclose(load(tmp_path / "ink.png", invert=True)[0], np.repeat([1.0, 0, 0, 0], 3))
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_no_examples(dtype: type, raw: bool, tmp_path: Path) -> None:
+    np.save(tmp_path / "none.npy", np.zeros((0, 4, 3), dtype))
+    names, x = load_samples(tmp_path / "none.npy", (12,), DIGITS, raw=raw)
+    assert (len(names), x.shape, x.dtype.name) == (0, (0, 12), "uint8" if raw else "float32")
 
 
 def test_what_can_not_be_read(tmp_path: Path) -> None:
@@ -79,10 +83,12 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             load(tmp_path / name, about=about)
 
-    refuse("none.npy", "does not exist; expected a .npy or .npz file")
+    refuse("absent.npy", "does not exist; expected a .npy or .npz file")
     refuse(".", "holds no .png, .jpg, .jpeg files")
     refuse("a.txt", "has an unknown ending", content=b"x")
     refuse("a.png", "is no image that can be read", content=b"x")
+    np.save(tmp_path / "none.npy", np.zeros(0))
+    refuse("none.npy", r"examples of 12 values \(shape \(12,\)\), got shape \(0,\)")
     refuse("a.npy", "can't be read", content=b"x")
     np.save(tmp_path / "wide.npy", np.zeros((2, 13)))
     refuse("wide.npy", r"examples of 12 values \(shape \(12,\)\), got shape \(2, 13\)")

@@ -33,7 +33,7 @@ def test_run_takes_any_number_dtype_and_batch(dense: Path) -> None:
     assert together.dtype == np.float32
     np.testing.assert_allclose(together, x @ WEIGHTS, rtol=1e-5)
     np.testing.assert_allclose(np.concatenate([session.run(x[i : i + 1]) for i in range(7)]), together, rtol=1e-6)
-    np.testing.assert_allclose(session.run_many(x, 3), together, rtol=1e-6)
+    np.testing.assert_allclose(session.run(x, batch_size=3), together, rtol=1e-6)
     np.testing.assert_allclose(session.run((16 * x).astype(int)), (16 * x).astype(int) @ WEIGHTS, rtol=1e-5)
 
 
@@ -62,7 +62,7 @@ def test_a_model_of_one_batch_size_runs_on_any_number_of_raw_examples(tmp_path: 
     assert (session.batch, session.takes_raw) == (4, True)
     for examples in (1, 4, 9):
         x = np.random.default_rng(0).integers(0, 17, (examples, 2, 3), np.uint8)
-        np.testing.assert_array_equal(session.run_many(x, 100), x.reshape(examples, 6) / np.float32(16))
+        np.testing.assert_array_equal(session.run(x, batch_size=100), x.reshape(examples, 6) / np.float32(16))
     with pytest.raises(InputError, match=r"expects whole numbers \(uint8\), got dtype float32"):
         session.run(np.zeros((4, 2, 3), np.float32))
 
@@ -168,6 +168,8 @@ def test_sizes_that_random_inputs_can_not_have(tmp_path: Path) -> None:
     assert fixed.random_inputs(4)[0].shape == (4, 3)
     with pytest.raises(InputError, match=r"fixed\.onnx is made for batch size 4, got 1"):
         fixed.random_inputs(1)
+    with pytest.raises(InputError, match="the batch size must be at least 1, got 0"):
+        fixed.random_inputs(0)
     wide = Session(save(tmp_path / "wide.onnx", PLUS_ONE.replace("3", "width")))
     with pytest.raises(InputError, match=r"has an input 'x' whose sizes are not fixed: \['batch', 'width'\]"):
         wide.random_inputs(1)
@@ -177,9 +179,66 @@ def test_all_inputs_and_outputs_in_batches(tmp_path: Path) -> None:
     text = HEAD + "(float[4,3] x, float[4,3] z) => (float[4,3] y, float[4,3] w) { y = Add(x, z)  w = Sub(x, z) }"
     session = Session(save(tmp_path / "two.onnx", text))
     x, z = np.random.default_rng(0).random((2, 10, 3)).astype(np.float32)
-    total, difference = session.run_batches(x, z, batch_size=100)
+    total, difference = session.run_all(x, z, batch_size=100)
     np.testing.assert_array_equal(total, x + z)
     np.testing.assert_array_equal(difference, x - z)
-    for bad in ((x, z[:9]), (x[:0], z[:0])):
-        with pytest.raises(InputError, match="needs at least one example, and as many of each input"):
-            session.run_batches(*bad, batch_size=4)
+    for size in (1, 4):
+        with pytest.raises(InputError, match=r"two\.onnx needs as many examples of each input, got \[10, 9\]"):
+            session.run_all(x, z[:9], batch_size=size)
+    with pytest.raises(InputError, match="the batch size must be at least 1, got 0"):
+        session.run(x, z, batch_size=0)
+
+
+def recurrent(operator: str, gates: int, batch: str = "batch") -> bytes:
+    """Return a recurrent layer of 2 units on 3 features: (time, batch, 3) -> (time, 1, batch, 2) and (1, batch, 2)."""
+    text = f"(float[time,{batch},3] x) => (float[time,1,{batch},2] y, float[1,{batch},2] last)"
+    model = onnx.parser.parse_model(HEAD + text + f" {{ y, last = {operator} <hidden_size = 2> (x, w, r) }}")
+    for name, columns in (("w", 3), ("r", 2)):
+        values = np.random.default_rng(0).random((1, gates * 2, columns), np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_an_empty_batch_never_reaches_a_recurrent_layer(operator: str, gates: int) -> None:
+    """ONNX Runtime would abort the process."""
+    model = onnx.load_from_string(recurrent(operator, gates))
+    graph = model.graph
+    turn = onnx.helper.make_node("Transpose", ["z"], ["x"], perm=[1, 0, 2])  # (batch, time, 3), as users export it
+    graph.node.insert(0, turn)
+    graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["batch", "time", 3]))
+    session = Session(model.SerializeToString())
+    for batch_size in (None, 1, 5):
+        outputs = session.run_all(np.zeros((0, 7, 3)), batch_size=batch_size)
+        assert [(y.shape, y.dtype.name) for y in outputs] == [((7, 1, 0, 2), "float32"), ((1, 0, 2), "float32")]
+    with pytest.raises(InputError, match=r"\(batch, time, 3\), got \(2, 0, 3\) \(no axis but the first may be empty\)"):
+        session.run(np.zeros((2, 0, 3)))
+    with pytest.raises(InputError, match="the model can't be timed without examples"):
+        session.bound(np.zeros((0, 7, 3)))
+    time_first = Session(recurrent(operator, gates))
+    with pytest.raises(InputError, match="needs at least one example: its output 'last' has none"):
+        time_first.run(np.zeros((0, 2, 3)))
+
+
+@pytest.mark.parametrize("batch", ["batch", "4"])
+def test_no_examples_give_no_outputs(batch: str, tmp_path: Path) -> None:
+    plain = Session(save(tmp_path / "plain.onnx", PLUS_ONE.replace("batch", batch)))
+    for batch_size in (None, 3):
+        y = plain.run(np.zeros((0, 3)), batch_size=batch_size)
+        assert (y.shape, y.dtype.name) == ((0, 3), "float32")
+    text = HEAD + f"(float[{batch},3] x, int64[{batch}] i) => (float[{batch},3] y, float[n,1] rows, bool[{batch}] z)"
+    text = text.replace("(float", "(float factor, float", 1) + " <int64[2] s = {-1, 1}> {"
+    text += " y = Mul(x, factor) rows = Reshape(x, s) k = Cast<to = 9>(i) z = Not(k) }"
+    session = Session(save(tmp_path / "m.onnx", text))
+    outputs = session.run_all(np.array(2.0), np.zeros((0, 3)), np.zeros(0, np.int64))
+    assert [y.shape for y in outputs] == [(0, 3), (0, 1), (0,)]
+    assert [y.dtype for y in outputs] == [np.float32, np.float32, np.bool_]
+    with pytest.raises(InputError, match=r"expects an input of shape \(.*3\), got \(0, 2\)"):
+        session.run(np.array(2.0), np.zeros((0, 2)), np.zeros(0, np.int64))
+
+
+@pytest.mark.parametrize("batch", ["batch", "4"])
+def test_an_output_without_examples_needs_some(batch: str, tmp_path: Path) -> None:
+    text = HEAD + f"(float[{batch},3] x) => (float m) {{ m = ReduceSum <keepdims = 0> (x) }}"
+    with pytest.raises(InputError, match="needs at least one example: its output 'm' has none"):
+        Session(save(tmp_path / "m.onnx", text)).run(np.zeros((0, 3)))

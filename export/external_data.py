@@ -1,4 +1,4 @@
-"""Models above 2 GB, where a protobuf message ends: their weights lie in a file beside the model's."""
+"""External data: the weights of a model above 2 GB, the limit of a protobuf message, in a file beside the model's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from smx.errors import SmxError
 
 LARGE = 2**31 - 2**24
-"""From so many bytes of weights on they lie in a file of their own."""
+"""Models with at least this many bytes of weights have them in a file of their own."""
 
 
 def is_large(model: ir.Model) -> bool:
@@ -23,7 +23,7 @@ def is_large(model: ir.Model) -> bool:
 
 
 @contextmanager
-def weights_beside(model: ir.Model, path: Path) -> Iterator[Path | None]:
+def external_weights(model: ir.Model, path: Path) -> Iterator[Path | None]:
     """Write the weights of a large model to a file of a new name beside `path`, and yield it; None for other models.
 
     The model at `path` and its weights stay whole until the new model has taken its place, which must happen inside.

@@ -1,4 +1,4 @@
-"""Where neurons are found again after the passes: the values at the traces, brought back, are those of the formulas."""
+"""After all passes the values that a file's provenance names, brought back, are those of the formulas."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from smx.export.capture import describe_layers
 from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, Rewriting, SortNeurons
-from smx.export.traces import hand_over, reorder, rescale, start, traced
-from smx.runtime.metadata import LayerInfo, Trace
+from smx.export.provenance import hand_over, reorder, rescale, start, with_provenance
+from smx.runtime.metadata import LayerInfo, Provenance
 from tests import reference
 from tests.export.graphs import graph, mixed
 
@@ -49,23 +49,23 @@ def compiled(
     for step in passes:
         step()(model)
     model.graph.opset_imports.pop("smx", None)
-    return ir.to_proto(model), traced(model, layers)
+    return ir.to_proto(model), with_provenance(model, layers)
 
 
-def values_at(proto: onnx.ModelProto, trace: Trace, x: Array) -> tuple[Array, Array]:
-    """Return z and h of a traced layer, neuron by neuron as the trace says, on the last axis."""
-    found = []
-    for name in (trace.z, trace.h):
+def values_at(proto: onnx.ModelProto, provenance: Provenance, x: Array) -> tuple[Array, Array]:
+    """Return z and h of a layer, neuron by neuron as its provenance says, on the last axis."""
+    values = []
+    for name in (provenance.z, provenance.h):
         seen = onnx.ModelProto()
         seen.CopyFrom(proto)
         seen.graph.ClearField("output")
         seen.graph.output.append(onnx.ValueInfoProto(name=name))
-        found.append(reference.evaluate_onnx(seen, x=x.astype(np.float32)).astype(np.float64))
-    z, h = np.full_like(found[0], np.nan), np.full_like(found[1], np.nan)
-    for position, (neuron, kind) in enumerate(zip(trace.neurons, trace.kind, strict=True)):
-        _, inner, scale, shift = trace.kinds[kind]
-        z[..., neuron] = found[0][..., position] / inner
-        h[..., neuron] = found[1][..., position] * scale + shift
+        values.append(reference.evaluate_onnx(seen, x=x.astype(np.float32)).astype(np.float64))
+    z, h = np.full_like(values[0], np.nan), np.full_like(values[1], np.nan)
+    for position, (neuron, kind) in enumerate(zip(provenance.neurons, provenance.kind, strict=True)):
+        _, inner, scale, shift = provenance.kinds[kind]
+        z[..., neuron] = values[0][..., position] / inner
+        h[..., neuron] = values[1][..., position] * scale + shift
     return z, h
 
 
@@ -85,13 +85,13 @@ def between(layer: str = mixed("z", "h", TEXT, PAPER)) -> str:
 @both_layouts
 def test_every_activation_is_found_in_its_order_and_scale(passes: Passes) -> None:
     proto, (layer,) = compiled(between(), passes, w=W, b=B, v=V, c=C)
-    trace, x = layer.trace, examples()
-    assert trace is not None
+    provenance, x = layer.provenance, examples()
+    assert provenance is not None
     z = x @ W.T.astype(np.float64) + B
-    agree(values_at(proto, trace, x), (z, reference.mixed(z, CHOICE, PAPER)))
-    names = [trace.kinds[kind][0] for kind in trace.kind]
-    assert dict(zip(trace.neurons, names, strict=True)) == {neuron: PAPER[k] for neuron, k in enumerate(CHOICE)}
-    scales = {name: (inner, scale, shift) for name, inner, scale, shift in trace.kinds}
+    agree(values_at(proto, provenance, x), (z, reference.mixed(z, CHOICE, PAPER)))
+    names = [provenance.kinds[kind][0] for kind in provenance.kind]
+    assert dict(zip(provenance.neurons, names, strict=True)) == {neuron: PAPER[k] for neuron, k in enumerate(CHOICE)}
+    scales = {name: (inner, scale, shift) for name, inner, scale, shift in provenance.kinds}
     assert scales["sigmoid"] == (0.5, 0.5, 0.5)
     assert scales["elu"] == (1, 1, -1)
     assert scales["selu"] == pytest.approx((1, reference.SELU_SCALE, -reference.SELU_SCALE * reference.SELU_ALPHA))
@@ -102,8 +102,8 @@ def test_scatter_keeps_the_order_and_sorted_does_not() -> None:
     orders = []
     for passes in (SCATTER, SORTED):
         _, (layer,) = compiled(between(), passes, w=W, b=B, v=V, c=C)
-        assert layer.trace is not None
-        orders.append(layer.trace.neurons)
+        assert layer.provenance is not None
+        orders.append(layer.provenance.neurons)
     assert orders[0] == tuple(range(6))
     assert orders[1] != orders[0]
     assert sorted(orders[1]) == list(range(6))
@@ -112,9 +112,9 @@ def test_scatter_keeps_the_order_and_sorted_does_not() -> None:
 def test_neurons_of_one_kind_share_an_entry() -> None:
     body = between(mixed("z", "h", "1, 0, 1, 0, 1, 1", ("relu", "tanh")))
     _, (layer,) = compiled(body, SCATTER, w=W, b=B, v=V, c=C)
-    assert layer.trace is not None
-    assert layer.trace.kinds == (("tanh", 1.0, 1.0, 0.0), ("relu", 1.0, 1.0, 0.0))
-    assert layer.trace.kind == (0, 1, 0, 1, 0, 0)
+    assert layer.provenance is not None
+    assert layer.provenance.kinds == (("tanh", 1.0, 1.0, 0.0), ("relu", 1.0, 1.0, 0.0))
+    assert layer.provenance.kind == (0, 1, 0, 1, 0, 0)
 
 
 @both_layouts
@@ -132,8 +132,8 @@ def test_layers_that_share_an_order_are_both_found(passes: Passes) -> None:
     expected = [(z, h), (z + h, reference.mixed(z + h, second, ("tanh", "relu", "elu")))]
     assert [layer.name for layer in layers] == ["h", "k"]
     for layer, values in zip(layers, expected, strict=True):
-        assert layer.trace is not None
-        agree(values_at(proto, layer.trace, x), values)
+        assert layer.provenance is not None
+        agree(values_at(proto, layer.provenance, x), values)
 
 
 @both_layouts
@@ -151,17 +151,18 @@ def test_a_layer_that_is_called_twice_is_found_twice(passes: Passes) -> None:
     for layer, weight in zip(layers, (W, U), strict=True):
         z = h @ weight.T.astype(np.float64) + B
         h = reference.mixed(z, CHOICE, PAPER)
-        assert layer.trace is not None
-        agree(values_at(proto, layer.trace, x), (z, h))
+        assert layer.provenance is not None
+        agree(values_at(proto, layer.provenance, x), (z, h))
 
 
 @both_layouts
 def test_inputs_and_outputs_can_be_a_layers_values(passes: Passes) -> None:
     proto, (layer,) = compiled(mixed("x", "y", "1, 0, 1, 2"), passes, outputs=4)
     x = examples()
-    assert layer.trace is not None
-    assert (layer.trace.z, layer.trace.h) == ("x", "y")
-    agree(values_at(proto, layer.trace, x), (x, reference.mixed(x, np.array([1, 0, 1, 2]), ("relu", "tanh", "elu"))))
+    assert layer.provenance is not None
+    assert (layer.provenance.z, layer.provenance.h) == ("x", "y")
+    expected = reference.mixed(x, np.array([1, 0, 1, 2]), ("relu", "tanh", "elu"))
+    agree(values_at(proto, layer.provenance, x), (x, expected))
 
 
 @both_layouts
@@ -175,8 +176,8 @@ def test_what_is_folded_before_a_layer_is_part_of_its_z(passes: Passes) -> None:
     assert "Mul" not in {node.op_type for node in proto.graph.node if "s" in node.input}
     x = examples()
     z = (x @ W.T.astype(np.float64) + B) * scale
-    assert layer.trace is not None
-    agree(values_at(proto, layer.trace, x), (z, reference.mixed(z, CHOICE, PAPER)))
+    assert layer.provenance is not None
+    agree(values_at(proto, layer.provenance, x), (z, reference.mixed(z, CHOICE, PAPER)))
 
 
 def test_several_changes_add_up() -> None:
@@ -192,7 +193,7 @@ def test_several_changes_add_up() -> None:
     rescale(node, 0.5 * ones, np.array([1, 2]), np.array([0, 5]))
     rescale(node, ones, ones, zeros)
     hand_over(node, node.outputs[0])
-    (layer,) = traced(model, (LayerInfo(name="layer", axis=1, groups={"relu": 1, "tanh": 1}),))
-    assert layer.trace == Trace(
+    (layer,) = with_provenance(model, (LayerInfo(name="layer", axis=1, groups={"relu": 1, "tanh": 1}),))
+    assert layer.provenance == Provenance(
         z="z", h="h", neurons=(1, 0), kinds=(("tanh", 2.0, 1.0, 0.0), ("relu", 2.0, 6.0, 14.0)), kind=(0, 1)
     )

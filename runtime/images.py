@@ -1,0 +1,58 @@
+"""Images from files, as arrays of the size that a network takes."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from smx.errors import InputError, one_line
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""The formats that are read, whatever the name of a file ends in. Pillow runs other programs for some further ones."""
+
+MAX_PIXELS = 2**26
+"""Larger images are refused before they are decoded: a small file can hold an image that fills the memory."""
+
+
+def read_image(path: Path, height: int, width: int, *, colour: bool, invert: bool = False) -> NDArray[np.float32]:
+    """Read an image, turned as its EXIF data say, and stretch it to a size.
+
+    Args:
+        path: of the file. Of an animation, the first image is read.
+        height, width: of the result, in pixels.
+        colour: keep red, green and blue; otherwise the image becomes grey.
+        invert: exchange black and white, for dark ink on light paper. Transparent pixels are paper: white with
+            `invert`, black without.
+
+    Returns:
+        Values from 0 to 1, (height, width) or (height, width, 3).
+
+    Raises:
+        InputError: the file is damaged, of another format, or has more than `MAX_PIXELS` pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow's own limit is higher
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS}")
+            rgba = _eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
+    except Exception as error:  # whatever a damaged file makes Pillow's decoders run into
+        reason = one_line(error) or type(error).__name__
+        raise InputError(f"{path} is no image that can be read ({reason}); expected {', '.join(FORMATS)}") from error
+    paper = (255, 255, 255, 255) if invert else (0, 0, 0, 255)
+    opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, paper), rgba).convert("RGB" if colour else "L")
+    pixels = np.asarray(opaque.resize((width, height), Image.Resampling.BOX), np.float32) / np.float32(255)
+    return 1 - pixels if invert else pixels
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Bring grey values of 16 bits to 8; Pillow would clip them. It converts 16-bit colours itself."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray(np.rint(np.asarray(image, np.float64) * (255 / 65535)).astype(np.uint8))

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smx.errors import InputError
+from smx.runtime.images import FORMATS, MAX_PIXELS, read_image
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    """Return a PNG file of grey pixels that are all 0, but for the first row none of them in the file."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", zlib.compress(bytes(width + 1)))
+
+
+def test_no_program_is_started_for_postscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(subprocess.Popen, "__init__", lambda self, *arguments, **options: started.append(arguments))
+    path = tmp_path / "picture.png"
+    path.write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n0 0 8 8 rectfill\nshowpage\n%%EOF\n"
+    )
+    with Image.open(path) as image:
+        assert image.format == "EPS"  # Pillow alone would take it, and run Ghostscript
+    with pytest.raises(InputError, match=r"picture\.png is no image that can be read .*expected PNG, JPEG, WEBP, BMP"):
+        read_image(path, 8, 8, colour=False)
+    assert not started
+
+
+@pytest.mark.parametrize("size", [(8193, 8192), (30_000, 30_000), (1, MAX_PIXELS + 1)])
+def test_too_many_pixels_are_refused_before_they_are_decoded(size: tuple[int, int], tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(png(*size))
+    with pytest.raises(InputError, match=r"bomb\.png is no image that can be read \(.*pixels.*\)") as caught:
+        read_image(tmp_path / "bomb.png", 8, 8, colour=False)
+    assert "truncated" not in str(caught.value)
+
+
+def test_an_image_of_the_largest_size_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smx.runtime.images.MAX_PIXELS", 12)
+    Image.new("L", (4, 3), 255).save(tmp_path / "a.png")
+    assert (read_image(tmp_path / "a.png", 3, 4, colour=False) == 1).all()
+
+
+def test_text_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    text = chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(2**26)))
+    (tmp_path / "text.png").write_bytes(png(1, 1, text))
+    with pytest.raises(InputError, match=r"text\.png is no image that can be read"):
+        read_image(tmp_path / "text.png", 1, 1, colour=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", png(4, 3)[:-9], b"BM" + bytes(60), b"\xff\xd8\xff\xe0" + bytes(9)])
+def test_damaged_files_are_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"^[^\n]*a\.png is no image that can be read[^\n]*$"):
+        read_image(tmp_path / "a.png", 3, 4, colour=True)
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_the_first_image_of_an_animation_is_read(format: str, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (5, 4), (value, value, value)) for value in (255, 0, 128)]
+    frames[0].save(tmp_path / "a.png", format, save_all=True, append_images=frames[1:], lossless=True)
+    with Image.open(tmp_path / "a.png") as image:
+        assert getattr(image, "n_frames") == 3  # noqa: B009
+    assert (read_image(tmp_path / "a.png", 4, 5, colour=False) == 1).all()
+
+
+def test_a_photograph_is_turned_as_its_camera_was(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 3), np.uint8)
+    pixels[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees, clockwise
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 3, 2, colour=False), np.rot90(pixels, -1) / 255)
+
+
+@pytest.mark.parametrize(
+    ("format", "mode"), [(format, mode) for format in FORMATS for mode in ("L", "RGB", "1")] + [("PNG", "P")]
+)
+def test_modes_and_formats(format: str, mode: str, tmp_path: Path) -> None:
+    Image.new("RGB", (3, 2), (255, 255, 255)).convert(mode).save(tmp_path / "a.png", format)
+    for colour, shape in ((True, (2, 3, 3)), (False, (2, 3))):
+        x = read_image(tmp_path / "a.png", 2, 3, colour=colour)
+        assert (x.shape, x.dtype.name) == (shape, "float32")
+        np.testing.assert_allclose(x, 1, atol=0.01)
+
+
+def test_sixteen_bits_of_grey_become_eight(tmp_path: Path) -> None:
+    pixels = np.array([[0, 257, 32896, 65535]], np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_allclose(read_image(tmp_path / "a.png", 1, 4, colour=False), pixels / 65535, atol=1e-6)
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
+    x = read_image(tmp_path / "a.jpg", 1, 1, colour=True)
+    np.testing.assert_allclose(x[0, 0], [1, 0, 0], atol=0.03)
+
+
+def test_ink_on_transparent_paper(tmp_path: Path) -> None:
+    ink = np.zeros((2, 2, 4), np.uint8)
+    ink[0, :, 3] = 255  # black on nothing, as drawing programs save it
+    Image.fromarray(ink).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 2, 2, colour=False), [[0, 0], [0, 0]])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 2, 2, colour=False, invert=True), [[1, 1], [0, 0]])

@@ -1,0 +1,116 @@
+"""Commands write nothing outside their output folder and look nothing up: neither smx nor the libraries below it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import SMALL
+
+STRACE = shutil.which("strace")
+CALLS = "openat,open,creat,mkdir,mkdirat,connect,sendto,sendmsg,sendmmsg"
+OPENED = re.compile(r'(open|creat|mkdir)\w*\((?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"(.*)')
+"""A line of strace -y: the call, the folder that a relative path starts from, the path, and the rest."""
+
+
+def traced(folder: Path, *command: str | Path, **environment: str) -> tuple[set[Path], list[str]]:
+    """Run a command in `folder` with an empty HOME and TMPDIR, which must be empty afterwards.
+
+    Returns:
+        The paths outside `folder/out` and TMPDIR that were opened for writing or made, and the calls to the network;
+        both are empty without strace, or where it may not trace.
+    """
+    home, temporary, log = folder / "home", folder / "tmp", folder / "strace.log"
+    for each in (home, temporary, folder / "out"):
+        each.mkdir(exist_ok=True)
+    names = ("PATH", "PYTHONPATH", "OMP_NUM_THREADS", "LD_LIBRARY_PATH")
+    env = {name: os.environ[name] for name in names if name in os.environ}
+    env |= {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    strace = [STRACE, "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", str(log)] if STRACE else []
+    if strace and subprocess.run([*strace, "true"], capture_output=True, check=False).returncode != 0:
+        strace = []
+    done = subprocess.run([*strace, *command], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [list(home.rglob("*")), list(temporary.rglob("*"))] == [[], []]
+    if not strace:
+        return set(), []
+    lines = log.read_text(errors="replace").splitlines()
+    assert any("sitecustomize" in line or ".py" in line for line in lines), "strace saw nothing"
+    network = [line for line in lines if re.search(r"(connect|send\w+)\(.*AF_INET", line)]
+    written = set()
+    for match in filter(None, map(OPENED.search, lines)):
+        call, start, path, rest = match.groups()
+        if (call == "mkdir" or re.search("O_WRONLY|O_RDWR|O_CREAT|O_TRUNC", rest)) and " = -1 " not in rest:
+            written.add(Path(os.path.normpath(Path(start or folder, path))))
+    allowed = (folder / "out", temporary, Path("/dev"), Path("/proc"))
+    return {path for path in written if not any(path.is_relative_to(each) for each in allowed)}, network
+
+
+def smx(folder: Path, *arguments: str | Path, **environment: str) -> None:
+    """Run a command of smx and assert that it leaves nothing and calls nobody."""
+    assert traced(folder, sys.executable, "-m", "smx", *arguments, **environment) == (set(), [])
+
+
+def test_training_and_what_follows_it(tmp_path: Path) -> None:
+    smx(tmp_path, "train", *SMALL, "--phase1-epochs", "1", "--phase2-epochs", "1", "--out", "out/run")
+    assert (tmp_path / "out" / "run" / "figures").is_dir()
+    smx(tmp_path, "export", "out/run/model.pt", "out/model.onnx")
+    smx(tmp_path, "verify", "out/run/model.pt", "out/model.onnx", "--batch-sizes", "16")
+
+
+def test_the_commands_of_the_base_install(exported: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 64), np.uint8))
+    (tmp_path / "out").mkdir()
+    shutil.copy(exported, tmp_path / "out" / "model.onnx")
+    smx(tmp_path, "predict", "out/model.onnx", "x.npy")
+    smx(tmp_path, "inspect", "out/model.onnx")
+    smx(tmp_path, "tune", "out/model.onnx", "--max-threads", "1", "--rounds", "20")
+
+
+def test_a_bench_with_its_figure(run: Path, tmp_path: Path) -> None:
+    options = ("--baselines", "relu", "--batch-sizes", "1", "--rounds", "2")
+    smx(tmp_path, "bench", run / "model.pt", *options, "--plot", "out/bench.png")
+    assert (tmp_path / "out" / "bench.png").is_file()
+
+
+@pytest.mark.skipif(not STRACE, reason="needs strace")
+def test_what_is_written_and_called_is_noticed(tmp_path: Path) -> None:
+    """Otherwise the tests above would notice nothing either."""
+    code = f"""
+import pathlib, socket, sys
+pathlib.Path({str(tmp_path / "elsewhere")!r}).touch()
+pathlib.Path("folder").mkdir()
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", ("127.0.0.1", 9))
+"""
+    written, network = traced(tmp_path, sys.executable, "-c", code)
+    assert written == {tmp_path / "elsewhere", tmp_path / "folder"}
+    assert len(network) == 1
+    assert "127.0.0.1" in network[0]
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_telemetry_is_off_before_onnx_runtime_is_loaded(given: dict[str, str], kept: str) -> None:
+    code = "import smx.runtime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == kept
+
+
+def test_telemetry_ends_where_onnx_runtime_was_loaded_first() -> None:
+    code = """
+import sys, types
+module = types.ModuleType("onnxruntime")
+module.disable_telemetry_events = lambda: print("off")
+sys.modules["onnxruntime"] = module
+import smx
+"""
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "off\n"
