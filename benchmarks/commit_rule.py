@@ -1,9 +1,8 @@
 """Does `--phase1-epochs auto` do as well as the fixed 50? `python benchmarks/commit_rule.py --json PATH`.
 
-Both schedules train the same network on MNIST with the same seeds and the same number of epochs of phase 2. What
-counts is the validation accuracy of the epoch that ends up in model.pt, and after how many epochs of the whole run a
-validation accuracy as high as that of the fixed schedule is reached. The runs are kept, and continued when they were
-stopped.
+Both schedules train the same network on MNIST with the same seeds and the same number of epochs of phase 2. They are
+compared by the validation accuracy of the epoch that is kept in model.pt, and by the number of epochs after which a run
+reaches the validation accuracy of the fixed schedule. The runs are kept in --out, and a stopped one is continued.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from smx.cli.progress import training_progress
 from smx.training.config import AUTO, TrainConfig
 
 FIXED = TrainConfig(data="mnist", hidden=(512, 256, 128), phase1_epochs=50, device="cpu")
+SMALLEST = replace(FIXED, data="digits", hidden=(8,), phase1_epochs=2, max_phase1_epochs=2, settle_window=1)
 RULE = ("max_phase1_epochs", "settle_window", "settle_changed", "settle_margin", "settle_loss")
 
 
@@ -28,26 +28,30 @@ RULE = ("max_phase1_epochs", "settle_window", "settle_changed", "settle_margin",
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="From 0 on.")
 @click.option("--phase2-epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="EPOCHS")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/commit-rule"), show_default=True)
+@click.option("--smallest", is_flag=True, help="On the digits, with one seed and one epoch of phase 2: for a test.")
 @data_dir_option
 @json_option
-def main(seeds: int, phase2_epochs: int, out: Path, data_dir: Path | None, json_path: str | None) -> None:
+def main(
+    seeds: int, phase2_epochs: int, out: Path, smallest: bool, data_dir: Path | None, json_path: str | None
+) -> None:
     """Train with both schedules, with several seeds."""
     from smx import data
     from smx.timing.machine import machine
 
-    dataset = data.load(FIXED.data, data_dir)
+    base, seeds, phase2_epochs = (SMALLEST, 1, 1) if smallest else (FIXED, seeds, phase2_epochs)
+    dataset = data.load(base.data, data_dir)
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
         target = None
-        for schedule, epochs in (("fixed", FIXED.phase1_epochs), ("auto", AUTO)):
-            config = replace(FIXED, phase1_epochs=epochs, phase2_epochs=phase2_epochs, seed=seed)
+        for schedule, epochs in (("fixed", base.phase1_epochs), ("auto", AUTO)):
+            config = replace(base, phase1_epochs=epochs, phase2_epochs=phase2_epochs, seed=seed)
             logs().print(f"seed {seed}, {schedule} ...")
             row = measure(config, dataset, out / f"{schedule}-{seed}", target)
             target = target or row["validation_accuracy"]
             rows.append({"seed": seed, "schedule": schedule, **row})
     show(rows, json_path)
-    rule = {name: asdict(FIXED)[name] for name in RULE}
-    content = {"settings": FIXED.to_dict(), "rule": rule, "phase2_epochs": phase2_epochs, "runs": rows}
+    rule = {name: asdict(base)[name] for name in RULE}
+    content = {"settings": base.to_dict(), "rule": rule, "phase2_epochs": phase2_epochs, "runs": rows}
     write_json(json_path, {**content, "summary": summary(rows), "machine": machine()})
 
 

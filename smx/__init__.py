@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from smx.layers import Selective as Selective
     from smx.layers import sampling as sampling
     from smx.paper import PAPER_POOL as PAPER_POOL
+    from smx.saving import load as load
+    from smx.saving import save as save
     from smx.sorting import sort as sort
     from smx.workflows.bench import bench as bench
     from smx.workflows.bench_train import bench_train as bench_train
@@ -50,6 +52,8 @@ _HOMES = {
     "sampling": "smx.layers",
     "commit": "smx.convert",
     "select": "smx.convert",
+    "load": "smx.saving",
+    "save": "smx.saving",
     "sort": "smx.sorting",
     "train": "smx.workflows.train",
     "verify": "smx.workflows.verify",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from smx.layers import Selective
 from smx.models import cnn, mlp
 from smx.paper import TEMPERATURE
 
-MLP, CNN, FACTORY = "mlp", "cnn", "factory"
+MLP, CNN, FACTORY, PROGRAM = "mlp", "cnn", "factory", "program"
 CHANNELS = (16, 32, 64)
 """The channels of the blocks of a `cnn`."""
 
@@ -28,11 +28,13 @@ class Architecture:
     """A network without its weights.
 
     Attributes:
-        kind: `mlp`, `cnn`, or `factory` for a user's own.
+        kind: `mlp`, `cnn`, `factory` for a user's own that `smx train` trains, or `program` of `smx.save`.
         input_shape: the shape of one example as the network takes it: (F,), or (C, H, W) of an image.
         num_classes: the number of outputs.
         widths: neurons of each hidden layer of an mlp, channels of each block of a cnn.
-        name: `module:factory` of a user's own.
+        name: `module:factory` of a user's own, or the class of a program.
+        dtype: of the examples.
+        program: see `smx.program`; with `layers`, the arguments of each `Mixed` and `Selective` by path.
     """
 
     kind: str
@@ -40,6 +42,8 @@ class Architecture:
     num_classes: int
     widths: tuple[int, ...] = ()
     name: str = ""
+    dtype: str = "float32"
+    program: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """Return the ordinary network, with fresh weights: (B, *input_shape) -> logits (B, num_classes).
@@ -96,7 +100,8 @@ class Architecture:
         """Return plain values, for `model.pt`."""
         if self.kind == MLP:
             return {"kind": MLP, "sizes": [*self.input_shape, *self.widths, self.num_classes]}
-        own = {"channels": list(self.widths)} if self.kind == CNN else {"name": self.name}
+        own: dict[str, Any] = {"channels": list(self.widths)} if self.kind == CNN else {"name": self.name}
+        own |= {"dtype": self.dtype, "program": self.program} if self.kind == PROGRAM else {}
         return {"kind": self.kind, **own, "input_shape": list(self.input_shape), "num_classes": self.num_classes}
 
     @classmethod
@@ -115,6 +120,8 @@ class Architecture:
             num_classes=int(values["num_classes"]),
             widths=tuple(map(int, values.get("channels", ()))),
             name=str(values.get("name", "")),
+            dtype=str(values.get("dtype", "float32")),
+            program=dict(values.get("program", {})),
         )
 
 

@@ -1,10 +1,10 @@
 """A network of the user's own, named `module:factory`: found, checked and called.
 
-Importing a module runs it. A `model.pt` names the factory of its network, so reading one can import a module that lies
-in the current folder or on the Python path. Three things are never imported for it: a module that has the name of one
-of Python's own, what lies in Python's folders (`site-packages` is one), and `smx`. What was installed as editable lies
-elsewhere, and counts as the user's own. And nothing is called but a function or `nn.Module` class that the named module
-itself defines, so that no file can reach `os.system` through `my_module:system`.
+Importing a module runs it. A `model.pt` names the factory of its network; it is imported only if the user trusts it
+(`--trust-code`), from the current folder or the Python path. Even then three things are not imported: a module with the
+name of one of Python's own, a module in Python's folders such as `site-packages`, and `smx`. An editable install lies
+elsewhere and counts as the user's own. Only a function or `nn.Module` class that the named module itself defines is
+called, so that no file can reach `os.system` through `my_module:system`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def find(name: str) -> Callable[..., Any]:
 
 
 def example(input_shape: Sequence[int]) -> Tensor:
-    """Return two examples for trying a network: always the same values from 0 to 1, as zeros would hide a lot."""
+    """Return two examples to try a network on: always the same values from 0 to 1, as zeros would hide faults."""
     return torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -103,12 +103,12 @@ def _current_folder_first() -> Iterator[None]:
 
 
 def _require_own(name: str, package: str) -> None:
-    """Refuse what was not written for this: nothing is imported to find out."""
+    """Refuse modules that are not the user's own, without importing them."""
     if package in sys.stdlib_module_names:
         raise InputError(f"{name}: {package} is the name of a module of Python's own; give yours another one")
     try:
         spec = importlib.util.find_spec(package)
-    except ValueError:  # made by hand, without a file
+    except ValueError:  # a module that was made in memory
         spec = None
     if spec is None or package == "__main__":
         raise InputError(

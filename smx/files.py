@@ -1,4 +1,4 @@
-"""Files that are either whole or not there at all, and folders that one process uses. Standard library only."""
+"""Files that are written completely or not at all, and folders for one process at a time. Standard library only."""
 
 from __future__ import annotations
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from smx import __version__, torchfile
 from smx.activations import resolve_pool
-from smx.architecture import FACTORY, Architecture
+from smx.architecture import FACTORY, PROGRAM, Architecture
 from smx.arrays import as_taken
 from smx.errors import InputError, one_line
-from smx.layers import Mixed
+from smx.layers import Mixed, Selective
 from smx.preprocessing import Normalize, normalise
+from smx.program import Program
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +80,7 @@ class SavedModel:
     def example_input(self, *, raw: bool = False) -> Tensor:
         """Return one example (1, *) of the shape and dtype that the network takes; with `raw`, random pixels."""
         if not raw:
-            return torch.zeros(1, *self.architecture.input_shape)
+            return torch.zeros(1, *self.architecture.input_shape, dtype=getattr(torch, self.architecture.dtype))
         shape = (1, *self.data["sample_shape"])
         random = torch.Generator().manual_seed(0)
         return torch.randint(int(self.data["maximum"]) + 1, shape, dtype=torch.uint8, generator=random)
@@ -117,6 +118,8 @@ class SavedModel:
         name = self.architecture.name
         if self.architecture.kind == FACTORY and not self.trusted:
             raise InputError(f"the model names code of yours, {name}; give --trust-code to run it")
+        if self.architecture.kind == PROGRAM:
+            return self._program()
         try:
             network = self.architecture.mixed(self.pool)
             choices = {name + _CHOICE: choice for name, choice in self.choices.items()}
@@ -128,6 +131,18 @@ class SavedModel:
                 f"{name} is no longer the network that was trained: {shorten(one_line(error), 200)}"
             ) from error
         return network
+
+    def _program(self) -> nn.Module:
+        program = self.architecture.program
+        layers: dict[str, nn.Module] = {}
+        for path, arguments in program["layers"].items():
+            if path in self.choices:
+                layers[path] = Mixed(self.choices[path], self.pool, arguments["dim"])
+            else:
+                logits = self.weights[f"{path}.logits"]
+                layers[path] = Selective(len(logits), self.pool, arguments["temperature"], arguments["dim"])
+                layers[path].load_state_dict({"logits": logits})
+        return Program(program, self.weights, layers)
 
 
 def choices_of(state: dict[str, Tensor]) -> dict[str, Tensor]:

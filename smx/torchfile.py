@@ -1,4 +1,4 @@
-"""Files of plain tensors and plain values, written whole and read without running any code in them."""
+"""Files of plain tensors and plain values. Reading one runs no code from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smx import files
 from smx.errors import InputError
 
 VERSION = 1
-"""Of the layout of `model.pt` and `checkpoint.pt`; a file with a higher one was written by a later release."""
+"""The version of the layout of `model.pt` and `checkpoint.pt`. A later release may write a higher one."""
 
 
 def save(path: Path, format: str, content: dict[str, Any]) -> None:
@@ -29,7 +29,7 @@ def load(path: Path, format: str) -> dict[str, Any]:
     """Read what `save` wrote, to the CPU.
 
     Raises:
-        InputError: the file is missing, damaged, wants to run code, or is something else.
+        InputError: the file is missing or damaged, holds Python objects that could run code, or has another format.
     """
     expected = f"expected a {format} file written by smx train"
     if path.is_dir():
@@ -38,13 +38,13 @@ def load(path: Path, format: str) -> dict[str, Any]:
         raise InputError(f"{path} does not exist; {expected}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch thinks of a file that is refused anyway
+            warnings.simplefilter("ignore")  # torch warns of files that are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "global" in str(error).lower():
             raise InputError(f"{path} was refused: it holds Python objects that could run code; {expected}") from error
         raise InputError(f"{path} is no file of tensors; {expected}") from error
-    except Exception as error:  # whatever a damaged file makes the unpickler run into
+    except Exception as error:  # a damaged file can raise any error in the unpickler
         raise InputError(f"{path} is damaged or no file of tensors; {expected}") from error
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(found, str):

@@ -1,4 +1,4 @@
-"""What a training run shows: bars on a terminal, a line an epoch elsewhere."""
+"""The progress of a training run: bars on a terminal, elsewhere one line for each epoch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def training_progress(
     phases: Mapping[int, int], done: Mapping[int, int], *, at_most: bool = False
 ) -> Iterator[Callable[[EpochMetrics], None]]:
-    """Yield what is to be called after each epoch.
+    """Yield a function to call after each epoch.
 
     Args:
-        phases: epochs of each phase.
-        done: epochs of each phase that were trained before.
+        phases: the number of epochs of each phase.
+        done: the number of epochs of each phase that are already done.
         at_most: whether a phase may end before its last epoch.
     """
     console = logs()

@@ -39,7 +39,7 @@ def draw_curves(rows: Sequence[EpochMetrics], path: Path) -> Path:
     if committed:
         sampled = [row.validation_accuracy_sampled for row in rows[:committed]]
         accuracies.plot(epochs[:committed], sampled, "." if committed == 1 else ":", label="validation, sampled choice")
-    # The first epochs would squeeze all that matters into a line at the top.
+    # Without the first epochs, whose low accuracies would leave the curves no height.
     settled = [row.validation_accuracy for row in rows[len(rows) // 10 :]]
     accuracies.set(xlabel="epoch", ylabel="accuracy", ylim=(max(0.0, 1 - 2.5 * (1 - min(settled)) - 0.01), 1.003))
     for axes in (losses, accuracies):

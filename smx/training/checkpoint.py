@@ -1,4 +1,4 @@
-"""`checkpoint.pt`: the state of a run after an epoch, from which it continues as if nothing had happened."""
+"""`checkpoint.pt`: the state of a run after an epoch. A resumed run ends in the same model as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 @dataclass
 class Checkpoint:
-    """All that the next epoch depends on.
+    """Everything that the next epoch depends on.
 
     Attributes:
         config: the run's settings.

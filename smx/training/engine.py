@@ -1,4 +1,4 @@
-"""One epoch: train on all batches, evaluate. The same for both phases and the baselines, on any number of ranks."""
+"""One epoch: train on all batches, evaluate. Both phases and the baselines use the same code, on one or more ranks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ EVALUATION_BATCH = 1024
 
 
 def seed_for(seed: int, *path: int) -> int:
-    """Derive an independent seed, so that every epoch's order and noise depend on nothing that came before it."""
+    """Derive an independent seed for a part of a run: its order and noise do not depend on the parts before it."""
     return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def train_epoch(
     step: Step, scheduler: LRScheduler, examples: Examples, batch_size: int, ranks: Ranks = ALONE
 ) -> tuple[float, float]:
-    """Take one step a batch, in a random order; return the mean loss and the accuracy on the way."""
+    """Take one step for each batch, in a random order; return the mean loss and the accuracy over these steps."""
     step.model.train()
     step.tally.reset()
     for batch in torch.split(torch.randperm(len(examples)).to(examples.x.device), batch_size):
@@ -49,7 +49,7 @@ def evaluate(
 ) -> tuple[float, float]:
     """Return the mean loss and the accuracy in `eval()`, with the choices committed or `sampled`.
 
-    In float32, whatever the precision of training: that is what is saved and exported.
+    It computes in float32 for every precision of training, because the saved model is float32.
     """
     model.eval()
     protocol = rules(config)

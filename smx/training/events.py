@@ -11,11 +11,11 @@ from smx.training.metrics import EpochMetrics
 
 @contextmanager
 def tensorboard(folder: Path, done: Sequence[EpochMetrics]) -> Iterator[Callable[[EpochMetrics], None]]:
-    """Yield what writes the events of an epoch, each at its number among the epochs of the whole run.
+    """Yield a function that writes the events of an epoch, numbered from the first epoch of the whole run.
 
     Args:
         folder: for the files.
-        done: the rows of a run that is continued; what a killed process wrote after them is void.
+        done: the rows of a run that is continued; TensorBoard discards events that a killed process wrote after them.
 
     Raises:
         ModuleNotFoundError: the package tensorboard is not installed.

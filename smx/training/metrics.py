@@ -29,8 +29,8 @@ class EpochMetrics:
         validation_loss: as the protocol evaluates; the epoch with the lowest one counts.
         validation_accuracy: with the committed choice, that is each neuron's largest logit.
         validation_accuracy_sampled: with the choice sampled (phase 1 only).
-        changed: how many neurons prefer another activation than one epoch before.
-        margin: by how much the largest logit of the median neuron exceeds the second one (phase 1 only).
+        changed: the number of neurons whose choice is another one than after the epoch before.
+        margin: the median over the neurons of the largest logit minus the second one (phase 1 only).
         temperature: of the Gumbel-softmax in this epoch (phase 1 only).
         learning_rate: in the first step of the epoch.
         seconds: duration of training and validation.
@@ -88,7 +88,7 @@ def to_csv(rows: Iterable[EpochMetrics]) -> str:
 
 
 def best(rows: Sequence[EpochMetrics], phase: int) -> EpochMetrics:
-    """Return the epoch that counts: the first with the lowest validation loss of the phase."""
+    """Return the epoch whose weights are kept: the first one with the lowest validation loss of the phase."""
     return min((row for row in rows if row.phase == phase), key=lambda row: row.validation_loss)
 
 

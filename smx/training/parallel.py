@@ -1,4 +1,4 @@
-"""Data-parallel training under torchrun: what one process knows of the others, passed along as a `Ranks`."""
+"""Data-parallel training under torchrun: `Ranks` is what one process knows of the others."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Share(NamedTuple):
 
     Attributes:
         indices: int64 (b,), of the examples.
-        weights: float32 (b,), of their losses in the sum that the rank minimises; None when all of the batch is in it,
-            and the mean is minimised.
+        weights: float32 (b,): the rank minimises the sum of the examples' losses times these weights. None if the rank
+            has the whole batch; then it minimises the mean.
         examples: how many the loss is the mean of: the batch's length divided by the number of ranks.
     """
 
@@ -41,8 +41,8 @@ class Share(NamedTuple):
 class Ranks:
     """This process among `size` that train one network together; by default it is alone.
 
-    Every rank holds the same weights and the same state of its random generator, and takes its share of every batch.
-    Rank 0 is the main one: it alone writes, draws and speaks.
+    Every rank has the same weights and the same state of its random generator, and takes its share of every batch.
+    Rank 0 is the main one: only this one writes files and shows progress.
     """
 
     rank: int = 0
@@ -50,15 +50,19 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this is the process that writes files and shows progress."""
         return self.rank == 0
 
     def share(self, batch: Tensor, device: torch.device | None = None) -> Share:
-        """Return this rank's part of a batch, int64 (B,); its weights on the training device, if it is another.
+        """Return this rank's part of a batch of indices, int64 (B,).
 
-        Every rank gets ceil(B / size) examples, so that the layers of all ranks draw equally much randomness, and the
-        same noise. What fills up a part that is too short has weight 0; the others have size / B, so that the mean over
-        the ranks of their weighted sums is the mean over the batch, whatever its length.
+        Every rank gets ceil(B / size) examples, so that the layers of all ranks draw the same noise. Where a part would
+        be shorter, examples from the batch's start fill it up, with weight 0. The others have the weight size / B: the
+        mean over the ranks of their weighted sums is the mean over the batch, for every B.
+
+        Args:
+            batch: indices of the examples.
+            device: where the weights are made; None is the device of `batch`.
         """
         if self.size == 1:
             return Share(batch, None, len(batch))
@@ -69,15 +73,16 @@ class Ranks:
         return Share(batch[places % len(batch)], weights, len(batch) / self.size)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the network to train: it averages its gradients over the ranks; the weights are the model's own.
+        """Return a network with the same weights, whose gradients are averaged over the ranks.
 
-        BatchNorm sees the rank's own share; on CUDA the model's are made to see the whole batch (SyncBatchNorm).
+        BatchNorm computes its statistics over the rank's own share. On CUDA the model's BatchNorm layers are replaced
+        by SyncBatchNorm, which computes them over the whole batch.
         """
         if self.size == 1:
             return model
         if next(model.parameters()).is_cuda:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        # Parameters that the loss does not depend on are fine in a static graph, as they are in one process.
+        # In a static graph there may be parameters that the loss does not depend on, as in one process.
         return DistributedDataParallel(model, static_graph=True, **_LOCAL_BUFFERS)
 
     def sum(self, *values: Tensor) -> list[float]:
@@ -88,7 +93,7 @@ class Ranks:
         return [float(value) for value in total.tolist()]
 
     def average_buffers(self, model: nn.Module) -> None:
-        """Average the floating buffers, that is what BatchNorm keeps of its inputs, so that all ranks have the same."""
+        """Average the floating buffers (BatchNorm's statistics) over the ranks, so that all have the same."""
         if self.size > 1:
             for buffer in model.buffers():
                 if buffer.is_floating_point():
@@ -105,7 +110,7 @@ class Ranks:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let rank 0 go through a block before the others enter it: for what it may leave for them on a shared disk."""
+        """Let rank 0 run a block before the others, for example to download what they then find on the disk."""
         if not self.main:
             self.wait()
         try:
@@ -127,11 +132,11 @@ ALONE = Ranks()
 def joined() -> Iterator[Ranks]:
     """Join the other processes if torchrun started this one; leave them at the end.
 
-    On the CPU they speak through gloo, on CUDA through NCCL, each with the device that LOCAL_RANK names. Where devices
-    are too few, the CPU is left; see `require_device`.
+    Tensors on the CPU are exchanged by gloo, on CUDA by NCCL, each rank with the device that LOCAL_RANK names. Without
+    a CUDA device for each rank of this machine only the CPU can be used; see `require_device`.
 
     Raises:
-        InputError: the environment is not as torchrun makes it.
+        InputError: RANK is set, but not all other variables that torchrun sets.
     """
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
@@ -142,14 +147,14 @@ def joined() -> Iterator[Ranks]:
         torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     yield Ranks(rank, size)
-    dist.destroy_process_group()  # not after an error, when others may wait for this rank: the process's end is enough
+    dist.destroy_process_group()  # not after an error: it would wait for the others, and the process ends anyway
 
 
 def require_device(name: str, ranks: Ranks) -> None:
-    """Refuse cuda where there is none, or not one for each process.
+    """Check that the device `name` exists, and for cuda that there is one for each process of this machine.
 
     Raises:
-        InputError: so it is.
+        InputError: it does not, or there are too few.
     """
     devices = torch.cuda.device_count()
     if name == "cuda" and not devices:
@@ -161,7 +166,7 @@ def require_device(name: str, ranks: Ranks) -> None:
 
 
 class _Numbers(NamedTuple):
-    """What torchrun tells a process of itself."""
+    """What torchrun tells a process about itself."""
 
     rank: int
     size: int

@@ -28,7 +28,7 @@ from smx.training.step import Step, adam, restore
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a phase works on, and with whom."""
+    """The data and settings of a phase, and the ranks that train together."""
 
     config: TrainConfig
     train: Examples
@@ -38,7 +38,7 @@ class Task:
 
 
 def is_over(config: TrainConfig, phase: int, rows: Sequence[EpochMetrics], neurons: int) -> bool:
-    """Tell from the rows of a phase whether it ends here: so many epochs, nothing gained for long, or settled."""
+    """Tell from the rows of a phase whether it ends: after its last epoch, by `patience`, or by the rule of `auto`."""
     return (
         len(rows) >= config.phases[phase]
         or stalled(rows, config.patience)
@@ -51,8 +51,8 @@ def train_phase(model: nn.Module, state: Checkpoint, task: Task, record: Callabl
 
     Args:
         model: with the weights of the state.
-        state: of the phase; changed after every epoch.
-        task: the rest.
+        state: of the phase; updated after every epoch.
+        task: data, settings and ranks.
         record: called with the state after every epoch.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The two ways to train: the one that is right, and the author's, to compare with the paper's figures."""
+"""The two ways to train: `standard` follows the paper's formulas, `author` the author's code behind its figures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from smx.training.config import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What the author's code does differently from what the formulas ask for.
+    """Where the author's code differs from the paper's formulas; the defaults are the formulas.
 
     Attributes:
-        double_softmax: cross-entropy is applied to an output that already went through a softmax.
+        double_softmax: cross-entropy, which contains a softmax, gets outputs that already went through one.
         phase1_clamp: in phase 1 every activation and the output are clamped to [-c, c]; None for no clamp.
-        noisy_evaluation: in phase 1 the Gumbel noise stays on in validation and test.
+        noisy_evaluation: in phase 1 the validation loss that decides is measured with Gumbel noise.
         warm_start: phase 2 continues with the weights of phase 1; otherwise it starts from fresh ones.
     """
 
@@ -29,7 +29,7 @@ class Protocol:
     warm_start: bool = True
 
     def outputs(self, logits: Tensor, phase: int) -> Tensor:
-        """Return what counts as the network's output (B, C) in a phase."""
+        """Return the network's outputs (B, C) in a phase, from its logits (B, C)."""
         if phase == 1 and self.phase1_clamp is not None:
             return torch.clamp(logits, -self.phase1_clamp, self.phase1_clamp)
         return logits

@@ -246,7 +246,7 @@ def _require_trainable(run: _Run, network: nn.Module, examples: int) -> None:
 def _recording(
     config: TrainConfig, state: Checkpoint, out: Path, on_epoch: Callable[[EpochMetrics], None], ranks: Ranks
 ) -> Iterator[Callable[[Checkpoint], None]]:
-    """Yield what is to be called with every new state; the main rank writes and tells, the others do nothing."""
+    """Yield a function to call with every new state: the main rank writes files and calls `on_epoch`."""
     if not ranks.main:
         yield lambda state: None
         return
@@ -265,7 +265,7 @@ def _recording(
 
 
 def _test(run: _Run, network: nn.Module, state: Checkpoint, examples: Examples) -> dict[str, Any]:
-    """Evaluate the network, with the weights of the epoch that counts, on the test set."""
+    """Evaluate the network, with the weights of the best epoch, on the test set."""
     row = best(state.rows, state.phase)
     result: dict[str, Any] = {
         "epochs": state.epoch,

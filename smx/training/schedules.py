@@ -1,6 +1,7 @@
-"""How the learning rate and the temperature move through a phase: functions of the position alone.
+"""How the learning rate and the temperature change during a phase.
 
-So a resumed run, and every rank of a distributed one, finds the same values without any state.
+They are functions of the position in the phase, without state, so that a resumed run and all ranks of a distributed run
+have the same values.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ from torch.optim.lr_scheduler import LambdaLR
 from smx.training.config import TrainConfig
 
 STEP_FACTOR = 0.1
-"""What `step` multiplies the learning rate with after half and after three quarters of a phase (He et al., 2016)."""
+"""The schedule `step` multiplies the learning rate by it after 1/2 and after 3/4 of a phase (He et al., 2016)."""
 
 
 def lr_factor(step: int, *, schedule: str, steps: int, warmup: int = 0) -> float:
-    """Return what the learning rate is multiplied with in a step of a phase.
+    """Return the factor of the learning rate in a step of a phase.
 
-    In the first `warmup` steps the factor rises evenly to 1. With t in [0, 1) the share of the other steps that is
-    done, it then is 1 (`constant`), 1 - t (`linear`), (1 + cos(pi t)) / 2 (`cosine`), or 1, from t = 1/2 on 0.1, and
-    from t = 3/4 on 0.01 (`step`).
+    In the first `warmup` steps the factor rises linearly to 1. After them it depends on t in [0, 1), the share of the
+    remaining steps that is done:
+
+        constant    1
+        linear      1 - t
+        cosine      (1 + cos(pi t)) / 2
+        step        1, 0.1 from t = 1/2 on, 0.01 from t = 3/4 on
 
     Args:
         step: counted from 0.
         schedule: constant, linear, cosine or step.
-        steps: of the whole phase.
-        warmup: steps of the rise.
+        steps: the number of steps of the phase.
+        warmup: the number of steps in which the factor rises.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -45,7 +50,7 @@ def lr_factor(step: int, *, schedule: str, steps: int, warmup: int = 0) -> float
 def lr_scheduler(
     optimizer: torch.optim.Optimizer, config: TrainConfig, *, epochs: int, steps_per_epoch: int, done: int
 ) -> LambdaLR:
-    """Make the scheduler of a phase of so many epochs, of which `done` are done; it goes on with every step."""
+    """Make the scheduler of a phase of `epochs` epochs, of which `done` are done; its `step` is called every step."""
     factor = partial(
         lr_factor,
         schedule=config.lr_schedule,
@@ -60,8 +65,9 @@ def lr_scheduler(
 def temperature(config: TrainConfig, epoch: int) -> float:
     """Return the temperature of an epoch of phase 1, counted from 1.
 
-    It goes from `temperature` in the first epoch to `temperature_end` in the last one, in even differences (`linear`)
-    or ratios (`exponential`); the last one is `max_phase1_epochs` where the run itself decides when to commit.
+    From `temperature` in the first epoch to `temperature_end` in the last one, neighbouring epochs have the same
+    difference (`linear`) or the same ratio (`exponential`). With `phase1_epochs = "auto"` the last epoch is number
+    `max_phase1_epochs`.
     """
     start, end, epochs = config.temperature, config.temperature_end, config.phases[1]
     if config.temperature_schedule == "constant":

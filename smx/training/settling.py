@@ -1,4 +1,4 @@
-"""When to commit: the paper leaves the epoch of the transition to future work; this is the rule of `auto`."""
+"""When to commit: the rule of `phase1_epochs = "auto"`. The paper leaves this to future work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def settled(rows: Sequence[EpochMetrics], neurons: int, rule: TrainConfig) -> bo
 
     Args:
         rows: of phase 1 alone, from its first epoch to the present one.
-        neurons: that choose, of all layers.
+        neurons: the number of neurons of all layers.
         rule: the run's settings.
     """
     window = rule.settle_window

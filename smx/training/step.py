@@ -20,20 +20,20 @@ def adam(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, object], model: nn.Module, config: TrainConfig) -> None:
-    """Load the optimiser's state; the learning rate is not part of it: the schedule says what it is."""
+    """Load the optimiser's state, but not its learning rate, which the schedule sets."""
     optimizer.load_state_dict(state)
     for group in optimizer.param_groups:
         group["lr"] = _rate(model, config)
 
 
 def _rate(model: nn.Module, config: TrainConfig) -> float | Tensor:
-    """Return the learning rate as the optimiser needs it: a graph can only follow one that lies on the device."""
+    """Return the learning rate; as a tensor on the device for a CUDA graph, which would keep a number for ever."""
     device = next(model.parameters()).device
     return torch.tensor(config.lr, device=device) if config.cuda_graphs else config.lr
 
 
 class Tally:
-    """Sums over examples that stay on the device, so that nobody waits for them: of the loss, and of right answers."""
+    """Sums of the loss and of right answers, kept on the device, so that no step waits for them."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.loss = torch.zeros((), dtype=dtype, device=device)
@@ -51,19 +51,19 @@ class Tally:
         self.right += (right if share.weights is None else right & (share.weights > 0)).sum()
 
     def means(self, examples: int, ranks: Ranks) -> tuple[float, float]:
-        """Return the mean loss and the accuracy over so many examples of all ranks."""
+        """Return the mean loss and the accuracy, for the number of examples of all ranks."""
         loss, right = ranks.sum(self.loss, self.right)
         return loss / examples, right / examples
 
 
 class Step:
-    """Takes steps on a model, and keeps a tally of them.
+    """One step of training when it is called; keeps sums of loss and right answers.
 
     Attributes:
-        model: is trained.
+        model: the network that is trained.
         optimizer: of its parameters.
         scaler: scales the loss in float16, and does nothing otherwise.
-        tally: of the steps so far.
+        tally: the sums over the steps since its last `reset`.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Step:
             self._step(x, y, share)
 
     def forget_graph(self) -> None:
-        """Capture the step again: a number that is part of it, such as the temperature, has changed."""
+        """Capture the step again at the next call, because a number in it, such as the temperature, has changed."""
         if self._graph is not None:
             self._graph = _Graph(self._step)
 
@@ -105,10 +105,10 @@ class Step:
 
 
 class _Graph:
-    """Replays a step on whole batches, all of one shape, after some steps as usual on a side stream.
+    """Replays a step on whole batches, all of one shape, after a warm-up on a side stream.
 
-    Source: PyTorch's notes on CUDA graphs, "Whole-network capture". Every call is one real step: the warm-up takes
-    batches of its own, and the capture, which computes nothing, is replayed at once.
+    Source: PyTorch's notes on CUDA graphs, "Whole-network capture". Every call is one step of training: so are the
+    calls of the warm-up, and the capture, which computes nothing, is replayed at once.
     """
 
     WARM_UP = 3

@@ -47,7 +47,7 @@ def export_model(
     saved = load_saved(model_path, trust_code=trust_code)
     dataset = None
     if precision in ("float16", "int8"):
-        if not saved.data:
+        if not saved.data["name"]:
             raise InputError(
                 f"{model_path} names no data set to try {precision} on; use smx.export.export_onnx with calibration="
             )

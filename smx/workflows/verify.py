@@ -150,9 +150,9 @@ def _given(
         if data:
             raise InputError(f"a module takes data as arrays (B, *), got the data set {data!r}")
         return {}, ()
-    name = data or (network.saved.data["name"] if network.saved.data else None)
+    name = data or network.saved.data["name"]
     if not name:
-        return {}, ()
+        return {}, network.saved.data["class_names"]
     dataset = datasets.load(name, data_dir)
     x = network.saved.examples(dataset, dataset.test.x, raw=raw)
     return {f"{dataset.name} test": x}, dataset.class_names

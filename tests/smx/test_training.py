@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import smx
-from smx import data
+from smx import data, files
 from smx.data import Dataset
 from smx.errors import InputError, SmxError
 from smx.modelfile import load_model
@@ -119,6 +119,18 @@ def test_a_run_is_not_overwritten_nor_mixed_up(small: tuple[Path, TrainResult], 
     other = replace(digits, test=digits.validation)
     with pytest.raises(InputError, match="was trained on other data than this digits"):
         train(SMALL, other, out, checkpoint=load_checkpoint(out))
+
+
+def test_a_folder_takes_one_run_at_a_time_and_keeps_the_users_files(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / ".old.tmp").mkdir()
+    (tmp_path / ".notes.tmp").write_text("mine")
+    short = replace(SMALL, phase1_epochs=1, phase2_epochs=1)
+    with files.locked(tmp_path, ()), pytest.raises(InputError, match="in use by another run: process"):
+        train(short, digits, tmp_path)
+    assert len(train(short, digits, tmp_path).rows) == 2
+    assert (tmp_path / ".notes.tmp").read_text() == "mine"
+    assert (tmp_path / ".old.tmp").is_dir()
+    assert not (tmp_path / files.LOCK).exists()
 
 
 def test_warm_start_keeps_the_weights_and_cold_start_the_choices_only(digits: Dataset, tmp_path: Path) -> None:

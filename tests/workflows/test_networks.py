@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import smx
 from smx.errors import InputError
+from tests.conftest import refused, smx_many
 from tests.test_house import HEAVY, loaded_after
 
 
@@ -93,6 +95,34 @@ def test_a_module_is_benched_beside_its_baselines(exported: Callable[..., Path])
         smx.bench(net, example_input=torch.rand(1, 5), pytorch=["eager"])
     with pytest.raises(InputError, match="a module takes data as arrays"):
         smx.verify(net, exported(net, torch.rand(1, 5)), example_input=torch.rand(1, 5), data="digits")
+
+
+def test_what_smx_save_writes_goes_through_the_commands(exported: Callable[..., Path], tmp_path: Path) -> None:
+    net, x, saved = small(), torch.rand(1, 5), tmp_path / "net.pt"
+    path = exported(net, x)
+    smx.save(net, saved, example_input=x, class_names=("a", "b", "c"))
+    with torch.no_grad():
+        net.get_parameter("0.bias")[7] += 0.01
+    smx.save(net, tmp_path / "other.pt", example_input=x)
+    few = ("--baselines", "relu", "--pytorch", "eager", "--batch-sizes", "1", "--rounds", "2", "--json", "-")
+    again = tmp_path / "again.onnx"
+    good, bad, benched, made, low, shown = smx_many(
+        ("verify", saved, path, "--json", "-"),
+        ("verify", tmp_path / "other.pt", path, "--locate"),
+        ("bench", saved, *few),
+        ("export", saved, again, "--layout", "sorted"),
+        ("export", saved, again, "--precision", "int8"),
+        ("inspect", saved),
+    )
+    assert good.returncode == 0, good.stderr
+    assert {row["inputs"] for row in json.loads(good.stdout)["comparisons"]} >= {"random", "kinks"}
+    assert bad.returncode == 3, bad.stderr
+    assert "located: 1, neuron 7 (sigmoid), before the activation: on example" in bad.stdout
+    assert benched.returncode == 0, benched.stderr
+    assert [row["name"] for row in json.loads(benched.stdout)["results"]] == ["scatter", "sorted", "relu", "pytorch"]
+    assert made.returncode == 0, made.stderr
+    refused(low, 2, "names no data set to try int8 on")
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_arrays_are_classified(exported: Callable[..., Path]) -> None:

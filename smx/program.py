@@ -1,0 +1,237 @@
+"""A network as a list of PyTorch operators: how one of any class is kept in a file, without its code.
+
+`torch.export` traces the network. Its own files are not used, because reading one can run code: PyTorch 2.13 falls back
+to `torch.load(weights_only=False)` and passes strings to `sympy.sympify`, which evaluates them. What is kept here is
+plain values, and reading them calls nothing but operators of ATen that change no tensor, none of which takes a file
+name, and arithmetic on sizes.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+
+from smx import convert
+from smx.layers import Mixed, Selective
+
+Values = dict[str, Any]
+"""Plain values: str, int, float, bool and None, in lists and in dicts with str as keys."""
+
+LAYER = "layer"
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem")
+}
+_ATEN = re.compile(r"aten\.([a-z]\w*|_native_batch_norm_legit_no_training)\.(\w+)")
+_WORDS = {"approximate", "rounding_mode", "padding", "mode", "reduce", "equation", "indexing"}
+"""Arguments of operators that are strings and no file names."""
+_TYPES: dict[str, type] = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
+
+_library = torch.library.Library("smx_program", "DEF")  # type: ignore[no-untyped-call]
+_library.define("layer(Tensor z, str path) -> Tensor")  # type: ignore[no-untyped-call]
+_library.impl("layer", lambda z, path: z.clone(), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+torch.library.register_fake("smx_program::layer", lambda z, path: torch.empty_like(z), lib=_library)
+
+
+class _Marked(nn.Module):
+    """Stands in the place of a `Selective` or `Mixed` while the network is traced."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, z: Tensor) -> Tensor:
+        marked: Tensor = torch.ops.smx_program.layer(z, self.path)
+        return marked
+
+
+def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str, Tensor]]:
+    """Trace a network in `eval()`, with a batch of any length.
+
+    Args:
+        module: takes one tensor and returns one; its `Selective` and `Mixed` layers become operators of their own.
+        example_input: (B, *) of any dtype.
+
+    Returns:
+        The program, as plain values for `Program`, and the tensors that it needs, by name: parameters, buffers and
+        constants, but not those of the layers.
+
+    Raises:
+        ValueError: the network can't be traced, or uses an operator that a file may not name.
+    """
+    name, marked = type(module).__name__, copy.deepcopy(module).eval()
+    layers: dict[nn.Module, nn.Module] = {
+        part: _Marked(path) for path, part in marked.named_modules() if isinstance(part, Selective | Mixed)
+    }
+    x = example_input[torch.arange(max(2, len(example_input))) % len(example_input)]  # a batch of 1 would be a constant
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)  # it would compute ReLU or GELU in the place of a layer
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(
+                convert.replace(marked, layers), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+            ).run_decompositions({})  # after which no operator changes a tensor
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"{name} can't be traced by torch.export: {reason.strip()}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    signature = exported.graph_signature
+    outputs = [spec for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+    inputs = {spec.arg.name: spec for spec in signature.input_specs}
+    taken = [node for node, spec in inputs.items() if spec.kind is InputKind.USER_INPUT]
+    if len(taken) != 1 or len(outputs) != 1 or len(signature.output_specs) != 1:
+        raise ValueError(f"{name} must take one tensor and return one, and change none of its buffers in eval()")
+    tensors = {**exported.state_dict, **exported.constants}
+    used = {
+        node.name: str(inputs[node.name].target)
+        for node in exported.graph.nodes
+        if node.op == "placeholder" and node.name not in taken and node.users
+    }
+    program = {
+        "input": taken[0],
+        "tensors": used,
+        "parameters": [spec.target for spec in inputs.values() if spec.kind is InputKind.PARAMETER],
+        "nodes": [
+            [node.name, _operator_name(node), _plain(list(node.args)), _plain(dict(node.kwargs))]
+            for node in exported.graph.nodes
+            if node.op not in ("placeholder", "output") and "assert" not in str(node.target)
+        ],
+        "output": outputs[0].arg.name,
+        "floating": str(torch.get_default_dtype()).removeprefix("torch."),
+    }
+    return program, {target: tensors[target].detach() for target in used.values()}
+
+
+class Program(nn.Module):
+    """A network that runs what `capture` returned: the operators, one after another.
+
+    Parameters, buffers and layers are at the paths that they had in the network.
+
+    Args:
+        program: plain values. They may come from a file that somebody else wrote.
+        tensors: by name.
+        layers: the `Selective` and `Mixed` layers, by path.
+
+    Raises:
+        KeyError, TypeError, ValueError, RuntimeError: the program is damaged, or names an operator that is not allowed.
+    """
+
+    def __init__(self, program: Values, tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self._input, self._output = str(program["input"]), str(program["output"])
+        self._tensors = {str(node): str(target) for node, target in program["tensors"].items()}
+        self._floating = _of_torch("dtype", program["floating"])
+        self._nodes = [
+            (str(node), None if name == LAYER else _operator(str(name)), list(arguments), dict(options))
+            for node, name, arguments, options in program["nodes"]
+        ]
+        for target in self._tensors.values():
+            owner, name = self._owner(target)
+            if target in program["parameters"]:
+                owner.register_parameter(name, nn.Parameter(tensors[target]))
+            else:
+                owner.register_buffer(name, tensors[target])
+        for path, layer in layers.items():
+            owner, name = self._owner(path)
+            owner.add_module(name, layer)
+
+    def _owner(self, path: str) -> tuple[nn.Module, str]:
+        """Return the module that holds what has this path, made where it is missing, and the last word of the path."""
+        owner: nn.Module = self
+        *parents, name = path.split(".")
+        for parent in parents:
+            if parent not in owner._modules:
+                owner.add_module(parent, nn.Module())
+            owner = owner.get_submodule(parent)
+        return owner, name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the network, (B, *) as in training -> its output."""
+        values: dict[str, Any] = {self._input: x}
+        for node, target in self._tensors.items():
+            owner, _, name = target.rpartition(".")
+            values[node] = getattr(self.get_submodule(owner), name)
+        dtype = next((value.dtype for value in values.values() if value.is_floating_point()), self._floating)
+
+        def read(value: Any) -> Any:
+            if isinstance(value, list):
+                return [read(entry) for entry in value]
+            if not isinstance(value, dict):
+                return value
+            ((kind, word),) = value.items()
+            if kind == "node":
+                return values[word]
+            if kind == "device":
+                return x.device
+            found = _of_torch(kind, word)
+            return dtype if found == self._floating else found
+
+        for node, function, arguments, options in self._nodes:
+            if function is None:
+                z, path = read(arguments)
+                values[node] = self.get_submodule(path)(z)
+            else:
+                values[node] = function(*read(arguments), **{key: read(value) for key, value in options.items()})
+        output: Tensor = values[self._output]
+        return output
+
+
+def _operator_name(node: fx.Node) -> str:
+    target: Any = node.target
+    if target is torch.ops.smx_program.layer.default:
+        return LAYER
+    name = str(target) if isinstance(target, torch._ops.OpOverload) else f"operator.{getattr(target, '__name__', '')}"
+    _operator(name)
+    return name
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    """Return an operator that a file may name.
+
+    Raises:
+        ValueError: it may not.
+    """
+    if name.startswith("operator.") and name.removeprefix("operator.") in _ARITHMETIC:
+        return _ARITHMETIC[name.removeprefix("operator.")]
+    if found := _ATEN.fullmatch(name):
+        function: Any = getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
+        if isinstance(function, torch._ops.OpOverload):
+            schema = function._schema
+            words = {argument.name for argument in schema.arguments if "str" in str(argument.type)}
+            if not schema.is_mutable and words <= _WORDS:
+                return function
+    raise ValueError(f"a saved network can't use the operator {name}")
+
+
+def _plain(value: Any) -> Any:
+    """Return an argument of an operator as plain values: `{"node": name}` for a result, `{"dtype": name}`, ..."""
+    if isinstance(value, fx.Node):
+        return {"node": value.name}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, torch.device):
+        return {"device": ""}  # that of the input
+    for kind, type_ in _TYPES.items():
+        if isinstance(value, type_):
+            return {kind: str(value).removeprefix("torch.")}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"a saved network can't hold the argument {value!r}")
+
+
+def _of_torch(kind: str, word: str) -> Any:
+    value = getattr(torch, word, None) if kind in _TYPES else None
+    if value is None or not isinstance(value, _TYPES[kind]):
+        raise ValueError(f"{word!r} is no {kind} of PyTorch's")
+    return value

@@ -1,0 +1,107 @@
+"""`smx.save` and `smx.load`: a network of any class as a file that every command takes."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smx.activations import get
+from smx.architecture import PROGRAM, Architecture
+from smx.layers import Mixed, Selective
+from smx.modelfile import SavedModel, load_model, save_model
+from smx.program import capture
+
+
+def save(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    example_input: Tensor,
+    maximum: float = 1.0,
+    sample_shape: Sequence[int] | None = None,
+    class_names: Sequence[str] = (),
+    data: str = "",
+) -> None:
+    """Write a committed or selected network of any class to a `model.pt`, which `smx verify`, `bench`, ... take.
+
+    The file holds no code: the network is traced in `eval()` by `torch.export`, and kept as a list of PyTorch's
+    operators. A network that is loaded computes what this one computes in `eval()`; a selected one can be committed. To
+    train on, build your class again and load its `state_dict()`: Dropout and the like are not in the file.
+
+    Args:
+        module: takes one tensor (B, *) and returns one; nothing is changed.
+        path: of the file.
+        example_input: (B, *), of the shape and dtype that the network takes.
+        maximum: raw values are divided by it before they go in, for `smx predict` and `smx export --normalize`.
+        sample_shape: the shape of one raw example, if it is another than the network takes, for example (28, 28).
+        class_names: one for each output.
+        data: the data set that it was trained on, a name or a path of an `.npz` file.
+
+    Raises:
+        ValueError: the network has no `Mixed` or `Selective`, can't be traced, or its layers' pools can't be kept.
+        InputError: the path can't be written to.
+    """
+    layers = {name: part for name, part in module.named_modules() if isinstance(part, Selective | Mixed)}
+    if not layers or "" in layers:
+        raise ValueError(f"{type(module).__name__} has no Selective or Mixed layers in it; smx.select makes them")
+    program, weights = capture(module, example_input)
+    pool = tuple(dict.fromkeys(activation for layer in layers.values() for activation in layer.pool))
+    for activation in pool:
+        if get(activation.name) != activation:
+            raise ValueError(f"the activation {activation.name!r} of a pool is not the registered one of this name")
+    choices: dict[str, Tensor] = {}
+    described: dict[str, dict[str, float]] = {}
+    for name, layer in layers.items():
+        if isinstance(layer, Mixed):
+            described[name] = {"dim": layer.dim}
+            places = torch.tensor([pool.index(activation) for activation in layer.pool])
+            choices[name] = places[layer.choice.cpu()]
+        elif layer.pool != pool:
+            raise ValueError("the Selective layers of a network must have one pool")
+        else:
+            described[name] = {"dim": layer.dim, "temperature": layer.temperature}
+            weights[f"{name}.logits"] = layer.logits.detach()
+    with torch.no_grad():
+        output = copy.deepcopy(module).eval()(example_input).cpu()
+    shape = tuple(example_input.shape[1:])
+    architecture = Architecture(
+        kind=PROGRAM,
+        name=type(module).__name__,
+        input_shape=shape,
+        num_classes=int(output.shape[-1]),
+        dtype=str(example_input.dtype).removeprefix("torch."),
+        program={**program, "layers": described},
+    )
+    names = tuple(map(str, class_names))
+    content: dict[str, Any] = {"name": data, "maximum": float(maximum), "class_names": names}
+    saved = SavedModel(
+        architecture=architecture,
+        pool=tuple(activation.name for activation in pool),
+        choices=choices,
+        weights={name: weight.cpu() for name, weight in weights.items()},
+        data={**content, "sample_shape": tuple(sample_shape or shape)},
+        training={},
+        metrics={},
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(saved.build()(example_input.cpu()), output, msg=lambda text: f"{path}: {text}")
+    save_model(Path(path), saved)
+
+
+def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module:
+    """Return the network of a `model.pt`, in `eval()`, whether `smx.save` or `smx train` wrote it.
+
+    Args:
+        path: of the file.
+        trust_code: for `smx train --model module:factory`: whether that module may be imported, which runs it.
+
+    Raises:
+        InputError: the file is missing or damaged, or names code that is not trusted.
+    """
+    return load_model(Path(path), trust_code=trust_code).build()

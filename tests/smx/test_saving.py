@@ -1,0 +1,155 @@
+"""`smx.save` and `smx.load`: networks of any class as files, and what such a file can't do."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import smx
+from smx.errors import InputError
+from smx.modelfile import load_model
+from smx.program import Program
+
+
+class Net(nn.Module):
+    """What a file has to keep: convolution, norms, attention, views, constants, in-place arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.linear, self.layer_norm = nn.Linear(96, 8), nn.LayerNorm(8)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.output = nn.Linear(8, 3)
+        self.register_buffer("scale", torch.rand(3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.max_pool2d(F.relu(self.norm(self.conv(x))), 2).flatten(1)
+        h = F.gelu(self.layer_norm(self.linear(h)))
+        h = self.encoder(h[:, None].expand(-1, 4, -1)).mean(1)
+        h += 1
+        scaled: Tensor = self.output(F.dropout(h, training=self.training)) * self.scale
+        return scaled + torch.tensor([1.0, 2, 3])
+
+
+@pytest.fixture(scope="module")
+def selected() -> nn.Module:
+    torch.manual_seed(0)
+    net = smx.select(Net(), example_input=torch.rand(2, 1, 8, 8))
+    for layer in net.modules():
+        if isinstance(layer, smx.Selective):
+            nn.init.normal_(layer.logits)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean)  # type: ignore[arg-type]
+    return net
+
+
+X = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_committed_network_of_any_class(selected: nn.Module, tmp_path: Path) -> None:
+    net, path = smx.commit(selected), tmp_path / "model.pt"
+    before = copy.deepcopy(net.state_dict())
+    smx.save(net, path, example_input=X[:1], maximum=255, sample_shape=(8, 8), class_names="abc")
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    loaded = smx.load(path)
+    assert not loaded.training
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(X), net.eval()(X))
+        saved = load_model(path)
+        exact = copy.deepcopy(net).double()(X.double())
+        torch.testing.assert_close(saved.build(dtype=torch.float64)(X.double()), exact, rtol=1e-12, atol=1e-12)
+        raw = torch.randint(256, (5, 8, 8), dtype=torch.uint8)
+        torch.testing.assert_close(saved.build(raw=True)(raw), net(raw[:, None] / 255))
+    layers = {name: part for name, part in net.named_modules() if isinstance(part, smx.Mixed)}
+    assert saved.choices.keys() == layers.keys()
+    assert all(torch.equal(saved.choices[name], layer.choice) for name, layer in layers.items())
+    assert (str(saved.architecture), saved.data["name"], saved.data["class_names"]) == ("Net 1x8x8-3", "", (*"abc",))
+    reports = [
+        smx.export.export_onnx(each, tmp_path / "m.onnx", example_input=X, layout="sorted") for each in (net, loaded)
+    ]
+    assert reports[0].operators == reports[1].operators
+
+
+def test_a_selected_network_can_be_committed(selected: nn.Module, tmp_path: Path) -> None:
+    smx.save(selected, tmp_path / "model.pt", example_input=X)
+    with torch.no_grad():
+        committed = smx.commit(smx.load(tmp_path / "model.pt"))
+        torch.testing.assert_close(committed(X), smx.commit(selected).eval()(X))
+
+
+def test_layers_with_pools_of_their_own(tmp_path: Path) -> None:
+    net = nn.Sequential(
+        nn.Linear(4, 3), smx.Mixed([1, 0, 1], ("tanh", "gelu")), nn.Linear(3, 2), smx.Mixed([0, 1], ("relu", "tanh"))
+    ).eval()
+    smx.save(net, tmp_path / "model.pt", example_input=torch.rand(1, 4))
+    x = torch.randn(6, 4)
+    assert torch.equal(smx.load(tmp_path / "model.pt")(x), net(x))
+
+
+def test_whole_numbers_go_in(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 3), smx.Mixed([0, 1, 2])).eval()
+    x = torch.randint(9, (5, 2))
+    smx.save(net, tmp_path / "model.pt", example_input=x)
+    assert torch.equal(smx.load(tmp_path / "model.pt")(x), net(x))
+    assert load_model(tmp_path / "model.pt").example_input().dtype == torch.int64
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Two(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), nn.ReLU()), "Sequential has no Selective or Mixed layers in it"),
+        (smx.Mixed([0] * 4), "Mixed has no Selective or Mixed layers in it"),
+        (nn.Sequential(smx.Mixed([0] * 4), Branches()), "Sequential can't be traced by torch.export: "),
+        (nn.Sequential(smx.Mixed([0] * 4), Two()), "Sequential must take one tensor and return one"),
+        (nn.Sequential(smx.Selective(4), smx.Selective(4, ("relu",))), "must have one pool"),
+        (
+            nn.Sequential(smx.Mixed([0] * 4, (smx.Activation("relu", torch.sin),))),
+            "the activation 'relu' of a pool is not the registered one",
+        ),
+    ],
+)
+def test_what_cant_be_saved(net: nn.Module, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        smx.save(net, tmp_path / "model.pt", example_input=torch.rand(2, 4))
+    assert not (tmp_path / "model.pt").exists()
+
+
+OPERATORS = (
+    "aten.from_file.default", "aten.add_.Tensor", "aten.__class__.default", "aten.add.__class__",
+    "aten.nothing.default", "aten._print.default", "operator.attrgetter", "operator.", "os.system", "prims.add.default",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_file_names_nothing_but_operators_without_side_effects(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    net = nn.Sequential(nn.Linear(4, 3), smx.Mixed([0, 1, 2]))
+    smx.save(net, path, example_input=torch.rand(2, 4))
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    node = content["architecture"]["program"]["nodes"][0]
+    assert node[1] == "aten.linear.default"
+    node[1] = name
+    torch.save(content, path)
+    with pytest.raises(InputError, match="can't be built: a saved network can't use the operator"):
+        smx.load(path)
+    node[1:3] = "aten.to.dtype", [{"node": "input"}, {"dtype": "load"}]
+    network = Program(content["architecture"]["program"], content["weights"], {"1": smx.Mixed([0, 1, 2])})
+    with pytest.raises(ValueError, match="'load' is no dtype of PyTorch's"):
+        network(torch.rand(2, 4))
