@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from smx.saving import load as load
     from smx.saving import save as save
     from smx.sorting import sort as sort
+    from smx.workflows.bench import bench as bench
+    from smx.workflows.bench_train import bench_train as bench_train
+    from smx.workflows.classify import classify as classify
+    from smx.workflows.describe import describe as describe
+    from smx.workflows.train import train as train
+    from smx.workflows.tune import tune as tune
+    from smx.workflows.verify import verify as verify
 
 __version__ = "0.1.0"
 
@@ -54,6 +61,13 @@ _HOMES = {
     "load": "smx.saving",
     "save": "smx.saving",
     "sort": "smx.sorting",
+    "train": "smx.workflows.train",
+    "verify": "smx.workflows.verify",
+    "bench": "smx.workflows.bench",
+    "bench_train": "smx.workflows.bench_train",
+    "tune": "smx.workflows.tune",
+    "classify": "smx.workflows.classify",
+    "describe": "smx.workflows.describe",
 }
 _MODULES = ("convert", "data", "export", "functional", "hooks", "models", "runtime", "sorting", "timing")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,37 @@ def smx(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[s
     """Run the command as a user does, in a process of its own."""
     command = [sys.executable, "-m", "smx", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
+
+
+MANY = """
+import contextlib, io, json, sys
+from smx.cli import main
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(arguments)
+        except SystemExit as end:
+            answers.append((end.code, out, err))
+print(json.dumps([(code, out.getvalue(), err.getvalue()) for code, out, err in answers]))
+"""
+
+
+def smx_many(*commands: Sequence[str | Path], **options: Any) -> list[subprocess.CompletedProcess[str]]:
+    """Run several commands one after the other in one process, because starting Python and torch takes seconds."""
+    lines = [list(map(str, command)) for command in commands]
+    process = [sys.executable, "-c", MANY, json.dumps(lines)]
+    result = subprocess.run(process, capture_output=True, text=True, timeout=600, check=False, **options)
+    assert result.returncode == 0, result.stderr
+    answers = zip(lines, json.loads(result.stdout), strict=True)
+    return [subprocess.CompletedProcess(line, code, out, err) for line, (code, out, err) in answers]
+
+
+def all_refused(*cases: tuple[Sequence[str | Path], str]) -> None:
+    """Assert that each command ends in one line of error that says the part beside it, with exit code 2."""
+    for result, (_, part) in zip(smx_many(*(command for command, _ in cases)), cases, strict=True):
+        refused(result, 2, part)
 
 
 def refused(result: subprocess.CompletedProcess[str], exit_code: int, *parts: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: one file a command, thin over the packages that do the work."""
+"""The command line: each command reads its options, makes one call of `smx.workflows`, and shows the report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import click
 from smx import __version__
 from smx.cli.bench import bench
 from smx.cli.bench_train import bench_train
+from smx.cli.completion import completion
 from smx.cli.export import export
 from smx.cli.group import Group
 from smx.cli.inspect import inspect
@@ -15,8 +16,11 @@ from smx.cli.train import train
 from smx.cli.tune import tune
 from smx.cli.verify import verify
 
+COMMANDS = [train, export, verify, bench, bench_train, tune, predict, inspect, completion]
+"""In the order of the work; help lists them so."""
 
-@click.group(cls=Group, commands=[train, export, verify, bench, bench_train, tune, predict, inspect])
+
+@click.group(cls=Group, commands=COMMANDS)
 @click.version_option(__version__, prog_name="smx")
 def main() -> None:
     """Networks whose neurons choose their own activation function.

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
+from rich.console import Console
 
 from smx.cli.options import (
+    LAYOUTS,
+    PRECISIONS,
+    Aliased,
     Command,
     OutputPath,
     console,
     data_dir_option,
     json_option,
-    logs,
+    progress,
     trust_code_option,
     write_json,
 )
+from smx.cli.tables import table
 
 if TYPE_CHECKING:
     from smx.export import ExportReport
-
-CALIBRATION = 10_000
-"""So many training examples at most calibrate int8."""
 
 
 class Batch(click.ParamType[int | None]):
@@ -46,42 +46,36 @@ class Batch(click.ParamType[int | None]):
 @click.argument("onnx_path", metavar="MODEL.onnx", type=OutputPath(".onnx"))
 @click.option(
     "--layout",
+    type=click.Choice(LAYOUTS),
     default="scatter",
     show_default=True,
-    metavar="NAME",
-    help="How mixed layers stand in the graph: scatter or sorted.",
+    help="How mixed layers are written; sorted is the fast one.",
 )
 @click.option(
+    "--batch-size",
     "--batch",
+    "batch",
+    cls=Aliased,
     type=Batch(),
     default="dynamic",
     show_default=True,
     help="Make the file for one batch size, which can be a little faster.",
 )
-@click.option("--opset", default=18, show_default=True, metavar="N", help="Version of the ONNX operators, 13 to 26.")
+@click.option(
+    "--opset", type=click.IntRange(13, 26), default=18, show_default=True, help="Version of the ONNX operators."
+)
 @click.option(
     "--precision",
+    type=click.Choice(PRECISIONS),
     default="float32",
     show_default=True,
-    metavar="NAME",
-    help="float32, float16 or int8; counts the predictions that change on the test set.",
+    help="Of weights and arithmetic; float16 and int8 count the predictions that change on the test set.",
 )
 @click.option("--normalize", is_flag=True, help="Let the model take raw uint8 values, and normalise them itself.")
 @data_dir_option
 @trust_code_option
 @json_option
-def export(
-    model_path: Path,
-    onnx_path: str,
-    layout: str,
-    batch: int | None,
-    opset: int,
-    precision: str,
-    normalize: bool,
-    data_dir: Path | None,
-    trust_code: bool,
-    json_path: str | None,
-) -> None:
+def export(model_path: Path, onnx_path: str, json_path: str | None, **options: Any) -> None:
     """Write a trained model as one plain ONNX file.
 
     The file is compared with PyTorch before it is written. int8 is calibrated on the training data of the run.
@@ -89,64 +83,40 @@ def export(
     \b
     smx export runs/mnist/model.pt mnist.onnx --layout sorted
     """
-    from smx import data as datasets
-    from smx.export import export_onnx
-    from smx.modelfile import load_model
     from smx.timing.machine import machine
+    from smx.workflows.export import export_model
 
-    model = load_model(model_path, trust_code=trust_code)
-    dataset = datasets.load(model.data["name"], data_dir) if precision in ("float16", "int8") else None
-    notes = logs()
-    with notes.status("exporting") if notes.is_terminal else nullcontext():
-        report = export_onnx(
-            model.build(raw=normalize),
-            onnx_path,
-            example_input=model.example_input(raw=normalize),
-            layout=layout,
-            batch=batch,
-            opset=opset,
-            precision=precision,
-            calibration=model.examples(dataset, dataset.train.x[:CALIBRATION], raw=normalize) if dataset else None,
-            evaluation=model.examples(dataset, dataset.test.x, raw=normalize) if dataset else None,
-            describe=model.description(),
-        )
-    _show(report, json_path)
+    with progress() as show:
+        show("exporting", 0, 0)
+        report = export_model(model_path, onnx_path, **options)
     write_json(json_path, {**report.to_dict(), "machine": machine()})
+    _show(report, console(json_path))
 
 
-def _show(report: ExportReport, json_path: str | None) -> None:
-    people = console(json_path)
+def _show(report: ExportReport, people: Console) -> None:
     batch = f"batch {report.batch or 'dynamic'}"
     title = f"{report.path}: layout {report.layout}, {batch}, opset {report.opset}, {report.precision}"
-    layers = Table(title=f"{title}, {report.bytes:,} bytes")
-    layers.add_column("mixed layer")
-    layers.add_column("neurons", justify="right")
-    layers.add_column("groups")
+    layers = table("mixed layer", ">neurons", "groups", title=f"{title}, {report.bytes:,} bytes")
     for layer in report.layers:
         groups = ", ".join(f"{name} {size}" for name, size in layer.groups.items())
         layers.add_row(layer.name, str(layer.neurons), groups)
     people.print(layers)
-    passes = Table()
-    passes.add_column("pass")
-    passes.add_column("changes", justify="right")
-    passes.add_column("had to leave", justify="right")
+    passes = table("pass", ">changes", ">refusals")
     for step in report.passes:
         passes.add_row(step.name, str(step.applied), str(len(step.refusals)))
     people.print(passes)
-    for step in report.passes:
-        for scope, reason in step.refusals.items():
-            people.print(f"{step.name}, {scope}: {reason}", soft_wrap=True)
+    lines = [f"{step.name}, {scope}: {reason}" for step in report.passes for scope, reason in step.refusals.items()]
     before, after = (sum(counts.values()) for counts in (report.operators_before, report.operators))
-    people.print(
+    lines.append(
         f"{before} operators became {after}; largest difference from PyTorch {report.max_abs:.2g};"
-        f" {report.seconds:.1f} s",
-        soft_wrap=True,
+        f" {report.seconds:.1f} s"
     )
     if report.predictions:
-        people.print(
-            f"{report.precision} changes {report.changed} of {report.predictions} test predictions"
-            f" ({report.changed / report.predictions:.3%})",
-            soft_wrap=True,
+        share = report.changed / report.predictions
+        lines.append(
+            f"{report.precision} changes {report.changed} of {report.predictions} test predictions ({share:.3%})"
         )
     if report.advice:
-        people.print(report.advice, soft_wrap=True)
+        lines.append(report.advice)
+    for line in lines:
+        people.print(line, soft_wrap=True)

@@ -56,6 +56,10 @@ def as_failure(error: Exception, command: str) -> Failure | None:
 class Group(click.Group):
     """A group whose commands never end in a traceback for what a user can meet."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they were given."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors into one line and the exit code that they carry."""
         try:

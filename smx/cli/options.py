@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from rich.console import Console
+from rich.progress import Progress
 
-from smx import files
+from smx import files, paper
 from smx.errors import InputError
 
 STDOUT = "-"
 PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names and paths are users' own
+
+# Known values, written here because help and completion must load neither torch nor ONNX Runtime.
+LAYOUTS = ("scatter", "sorted")
+PRECISIONS = ("float32", "float16", "int8")
+PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino", "coreml", "directml")
+GOALS = ("p50", "p99", "throughput")
+PYTORCH = ("eager", "compiled")
+EXECUTION_MODES = ("sequential", "parallel")
+OPTIMIZATIONS = ("disabled", "basic", "extended", "all")
 
 
 class OutputPath(click.ParamType[str]):
@@ -74,8 +87,8 @@ def _same(a: Path, b: Path) -> bool:
     return a.absolute() == b.absolute() or (a.exists() and b.exists() and a.samefile(b))
 
 
-def _number(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if math.isnan(value):
+def _number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
         raise click.BadParameter("expected a number, got nan")
     return value
 
@@ -99,15 +112,40 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 
 
 class Names(click.ParamType[tuple[str, ...]]):
-    """Words with commas between; none for an empty value."""
+    """Words with commas between; none for an empty value. With `known` no others."""
 
     name = "name,..."
 
+    def __init__(self, known: tuple[str, ...] = ()) -> None:
+        self.known = known
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Show the known words."""
+        return f"[{'|'.join(self.known)}],..." if self.known else None
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split."""
+        """Split and check."""
         if isinstance(value, tuple):
             return value
-        return tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+        names = tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+        if unknown := [name for name in names if self.known and name not in self.known]:
+            self.fail(f"expected {', '.join(self.known)}, with commas between, got {unknown[0]!r}", param, ctx)
+        return names
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the last word."""
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(before + comma + name) for name in self.known if name.startswith(last)]
+
+
+class Aliased(click.Option):
+    """An option that help shows by its first name; its further names are older spellings, which still work."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Describe it."""
+        shown = copy.copy(self)
+        shown.opts = self.opts[:1]
+        return click.Option.get_help_record(shown, ctx)
 
 
 json_option = click.option(
@@ -129,30 +167,42 @@ trust_code_option = click.option(
     "--trust-code", is_flag=True, help="Import and run the network's code (module:factory) that MODEL.pt names."
 )
 provider_option = click.option(
-    "--provider",
-    default="cpu",
-    show_default=True,
-    metavar="NAME",
-    help="cpu, cuda, tensorrt, openvino, coreml or directml.",
+    "--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="What ONNX Runtime runs on."
 )
+baselines_option = click.option(
+    "--baselines",
+    type=Names(),
+    default=",".join(paper.PAPER_POOL),
+    show_default=True,
+    help="Activations of the networks with one fixed activation.",
+)
+reference_option = click.option(
+    "--reference", metavar="NAME", help="The candidate that ratios refer to.  [default: relu, or else the first one]"
+)
+limit_option = click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="A/B<=X[@BATCH]",
+    help="End with exit code 3 if A's time is surely above X times B's.",
+)
+plot_option = click.option("--plot", type=OutputPath(".png"), metavar="PATH.png", help="Draw the distributions.")
 rounds_option = click.option(
     "--rounds",
     type=click.IntRange(min=1),
     default=60,
     show_default=True,
     metavar="N",
-    help="Rounds at least, in each of which every candidate runs a short burst.",
+    help="At least this many rounds, in each of which every candidate runs a short burst.",
 )
 fallback_option = click.option(
-    "--allow-fallback", is_flag=True, help="Let operators that the provider can't run go to the CPU."
+    "--allow-fallback", is_flag=True, help="Run operators that the provider can't run on the CPU."
 )
 
 
-def tolerance_option(name: str, default: float, help: str) -> Callable[[Any], Any]:
-    """Make an option for a tolerance: a number that is not negative."""
-    return click.option(
-        name, type=click.FloatRange(min=0), callback=_number, default=default, show_default=True, help=help
-    )
+def tolerance_option(name: str, help: str) -> Callable[[Any], Any]:
+    """Make an option for a tolerance: a number that is not negative; None when it is not given."""
+    return click.option(name, type=click.FloatRange(min=0), callback=_number, metavar="X", help=help)
 
 
 def console(json_path: str | None) -> Console:
@@ -165,6 +215,15 @@ def console(json_path: str | None) -> Console:
 def logs() -> Console:
     """Return where progress and notes go: standard error."""
     return Console(stderr=True, **PLAIN)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what shows progress on a terminal: called with what is being done, how much of it is done, and of all."""
+    notes = logs()
+    with Progress(console=notes, disable=not notes.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
 
 
 def write_json(json_path: str | None, content: Any) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import SmxError, one_line
+from smx.subprocesses import hidden_main
 from smx.timing.settle import settle
 
 Array = NDArray[Any]
@@ -58,7 +59,8 @@ class ProcessRunner:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(make, other), daemon=True)
-        self._process.start()
+        with hidden_main():
+            self._process.start()
         other.close()
 
     def start(self) -> float | None:

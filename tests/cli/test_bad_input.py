@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from smx.training.checkpoint import Checkpoint
-from tests.conftest import SMALL, refused, smx
+from tests.conftest import SMALL, all_refused, refused, smx, smx_many
 
 
-@pytest.mark.parametrize(
-    ("options", "part"),
-    [
+def test_bad_settings(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cases: list[tuple[tuple[str, ...], str]] = [
         (("--pool", "relu,swish"), "unknown activation 'swish'; known are relu, sigmoid"),
         (("--pool", ""), "the pool is empty"),
         (("--phase1-epochs", "0"), "phase1_epochs must be at least 1, got 0"),
@@ -33,80 +33,84 @@ from tests.conftest import SMALL, refused, smx
         (("--cuda-graphs", "--device", "cpu"), "cuda_graphs must be off on the cpu (compile works there), got True"),
         (("--amp", "float16", "--device", "cpu"), "amp must be none or bfloat16 on the cpu, got 'float16'"),
         (("--config", "none.toml"), "none.toml can't be read (No such file or directory)"),
-    ],
-)
-def test_bad_settings(options: tuple[str, ...], part: str, tmp_path: Path) -> None:
-    refused(smx("train", *options, "--out", tmp_path / "run"), 2, part)
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    ]
+    all_refused(*((("train", *options, "--out", str(out)), part) for options, part in cases))
+    assert not (out / "checkpoint.pt").exists()
 
 
 def test_cuda_where_there_is_none(tmp_path: Path, exported: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    refused(
-        smx("train", "--device", "cuda", "--out", tmp_path / "run"),
-        2,
-        "finds no CUDA device; start a new run with --device cpu",
-    )
     np.save(tmp_path / "x.npy", np.zeros((1, 64)))
-    refused(smx("predict", exported, tmp_path / "x.npy", "--provider", "cuda"), 2, "'cuda' is not in this ONNX Runtime")
+    all_refused(
+        (("train", "--device", "cuda", "--out", tmp_path / "run"), "no CUDA device; start a new run with --device cpu"),
+        (("bench-train", "--device", "cuda"), "this PyTorch finds no CUDA device; measure on the cpu"),
+        (("predict", exported, tmp_path / "x.npy", "--provider", "cuda"), "'cuda' is not in this ONNX Runtime"),
+        (("bench", exported, "--provider", "cuda"), "'cuda' is not in this ONNX Runtime; available: cpu"),
+    )
 
 
-def test_wrong_usage_is_clicks(tmp_path: Path) -> None:
-    assert smx("train", "--nonsense").returncode == 2
-    assert smx("bench", tmp_path / "m.pt", "--batch-sizes", "1,x").returncode == 2
-    assert smx("nonsense").returncode == 2
-
-
-def test_an_unwritable_folder(run: Path, tmp_path: Path) -> None:
+def test_files_that_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> None:
+    """What can't be read or written; what is read is never written over."""
+    model, out, x, wide = run / "model.pt", tmp_path / "m.onnx", tmp_path / "x.npy", tmp_path / "wide.npy"
+    renamed = tmp_path / "model.onnx"  # a model.pt under another name
+    renamed.write_bytes(model.read_bytes())
     (tmp_path / "file").touch()
-    refused(smx("train", *SMALL, "--out", tmp_path / "file" / "run"), 2, "can't be created")
-    model = run / "model.pt"
-    refused(smx("export", model, tmp_path / "missing" / "m.onnx"), 2, "missing for m.onnx does not exist; create it")
-    refused(smx("inspect", model, "--json", tmp_path / "missing" / "i.json"), 2, "does not exist")
     (tmp_path / "f.onnx").mkdir()
-    refused(smx("export", model, tmp_path / "f.onnx"), 2, "is a folder; give the name of a file in it")
-
-
-def test_files_that_are_no_model(run: Path, exported: Path, tmp_path: Path) -> None:
-    out = tmp_path / "m.onnx"
-    refused(smx("export", tmp_path / "none.pt", out), 2, "none.pt does not exist; expected a smx-model file")
-    (tmp_path / "half.pt").write_bytes((run / "model.pt").read_bytes()[:2000])
-    refused(smx("export", tmp_path / "half.pt", out), 2, "half.pt is damaged")
-    torch.save({"evil": print}, tmp_path / "evil.pt")
-    refused(smx("export", tmp_path / "evil.pt", out), 2, "was refused: it holds Python objects that could run code")
-    refused(smx("export", run / "checkpoint.pt", out), 2, "finish it with smx train --resume")
-    refused(smx("bench", tmp_path / "none.pt"), 2, "none.pt does not exist")
-    refused(smx("verify", run / "model.pt", tmp_path / "none.onnx"), 2, "none.onnx does not exist")
+    (tmp_path / "c.toml").mkdir()
+    (tmp_path / "half.pt").write_bytes(model.read_bytes()[:2000])
     (tmp_path / "bad.onnx").write_bytes(exported.read_bytes()[:3000])
-    refused(smx("inspect", tmp_path / "bad.onnx"), 2, "is no model that ONNX Runtime can load")
-    refused(smx("inspect", tmp_path / "model.txt"), 2, "must end in .pt or .onnx")
-    np.save(tmp_path / "wide.npy", np.zeros((2, 65)))
-    refused(smx("predict", exported, tmp_path / "wide.npy"), 2, "examples of 64 values", "got shape (2, 65)")
-    assert not out.exists()
-
-
-def test_other_refusals_of_bench_and_export(run: Path, tmp_path: Path) -> None:
-    refused(smx("bench", run / "model.pt", "--baselines", "swish"), 2, "unknown activation 'swish'")
-    refused(smx("bench", run / "model.pt", "--layouts", "sideways"), 2, "unknown layout 'sideways'; known are scatter")
-    refused(smx("export", run / "model.pt", tmp_path / "m.onnx", "--opset", "9"), 2, "between 13 and 26, got 9")
-    refused(
-        smx("export", run / "model.pt", tmp_path / "m.onnx", "--batch", "many"), 2, "dynamic or a whole number", "many"
+    torch.save({"evil": print}, tmp_path / "evil.pt")
+    np.save(x, np.zeros((1, 64)))
+    np.save(wide, np.zeros((2, 65)))
+    all_refused(
+        (("train", *SMALL, "--out", tmp_path / "file" / "run"), "can't be created"),
+        (("train", "--config", tmp_path / "c.toml"), "c.toml can't be read (Is a directory)"),
+        (("export", model, tmp_path / "missing" / "m.onnx"), "missing for m.onnx does not exist; create it"),
+        (("export", model, tmp_path / "f.onnx"), "is a folder; give the name of a file in it"),
+        (("export", model, tmp_path / "m.txt"), "m.txt must end in .onnx"),
+        (("export", renamed, renamed), "is given twice, and would be written over"),
+        (("export", tmp_path / "none.pt", out), "none.pt does not exist; expected a smx-model file"),
+        (("export", tmp_path / "half.pt", out), "half.pt is damaged"),
+        (("export", tmp_path / "evil.pt", out), "was refused: it holds Python objects that could run code"),
+        (("export", run, out), "is a folder; give the file in it"),
+        (("export", run / "checkpoint.pt", out), "finish it with smx train --resume"),
+        (("verify", model, tmp_path / "none.onnx"), "none.onnx does not exist"),
+        (("bench", tmp_path / "none.pt"), "none.pt does not exist"),
+        (("bench", model, "--plot", tmp_path / "b.pdf"), "b.pdf must end in .png"),
+        (("predict", exported, wide), "must hold examples of 64 values (shape (64,)), got shape (2, 65)"),
+        (("predict", exported, x, "--json", x), "is given twice"),
+        (("inspect", model, "--json", tmp_path / "missing" / "i.json"), "does not exist"),
+        (("inspect", tmp_path / "bad.onnx"), "is no model that ONNX Runtime can load"),
+        (("inspect", tmp_path / "model.txt"), "must end in .pt or .onnx"),
     )
-    refused(smx("export", run / "model.pt", tmp_path / "m.onnx", "--precision", "int4"), 2, "unknown precision 'int4'")
-    assert not (tmp_path / "m.onnx").exists()
+    assert not out.exists()
+    assert renamed.read_bytes() == model.read_bytes()
+    assert np.load(x).shape == (1, 64)
 
 
-def test_what_is_read_is_never_written_over(run: Path, exported: Path, tmp_path: Path) -> None:
-    model = tmp_path / "model.onnx"  # a model.pt under another name
-    model.write_bytes((run / "model.pt").read_bytes())
-    refused(smx("export", model, model), 2, "is given twice, and would be written over")
-    assert model.read_bytes() == (run / "model.pt").read_bytes()
-    np.save(tmp_path / "x.npy", np.zeros((1, 64)))
-    refused(smx("predict", exported, tmp_path / "x.npy", "--json", tmp_path / "x.npy"), 2, "is given twice")
-    refused(smx("export", run / "model.pt", tmp_path / "m.txt"), 2, "m.txt must end in .onnx")
-    refused(smx("bench", run / "model.pt", "--plot", tmp_path / "b.pdf"), 2, "b.pdf must end in .png")
-    assert smx("verify", run / "model.pt", exported, "--atol", "nan").returncode == 2
+def test_wrong_usage_is_clicks(run: Path, exported: Path, tmp_path: Path) -> None:
+    """Choices are named; values out of range are refused before anything is loaded."""
+    model, out = run / "model.pt", tmp_path / "m.onnx"
+    all_refused(
+        (("nonsense",), "No such command 'nonsense'"),
+        (("train", "--nonsense"), "No such option '--nonsense'"),
+        (("export", model, out, "--layout", "sideways"), "'sideways' is not one of 'scatter', 'sorted'"),
+        (("export", model, out, "--opset", "9"), "9 is not in the range 13<=x<=26"),
+        (("export", model, out, "--batch", "many"), "expected dynamic or a whole number from 1, got 'many'"),
+        (("export", model, out, "--precision", "int4"), "'int4' is not one of 'float32', 'float16', 'int8'"),
+        (("verify", model, exported, "--atol", "nan"), "expected a number, got nan"),
+        (("bench", model, "--batch-sizes", "1,x"), "expected whole numbers with commas between, got '1,x'"),
+        (("bench", model, "--layouts", "sideways"), "expected scatter, sorted, with commas between, got 'sideways'"),
+        (("bench", model, "--pytorch", "jax"), "expected eager, compiled, with commas between, got 'jax'"),
+        (("bench", exported, "--optimization", "most"), "'most' is not one of 'disabled', 'basic', 'extended', 'all'"),
+        (("bench-train", "--device", "tpu"), "'tpu' is not one of 'cpu', 'cuda'"),
+        (("tune", exported, "--goal", "p95"), "'p95' is not one of 'p50', 'p99', 'throughput'"),
+        (("tune", exported, "--provider", "gpu"), "'gpu' is not one of 'cpu', 'cuda'"),
+        (("tune", exported, "--rounds", "19"), "19 is not in the range x>=20"),
+        (("completion", "tcsh"), "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+    )
+    assert not out.exists()
 
 
 def test_names_are_shown_as_they_are(exported: Path, tmp_path: Path) -> None:
@@ -119,10 +123,14 @@ def test_names_are_shown_as_they_are(exported: Path, tmp_path: Path) -> None:
 
 def test_a_run_is_not_overwritten(run: Path) -> None:
     before = (run / "model.pt").read_bytes()
-    refused(smx("train", *SMALL, "--out", run), 2, "already holds a run; add --resume")
-    refused(smx("train", "--resume", "--lr", "0.5", "--out", run), 2, "was trained with lr = 0.01, not 0.5")
-    result = smx("train", "--resume", "--out", run)  # a finished run: nothing to do, and it says so by its result
-    assert result.returncode == 0, result.stderr
+    again, other, resumed = smx_many(
+        ("train", *SMALL, "--out", run),
+        ("train", "--resume", "--lr", "0.5", "--out", run),
+        ("train", "--resume", "--out", run),  # a finished run: nothing to do, and it says so by its result
+    )
+    refused(again, 2, "already holds a run; add --resume")
+    refused(other, 2, "was trained with lr = 0.01, not 0.5")
+    assert resumed.returncode == 0, resumed.stderr
     assert (run / "model.pt").read_bytes() == before
 
 
@@ -141,9 +149,6 @@ def test_a_full_disk_leaves_the_old_file(run: Path, tmp_path: Path) -> None:
     result = smx("train", *SMALL, "--out", tmp_path / "run", preexec_fn=limit)
     refused(result, 1, "checkpoint.pt could not be written: File too large")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.toml"}
-    (tmp_path / "c.toml").mkdir()
-    refused(smx("train", "--config", tmp_path / "c.toml"), 2, "c.toml can't be read (Is a directory)")
-    refused(smx("export", run, tmp_path / "m.onnx"), 2, "is a folder; give the file in it")
 
 
 LONG = ("--hidden", "16", "--phase1-epochs", "40", "--phase2-epochs", "40", "--device", "cpu")

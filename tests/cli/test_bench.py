@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import refused, smx
+from tests.conftest import all_refused, smx
 from tests.test_house import base_install
 
 QUICK = ("--batch-sizes", "1,8", "--rounds", "20")
@@ -81,22 +81,21 @@ def test_what_changed_since_an_earlier_bench(report: Path, run: Path) -> None:
 
 
 def test_bad_input(run: Path, exported: Path, report: Path, tmp_path: Path) -> None:
-    model = run / "model.pt"
-    refused(smx("bench", exported, "--provider", "cuda"), 2, "'cuda' is not in this ONNX Runtime; available: cpu")
-    refused(smx("bench", exported, "--limit", "small/small<=1", "--rounds", "2"), 2, "a limit needs at least 20 rounds")
-    refused(smx("bench", exported, "--compare", report), 2, "refer to relu, the new ones to small")
-    other = tmp_path / "sorted.onnx"
+    model, other = run / "model.pt", tmp_path / "sorted.onnx"
     shutil.copy(exported, other)
-    refused(smx("bench", model, other), 2, "has the name of another candidate, sorted")
-    refused(smx("bench", exported, "--limit", "small<=1"), 2, "a limit is written sorted/relu<=1.10")
-    refused(smx("bench", exported, "--limit", "small/relu<=1"), 2, "names relu, but the candidates are small")
-    refused(smx("bench", exported, exported), 2, "given twice")
-    refused(smx("bench", model, model), 2, "takes one MODEL.pt")
-    refused(smx("bench", exported, "--pytorch", "eager"), 2, "--pytorch needs a MODEL.pt")
-    refused(smx("bench", model, "--pytorch", "jax"), 2, "--pytorch can be eager, compiled, got jax")
-    refused(smx("bench", exported, "--reference", "relu"), 2, "the baseline 'relu' is not among the candidates small")
-    refused(smx("bench", exported, "--compare", tmp_path / "none.json"), 2, "none.json does not exist")
-    refused(smx("bench", exported, "--compare", model), 2, "is no result of smx bench --json")
-    refused(smx("bench", exported, "--compare", report, "--json", report), 2, "would be written over")
-    refused(smx("bench", exported, "--optimization", "most"), 2, "unknown optimization 'most'; known are disabled")
-    refused(smx("bench", model, "--layouts", "", "--baselines", ""), 2, "there are no candidates")
+    all_refused(
+        (("bench", exported, "--limit", "small/small<=1", "--rounds", "2"), "a limit needs at least 20 rounds"),
+        (("bench", exported, "--limit", "small<=1"), "a limit is written sorted/relu<=1.10"),
+        (("bench", exported, "--limit", "small/relu<=1"), "names relu, but the candidates are small"),
+        (("bench", exported, "--compare", report), "refer to relu, the new ones to small"),
+        (("bench", exported, "--compare", tmp_path / "none.json"), "none.json does not exist"),
+        (("bench", exported, "--compare", model), "is no result of smx bench --json"),
+        (("bench", exported, "--compare", report, "--json", report), "would be written over"),
+        (("bench", model, other), "has the name of another candidate, sorted"),
+        (("bench", exported, exported), "given twice"),
+        (("bench", model, model), "takes one MODEL.pt"),
+        (("bench", exported, "--pytorch", "eager"), "only a MODEL.pt runs in PyTorch"),
+        (("bench", exported, "--reference", "relu"), "the reference 'relu' is not among the candidates small"),
+        (("bench", model, "--layouts", "", "--baselines", ""), "there are no candidates"),
+        (("bench", model, "--baselines", "swish"), "unknown activation 'swish'"),
+    )

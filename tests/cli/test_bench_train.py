@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.conftest import refused, smx
+from tests.conftest import all_refused, smx
 
 TINY = ("--hidden", "16,8", "--inputs", "12", "--classes", "3", "--threads", "1")
 FEW = (*TINY, "--batch-sizes", "8", "--rounds", "1")
@@ -59,7 +58,7 @@ def test_a_limit_that_is_exceeded_ends_with_3() -> None:
     """JSON alone on standard output, and the first baseline as the reference."""
     result = smx(
         "bench-train", *TINY, "--batch-sizes", "8", "--rounds", "20", "--no-plain", "--baselines", "tanh",
-        "--limit", "phase 1/tanh<=0.01@8", "--limit", "phase 2/tanh<=1000", "--json", "-",
+        "--limit", "phase 1/tanh<=0.01@8", "--limit", "phase 2/tanh<=1000", "--reference", "tanh", "--json", "-",
     )  # fmt: skip
     assert result.returncode == 3, result.stderr
     content = json.loads(result.stdout)
@@ -69,12 +68,11 @@ def test_a_limit_that_is_exceeded_ends_with_3() -> None:
 
 
 def test_bad_input(tmp_path: Path) -> None:
-    refused(smx("bench-train", *FEW, "--baselines", "relu,swish"), 2, "unknown activation 'swish'; known are relu")
-    refused(smx("bench-train", *FEW, "--baselines", ""), 2, "--baselines must name an activation")
-    refused(smx("bench-train", *FEW, "--device", "tpu"), 2, "--device must be cpu or cuda, got 'tpu'")
-    refused(smx("bench-train", *FEW, "--cuda-graphs"), 2, "--cuda-graphs needs --device cuda, got cpu")
-    refused(smx("bench-train", *FEW, "--limit", "phase 1/relu<=2"), 2, "a limit needs at least 20 rounds")
-    refused(smx("bench-train", "--limit", "phase 3/relu<=2"), 2, "names phase 3, but the candidates are relu, sigmoid")
-    refused(smx("bench-train", *FEW, "--json", tmp_path / "none" / "steps.json"), 2, "none for steps.json does not")
-    if not torch.cuda.is_available():
-        refused(smx("bench-train", *FEW, "--device", "cuda"), 2, "finds no CUDA device; measure with --device cpu")
+    all_refused(
+        (("bench-train", *FEW, "--baselines", "relu,swish"), "unknown activation 'swish'; known are relu"),
+        (("bench-train", *FEW, "--reference", "gelu"), "the reference 'gelu' is not among the candidates relu"),
+        (("bench-train", *FEW, "--cuda-graphs"), "CUDA graphs need the device cuda, got cpu"),
+        (("bench-train", *FEW, "--limit", "phase 1/relu<=2"), "a limit needs at least 20 rounds"),
+        (("bench-train", "--limit", "phase 3/relu<=2"), "names phase 3, but the candidates are relu, sigmoid"),
+        (("bench-train", *FEW, "--json", tmp_path / "none" / "steps.json"), "none for steps.json does not"),
+    )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from smx.cli import options
+from smx.export import compiler, precision
 from smx.modelfile import load_model, save_model
-from tests.conftest import SMALL, refused, smx
+from smx.runtime import providers, settings
+from smx.runtime.tune import goals
+from smx.workflows import bench
+from tests.conftest import SMALL, refused, smx, smx_many
 
 
 def test_train_leaves_a_whole_run(run: Path) -> None:
@@ -62,8 +71,10 @@ def test_train_decides_when_to_commit_and_writes_events(tmp_path: Path) -> None:
 
 
 def test_train_a_baseline_and_the_authors_protocol(tmp_path: Path) -> None:
-    for name, options in {"a": ("--activation", "elu"), "b": ("--protocol", "author")}.items():
-        result = smx("train", *SMALL, *options, "--out", tmp_path / name)
+    for result in smx_many(
+        ("train", *SMALL, "--activation", "elu", "--out", tmp_path / "a"),
+        ("train", *SMALL, "--protocol", "author", "--out", tmp_path / "b"),
+    ):
         assert result.returncode == 0, result.stderr
         assert "test accuracy" in result.stdout
     assert not (tmp_path / "a" / "figures" / "shares.png").exists()
@@ -74,12 +85,14 @@ def test_train_on_a_users_file_until_predict(tmp_path: Path) -> None:
     low = digits.target < 3
     x = (digits.images[low] * 15).astype(np.uint8)
     np.savez(tmp_path / "own.npz", x=x, y=digits.target[low], names=["zero", "one", "two"])
-    result = smx("train", *SMALL, "--data", tmp_path / "own.npz", "--out", tmp_path / "run")
-    assert result.returncode == 0, result.stderr
-    assert smx("export", tmp_path / "run" / "model.pt", tmp_path / "m.onnx").returncode == 0
     np.save(tmp_path / "x.npy", x[:20])
-    result = smx("predict", tmp_path / "m.onnx", tmp_path / "x.npy", "--json", "-")
-    found = [prediction["class"] for prediction in json.loads(result.stdout)["predictions"]]
+    *made, predicted = smx_many(
+        ("train", *SMALL, "--data", tmp_path / "own.npz", "--out", tmp_path / "run"),
+        ("export", tmp_path / "run" / "model.pt", tmp_path / "m.onnx"),
+        ("predict", tmp_path / "m.onnx", tmp_path / "x.npy", "--json", "-"),
+    )
+    assert [result.returncode for result in made] == [0, 0], made
+    found = [prediction["class"] for prediction in json.loads(predicted.stdout)["predictions"]]
     wanted = [("zero", "one", "two")[k] for k in digits.target[low][:20]]
     assert np.mean([a == b for a, b in zip(found, wanted, strict=True)]) > 0.8
 
@@ -98,49 +111,64 @@ def test_export_reports_the_groups(run: Path, tmp_path: Path) -> None:
 
 
 def test_export_takes_raw_values_in_a_fixed_batch(run: Path, exported: Path, tmp_path: Path) -> None:
-    """The file normalises itself; predict and verify fill the last batch up."""
+    """The file normalises itself; predict and verify fill the last batch up. --batch is the older --batch-size."""
     path = tmp_path / "raw.onnx"
-    result = smx("export", run / "model.pt", path, "--normalize", "--batch", "7", "--layout", "sorted", "--json", "-")
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
-    assert (report["batch"], report["operators"]["Cast"]) == (7, 1)
-    assert "Div" not in report["operators"]  # it went into the first weights
-    result = smx("verify", run / "model.pt", path, "--json", "-")
-    assert result.returncode == 0, result.stderr
-    rows = json.loads(result.stdout)["comparisons"]
-    assert {(row["inputs"], row["batch_size"]) for row in rows} == {
-        ("digits test", 7), ("random", 7), ("zeros", 7), ("largest", 7),
-    }  # fmt: skip
     images = load_digits().images[:10]
     np.save(tmp_path / "raw.npy", images.astype(np.uint8))
     np.save(tmp_path / "floats.npy", (images / 16).astype(np.float32))
-    predictions = [
-        json.loads(smx("predict", model, tmp_path / name, "--json", "-").stdout)["predictions"]
-        for model in (path, exported)
-        for name in ("raw.npy", "floats.npy")
-    ]
+    np.save(tmp_path / "bright.npy", images - 1)
+    options = ("--normalize", "--batch", "7", "--layout", "sorted", "--json", "-")
+    inputs = [(model, tmp_path / name) for model in (path, exported) for name in ("raw.npy", "floats.npy")]
+    made, verified, bright, *predicted = smx_many(
+        ("export", run / "model.pt", path, *options),
+        ("verify", run / "model.pt", path, "--json", "-"),
+        ("predict", path, tmp_path / "bright.npy"),
+        *(("predict", *given, "--json", "-") for given in inputs),
+    )
+    assert made.returncode == 0, made.stderr
+    report = json.loads(made.stdout)
+    assert (report["batch"], report["operators"]["Cast"]) == (7, 1)
+    assert "Div" not in report["operators"]  # it went into the first weights
+    assert verified.returncode == 0, verified.stderr
+    rows = json.loads(verified.stdout)["comparisons"]
+    assert {(row["inputs"], row["batch_size"]) for row in rows} == {
+        ("digits test", 7), ("random", 7), ("zeros", 7), ("largest", 7),
+    }  # fmt: skip
+    refused(bright, 2, "bright.npy must hold values from 0 to 16, got -16 to 240")
+    predictions = [json.loads(result.stdout)["predictions"] for result in predicted]
     assert len(predictions[0]) == 10
     assert len({tuple(row["class"] for row in found) for found in predictions}) == 1
-    np.save(tmp_path / "bright.npy", images - 1)
-    refused(smx("predict", path, tmp_path / "bright.npy"), 2, "bright.npy", "values from 0 to 16, got -16 to 240")
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("float16", 0.001), ("int8", 0.005)])
 def test_export_in_lower_precision(precision: str, limit: float, run: Path, tmp_path: Path) -> None:
     path = tmp_path / "low.onnx"
-    result = smx("export", run / "model.pt", path, "--precision", precision, "--json", "-")
+    result, verified = smx_many(
+        ("export", run / "model.pt", path, "--precision", precision, "--json", "-"),
+        ("verify", run / "model.pt", path),
+    )
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["predictions"] == 360
     assert report["changed"] <= 2
     assert f"{precision} changes {report['changed']} of 360 test predictions" in result.stderr
-    assert smx("verify", run / "model.pt", path).returncode == (0 if report["changed"] / 360 <= limit else 3)
+    assert verified.returncode == (0 if report["changed"] / 360 <= limit else 3)
 
 
 def test_verify_holds_and_breaks(run: Path, exported: Path, tmp_path: Path) -> None:
-    result = smx("verify", run / "model.pt", exported, "--json", "-")
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
+    proto = onnx.load(exported)
+    node = next(node for node in proto.graph.node if node.op_type in ("Elu", "Selu", "Tanh", "Sigmoid"))
+    node.op_type = "Softplus"
+    node.ClearField("attribute")
+    onnx.save(proto, tmp_path / "broken.onnx")
+    options = ("--batch-sizes", "7,50", "--json", tmp_path / "v.json")
+    holds, breaks, strict = smx_many(
+        ("verify", run / "model.pt", exported, "--json", "-"),
+        ("verify", run / "model.pt", tmp_path / "broken.onnx", *options),
+        ("verify", run / "model.pt", exported, "--atol", "0", "--rtol", "0"),
+    )
+    assert holds.returncode == 0, holds.stderr
+    report = json.loads(holds.stdout)
     assert report["passed"]
     assert {row["inputs"] for row in report["comparisons"]} == {
         "digits test", "random", "zeros", "large", "large mixed", "denormal", "kinks",
@@ -153,24 +181,17 @@ def test_verify_holds_and_breaks(run: Path, exported: Path, tmp_path: Path) -> N
     assert 0 < test_set["arbitration"]["reference_error"] < 1e-4
     assert sum(report["nearer"].values()) == len(report["comparisons"])
     assert report["needed_atol"] <= 1e-5
-    proto = onnx.load(exported)
-    exp = next(node for node in proto.graph.node if node.op_type == "Exp")
-    exp.op_type = "Softplus"
-    onnx.save(proto, tmp_path / "broken.onnx")
-    options = ("--batch-sizes", "7,50", "--json", tmp_path / "v.json")
-    result = smx("verify", run / "model.pt", tmp_path / "broken.onnx", *options)
-    assert result.returncode == 3
-    assert "FAILED" in result.stdout
-    assert "parity is broken" in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 140
+    assert (breaks.returncode, strict.returncode) == (3, 3)
+    assert "FAILED" in breaks.stdout
+    assert "parity is broken" in breaks.stdout
+    assert max(map(len, breaks.stdout.splitlines())) <= 140
     report = json.loads((tmp_path / "v.json").read_text())
     assert not report["passed"]
     assert {row["batch_size"] for row in report["comparisons"]} == {7, 50}
     assert report["nearer"] == {"reference": len(report["comparisons"])}
     changed = report["comparisons"][0]["changed"][0]
-    line = "test example {example}: PyTorch says {reference}, the file says {got}"
-    assert line.format(**changed) in result.stdout
-    assert smx("verify", run / "model.pt", exported, "--atol", "0", "--rtol", "0").returncode == 3
+    line = "digits test example {example}: PyTorch says {reference}, the file says {got}"
+    assert line.format(**changed) in breaks.stdout
 
 
 def test_predict_reads_images(exported: Path, tmp_path: Path) -> None:
@@ -180,33 +201,64 @@ def test_predict_reads_images(exported: Path, tmp_path: Path) -> None:
     for i in range(10):
         dark_on_light = 255 - (digits.images[i] * 255 / 16).astype(np.uint8)
         Image.fromarray(dark_on_light).resize((64, 64), Image.Resampling.NEAREST).save(folder / f"{i}.png")
-    result = smx("predict", exported, folder, "--invert", "--json", "-")
-    assert result.returncode == 0, result.stderr
-    predictions = json.loads(result.stdout)["predictions"]
     np.save(tmp_path / "raw.npy", digits.images[:10].astype(np.uint8))
-    raw = json.loads(smx("predict", exported, tmp_path / "raw.npy", "--json", "-").stdout)["predictions"]
+    np.save(tmp_path / "empty.npy", np.zeros((0, 64), np.float32))
+    results = smx_many(
+        ("predict", exported, folder, "--invert", "--json", "-"),
+        ("predict", exported, tmp_path / "raw.npy", "--json", "-"),
+        ("predict", exported, tmp_path / "empty.npy", "--json", "-"),
+    )
+    assert [result.returncode for result in results] == [0, 0, 0], results
+    predictions, raw, none = (json.loads(result.stdout)["predictions"] for result in results)
+    assert none == []
     assert [row["class"] for row in predictions] == [row["class"] for row in raw]
     assert np.mean([row["index"] == digits.target[i] for i, row in enumerate(raw)]) >= 0.7
     assert all(sum(row["probabilities"]) == pytest.approx(1, abs=1e-4) for row in raw)
 
 
-@pytest.mark.parametrize("kind", ["pt", "onnx"])
-def test_inspect(kind: str, run: Path, exported: Path) -> None:
-    path = run / "model.pt" if kind == "pt" else exported
-    shown = smx("inspect", path)
-    assert shown.returncode == 0, shown.stderr
-    assert "layer1.activation" in shown.stdout
-    found: dict[str, Any] = json.loads(smx("inspect", path, "--json", "-").stdout)
-    assert [layer["neurons"] for layer in found["layers"]] == [24, 16]
-    assert found["architecture"] == "64-24-16-10"
-    assert found["bytes"] == path.stat().st_size
+def test_inspect(run: Path, exported: Path) -> None:
+    paths = (run / "model.pt", exported)
+    results = smx_many(*((*("inspect", path), *json) for path in paths for json in ((), ("--json", "-"))))
+    for path, shown, printed in zip(paths, results[::2], results[1::2], strict=True):
+        assert "layer1.activation" in shown.stdout, shown.stderr
+        found: dict[str, Any] = json.loads(printed.stdout)
+        assert [layer["neurons"] for layer in found["layers"]] == [24, 16]
+        assert found["architecture"] == "64-24-16-10"
+        assert found["bytes"] == path.stat().st_size
 
 
-def test_help_has_an_example_for_every_command() -> None:
-    for command in ("train", "export", "verify", "bench", "predict", "inspect"):
-        result = smx(command, "--help")
-        assert result.returncode == 0
-        assert f"\n  smx {command}" in result.stdout
+def test_help_lists_the_work_in_its_order_and_has_examples() -> None:
+    names = ["train", "export", "verify", "bench", "bench-train", "tune", "predict", "inspect", "completion"]
+    top, *each = smx_many(("--help",), *((name, "--help") for name in names))
+    assert re.findall("^  ([a-z-]+)  ", top.stdout.partition("Commands:")[2], re.MULTILINE) == names
+    for name, result in zip(names, each, strict=True):
+        assert f"smx {name}" in result.stdout.partition("Options:")[0].partition("\n\n")[2]
+    assert "--batch-size" in each[1].stdout
+    assert "--batch " not in each[1].stdout  # the older spelling, which still works
+
+
+def test_completion() -> None:
+    """The script that is printed, and what a shell is then told."""
+    shells = ("bash", "zsh", "fish")
+    for shell, result in zip(shells, smx_many(*(("completion", shell) for shell in shells)), strict=True):
+        assert f"_SMX_COMPLETE={shell}_complete" in result.stdout
+    asked = {"smx export --layout ": "plain,scatter", "smx bench --layouts scatter,s": "plain,scatter,sorted"}
+    for line, answer in asked.items():
+        words = {"COMP_WORDS": line, "COMP_CWORD": "3", "_SMX_COMPLETE": "bash_complete"}
+        command = [sys.executable, "-c", "from smx.cli import main; main(prog_name='smx')"]
+        result = subprocess.run(command, env={**os.environ, **words}, capture_output=True, text=True, check=False)
+        assert answer in result.stdout.splitlines(), result.stderr
+
+
+def test_choices_are_those_of_the_library() -> None:
+    assert set(options.LAYOUTS) == set(compiler.LAYOUTS)
+    assert set(options.PRECISIONS) == set(precision.PRECISIONS)
+    assert set(options.PROVIDERS) == set(providers.PROVIDERS)
+    assert set(options.GOALS) == set(goals.GOALS)
+    assert set(options.PYTORCH) == set(bench.PYTORCH)
+    assert set(options.EXECUTION_MODES) == set(settings.EXECUTION_MODES)
+    assert set(options.OPTIMIZATIONS) == set(settings.OPTIMIZATIONS)
+    assert bench.LAYOUTS == options.LAYOUTS
 
 
 def test_mnist_the_whole_way(mnist_dir: Path, tmp_path: Path) -> None:
@@ -224,20 +276,28 @@ def test_mnist_the_whole_way(mnist_dir: Path, tmp_path: Path) -> None:
     refused(result, 2, "takes 784 values")
 
 
-@pytest.mark.parametrize("layout", ["scatter", "sorted"])
-def test_verify_locates_a_fault(layout: str, run: Path, tmp_path: Path) -> None:
+def test_verify_locates_a_fault(run: Path, tmp_path: Path) -> None:
     """The bias of one neuron is another one in PyTorch, so no word of the exporter is taken for which it is."""
-    path = tmp_path / "m.onnx"
-    assert smx("export", run / "model.pt", path, "--layout", layout).returncode == 0
-    assert "located" not in smx("verify", run / "model.pt", path, "--locate").stdout
     saved = load_model(run / "model.pt")
     saved.weights["layer2.linear.bias"][3] += 0.01
     save_model(tmp_path / "other.pt", saved)
-    result = smx("verify", tmp_path / "other.pt", path, "--locate", "--json", tmp_path / "v.json")
-    assert result.returncode == 3, result.stderr
-    fault = json.loads((tmp_path / "v.json").read_text())["location"]["fault"]
     activation = saved.pool[int(saved.choices["layer2.activation"][3])]
-    assert (fault["layer"], fault["neuron"], fault["activation"]) == ("layer2.activation", 3, activation)
-    assert fault["neurons"] == [3]
-    assert fault["got"] - fault["expected"] == pytest.approx(-0.01, abs=1e-4)
-    assert f"located: layer2.activation, neuron 3 ({activation}), before the activation" in result.stdout
+    paths = {layout: tmp_path / f"{layout}.onnx" for layout in options.LAYOUTS}
+    results = smx_many(
+        *(("export", run / "model.pt", path, "--layout", layout) for layout, path in paths.items()),
+        ("verify", run / "model.pt", paths["sorted"], "--locate"),
+        *(
+            ("verify", tmp_path / "other.pt", path, "--locate", "--json", path.with_suffix(".json"))
+            for path in paths.values()
+        ),
+    )
+    assert [result.returncode for result in results] == [0, 0, 0, 3, 3], results
+    assert "located" not in results[2].stdout
+    for path, result in zip(paths.values(), results[3:], strict=True):
+        location = json.loads(path.with_suffix(".json").read_text())["location"]
+        fault = location["fault"]
+        assert location["inputs"] == "digits test"
+        assert (fault["layer"], fault["neuron"], fault["activation"]) == ("layer2.activation", 3, activation)
+        assert fault["neurons"] == [3]
+        assert fault["got"] - fault["expected"] == pytest.approx(-0.01, abs=1e-4)
+        assert f"located: layer2.activation, neuron 3 ({activation}), before the activation" in result.stdout

@@ -18,7 +18,6 @@ from smx.modelfile import load_model, save_model
 from smx.runtime.metadata import ModelInfo
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
-from smx.runtime.tune import search
 from smx.runtime.tune.search import Configuration, TuningReport
 from smx.runtime.tuning import fingerprint, tuning_path, variant_path
 from smx.timing.machine import machine
@@ -69,7 +68,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 seconds=1.0,
             )
 
-        monkeypatch.setattr(search, "tune", tune)
+        monkeypatch.setattr("smx.workflows.tune.without_torch", lambda _, *given, **options: tune(*given, **options))
 
     return decide
 
@@ -194,7 +193,7 @@ def test_a_file_of_somebody_elses_stays(model: Path, run: Path, found: Callable[
     variant = variant_path(model)
     variant.write_bytes(b"mine")
     found("sorted")
-    fails("small.tuned.onnx is there, but not from an earlier smx tune of", model, "--model", run / "model.pt")
+    fails("small.tuned.onnx exists, but is not from an earlier smx tune of", model, "--model", run / "model.pt")
     variant.unlink()
     tune(model, "--model", run / "model.pt")
     variant.write_bytes(b"mine")  # in the place of what tune left
@@ -213,11 +212,8 @@ def test_a_damaged_tuning_is_replaced(model: Path, found: Callable[..., None]) -
 
 def test_bad_input(model: Path, run: Path, tmp_path: Path) -> None:
     refused(smx("tune", tmp_path / "none.onnx"), 2, "none.onnx does not exist")
-    fails("'p95' is not one of 'p50', 'p99', 'throughput'", model, "--goal", "p95")
-    fails("unknown provider 'gpu'", model, "--provider", "gpu")
     fails("choose another path for --json", model, "--json", tuning_path(model))
     fails("none.pt does not exist", model, "--model", tmp_path / "none.pt")
-    fails("19 is not in the range x>=20", model, "--rounds", "19")
     fixed = tmp_path / "fixed.onnx"
     assert smx("export", run / "model.pt", fixed, "--batch", "3").returncode == 0
     fails("fixed.onnx is made for batch size 3, got 4", fixed, "--batch-size", "4")
@@ -244,13 +240,7 @@ def test_a_model_that_does_not_belong_to_the_file(model: Path, run: Path, tmp_pa
     info = Session(model).info
     assert isinstance(info, ModelInfo)
     with_metadata(model, {**info.to_properties(), "smx.precision": "int8"})
-    fails("--model goes with float32 alone", model, "--model", run / "model.pt")
+    fails("other layouts are tried in float32 alone", model, "--model", run / "model.pt")
     with_metadata(model, {})
     fails("was not written by smx export; tune it without", model, "--model", run / "model.pt")
     assert not tuning_path(model).exists()
-
-
-def test_help_has_an_example() -> None:
-    result = smx("tune", "--help")
-    assert result.returncode == 0
-    assert "\n  smx tune mnist.onnx" in result.stdout

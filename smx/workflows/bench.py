@@ -1,0 +1,232 @@
+"""The latency of a network, beside the same network with one activation; or of ONNX files beside each other."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smx.errors import InputError
+from smx.paper import PAPER_POOL
+from smx.runtime.latency.measure import LatencyReport, measure_latency
+from smx.runtime.profile.run import Profile
+from smx.runtime.profile.run import profile as profile_model
+from smx.runtime.providers import DEVICES, execution_providers
+from smx.runtime.settings import Settings
+from smx.subprocesses import in_subprocess
+from smx.timing.changes import Changes, check_baseline, compare_reports, read_report
+from smx.timing.interleave import in_blocks
+from smx.timing.intervals import MIN_ROUNDS
+from smx.timing.limits import Limit, Verdict, judge
+from smx.timing.machine import machine
+from smx.timing.runners import ProcessRunner
+from smx.workflows.alone import without_torch
+from smx.workflows.candidates import export_candidates, pytorch_runner
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smx.workflows.network import NetworkLike
+
+LAYOUTS = ("scatter", "sorted")
+PYTORCH = {"eager": "pytorch", "compiled": "pytorch compiled"}
+"""How PyTorch can run the network, and the candidate's name."""
+ONE_THREAD = Settings(threads=1)
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is being done, the number of finished rounds, and of all rounds (0 where there are none)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchReport(LatencyReport):
+    """What a bench measured; see `LatencyReport` for the rest.
+
+    Attributes:
+        model: what was measured, for people.
+        limits: what the measurement says of the stated limits.
+        profiles: where the time of each file goes, at each batch size; empty when that was not asked for.
+        changes: since an earlier bench, if one was given.
+    """
+
+    model: str
+    limits: tuple[Verdict, ...] = ()
+    profiles: dict[str, tuple[Profile, ...]] = field(default_factory=dict)
+    changes: Changes | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether no limit is surely exceeded."""
+        return not any(verdict.exceeded for verdict in self.limits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        values = super().to_dict()
+        values["profiles"] = {name: [table.to_dict() for table in tables] for name, tables in self.profiles.items()}
+        return {key: value for key, value in values.items() if value or key not in ("profiles", "changes")}
+
+
+def bench(
+    models: NetworkLike | Sequence[str | os.PathLike[str]],
+    *,
+    example_input: Tensor | tuple[Tensor, ...] | None = None,
+    layouts: Sequence[str] = LAYOUTS,
+    baselines: Sequence[str] = PAPER_POOL,
+    pytorch: Sequence[str] = (),
+    reference: str | None = None,
+    batch_sizes: Sequence[int] = (1, 16, 128, 1024),
+    rounds: int = 60,
+    settings: Settings = ONE_THREAD,
+    io_binding: bool | None = None,
+    provider: str = "cpu",
+    allow_fallback: bool = False,
+    profile: bool = False,
+    limits: Sequence[str] = (),
+    compare: str | os.PathLike[str] | None = None,
+    trust_code: bool = False,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> BenchReport:
+    """Measure latency in ONNX Runtime, all candidates in turn.
+
+    A network is exported in each layout, and with each fixed activation in place of its mixed layers. ONNX files are
+    candidates as they are, under their names. If this process has loaded torch, the measurement runs in another one.
+
+    Args:
+        models: a network (a path of `model.pt`, its content, or a module with `example_input`), an ONNX file, or
+            several paths, of which at most one is a `model.pt`.
+        example_input: what a module takes: a tensor (B, *), or one for each argument.
+        layouts: of the network.
+        baselines: names of fixed activations.
+        pytorch: also run the `model.pt` in PyTorch: keys of `PYTORCH`.
+        reference: the candidate that ratios refer to; None is relu, or else the first one.
+        batch_sizes: examples a run.
+        rounds: at least this many, in each of which every candidate runs a short burst.
+        settings: of the sessions; one thread by default.
+        io_binding: keep tensors on the provider's device; None does so if it has memory of its own.
+        provider, allow_fallback: see `smx.runtime.Session`.
+        profile: also tell where the time of each file goes, by layer and operator.
+        limits: stated limits, such as `sorted/relu<=1.10`; see `smx.timing.limits.Limit`.
+        compare: JSON file of an earlier bench; tell what changed since then.
+        trust_code: import the Python module that `model.pt` names, if its network is a user's own.
+        on_progress: see `OnProgress`.
+
+    Raises:
+        InputError: a file, a name or a limit can't be used, or the candidates take different inputs.
+        SmxError: the process of a candidate was killed.
+    """
+    before = machine()
+    if limits and rounds < MIN_ROUNDS:
+        raise InputError(f"a limit needs at least {MIN_ROUNDS} rounds to be judged, got {rounds}")
+    parsed = [Limit.parse(limit) for limit in limits]
+    old = read_report(Path(compare)) if compare else None
+    execution_providers(provider)
+    network, files = _separate(models, {*layouts, *baselines, *PYTORCH.values()})
+    path = Path(network) if isinstance(network, str | os.PathLike) else None
+    if pytorch and path is None:
+        raise InputError("only a MODEL.pt runs in PyTorch, and none is given; smx.save writes one for any network")
+    if unknown := sorted(set(pytorch) - PYTORCH.keys()):
+        raise InputError(f"PyTorch runs a network {' or '.join(PYTORCH)}, got {', '.join(unknown)}")
+    with tempfile.TemporaryDirectory() as folder:
+        if network is not None and (layouts or baselines):
+            on_progress("exporting the candidates", 0, 0)
+            what = (Path(folder), layouts, baselines)
+            if path:
+                made = in_subprocess(export_candidates, path, *what, trust_code=trust_code)
+            else:  # a module can't go to another process
+                made = export_candidates(network, *what, example_input=example_input)
+            files = {**made, **files}
+        if not files:
+            raise InputError("there are no candidates: name at least one layout, baseline or ONNX file")
+        how: dict[str, Any] = {"device": DEVICES.get(provider, "cpu"), "threads": settings.threads}
+        runs = {
+            PYTORCH[kind]: partial(pytorch_runner, path, compiled=kind == "compiled", trust_code=trust_code, **how)
+            for kind in pytorch
+            if path
+        }
+        names = [*files, *runs]
+        reference = reference or next(name for name in ("relu", *baselines, *names) if name in names)
+        if reference not in names:
+            raise InputError(f"the reference {reference!r} is not among the candidates {', '.join(names)}")
+        if old is not None:
+            check_baseline(old, reference)
+        for limit in parsed:
+            limit.check(names, batch_sizes)
+        report, profiles = without_torch(
+            _measure,
+            files,
+            runs,
+            profile=profile,
+            on_progress=on_progress,
+            baseline=reference,
+            batch_sizes=tuple(batch_sizes),
+            provider=provider,
+            settings=settings,
+            io_binding=io_binding,
+            allow_fallback=allow_fallback,
+            rounds=rounds,
+            before=before,
+        )
+    return BenchReport(
+        **vars(report),
+        model=_title(models),
+        limits=tuple(verdict for limit in parsed for verdict in judge(limit, report)),
+        profiles=profiles,
+        changes=compare_reports(old, report.to_dict()) if old is not None else None,
+    )
+
+
+def _measure(
+    files: Mapping[str, Path],
+    runs: Mapping[str, Callable[[], Any]],
+    *,
+    profile: bool,
+    on_progress: OnProgress = lambda what, done, total: None,
+    **options: Any,
+) -> tuple[LatencyReport, dict[str, tuple[Profile, ...]]]:
+    """Time the files, and what runs in PyTorch in processes of its own; then profile the files."""
+    done, total = count(), len(options["batch_sizes"]) * math.prod(in_blocks(options["rounds"]))
+    report = measure_latency(
+        {**files, **{name: ProcessRunner(make) for name, make in runs.items()}},
+        on_progress=lambda batch_size: on_progress(f"measuring, batch {batch_size}", next(done), total),
+        **options,
+    )
+    how = {key: options[key] for key in ("provider", "settings")}
+    return report, {
+        name: tuple(profile_model(path, size, **how) for size in options["batch_sizes"])
+        for name, path in (files.items() if profile else ())
+    }
+
+
+def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path]]:
+    """Return the network, if there is one, and the ONNX files by names that are not taken."""
+    if isinstance(models, str | os.PathLike):
+        models = [models]
+    if not isinstance(models, Sequence):
+        return models, {}
+    paths = [Path(path) for path in models]
+    saved = [path for path in paths if path.suffix == ".pt"]
+    files = [path for path in paths if path.suffix != ".pt"]
+    if len(saved) > 1:
+        raise InputError(f"a bench takes one MODEL.pt and any number of ONNX files, got {', '.join(map(str, saved))}")
+    for path in saved:
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; expected a model, as smx train writes it")
+    stems = [path.stem for path in files]
+    names = [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}-{path.stem}" for path in files]
+    for path, name in zip(files, names, strict=True):
+        if names.count(name) > 1:
+            raise InputError(f"{path} is given twice, or has another's name; copy it under a name of its own")
+        if saved and name in taken:
+            raise InputError(f"{path} has the name of another candidate, {name}; copy it under a name of its own")
+    return saved[0] if saved else None, dict(zip(names, files, strict=True))
+
+
+def _title(models: Any) -> str:
+    if isinstance(models, str | os.PathLike):
+        return str(models)
+    return ", ".join(map(str, models)) if isinstance(models, Sequence) else type(models).__name__

@@ -1,0 +1,84 @@
+"""The candidates of a bench that are made from one network: its layouts, its baselines, and PyTorch itself."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smx.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smx.torchrunner import TorchRunner
+    from smx.workflows.network import NetworkLike
+
+
+def export_candidates(
+    network: NetworkLike,
+    folder: Path,
+    layouts: Iterable[str] = (),
+    baselines: Iterable[str] = (),
+    *,
+    example_input: Tensor | tuple[Tensor, ...] | None = None,
+    trust_code: bool = False,
+) -> dict[str, Path]:
+    """Export a network in each layout, and with each fixed activation in place of its mixed layers.
+
+    The baselines keep the network's weights, because latency does not depend on them.
+
+    Args:
+        network: a path of `model.pt`, its content, or a module with `example_input`.
+        folder: for the files.
+        layouts: keys of `smx.export.compiler.LAYOUTS`.
+        baselines: names of activations.
+        example_input: what a module takes: a tensor (B, *), or one for each argument.
+        trust_code: import the Python module that `model.pt` names, if its network is a user's own.
+
+    Returns:
+        The files by the name of the layout or the activation.
+
+    Raises:
+        InputError: a layout or an activation is unknown, or the network can't be exported.
+    """
+    from smx import convert
+    from smx.activations import get
+    from smx.export import export_onnx
+    from smx.layers import Mixed
+    from smx.models import Fixed
+    from smx.workflows.network import open_network
+
+    opened = open_network(network, example_input, trust_code=trust_code)
+    paths = {}
+    for layout in layouts:
+        paths[layout] = folder / f"{layout}.onnx"
+        described = opened.saved.description() if opened.saved else None
+        export_onnx(opened.module, paths[layout], example_input=opened.example, layout=layout, describe=described)
+    for name in baselines:
+        try:
+            function = get(name).function
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        baseline = copy.deepcopy(opened.module)
+        mixed = [layer for layer in baseline.modules() if isinstance(layer, Mixed)]
+        if not mixed:
+            raise InputError(f"{opened.name} has no mixed layers that {name} could replace; bench it without baselines")
+        paths[name] = folder / f"baseline-{name}.onnx"
+        baseline = convert.replace(baseline, {layer: Fixed(function) for layer in mixed})
+        export_onnx(baseline, paths[name], example_input=opened.example)
+    return paths
+
+
+def pytorch_runner(
+    model_path: str | os.PathLike[str], *, compiled: bool, device: str, threads: int | None, trust_code: bool
+) -> TorchRunner:
+    """Make the runner of a saved network in PyTorch, in the process that will run it."""
+    from smx.torchrunner import TorchRunner
+    from smx.workflows.network import load_saved
+
+    return TorchRunner(
+        lambda: load_saved(model_path, trust_code=trust_code).build(), compiled=compiled, device=device, threads=threads
+    )

@@ -1,0 +1,95 @@
+"""What a model file holds. For an ONNX file it runs on the base install; no code that a `model.pt` names is run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smx.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """The content of a model file.
+
+    Attributes:
+        file: its path.
+        bytes: its size.
+        facts: everything else that it says of itself, by name: operators and metadata of an ONNX file, architecture,
+            data and training of a `model.pt`, parameters of both.
+        layers: of each mixed layer the `name`, the `neurons` and the `groups`: how many have each activation.
+    """
+
+    file: str
+    bytes: int
+    facts: dict[str, Any]
+    layers: tuple[dict[str, Any], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {"file": self.file, "bytes": self.bytes, **self.facts, "layers": list(self.layers)}
+
+
+def describe(path: str | os.PathLike[str]) -> Description:
+    """Read what a `model.pt` or an ONNX file holds.
+
+    Raises:
+        InputError: the file is missing, damaged or neither of both.
+    """
+    path = Path(path)
+    readers = {".pt": _saved, ".onnx": _onnx}
+    if path.suffix not in readers:
+        raise InputError(f"{path} must end in {' or '.join(readers)}")
+    facts, layers = readers[path.suffix](path)
+    return Description(file=str(path), bytes=path.stat().st_size, facts=facts, layers=tuple(layers))
+
+
+def _onnx(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from smx.runtime.graph import summarise
+    from smx.runtime.session import Session
+    from smx.runtime.settings import Settings
+
+    session = Session(path, settings=Settings())
+    graph, info = summarise(path), session.info
+    facts = {
+        "producer": graph.producer,
+        "inputs": [f"{value.name} {value.type} {value.shape}" for value in session.inputs],
+        "outputs": [f"{value.name} {value.type} {value.shape}" for value in session.outputs],
+        "opsets": graph.opsets,
+        "operators": graph.operators,
+        "parameters": graph.parameters,
+    }
+    if info is None:
+        return facts, []
+    facts |= {key: value for key, value in vars(info).items() if key != "layers"}
+    return facts, [{"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers]
+
+
+def _saved(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from smx.modelfile import load_model
+
+    saved = load_model(path)
+    # Weights are parameters and buffers; no layer trains what it only keeps as a statistic.
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    facts = {
+        "architecture": str(saved.architecture),
+        "parameters": sum(
+            weight.numel() for name, weight in saved.weights.items() if name.rpartition(".")[2] not in buffers
+        ),
+        "pool": list(saved.pool),
+        "data": saved.data,
+        "training": saved.training,
+        "metrics": saved.metrics,
+    }
+    layers = [
+        {"name": name, "neurons": len(choice), "groups": _groups(choice.tolist(), saved.pool)}
+        for name, choice in saved.choices.items()
+    ]
+    return facts, layers
+
+
+def _groups(choice: list[int], pool: tuple[str, ...]) -> dict[str, int]:
+    """Count the neurons of each activation, in the order of the pool."""
+    return {name: choice.count(k) for k, name in enumerate(pool) if k in choice}

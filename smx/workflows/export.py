@@ -1,0 +1,66 @@
+"""From a saved network to an ONNX file. (`smx.export.export_onnx` does the same for any module.)"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smx.export import ExportReport
+
+CALIBRATION = 10_000
+"""At most this many training examples calibrate int8."""
+
+
+def export_model(
+    model_path: str | os.PathLike[str],
+    onnx_path: str | os.PathLike[str],
+    *,
+    layout: str = "scatter",
+    batch: int | None = None,
+    opset: int = 18,
+    precision: str = "float32",
+    normalize: bool = False,
+    data_dir: Path | None = None,
+    trust_code: bool = False,
+) -> ExportReport:
+    """Export the network of a `model.pt`, with what the file says of it in the ONNX metadata.
+
+    Args:
+        model_path: of `model.pt`.
+        onnx_path: of the file to write.
+        layout, batch, opset, precision: see `smx.export.export_onnx`. float16 and int8 count the predictions that
+            change on the test set of the network's data; int8 is calibrated on its training set.
+        normalize: let the file take raw uint8 values and normalise them itself.
+        data_dir: where downloaded data sets are.
+        trust_code: import the Python module that `model.pt` names, if its network is a user's own.
+
+    Raises:
+        InputError, ParityError, SmxError: see `smx.export.export_onnx`.
+    """
+    from smx import data as datasets
+    from smx.errors import InputError
+    from smx.export import export_onnx
+    from smx.workflows.network import load_saved
+
+    saved = load_saved(model_path, trust_code=trust_code)
+    dataset = None
+    if precision in ("float16", "int8"):
+        if not saved.data["name"]:
+            raise InputError(
+                f"{model_path} names no data set to try {precision} on; use smx.export.export_onnx with calibration="
+            )
+        dataset = datasets.load(saved.data["name"], data_dir)
+    return export_onnx(
+        saved.build(raw=normalize),
+        onnx_path,
+        example_input=saved.example_input(raw=normalize),
+        layout=layout,
+        batch=batch,
+        opset=opset,
+        precision=precision,
+        calibration=saved.examples(dataset, dataset.train.x[:CALIBRATION], raw=normalize) if dataset else None,
+        evaluation=saved.examples(dataset, dataset.test.x, raw=normalize) if dataset else None,
+        describe=saved.description(),
+    )

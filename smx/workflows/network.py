@@ -1,0 +1,96 @@
+"""What the workflows accept as a network: a `model.pt`, its content, or a module that only the caller knows."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from smx.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from smx.modelfile import SavedModel
+    from smx.runtime.parity.locate import Reference
+
+    NetworkLike: TypeAlias = str | os.PathLike[str] | SavedModel | nn.Module
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network in PyTorch, ready to run.
+
+    Attributes:
+        name: for messages.
+        module: in `eval()`, on the CPU.
+        exact: the same in float64.
+        example: an input (B, *) for each argument.
+        saved: the content of its `model.pt`; None for a module.
+    """
+
+    name: str
+    module: nn.Module
+    exact: nn.Module
+    example: tuple[Tensor, ...]
+    saved: SavedModel | None
+
+    def references(self) -> tuple[Reference, Reference]:
+        """Return what runs the network on arrays, in float32 and in float64."""
+        import torch
+
+        from smx.export.reference import in_parts
+
+        return in_parts(self.module), in_parts(self.exact, torch.float64)
+
+
+def load_saved(path: str | os.PathLike[str], *, trust_code: bool = False) -> SavedModel:
+    """Read a `model.pt` in order to build its network.
+
+    Args:
+        path: of the file.
+        trust_code: import the Python module that the file names, if its network is a user's own.
+
+    Raises:
+        InputError: the file is missing, damaged, or needs code that is not trusted.
+    """
+    from smx.modelfile import load_model
+
+    return load_model(Path(path), trust_code=trust_code)
+
+
+def open_network(
+    network: NetworkLike,
+    example_input: Tensor | tuple[Tensor, ...] | None = None,
+    *,
+    raw: bool = False,
+    trust_code: bool = False,
+) -> Network:
+    """Make any `NetworkLike` ready to run.
+
+    Args:
+        network: a path of `model.pt`, its content, or a module; a module is copied.
+        example_input: for a module: a tensor (B, *), or one for each argument.
+        raw: let a saved network take raw uint8 values and normalise them itself; a module stays as it is.
+        trust_code: see `load_saved`.
+
+    Raises:
+        InputError: the file can't be used, or a module comes without `example_input`.
+    """
+    import torch
+    from torch import nn
+
+    if isinstance(network, nn.Module):
+        if example_input is None:
+            raise InputError("a module needs example_input=x, a tensor (B, *) that it takes, or a tuple of them")
+        module = copy.deepcopy(network).cpu().eval()
+        exact = copy.deepcopy(module).double()
+        name, saved, example = type(network).__name__, None, example_input
+    else:
+        name = str(network) if isinstance(network, str | os.PathLike) else "the model"
+        saved = load_saved(network, trust_code=trust_code) if isinstance(network, str | os.PathLike) else network
+        module, exact = saved.build(raw=raw), saved.build(raw=raw, dtype=torch.float64)
+        example = saved.example_input(raw=raw)
+    return Network(name, module, exact, example if isinstance(example, tuple) else (example,), saved)

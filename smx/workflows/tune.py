@@ -1,0 +1,180 @@
+"""The threads and the layout that run a file fastest on this machine. Without a network it runs on the base install."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from smx import files
+from smx.errors import InputError
+from smx.runtime.graph import summarise
+from smx.runtime.parity.check import check_parity
+from smx.runtime.session import Session
+from smx.runtime.settings import Settings
+from smx.runtime.tune import search
+from smx.runtime.tune.search import TuningReport
+from smx.runtime.tuning import Tuning, fingerprint, has_own_variant, tuning_path, variant_path
+from smx.subprocesses import in_subprocess
+from smx.timing.machine import machine
+from smx.workflows.alone import without_torch
+
+
+def tune(
+    onnx_path: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    batch_size: int | None = None,
+    goal: str = "p50",
+    rounds: int = 60,
+    max_threads: int | None = None,
+    provider: str = "cpu",
+    allow_fallback: bool = False,
+    trust_code: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> TuningReport:
+    """Find the fastest number of threads for a file, and the fastest layout, and write them beside it.
+
+    What is certainly faster than ONNX Runtime's defaults is written to `MODEL.onnx.tune.json`, which `Session` reads;
+    if nothing is, that file says that the defaults stay. A faster layout is written to `MODEL.tuned.onnx`. If this
+    process has loaded torch, the measurement runs in another one.
+
+    Args:
+        onnx_path: the file.
+        model: the `model.pt` that the file was exported from: also try the other layouts.
+        batch_size: examples a run; None is what the file is made for, or 1.
+        goal: `p50` or `p99` of the time of a run, or `throughput`.
+        rounds: at least this many, of the search and of the last measurement against the defaults.
+        max_threads: at most this many threads; None is the number of cores.
+        provider, allow_fallback: see `smx.runtime.Session`.
+        trust_code: import the Python module that `model` names, if its network is a user's own.
+        on_progress: called with what is being done, the number of finished rounds, and of all rounds.
+
+    Raises:
+        InputError: a file, the goal or the number of rounds can't be used, or the file is not an export of the model.
+    """
+    machine_before = machine()
+    onnx_path = Path(onnx_path)
+    session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
+    for path in written_by_tune(onnx_path):
+        files.check_writable(path)
+    variant = variant_path(onnx_path)
+    if model is not None and variant.exists() and not has_own_variant(onnx_path):
+        raise InputError(
+            f"{variant} exists, but is not from an earlier smx tune of {onnx_path}, which could write over it; move or"
+            " remove it"
+        )
+    before = fingerprint(onnx_path)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {"": onnx_path}
+        if model is not None:
+            on_progress("exporting", 0, 0)
+            paths |= _other_layouts(session, onnx_path, Path(model), Path(folder), trust_code)
+        report = without_torch(
+            search.tune,
+            paths,
+            goal=goal,
+            batch_size=batch_size or session.batch or 1,
+            provider=provider,
+            allow_fallback=allow_fallback,
+            rounds=rounds,
+            max_threads=max_threads,
+            before=machine_before,
+            on_progress=on_progress,
+        )
+        leave(onnx_path, before, report, paths[report.winner.file])
+    return report
+
+
+def written_by_tune(onnx_path: Path) -> tuple[Path, Path]:
+    """Return where `tune` writes: the settings, and the file in another layout."""
+    return tuning_path(onnx_path), variant_path(onnx_path)
+
+
+def _other_layouts(
+    session: Session, onnx_path: Path, model_path: Path, folder: Path, trust_code: bool
+) -> dict[str, Path]:
+    """Export what a file was exported from in the other layouts, by their names, and check that they are the same."""
+    info = session.info
+    if info is None:
+        raise InputError(f"{onnx_path} was not written by smx export; tune it without a model.pt")
+    if info.precision != "float32":
+        raise InputError(
+            f"other layouts are tried in float32 alone, {onnx_path} is {info.precision}: export it in both layouts and"
+            " tune each"
+        )
+    paths = in_subprocess(  # so that this process, which measures, does not load torch
+        export_layouts,
+        model_path,
+        folder,
+        without=info.layout,
+        batch=session.batch,
+        opset=summarise(onnx_path).opsets["ai.onnx"],
+        raw=session.takes_raw,
+        trust_code=trust_code,
+    )
+    if any(folder.glob("*.data")):
+        raise InputError(f"{model_path} is so large that its weights lie beside the file; tune each layout by itself")
+    for path in paths.values():
+        _check_same(session, path, f"{onnx_path} was not exported from {model_path}")
+    return paths
+
+
+def export_layouts(
+    model_path: Path, folder: Path, *, without: str, batch: int | None, opset: int, raw: bool, trust_code: bool
+) -> dict[str, Path]:
+    """Export a saved model in all layouts but one; return the files by layout."""
+    from smx.export.compiler import LAYOUTS
+    from smx.workflows.export import export_model
+
+    paths = {layout: folder / f"{layout}.onnx" for layout in LAYOUTS if layout != without}
+    for layout, path in paths.items():
+        export_model(model_path, path, layout=layout, batch=batch, opset=opset, normalize=raw, trust_code=trust_code)
+    return paths
+
+
+def _check_same(session: Session, path: Path, otherwise: str) -> None:
+    """Compare the layers and the answers of two exports, each of which may differ from PyTorch by its tolerance."""
+    other = Session(path, settings=Settings(), name="its export")
+    infos = [info for info in (session.info, other.info) if info is not None]
+    layers = [[(layer.name, layer.groups) for layer in info.layers] for info in infos]
+    if layers[0] != layers[1]:
+        raise InputError(f"{otherwise}: their mixed layers differ")
+    limits = [info.tolerance for info in infos]
+    atol = sum(limit.get("atol", 0.0) for limit in limits)
+    rtol = sum(limit.get("rtol", 0.0) for limit in limits)
+    inputs = tuple(session.random_inputs(session.batch or 16))
+    found = check_parity(session.run_all, other, {"random": inputs}, atol=atol, rtol=rtol, batch_sizes=[len(inputs[0])])
+    if not found.passed:
+        raise InputError(f"{otherwise}: their answers differ by up to {found.max_abs:.3g}")
+
+
+def leave(onnx_path: Path, before: str, report: TuningReport, fastest: Path) -> None:
+    """Write the settings, and the file to be run if that is another one; remove what an earlier tuning left.
+
+    Args:
+        onnx_path: the model.
+        before: its fingerprint before it was measured.
+        report: what was found.
+        fastest: the winner's file.
+    """
+    variant, stale = variant_path(onnx_path), False
+    if fastest == onnx_path:
+        stale = has_own_variant(onnx_path)
+    else:
+        files.write_bytes(variant, fastest.read_bytes())
+    tuning = Tuning(
+        model=before,
+        settings=report.winner.settings,
+        provider=report.provider,
+        batch_size=report.batch_size,
+        goal=report.goal,
+        file=None if fastest == onnx_path else variant.name,
+        file_hash=None if fastest == onnx_path else fingerprint(variant),
+        gain=report.gain,
+        machine=report.machine,
+    )
+    files.write_text(tuning_path(onnx_path), tuning.to_json())
+    if stale:
+        variant.unlink()

@@ -1,0 +1,200 @@
+"""Does an ONNX file give PyTorch's answers, and if not, where does it go wrong?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx.errors import InputError
+from smx.runtime.parity.check import ParityReport, check_parity
+from smx.runtime.parity.inputs import synthetic_inputs
+from smx.runtime.parity.locate import Location, Reference, locate
+from smx.runtime.session import Session
+from smx.runtime.settings import Settings
+from smx.timing.machine import machine
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smx.workflows.network import Network, NetworkLike
+
+Inputs = NDArray[Any] | tuple[NDArray[Any], ...]
+
+MAX_CHANGED = {"float16": 0.001, "int8": 0.005}
+"""The share of predictions that lower precision may change."""
+SEARCHED = 256
+"""At most this many examples are searched for values at the kinks of the activations."""
+CHUNK = 1000
+"""Examples that are searched for a fault at a time."""
+GENERATED = 128
+"""Examples in a set of generated inputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport(ParityReport):
+    """The comparisons of a file with its network; see `ParityReport` for the rest.
+
+    Attributes:
+        model: path of the ONNX file.
+        class_names: one for each output, or empty.
+        location: where the first fault is; None when it was not asked for, or nothing failed.
+        located_on: the set of inputs on which it was searched.
+        machine: see `smx.timing.machine.machine`.
+    """
+
+    model: str
+    class_names: tuple[str, ...]
+    location: Location | None
+    located_on: str | None
+    machine: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        values = super().to_dict()
+        located_on = values.pop("located_on")
+        return values | {"location": self.location and {"inputs": located_on, **self.location.to_dict()}}
+
+
+def verify(
+    network: NetworkLike,
+    onnx_path: str | os.PathLike[str],
+    *,
+    example_input: Tensor | tuple[Tensor, ...] | None = None,
+    data: str | Inputs | None = None,
+    data_dir: Path | None = None,
+    batch_sizes: Sequence[int] = (1, 16, 128, 1000),
+    atol: float | None = None,
+    rtol: float | None = None,
+    locate: bool = False,
+    provider: str = "cpu",
+    allow_fallback: bool = False,
+    trust_code: bool = False,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> VerifyReport:
+    """Compare an exported file with its network in PyTorch.
+
+    The inputs are a test set, random and extreme values, and values at the kinks of the activations, each in several
+    batch sizes. The report also says whether the file or PyTorch is nearer to the network in float64. A float16 or
+    int8 file is judged on the test set alone, by the share of predictions that change.
+
+    Args:
+        network: a path of `model.pt`, its content, or a module with `example_input`.
+        onnx_path: the file.
+        example_input: what the module takes: a tensor (B, *), or one for each argument.
+        data: name of a data set or path of an `.npz` file, for a saved network; or examples as the network takes them,
+            an array (B, *) or one for each argument. None is the data set that the network was trained on, if any.
+        data_dir: where downloaded data sets are.
+        batch_sizes: examples a run.
+        atol, rtol: tolerance, see `smx.runtime.check_parity`; None takes that of the export.
+        locate: when a comparison fails, find the first layer, neuron and example that break.
+        provider, allow_fallback: see `smx.runtime.Session`.
+        trust_code: import the Python module that `model.pt` names, if its network is a user's own.
+        on_progress: called before each comparison with what is compared; the two numbers are 0.
+
+    Raises:
+        InputError: a file is missing or damaged, or the inputs do not fit the network.
+    """
+    from smx.workflows.network import open_network
+
+    session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
+    opened = open_network(network, example_input, raw=session.takes_raw, trust_code=trust_code)
+    max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None
+    inputs, class_names = _given(opened, data, data_dir, raw=session.takes_raw)
+    if max_changed is None or not inputs:
+        inputs |= _generated(opened, session, next(iter(inputs.values()), None))
+    float32, float64 = opened.references()
+    parity = check_parity(
+        lambda *x: float32(*x, given=()).outputs,
+        session,
+        inputs,
+        arbiter=lambda *x: float64(*x, given=()).outputs,
+        atol=atol,
+        rtol=rtol,
+        max_changed=max_changed,
+        batch_sizes=batch_sizes,
+        on_progress=lambda name, batch_size: on_progress(f"{name}, batch {batch_size}", 0, 0),
+    )
+    location = located_on = None
+    if locate and not parity.passed:
+        located_on = next(row.inputs for row in parity.comparisons if not row.passed)
+        location = _locate(session, str(onnx_path), float32, float64, _tuple(inputs[located_on]), allow_fallback)
+    return VerifyReport(
+        **vars(parity),
+        model=str(onnx_path),
+        class_names=class_names,
+        location=location,
+        located_on=located_on,
+        machine=machine(),
+    )
+
+
+def _tuple(inputs: Inputs) -> tuple[NDArray[Any], ...]:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def _given(
+    network: Network, data: str | Inputs | None, data_dir: Path | None, *, raw: bool
+) -> tuple[dict[str, Inputs], tuple[str, ...]]:
+    """Return the test set by its name, if there is one, and the names of the classes."""
+    from smx import data as datasets
+
+    if isinstance(data, np.ndarray | tuple):
+        return {"given": data}, ()
+    if network.saved is None:
+        if data:
+            raise InputError(f"a module takes data as arrays (B, *), got the data set {data!r}")
+        return {}, ()
+    name = data or network.saved.data["name"]
+    if not name:
+        return {}, network.saved.data["class_names"]
+    dataset = datasets.load(name, data_dir)
+    x = network.saved.examples(dataset, dataset.test.x, raw=raw)
+    return {f"{dataset.name} test": x}, dataset.class_names
+
+
+def _generated(network: Network, session: Session, test: Inputs | None) -> dict[str, Inputs]:
+    """Return random and extreme inputs, and those at kinks, which are searched between the examples of `test`.
+
+    1. The file takes raw uint8 values: whole numbers up to the data's maximum.
+    2. One floating input: all of them.
+    3. Anything else: the example, and random values for its floating inputs. Whole numbers stay those of the example,
+       because only these are known to be valid (indices of an embedding, for instance).
+    """
+    import torch
+
+    from smx.hooks import kinks
+
+    if session.takes_raw and session.info:
+        return {**synthetic_inputs(network.example[0].shape[1:], maximum=int(session.info.maximum))}
+    if len(network.example) == 1 and network.example[0].is_floating_point():
+        sets: dict[str, Inputs] = {**synthetic_inputs(network.example[0].shape[1:])}
+        between = sets["random"] if test is None else test
+        at_kinks = kinks(network.module, torch.from_numpy(_tuple(between)[0][:SEARCHED]).float()).numpy()
+        return sets | ({"kinks": at_kinks} if len(at_kinks) else {})
+    tiled = tuple(x.numpy()[np.arange(GENERATED) % len(x)] for x in network.example)
+    random = np.random.default_rng(0)
+    drawn = (random.uniform(-1, 1, x.shape).astype(x.dtype) if x.dtype.kind == "f" else x for x in tiled)
+    return {"example": tiled, "random": tuple(drawn)}
+
+
+def _locate(
+    session: Session,
+    path: str,
+    float32: Reference,
+    float64: Reference,
+    inputs: tuple[NDArray[Any], ...],
+    allow_fallback: bool,
+) -> Location:
+    """Find the first fault on some inputs, one chunk after another."""
+    for start in range(0, len(inputs[0]), CHUNK):
+        chunk = (x[start : start + CHUNK] for x in inputs)
+        location = locate(path, float32, float64, *chunk, provider=session.provider, allow_fallback=allow_fallback)
+        if location.fault is not None:
+            return replace(location, fault=replace(location.fault, example=location.fault.example + start))
+    return location
