@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TEXTS = ("README.md", "docs/layouts.md", "docs/training.md", "runtime/README.md")
+TEXTS = ("README.md", "docs/results.md", "docs/layouts.md", "docs/training.md", "docs/mutation.md", "runtime/README.md")
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -54,6 +54,20 @@ def mnist_bench() -> str:
 def paper_bench() -> str:
     """The ratios to ReLU for the paper's largest network."""
     return by_batch_size(cells(result("layouts")["results"]), CANDIDATES)
+
+
+def latency() -> str:
+    """What a user compares first: both layouts beside the cheapest and the dearest fixed activations."""
+    return ratios(result("mnist-bench"), ("sorted", "scatter", "relu", "tanh", "elu", "selu"))
+
+
+def mutation() -> str:
+    """How many mutants of each file the tests kill."""
+    rows = [
+        [f"`{row['file']}`", str(row["mutants"]), str(row["killed"]), f"{row['killed'] / row['mutants']:.1%}"]
+        for row in result("mutation")["files"]
+    ]
+    return markdown(["", "mutants", "killed", "share"], rows)
 
 
 def resolution() -> str:

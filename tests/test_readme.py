@@ -1,4 +1,4 @@
-"""The README is true: its example runs, and its numbers are those of docs/results."""
+"""README.md and docs/ are true: what they show runs as written, and their numbers are those of docs/results."""
 
 from __future__ import annotations
 
@@ -12,76 +12,92 @@ from typing import Any
 
 import pytest
 
+from smx.cli import main
 from tests.faults import KINDS
 from tests.test_house import ROOT
 
 README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "docs" / "results.md").read_text()
+TABLES = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def result(name: str) -> Any:
-    return json.loads((ROOT / "docs" / "results" / name).read_text())
+    return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
 
 
-BEFORE = """
-import torch
-from sklearn.datasets import load_digits
-
-digits = load_digits()
-x, y = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32), torch.tensor(digits.target)
+def test_the_length_is_bounded() -> None:
+    assert len(README.split()) <= 900
+    assert max(len(snippet.splitlines()) for snippet in SNIPPETS) <= 15
 
 
-def fit(net, x, y):
-    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
-    for _ in range(40):
-        adam.zero_grad()
-        torch.nn.functional.cross_entropy(net(x), y).backward()
-        adam.step()
-"""
-AFTER = """
-assert (net(x).argmax(1) == y).float().mean() > 0.9
-"""
-
-
-def test_the_examples_run(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    code = "\n".join([BEFORE, *blocks, AFTER])
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda code: f"{len(code.splitlines())}-lines")
+def test_the_snippets_run_as_written(snippet: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "[0 1 2 3 4]" in done.stdout
-    assert (tmp_path / "net.onnx").is_file()
+    assert done.stdout
+    if "smx.classify" in snippet:
+        assert "parity: True" in done.stdout
+        assert float(done.stdout.rsplit(maxsplit=1)[1]) > 0.85
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/layouts.md", "docs/training.md", "runtime/README.md"])
+def test_every_command_and_option_shown_exists() -> None:
+    assert set(re.findall(r"^\| `smx ([\w-]+)` \|", README, re.MULTILINE)) == set(main.commands) - {"completion"}
+    lines = re.findall(r"^smx ([\w-]+) (.*)$", README, re.MULTILINE)
+    assert lines
+    for command, arguments in lines:
+        known = {option for parameter in main.commands[command].params for option in parameter.opts}
+        assert set(re.findall(r"--[\w-]+", arguments)) <= known
+
+
+@pytest.mark.parametrize("name", TABLES["TEXTS"])
 def test_the_tables_are_those_of_the_results(name: str) -> None:
-    tables = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
     text = (ROOT / name).read_text()
-    assert name in tables["TEXTS"]
     assert "<!-- table: " in text
-    assert tables["filled"](text) == text, "run python benchmarks/tables.py"
+    assert TABLES["filled"](text) == text, "run python benchmarks/tables.py"
+
+
+def test_links_lead_somewhere() -> None:
+    texts = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").glob("*.md"))
+    links = [(text, link) for text in texts for link in re.findall(r"\]\((?!https?:)([^)#]+)", text.read_text())]
+    assert links
+    assert [str(text.parent / link) for text, link in links if not (text.parent / link).exists()] == []
 
 
 def test_the_accuracies_are_the_runs() -> None:
-    metrics = result("mnist-train.json")["metrics"]
-    assert f"test accuracy {metrics['phase1']['test_accuracy']:.4f} with the choices committed" in README
-    assert f"**{metrics['phase2']['test_accuracy']:.4f}** after phase 2" in README
-    digits = result("digits-train.json")["metrics"]["phase2"]["test_accuracy"]
+    mnist = result("mnist-train")["metrics"]
+    digits, images = (result(f"{name}-train")["metrics"]["phase2"]["test_accuracy"] for name in ("digits", "mnist-cnn"))
+    phase1, phase2 = (mnist[phase]["test_accuracy"] for phase in ("phase1", "phase2"))
+    assert f"accuracy {phase1:.4f} with the choices committed after phase 1, **{phase2:.4f}** after phase 2" in RESULTS
+    assert f"50 + 350 epochs: test accuracy **{digits:.4f}**" in RESULTS
+    assert f"test accuracy **{images:.4f}**" in RESULTS
+    assert f"{phase2:.4f} on MNIST after 5 + 5 epochs, {digits:.4f} on the digits" in README
     assert digits >= 0.96
-    assert f"accuracy of **{digits:.4f}**" in README
-    images = result("mnist-cnn-train.json")["metrics"]["phase2"]["test_accuracy"]
     assert images >= 0.985
-    assert f"test accuracy\n**{images:.4f}** ([`mnist-cnn-train.json`]" in README
 
 
 def test_the_parity_is_the_verifications() -> None:
-    rows = [row for row in result("mnist-verify-scatter.json")["comparisons"] if row["inputs"] == "mnist test"]
-    assert all(row["examples"] == 10_000 and row["agreement"] == 1 for row in rows)
-    assert f"at most {max(row['max_abs'] for row in rows):.1e}, and" in README
-    assert all(row["passed"] and row["scale"] == 1 for row in rows)
-    rms = [max(row["arbitration"][side] for row in rows) for side in ("error_rms", "reference_error_rms")]
-    assert (
-        f"the file's answers are {rms[0]:.1e} off by root mean square, PyTorch's own in float32 {rms[1]:.1e}:" in README
-    )
+    largest, errors = [], []
+    for layout in ("scatter", "sorted"):
+        report = result(f"mnist-verify-{layout}")
+        rows = [row for row in report["comparisons"] if row["inputs"] == "mnist test"]
+        assert rows
+        assert report["passed"]
+        assert all(row["examples"] == 10_000 and row["agreement"] == 1 for row in rows)
+        largest.append(max(row["max_abs"] for row in rows))
+        errors.append(max(row["arbitration"]["error_rms"] for row in rows))
+    reference = max(row["arbitration"]["reference_error_rms"] for row in rows)
+    assert f"at most {largest[0]:.1e} in `scatter` and {largest[1]:.1e} in `sorted`" in RESULTS
+    assert f"{errors[0]:.1e} (`scatter`), {errors[1]:.1e} (`sorted`) and {reference:.1e} (PyTorch in float32)" in RESULTS
+    assert f"at most {max(largest):.1e} from PyTorch" in README
+
+
+def test_the_other_lines_of_the_readme_are_measured() -> None:
+    changed = {name: result(f"mnist-export-{name}")["changed"] for name in ("float16", "int8")}
+    assert f"float16 changes {changed['float16']} of 10,000 predictions, int8 {changed['int8']}" in README
+    step = {(row["name"], row["batch_size"]): f"{row['ratio']:.2f}" for row in result("train-step")["results"]}
+    assert f"phase 1 takes {step['phase 1', 128]} times ReLU's, of phase 2 {step['phase 2', 128]} times" in README
 
 
 def test_the_planted_faults_are_counted() -> None:
-    assert f"All {len(KINDS)} kinds are caught" in README
+    assert f"All {len(KINDS)} kinds are caught" in RESULTS
