@@ -61,7 +61,7 @@ def measure(config: TrainConfig, dataset: Any, out: Path, target: float | None) 
     from smx.training.run import load_checkpoint, train
 
     checkpoint = load_checkpoint(out)
-    with training_progress(config.phases, {}, at_most=config.phase1_epochs == AUTO) as on_epoch:
+    with training_progress(config) as on_epoch:
         result = train(config, dataset, out, checkpoint=checkpoint, on_epoch=on_epoch)
     metrics = result.model.metrics
     accuracy = metrics["phase2"]["validation_accuracy"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smx.cli.options import logs
+from smx.training.config import AUTO, TrainConfig
 
 if TYPE_CHECKING:
     from smx.training.metrics import EpochMetrics
@@ -16,16 +18,16 @@ if TYPE_CHECKING:
 
 @contextmanager
 def training_progress(
-    phases: Mapping[int, int], done: Mapping[int, int], *, at_most: bool = False
+    config: TrainConfig, done: Iterable[EpochMetrics] = ()
 ) -> Iterator[Callable[[EpochMetrics], None]]:
     """Yield a function to call after each epoch.
 
     Args:
-        phases: the number of epochs of each phase.
-        done: the number of epochs of each phase that are already done.
-        at_most: whether a phase may end before its last epoch.
+        config: the settings of the run.
+        done: the epochs that are already done.
     """
-    console = logs()
+    console, phases = logs(), config.phases
+    at_most = config.phase1_epochs == AUTO or config.patience > 0
     of = " of at most " if at_most else "/"
     if not console.is_terminal:
         yield lambda row: console.print(
@@ -40,9 +42,10 @@ def training_progress(
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
+    completed = Counter(row.phase for row in done)
     with Progress(*columns, console=console) as progress:
         tasks = {
-            phase: progress.add_task(f"phase {phase}", total=epochs, completed=done.get(phase, 0), figures="")
+            phase: progress.add_task(f"phase {phase}", total=epochs, completed=completed[phase], figures="")
             for phase, epochs in phases.items()
         }
 

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from smx.cli.options import (
     GOALS,
+    POSITIVE,
     Command,
-    console,
-    fallback_option,
     json_option,
     logs,
     progress,
-    provider_option,
+    session_options,
     trust_code_option,
     write_json,
 )
@@ -39,33 +37,19 @@ SHOWN = 6
     help="Try the other layout, too: what MODEL.onnx was exported from.",
 )
 @click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Examples a run.  [default: what the file is made for, or 1]",
+    "--batch-size", type=POSITIVE, metavar="N", help="Examples a run.  [default: what the file is made for, or 1]"
 )
-@click.option(
-    "--goal",
-    type=click.Choice(GOALS),
-    default="p50",
-    show_default=True,
-    help="Percentile of the time of a run, or throughput.",
-)
-@provider_option
-@fallback_option
+@click.option("--goal", type=click.Choice(GOALS), default="p50", help="Percentile of the time of a run, or throughput.")
+@session_options
 @click.option(
     "--rounds",
     type=click.IntRange(min=20),
     default=60,
-    show_default=True,
     metavar="N",
     help="At least this many rounds, of the search and of the last measurement against the defaults.",
 )
 @click.option(
-    "--max-threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="At most this many threads.  [default: the number of cores]",
+    "--max-threads", type=POSITIVE, metavar="N", help="At most this many threads.  [default: the number of cores]"
 )
 @trust_code_option
 @json_option
@@ -87,23 +71,14 @@ def tune(onnx_path: Path, json_path: str | None, **options: Any) -> None:
         raise InputError(f"{json_path} is what smx tune writes itself; choose another path for --json")
     with progress() as show:
         report = tune(onnx_path, on_progress=show, **options)
-    write_json(json_path, {"model": str(onnx_path), **report.to_dict()})
-    people = console(json_path)
-    _show(onnx_path, report, people)
+    people = write_json(json_path, {"model": str(onnx_path), **report.to_dict()})
+    rows = ((one.name, f"{one.ratio:.3f}", f"{one.low:.3f} - {one.high:.3f}") for one in report.measured[:SHOWN])
+    title = f"{onnx_path}, {report.provider}, batch {report.batch_size}, goal {report.goal}"
+    caption = "ratio to the defaults in the search; the best one is measured again"
+    people.print(table(("configuration", ">ratio", ">interval"), rows, title=title, caption=caption))
     people.print(f"{_sentence(report)}; written to {written[0]}", soft_wrap=True)
     for warning in report.warnings:
         logs().print(f"Warning: {warning}", soft_wrap=True)
-
-
-def _show(onnx_path: Path, report: TuningReport, people: Console) -> None:
-    made = table(
-        "configuration", ">ratio", ">interval",
-        title=f"{onnx_path}, {report.provider}, batch {report.batch_size}, goal {report.goal}",
-        caption="ratio to the defaults in the search; the best one is measured again",
-    )  # fmt: skip
-    for one in report.measured[:SHOWN]:
-        made.add_row(one.name, f"{one.ratio:.3f}", f"{one.low:.3f} - {one.high:.3f}")
-    people.print(made)
 
 
 def _sentence(report: TuningReport) -> str:

@@ -23,6 +23,7 @@ def report(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--limit", "sorted/relu<=1000", "--json", path, "--plot", plot,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+    assert result.stderr == "exporting the candidates ...\n"
     assert "limit sorted/relu<=1000, batch 8: " in result.stdout
     assert "layer1.activation" in result.stdout
     assert plot.read_bytes().startswith(b"\x89PNG")

@@ -15,13 +15,15 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from rich.table import Table
 from sklearn.datasets import load_digits
 
-from smx.cli import options
+from smx.cli import main, options
 from smx.export import compiler, precision
 from smx.modelfile import load_model, save_model
 from smx.runtime import providers, settings
 from smx.runtime.tune import goals
+from smx.runtime.tuning import tuning_path
 from smx.workflows import bench
 from tests.conftest import SMALL, refused, smx, smx_many
 
@@ -228,13 +230,40 @@ def test_inspect(run: Path, exported: Path) -> None:
 
 
 def test_help_lists_the_work_in_its_order_and_has_examples() -> None:
-    names = ["train", "export", "verify", "bench", "bench-train", "tune", "predict", "inspect", "completion"]
+    names = list(main.commands)
+    assert names[:4] == ["train", "export", "verify", "bench"]
     top, *each = smx_many(("--help",), *((name, "--help") for name in names))
     assert re.findall("^  ([a-z-]+)  ", top.stdout.partition("Commands:")[2], re.MULTILINE) == names
     for name, result in zip(names, each, strict=True):
         assert f"smx {name}" in result.stdout.partition("Options:")[0].partition("\n\n")[2]
-    assert "--batch-size" in each[1].stdout
-    assert "--batch " not in each[1].stdout  # the older spelling, which still works
+
+
+def test_json_is_written_before_tables_are_shown(
+    run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **options: Any) -> None:
+        raise RuntimeError("no table")
+
+    monkeypatch.setattr(Table, "add_column", fail)
+    np.save(tmp_path / "x.npy", np.zeros((1, 64), np.float32))
+    few = ("--batch-sizes", "1", "--rounds", "1")
+    commands: dict[str, tuple[str | Path, ...]] = {
+        "train": ("--resume", "--out", run),
+        "export": (run / "model.pt", tmp_path / "m.onnx"),
+        "verify": (run / "model.pt", exported, "--batch-sizes", "64"),
+        "bench": (exported, *few),
+        "bench-train": ("--hidden", "4", "--baselines", "relu", "--no-plain", *few),
+        "tune": (exported, "--rounds", "20", "--max-threads", "1"),
+        "predict": (exported, tmp_path / "x.npy"),
+        "inspect": (exported,),
+    }
+    assert commands.keys() == main.commands.keys() - {"completion"}
+    for name, arguments in commands.items():
+        path = tmp_path / f"{name}.json"
+        with pytest.raises(RuntimeError, match="no table"):
+            main([name, *map(str, arguments), "--json", str(path)], standalone_mode=False)
+        assert json.loads(path.read_text()), name
+    tuning_path(exported).unlink()
 
 
 def test_completion() -> None:

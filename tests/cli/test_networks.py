@@ -111,7 +111,7 @@ def test_a_users_network_goes_the_whole_way(folder: Path) -> None:
     predicts_the_colours(folder, "Net.onnx")
 
 
-def test_a_network_that_only_the_settings_name_needs_trust(folder: Path) -> None:
+def test_a_network_that_only_the_settings_name_needs_trust(folder: Path, tmp_path: Path) -> None:
     out = ("--out", "runs/named")
     (folder / "named.toml").write_text('data = "colours.npz"\nmodel = "mine:Net"\nphase1_epochs = 1\nphase2_epochs = 1')
     named = ("train", "--config", "named.toml", *out)
@@ -120,7 +120,9 @@ def test_a_network_that_only_the_settings_name_needs_trust(folder: Path) -> None
     resumed = ("train", "--resume", *out)
     refused(smx(*resumed, cwd=folder), 2, "the settings name code of yours, mine:Net")
     run(folder, *resumed, "--model", "mine:Net")
-    run(folder, "inspect", "runs/named/model.pt")
+    (tmp_path / "mine.py").write_text("raise SystemExit(9)")
+    shown = smx("inspect", folder / "runs/named/model.pt", cwd=tmp_path)
+    assert (shown.returncode, "mine:Net" in shown.stdout) == (0, True), "looking runs no code"
 
 
 def test_a_baseline_of_a_users_network_has_one_activation(folder: Path) -> None:
@@ -162,7 +164,7 @@ def test_examples_of_other_data_come_in_the_models_order(kind: str, input_shape:
         (("--model", "resnet"), ("model must be mlp, cnn or module:factory, got 'resnet'",)),
         (("--model", "absent:Net"), ("absent:Net: there is no module absent; run smx in the folder that holds it",)),
         (("--model", "mine:narrow"), ("mine:narrow must put out 3 scores an example", "got shape (2, 2)")),
-        (("--model", "cnn", "--hidden", "8,8"), ("--hidden is for the mlp, and the model is cnn; leave it out",)),
+        (("--model", "cnn", "--hidden", "8,8"), ("hidden is for the mlp, and the model is cnn; leave it out",)),
         (("--model", "cnn", "--data", "flat.npz"), ("the cnn takes images of 4x4 or more", "got (144,)")),
     ],
 )
