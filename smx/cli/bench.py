@@ -7,65 +7,55 @@ from typing import Any
 
 import click
 
+from smx.cli import options
 from smx.cli.bench_tables import show_changes, show_latency, show_limits
-from smx.cli.options import (
-    EXECUTION_MODES,
-    LAYOUTS,
-    NUMBERS,
-    OPTIMIZATIONS,
-    POSITIVE,
-    PYTORCH,
-    Command,
-    Commas,
-    baselines_option,
-    bench_options,
-    progress,
-    session_options,
-    trust_code_option,
-    write_json,
-)
+from smx.cli.output import write_json
+from smx.cli.progress import progress
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.argument("paths", metavar="MODEL.pt|MODEL.onnx...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--layouts",
-    type=Commas(click.Choice(LAYOUTS)),
-    default=",".join(LAYOUTS),
+    type=options.Commas(click.Choice(options.LAYOUTS)),
+    default=",".join(options.LAYOUTS),
     help="Layouts in which MODEL.pt is exported.",
 )
-@baselines_option
+@options.baselines
 @click.option(
     "--pytorch",
-    type=Commas(click.Choice(PYTORCH)),
+    type=options.Commas(click.Choice(options.PYTORCH)),
     default="",
     show_default=False,
     help="Run MODEL.pt in PyTorch, too.",
 )
-@click.option("--batch-sizes", type=NUMBERS, default="1,16,128,1024", help="Examples a run.")
-@click.option("--threads", type=POSITIVE, default=1, metavar="N", help="Threads for one operator.")
+@click.option("--batch-sizes", type=options.NUMBERS, default="1,16,128,1024", help="Examples a run.")
+@click.option("--threads", type=options.POSITIVE, default=1, metavar="N", help="Threads for one operator.")
 @click.option("--spinning/--no-spinning", default=True, help="Let idle threads wait actively.")
 @click.option(
     "--execution-mode",
-    type=click.Choice(EXECUTION_MODES),
+    type=click.Choice(options.EXECUTION_MODES),
     default="sequential",
     help="Run independent operators one after the other, or at the same time.",
 )
 @click.option(
-    "--optimization", type=click.Choice(OPTIMIZATIONS), default="all", help="How far ONNX Runtime optimises the graph."
+    "--optimization",
+    type=click.Choice(options.OPTIMIZATIONS),
+    default="all",
+    help="How far ONNX Runtime optimises the graph.",
 )
 @click.option(
     "--io-binding/--no-io-binding",
     default=None,
     help="Keep tensors on the provider's device.  [default: if it has memory of its own]",
 )
-@session_options
+@options.session
 @click.option("--profile", is_flag=True, help="Tell where the time goes, by layer and operator.")
 @click.option(
     "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Tell what changed since an earlier bench."
 )
-@trust_code_option
-@bench_options
+@options.trust_code
+@options.bench
 def bench(
     paths: tuple[Path, ...],
     threads: int,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from smx.cli.tables import table
+from smx.cli.output import table
 
 if TYPE_CHECKING:
     from smx.runtime.profile.run import Profile

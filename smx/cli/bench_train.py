@@ -9,38 +9,34 @@ from typing import Any
 import click
 
 from smx import paper
+from smx.cli import options
 from smx.cli.bench_tables import show_limits, show_steps
-from smx.cli.options import (
-    NUMBERS,
-    POSITIVE,
-    Command,
-    Commas,
-    baselines_option,
-    bench_options,
-    progress,
-    write_json,
-)
+from smx.cli.output import write_json
+from smx.cli.progress import progress
 
 INPUTS, *HIDDEN, CLASSES = paper.LARGEST
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.option(
     "--hidden",
-    type=NUMBERS,
+    type=options.NUMBERS,
     default=",".join(map(str, HIDDEN)),
     help="Neurons of each hidden layer; the default is the paper's largest network.",
 )
-@click.option("--inputs", type=POSITIVE, default=INPUTS, metavar="N", help="Number of features.")
+@click.option("--inputs", type=options.POSITIVE, default=INPUTS, metavar="N", help="Number of features.")
 @click.option("--classes", type=click.IntRange(min=2), default=CLASSES, metavar="N", help="Number of classes.")
 @click.option(
-    "--pool", type=Commas(), default=",".join(paper.PAPER_POOL), help="The activations that neurons choose from."
+    "--pool",
+    type=options.Commas(),
+    default=",".join(paper.PAPER_POOL),
+    help="The activations that neurons choose from.",
 )
-@baselines_option
+@options.baselines
 @click.option("--plain/--no-plain", default=True, help="Measure the plain formulas, too.")
-@click.option("--batch-sizes", type=NUMBERS, default="128,1024", help="Examples a step.")
+@click.option("--batch-sizes", type=options.NUMBERS, default="128,1024", help="Examples a step.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", help="To train on.")
-@click.option("--threads", type=POSITIVE, default=2, metavar="N", help="Threads of the CPU.")
+@click.option("--threads", type=options.POSITIVE, default=2, metavar="N", help="Threads of the CPU.")
 @click.option(
     "--compile", "compiled", is_flag=True, help="Measure the reference and both phases by torch.compile, too."
 )
@@ -52,7 +48,7 @@ INPUTS, *HIDDEN, CLASSES = paper.LARGEST
     metavar="SEED",
     help="Seed of weights, choices and batches.",
 )
-@bench_options
+@options.bench
 def bench_train(
     hidden: tuple[int, ...], inputs: int, classes: int, json_path: str | None, plot: str | None, **options: Any
 ) -> None:

@@ -7,18 +7,9 @@ from typing import Any
 
 import click
 
-from smx.cli.options import (
-    LAYOUTS,
-    PRECISIONS,
-    Command,
-    OutputPath,
-    data_dir_option,
-    json_option,
-    progress,
-    trust_code_option,
-    write_json,
-)
-from smx.cli.tables import table
+from smx.cli import options
+from smx.cli.output import table, write_json
+from smx.cli.progress import progress
 
 
 class Batch(click.IntRange):
@@ -33,12 +24,12 @@ class Batch(click.IntRange):
         return None if value == "dynamic" else super().convert(value, param, ctx)
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
-@click.argument("onnx_path", metavar="MODEL.onnx", type=OutputPath(".onnx"))
+@click.argument("onnx_path", metavar="MODEL.onnx", type=options.OutputPath(".onnx"))
 @click.option(
     "--layout",
-    type=click.Choice(LAYOUTS),
+    type=click.Choice(options.LAYOUTS),
     default="scatter",
     help="How mixed layers are written; sorted is the fast one.",
 )
@@ -53,14 +44,14 @@ class Batch(click.IntRange):
 @click.option("--opset", type=click.IntRange(13, 26), default=18, help="Version of the ONNX operators.")
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
+    type=click.Choice(options.PRECISIONS),
     default="float32",
     help="Of weights and arithmetic; float16 and int8 count the predictions that change on the test set.",
 )
 @click.option("--normalize", is_flag=True, help="Let the model take raw uint8 values, and normalise them itself.")
-@data_dir_option
-@trust_code_option
-@json_option
+@options.data_dir
+@options.trust_code
+@options.json
 def export(model_path: Path, onnx_path: str, json_path: str | None, **options: Any) -> None:
     """Write a trained model as one plain ONNX file.
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from smx.cli.options import Command, json_option, write_json
-from smx.cli.tables import table
+from smx.cli import options
+from smx.cli.output import table, write_json
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.argument("path", metavar="MODEL.pt|MODEL.onnx", type=click.Path(path_type=Path))
-@json_option
+@options.json
 def inspect(path: Path, json_path: str | None) -> None:
     """Show a model's layers with their groups, its operators, sizes and metadata.
 

@@ -1,25 +1,17 @@
-"""Options that several commands share, and how results leave a command."""
+"""Options that several commands share, and their types."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
-from rich.console import Console
-from rich.progress import Progress
 
 from smx import files, paper
+from smx.cli.output import STDOUT
 from smx.errors import InputError
-from smx.workflows import OnProgress
-
-STDOUT = "-"
-PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names and paths are users' own
 
 # Known values, written here because help and completion must load neither torch nor ONNX Runtime.
 LAYOUTS = ("scatter", "sorted")
@@ -127,14 +119,14 @@ def together(*options: Decorator) -> Decorator:
 POSITIVE = click.IntRange(min=1)
 NUMBERS = Commas(POSITIVE, empty=False)
 
-json_option = click.option(
+json = click.option(
     "--json",
     "json_path",
     type=OutputPath(),
     metavar="PATH",
     help="Write the result as JSON to PATH, or to standard output for '-'.",
 )
-data_dir_option = click.option(
+data_dir = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="SMX_DATA_DIR",
@@ -142,20 +134,20 @@ data_dir_option = click.option(
     metavar="DIR",
     help="Where mnist, fashion-mnist and cifar10 lie, or are downloaded to.  [default: ~/.cache/smartmixed]",
 )
-trust_code_option = click.option(
+trust_code = click.option(
     "--trust-code", is_flag=True, help="Import and run the network's code (module:factory) that MODEL.pt names."
 )
-session_options = together(
+session = together(
     click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", help="What ONNX Runtime runs on."),
     click.option("--allow-fallback", is_flag=True, help="Run operators that the provider can't run on the CPU."),
 )
-baselines_option = click.option(
+baselines = click.option(
     "--baselines",
     type=Commas(),
     default=",".join(paper.PAPER_POOL),
     help="Activations of the networks with one fixed activation.",
 )
-bench_options = together(
+bench = together(
     click.option(
         "--reference",
         metavar="NAME",
@@ -175,55 +167,6 @@ bench_options = together(
         metavar="A/B<=X[@BATCH]",
         help="End with exit code 3 if A's time is surely above X times B's.",
     ),
-    json_option,
+    json,
     click.option("--plot", type=OutputPath(".png"), metavar="PATH.png", help="Draw the distributions."),
 )
-
-
-def console(json_path: str | None) -> Console:
-    """Return where people read: standard output, unless JSON goes there."""
-    stderr = json_path == STDOUT
-    people = Console(stderr=stderr, **PLAIN)
-    return people if people.is_terminal else Console(stderr=stderr, width=140, **PLAIN)
-
-
-def logs() -> Console:
-    """Return where progress and notes go: standard error."""
-    return Console(stderr=True, **PLAIN)
-
-
-@contextmanager
-def progress() -> Iterator[OnProgress]:
-    """Yield what shows progress: a bar on a terminal, elsewhere a line for each part of the work without a total."""
-    notes = logs()
-    if not notes.is_terminal:
-        yield lambda what, done, total: None if total else notes.print(f"{what} ...", soft_wrap=True)
-        return
-    with Progress(console=notes, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
-
-
-def write_json(json_path: str | None, content: Any) -> Console:
-    """Write JSON to a file, to standard output for `-`, or nowhere for None; numbers not finite become null.
-
-    Returns:
-        Where people read; it is returned here, so that a table that fails leaves the JSON.
-    """
-    if json_path is not None:
-        text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-        if json_path == STDOUT:
-            click.echo(text)
-        else:
-            files.write_text(json_path, text + "\n")
-    return console(json_path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return value

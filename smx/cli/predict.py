@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from smx.cli.options import Command, json_option, logs, session_options, write_json
-from smx.cli.tables import table
+from smx.cli import options
+from smx.cli.output import logs, table, write_json
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.argument("samples_path", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--invert", is_flag=True, help="The images are dark on light; MNIST and the digits are light on dark.")
-@session_options
-@json_option
+@options.session
+@options.json
 def predict(onnx_path: Path, samples_path: Path, json_path: str | None, **options: Any) -> None:
     """Classify arrays and images.
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from smx.cli import options
 from smx.cli.group import INTERRUPTED
-from smx.cli.options import Command, Option, data_dir_option, json_option, logs, trust_code_option, write_json
+from smx.cli.output import logs, table, write_json
 from smx.cli.progress import training_progress
-from smx.cli.tables import table
 from smx.training.config import FIELDS, SMARTMIXED, TrainConfig
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 REPORT_WAIT = 5.0
 """Seconds in which torchrun ends the other ranks after rank 0 has shown an error."""
 
-_run_option = partial(click.option, cls=Option, group="Run")
+_run_option = partial(click.option, cls=options.Option, group="Run")
 
 
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,7 +34,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, setting in reversed(FIELDS.items()):
         default = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
         option, help, choices = name.replace("_", "-"), setting.metadata["help"], setting.metadata["choices"]
-        shared: dict[str, Any] = {"cls": Option, "group": setting.metadata["group"]}
+        shared: dict[str, Any] = {"cls": options.Option, "group": setting.metadata["group"]}
         if isinstance(default, bool):
             add = click.option(f"--{option}/--no-{option}", default=None, help=f"{help}  [default: off]", **shared)
         else:
@@ -44,7 +44,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @setting_options
 @_run_option(
     "--config",
@@ -53,7 +53,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="FILE.toml",
     help="Read settings from a file; options given beside it win.",
 )
-@data_dir_option
+@options.data_dir
 @_run_option(
     "--out",
     type=click.Path(path_type=Path),
@@ -61,8 +61,8 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     help="The run's folder.  [default: runs/DATA-ACTIVATION, with the model between if it is no mlp]",
 )
 @_run_option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint, if there is one.")
-@trust_code_option
-@json_option
+@options.trust_code
+@options.json
 def train(
     config_path: Path | None,
     out: Path | None,

@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smx.cli.options import (
-    GOALS,
-    POSITIVE,
-    Command,
-    json_option,
-    logs,
-    progress,
-    session_options,
-    trust_code_option,
-    write_json,
-)
-from smx.cli.tables import table
+from smx.cli import options
+from smx.cli.output import logs, table, write_json
+from smx.cli.progress import progress
 from smx.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +19,7 @@ SHOWN = 6
 """At most this many candidates are shown; the JSON has all."""
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option(
     "--model",
@@ -37,10 +28,15 @@ SHOWN = 6
     help="Try the other layout, too: what MODEL.onnx was exported from.",
 )
 @click.option(
-    "--batch-size", type=POSITIVE, metavar="N", help="Examples a run.  [default: what the file is made for, or 1]"
+    "--batch-size",
+    type=options.POSITIVE,
+    metavar="N",
+    help="Examples a run.  [default: what the file is made for, or 1]",
 )
-@click.option("--goal", type=click.Choice(GOALS), default="p50", help="Percentile of the time of a run, or throughput.")
-@session_options
+@click.option(
+    "--goal", type=click.Choice(options.GOALS), default="p50", help="Percentile of the time of a run, or throughput."
+)
+@options.session
 @click.option(
     "--rounds",
     type=click.IntRange(min=20),
@@ -49,10 +45,13 @@ SHOWN = 6
     help="At least this many rounds, of the search and of the last measurement against the defaults.",
 )
 @click.option(
-    "--max-threads", type=POSITIVE, metavar="N", help="At most this many threads.  [default: the number of cores]"
+    "--max-threads",
+    type=options.POSITIVE,
+    metavar="N",
+    help="At most this many threads.  [default: the number of cores]",
 )
-@trust_code_option
-@json_option
+@options.trust_code
+@options.json
 def tune(onnx_path: Path, json_path: str | None, **options: Any) -> None:
     """Find the fastest settings for a model on this machine.
 

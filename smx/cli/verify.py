@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from smx.cli.options import (
-    NUMBERS,
-    Command,
-    data_dir_option,
-    json_option,
-    progress,
-    session_options,
-    trust_code_option,
-    write_json,
-)
-from smx.cli.tables import table
+from smx.cli import options
+from smx.cli.output import table, write_json
+from smx.cli.progress import progress
 
 if TYPE_CHECKING:
     from smx.runtime.parity.compare import Arbitration
@@ -33,18 +25,18 @@ NEARER = {"model": "onnxruntime", "reference": "PyTorch", "equal": "both the sam
 TOLERANCE: dict[str, Any] = {"type": click.FloatRange(min=0), "metavar": "X"}
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
 @click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option("--data", metavar="NAME|FILE.npz", help="Whose test set to use.  [default: the one it was trained on]")
-@data_dir_option
-@click.option("--batch-sizes", type=NUMBERS, default="1,16,128,1000", help="Examples a run.")
+@options.data_dir
+@click.option("--batch-sizes", type=options.NUMBERS, default="1,16,128,1000", help="Examples a run.")
 @click.option("--atol", help="Absolute tolerance.  [default: that of the export, 1e-5]", **TOLERANCE)
 @click.option("--rtol", help="Relative tolerance.  [default: that of the export, 1e-4]", **TOLERANCE)
 @click.option("--locate", is_flag=True, help="When it fails, find the first layer, neuron and example that break.")
-@session_options
-@trust_code_option
-@json_option
+@options.session
+@options.trust_code
+@options.json
 def verify(model_path: Path, onnx_path: Path, json_path: str | None, **options: Any) -> None:
     """Compare an exported file with PyTorch.
 
