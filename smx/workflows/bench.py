@@ -201,9 +201,7 @@ def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path]]:
     stems = [path.stem for path in files]
     names = [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}-{path.stem}" for path in files]
     for path, name in zip(files, names, strict=True):
-        if names.count(name) > 1:
-            raise InputError(f"{path} is given twice, or has another's name; copy it under a name of its own")
-        if saved and name in taken:
+        if names.count(name) > 1 or (saved and name in taken):
             raise InputError(f"{path} has the name of another candidate, {name}; copy it under a name of its own")
     return saved[0] if saved else None, dict(zip(names, files, strict=True))
 

@@ -63,6 +63,7 @@ def test_files_that_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> N
     torch.save({"evil": print}, tmp_path / "evil.pt")
     np.save(x, np.zeros((1, 64)))
     np.save(wide, np.zeros((2, 65)))
+    np.savez(tmp_path / "wide.npz", x=np.zeros((40, 65), np.uint8), y=np.arange(40) % 2)
     all_refused(
         (("train", *SMALL, "--out", tmp_path / "file" / "run"), "can't be created"),
         (("train", "--config", tmp_path / "c.toml"), "c.toml can't be read (Is a directory)"),
@@ -76,6 +77,7 @@ def test_files_that_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> N
         (("export", run, out), "is a folder; give the file in it"),
         (("export", run / "checkpoint.pt", out), "finish it with smx train --resume"),
         (("verify", model, tmp_path / "none.onnx"), "none.onnx does not exist"),
+        (("verify", model, exported, "--data", tmp_path / "wide.npz"), "takes 64 values"),
         (("bench", tmp_path / "none.pt"), "none.pt does not exist"),
         (("bench", model, "--plot", tmp_path / "b.pdf"), "b.pdf must end in .png"),
         (("predict", exported, wide), "must hold examples of 64 values (shape (64,)), got shape (2, 65)"),
