@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -102,18 +103,9 @@ class Commas(click.ParamType[tuple[Any, ...]]):
         return [CompletionItem(before + comma + item.value) for item in self.kind.shell_complete(ctx, param, last)]
 
 
-Decorator = Callable[[Any], Any]
-
-
-def together(*options: Decorator) -> Decorator:
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Make one decorator of several options; help shows them in this order."""
-
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
 POSITIVE = click.IntRange(min=1)

@@ -88,6 +88,7 @@ def train(
     from smx.training.run import train as run
 
     given = _values(config) | {name: parse(name, value) for name, value in _known(settings).items()}
+    named_by_caller = "model" in (settings if isinstance(config, str | os.PathLike) else given)
     if given.get("device") == AUTO:
         del given["device"]
     folder = Path(out) if out is not None else _default_folder(given)
@@ -98,7 +99,7 @@ def train(
             config = checkpoint.config
         else:
             config = from_values({"device": "cuda" if torch.cuda.is_available() else "cpu", **given})
-        if ":" in config.model and not (trust_code or "model" in settings):
+        if ":" in config.model and not (trust_code or named_by_caller):
             raise InputError(f"the settings name code of yours, {config.model}; give --trust-code to run it")
         require_device(config.device, ranks)
         if "hidden" in settings and config.model != "mlp":
