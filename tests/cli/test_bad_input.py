@@ -77,7 +77,7 @@ def test_files_that_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> N
         (("export", run, out), "is a folder; give the file in it"),
         (("export", run / "checkpoint.pt", out), "finish it with smx train --resume"),
         (("verify", model, tmp_path / "none.onnx"), "none.onnx does not exist"),
-        (("verify", model, exported, "--data", tmp_path / "wide.npz"), "takes 64 values"),
+        (("verify", model, exported, "--data", tmp_path / "wide.npz"), "wide.npz does not fit the model: expected"),
         (("bench", tmp_path / "none.pt"), "none.pt does not exist"),
         (("bench", model, "--plot", tmp_path / "b.pdf"), "b.pdf must end in .png"),
         (("predict", exported, wide), "must hold examples of 64 values (shape (64,)), got shape (2, 65)"),

@@ -112,7 +112,7 @@ def test_bad_input(run: Path, exported: Path, report: Path, tmp_path: Path) -> N
         (("bench", exported, "--compare", model), "is no result of smx bench --json"),
         (("bench", exported, "--compare", report, "--json", report), "would be written over"),
         (("bench", model, other), "has the name of another candidate, sorted"),
-        (("bench", exported, exported), "has the name of another candidate, small"),
+        (("bench", exported, exported), "has the name of another candidate"),
         (("bench", model, model), "takes one MODEL.pt"),
         (("bench", exported, "--pytorch", "eager"), "only a MODEL.pt runs in PyTorch"),
         (("bench", exported, "--reference", "relu"), "the reference 'relu' is not among the candidates small"),
