@@ -15,7 +15,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from smx.cli.options import console, data_dir_option, json_option, logs, write_json
+from smx.cli import options
+from smx.cli.output import console, logs, write_json
 from smx.cli.progress import training_progress
 from smx.training.config import AUTO, TrainConfig
 
@@ -29,8 +30,8 @@ RULE = ("max_phase1_epochs", "settle_window", "settle_changed", "settle_margin",
 @click.option("--phase2-epochs", type=click.IntRange(min=1), default=40, show_default=True, metavar="EPOCHS")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/commit-rule"), show_default=True)
 @click.option("--smallest", is_flag=True, help="On the digits, with one seed and one epoch of phase 2: for a test.")
-@data_dir_option
-@json_option
+@options.data_dir
+@options.json
 def main(
     seeds: int, phase2_epochs: int, out: Path, smallest: bool, data_dir: Path | None, json_path: str | None
 ) -> None:
@@ -61,7 +62,7 @@ def measure(config: TrainConfig, dataset: Any, out: Path, target: float | None) 
     from smx.training.run import load_checkpoint, train
 
     checkpoint = load_checkpoint(out)
-    with training_progress(config.phases, {}, at_most=config.phase1_epochs == AUTO) as on_epoch:
+    with training_progress(config) as on_epoch:
         result = train(config, dataset, out, checkpoint=checkpoint, on_epoch=on_epoch)
     metrics = result.model.metrics
     accuracy = metrics["phase2"]["validation_accuracy"]

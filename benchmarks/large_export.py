@@ -18,7 +18,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from smx.cli.options import console, json_option, write_json
+from smx.cli import options
+from smx.cli.output import console, write_json
 from smx.subprocesses import in_subprocess
 
 WIDTH = 4096
@@ -70,7 +71,7 @@ def export(kind: str, megabytes: int, width: int) -> dict[str, float]:
 @click.option("--megabytes", default=300, show_default=True, help="Of weights.")
 @click.option("--repeats", default=3, show_default=True, help="The medians are reported.")
 @click.option("--smallest", is_flag=True, help="Export a small network once, to see that everything runs.")
-@json_option
+@options.json
 def main(megabytes: int, repeats: int, smallest: bool, json_path: str | None) -> None:
     """Compare time and memory."""
     from smx.timing.machine import machine

@@ -19,7 +19,8 @@ import click
 import numpy as np
 from rich.table import Table
 
-from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.cli import options
+from smx.cli.output import console, logs, write_json
 from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.runtime.profile.run import profile
 from smx.subprocesses import in_subprocess
@@ -213,10 +214,10 @@ def export(folder: Path, smallest: bool) -> dict[str, Path]:
 
 
 @click.command()
-@click.option("--batch-sizes", type=Numbers(), default="1,16,128,1024", show_default=True, help="Examples a run.")
+@click.option("--batch-sizes", type=options.NUMBERS, default="1,16,128,1024", show_default=True, help="Examples a run.")
 @click.option("--rounds", type=click.IntRange(min=1), default=40, show_default=True, metavar="N")
 @click.option("--smallest", is_flag=True, help="Time a small network once, to see that everything runs.")
-@json_option
+@options.json
 def main(batch_sizes: tuple[int, ...], rounds: int, smallest: bool, json_path: str | None) -> None:
     """Time every form, on one thread."""
     if smallest:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.cli import options
+from smx.cli.output import console, logs, write_json
 from smx.paper import LARGEST
 from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.subprocesses import in_subprocess
@@ -29,13 +30,15 @@ SMALLEST = (784, 24, 16, 10)
 
 
 @click.command()
-@click.option("--opsets", type=Numbers(), default="18,13,15,17,21,22,26", show_default=True, help="The baseline first.")
-@click.option("--batch-sizes", type=Numbers(), default="1,128", show_default=True, help="Examples a run.")
+@click.option(
+    "--opsets", type=options.NUMBERS, default="18,13,15,17,21,22,26", show_default=True, help="The baseline first."
+)
+@click.option("--batch-sizes", type=options.NUMBERS, default="1,128", show_default=True, help="Examples a run.")
 @click.option("--rounds", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
 @click.option(
     "--smallest", is_flag=True, help="Time two small networks at two opsets once, to see that everything runs."
 )
-@json_option
+@options.json
 def main(
     opsets: tuple[int, ...], batch_sizes: tuple[int, ...], rounds: int, smallest: bool, json_path: str | None
 ) -> None:

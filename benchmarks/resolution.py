@@ -17,7 +17,8 @@ import click
 from rich.progress import track
 from rich.table import Table
 
-from smx.cli.options import Numbers, console, json_option, logs, write_json
+from smx.cli import options
+from smx.cli.output import console, logs, write_json
 from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.subprocesses import in_subprocess
 from smx.timing.report import Latency
@@ -29,10 +30,10 @@ WIDENED: tuple[int, ...] = (16, 32, 48, 64, 80, 96)
 
 
 @click.command()
-@click.option("--batch-sizes", type=Numbers(), default="1,16,128", show_default=True, help="Examples a run.")
+@click.option("--batch-sizes", type=options.NUMBERS, default="1,16,128", show_default=True, help="Examples a run.")
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @click.option("--smallest", is_flag=True, help="Small networks, once: only to see that this works.")
-@json_option
+@options.json
 def main(batch_sizes: tuple[int, ...], repeats: int, smallest: bool, json_path: str | None) -> None:
     """Repeat a bench with its default settings, on one thread."""
     found, sizes, widened, rounds = [], SIZES, WIDENED, {"search": 200, "repeat": 60}

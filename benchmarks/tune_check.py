@@ -14,7 +14,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from smx.cli.options import console, json_option, logs, write_json
+from smx.cli import options
+from smx.cli.output import console, logs, write_json
 from smx.paper import LARGEST
 from smx.runtime.latency.measure import measure_latency
 from smx.runtime.latency.runner import SessionRunner
@@ -32,7 +33,7 @@ from smx.timing.machine import machine
 @click.option("--batch-size", default=16, show_default=True, metavar="N", help="Examples a run.")
 @click.option("--rounds", default=200, show_default=True, metavar="N", help="Of each check.")
 @click.option("--smallest", is_flag=True, help="A small network, once: only to see that this works.")
-@json_option
+@options.json
 def main(
     path: Path | None, runs: int, goal: str, batch_size: int, rounds: int, smallest: bool, json_path: str | None
 ) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from smx.workflows.bench_train import bench_train as bench_train
     from smx.workflows.classify import classify as classify
     from smx.workflows.describe import describe as describe
+    from smx.workflows.export_model import export_model as export_model
     from smx.workflows.train import train as train
     from smx.workflows.tune import tune as tune
     from smx.workflows.verify import verify as verify
@@ -48,27 +49,17 @@ if "ORT_DISABLE_TELEMETRY" not in os.environ:
     if "onnxruntime" in sys.modules:  # loaded by the user before smx
         sys.modules["onnxruntime"].disable_telemetry_events()
 
-_HOMES = {
-    "PAPER_POOL": "smx.paper",
-    "Activation": "smx.activations",
-    "op": "smx.activations",
-    "register": "smx.activations",
-    "Mixed": "smx.layers",
-    "Selective": "smx.layers",
-    "sampling": "smx.layers",
-    "commit": "smx.convert",
-    "select": "smx.convert",
-    "load": "smx.saving",
-    "save": "smx.saving",
-    "sort": "smx.sorting",
-    "train": "smx.workflows.train",
-    "verify": "smx.workflows.verify",
-    "bench": "smx.workflows.bench",
-    "bench_train": "smx.workflows.bench_train",
-    "tune": "smx.workflows.tune",
-    "classify": "smx.workflows.classify",
-    "describe": "smx.workflows.describe",
+_NAMES = {
+    "smx.paper": ("PAPER_POOL",),
+    "smx.activations": ("Activation", "op", "register"),
+    "smx.layers": ("Mixed", "Selective", "sampling"),
+    "smx.convert": ("commit", "select"),
+    "smx.saving": ("load", "save"),
+    "smx.sorting": ("sort",),
 }
+_WORKFLOWS = ("train", "export_model", "verify", "bench", "bench_train", "tune", "classify", "describe")
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
+_HOMES |= {name: f"smx.workflows.{name}" for name in _WORKFLOWS}
 _MODULES = ("convert", "data", "export", "functional", "hooks", "models", "runtime", "sorting", "timing")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]

@@ -46,9 +46,9 @@ def smx_many(*commands: Sequence[str | Path], **options: Any) -> list[subprocess
     return [subprocess.CompletedProcess(line, code, out, err) for line, (code, out, err) in answers]
 
 
-def all_refused(*cases: tuple[Sequence[str | Path], str]) -> None:
+def all_refused(*cases: tuple[Sequence[str | Path], str], **options: Any) -> None:
     """Assert that each command ends in one line of error that says the part beside it, with exit code 2."""
-    for result, (_, part) in zip(smx_many(*(command for command, _ in cases)), cases, strict=True):
+    for result, (_, part) in zip(smx_many(*(command for command, _ in cases), **options), cases, strict=True):
         refused(result, 2, part)
 
 

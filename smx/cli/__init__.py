@@ -20,7 +20,7 @@ COMMANDS = [train, export, verify, bench, bench_train, tune, predict, inspect, c
 """In the order of the work; help lists them so."""
 
 
-@click.group(cls=Group, commands=COMMANDS)
+@click.group(cls=Group, commands=COMMANDS, context_settings={"show_default": True})
 @click.version_option(__version__, prog_name="smx")
 def main() -> None:
     """Networks whose neurons choose their own activation function.

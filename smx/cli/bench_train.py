@@ -9,54 +9,34 @@ from typing import Any
 import click
 
 from smx import paper
-from smx.cli.options import (
-    Command,
-    Names,
-    Numbers,
-    baselines_option,
-    console,
-    json_option,
-    limit_option,
-    plot_option,
-    progress,
-    reference_option,
-    rounds_option,
-    write_json,
-)
+from smx.cli import options
+from smx.cli.bench_tables import show_limits, show_steps
+from smx.cli.output import write_json
+from smx.cli.progress import progress
 
 INPUTS, *HIDDEN, CLASSES = paper.LARGEST
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.option(
     "--hidden",
-    type=Numbers(),
+    type=options.NUMBERS,
     default=",".join(map(str, HIDDEN)),
-    show_default=True,
     help="Neurons of each hidden layer; the default is the paper's largest network.",
 )
-@click.option(
-    "--inputs", type=click.IntRange(min=1), default=INPUTS, show_default=True, metavar="N", help="Number of features."
-)
-@click.option(
-    "--classes", type=click.IntRange(min=2), default=CLASSES, show_default=True, metavar="N", help="Number of classes."
-)
+@click.option("--inputs", type=options.POSITIVE, default=INPUTS, metavar="N", help="Number of features.")
+@click.option("--classes", type=click.IntRange(min=2), default=CLASSES, metavar="N", help="Number of classes.")
 @click.option(
     "--pool",
-    type=Names(),
+    type=options.Commas(),
     default=",".join(paper.PAPER_POOL),
-    show_default=True,
     help="The activations that neurons choose from.",
 )
-@baselines_option
-@reference_option
-@click.option("--plain/--no-plain", default=True, show_default=True, help="Measure the plain formulas, too.")
-@click.option("--batch-sizes", type=Numbers(), default="128,1024", show_default=True, help="Examples a step.")
-@rounds_option
-@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True, help="To train on.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), default=2, show_default=True, metavar="N", help="Threads of the CPU."
-)
+@options.baselines
+@click.option("--plain/--no-plain", default=True, help="Measure the plain formulas, too.")
+@click.option("--batch-sizes", type=options.NUMBERS, default="128,1024", help="Examples a step.")
+@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", help="To train on.")
+@click.option("--threads", type=options.POSITIVE, default=2, metavar="N", help="Threads of the CPU.")
 @click.option(
     "--compile", "compiled", is_flag=True, help="Measure the reference and both phases by torch.compile, too."
 )
@@ -65,13 +45,10 @@ INPUTS, *HIDDEN, CLASSES = paper.LARGEST
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
-    show_default=True,
     metavar="SEED",
     help="Seed of weights, choices and batches.",
 )
-@limit_option
-@json_option
-@plot_option
+@options.bench
 def bench_train(
     hidden: tuple[int, ...], inputs: int, classes: int, json_path: str | None, plot: str | None, **options: Any
 ) -> None:
@@ -88,17 +65,15 @@ def bench_train(
     """
     # PyTorch's profiler, which counts memory, prints to standard error unless it is told not to before torch is loaded.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    from smx.cli.bench_tables import show_limits, show_steps
     from smx.workflows.bench_train import bench_train
 
     if plot:
         from smx.figures.latency import draw_latency
     with progress() as show:
         report = bench_train((inputs, *hidden, classes), on_progress=show, **options)
-    write_json(json_path, report.to_dict())
+    people = write_json(json_path, report.to_dict())
     if plot:
         draw_latency(report, Path(plot))
-    people = console(json_path)
     show_steps(report, people)
     show_limits(report.limits, people)
     if not report.passed:

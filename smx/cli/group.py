@@ -12,16 +12,8 @@ import click
 
 from smx.errors import SmxError
 
-EXTRAS = {
-    "torch": "train",
-    "torchvision": "train",
-    "onnx": "train",
-    "onnx_ir": "train",
-    "onnxscript": "train",
-    "sklearn": "train",
-    "matplotlib": "train",
-    "tensorboard": "tensorboard",
-}
+EXTRAS = dict.fromkeys(("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib"), "train")
+EXTRAS["tensorboard"] = "tensorboard"
 """Which extra brings a package that the base install does not have."""
 
 INTERRUPTED = 130

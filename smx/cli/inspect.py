@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from smx.cli.options import Command, console, json_option, write_json
-from smx.cli.tables import table
+from smx.cli import options
+from smx.cli.output import table, write_json
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.argument("path", metavar="MODEL.pt|MODEL.onnx", type=click.Path(path_type=Path))
-@json_option
+@options.json
 def inspect(path: Path, json_path: str | None) -> None:
     """Show a model's layers with their groups, its operators, sizes and metadata.
 
@@ -23,19 +23,17 @@ def inspect(path: Path, json_path: str | None) -> None:
     from smx.workflows.describe import describe
 
     found = describe(path)
-    write_json(json_path, found.to_dict())
-    people = console(json_path)
-    facts = table("", "", title=found.file, show_header=False)
-    for key, value in {"bytes": found.bytes, **found.facts}.items():
-        facts.add_row(key.replace("_", " "), _plain(value))
-    people.print(facts)
+    people = write_json(json_path, found.to_dict())
+    facts = {"bytes": found.bytes, **found.facts}.items()
+    rows = ((key.replace("_", " "), _plain(value)) for key, value in facts)
+    people.print(table(("", ""), rows, title=found.file, show_header=False))
     if found.layers:
-        activations = list(dict.fromkeys(name for layer in found.layers for name in layer["groups"]))
-        layers = table("layer", ">neurons", *(f">{name}" for name in activations), title="mixed layers")
-        for layer in found.layers:
-            sizes = [str(layer["groups"].get(name, "")) for name in activations]
-            layers.add_row(layer["name"], str(layer["neurons"]), *sizes)
-        people.print(layers)
+        names = list(dict.fromkeys(name for layer in found.layers for name in layer["groups"]))
+        sizes = (
+            (layer["name"], str(layer["neurons"]), *(str(layer["groups"].get(name, "")) for name in names))
+            for layer in found.layers
+        )
+        people.print(table(("layer", ">neurons", *(f">{name}" for name in names)), sizes, title="mixed layers"))
 
 
 def _plain(value: Any, between: str = "\n") -> str:

@@ -1,25 +1,18 @@
-"""Options that several commands share, and how results leave a command."""
+"""Options that several commands share, and their types."""
 
 from __future__ import annotations
 
-import copy
-import json
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
-from rich.console import Console
-from rich.progress import Progress
 
 from smx import files, paper
+from smx.cli.output import STDOUT
 from smx.errors import InputError
-
-STDOUT = "-"
-PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names and paths are users' own
 
 # Known values, written here because help and completion must load neither torch nor ONNX Runtime.
 LAYOUTS = ("scatter", "sorted")
@@ -32,17 +25,16 @@ OPTIMIZATIONS = ("disabled", "basic", "extended", "all")
 
 
 class OutputPath(click.ParamType[str]):
-    """A file that can be written, checked before the work begins; `-` is standard output if it is allowed."""
+    """A file that can be written, checked before the work begins; without a suffix `-` is standard output."""
 
     name = "path"
 
-    def __init__(self, suffix: str = "", *, allow_stdout: bool = False) -> None:
+    def __init__(self, suffix: str = "") -> None:
         self.suffix = suffix
-        self.allow_stdout = allow_stdout
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the path."""
-        if not (self.allow_stdout and value == STDOUT):
+        if self.suffix or value != STDOUT:
             files.check_writable(value)
             if not str(value).endswith(self.suffix):
                 raise InputError(f"{value} must end in {self.suffix}")
@@ -64,7 +56,7 @@ class Command(click.Command):
         """Write the options in groups; those without one come last, under "Options"."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            if record := param.get_help_record(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
                 groups.setdefault(getattr(param, "group", "Options"), []).append(record)
         for heading, records in sorted(groups.items(), key=lambda group: group[0] == "Options"):
             with formatter.section(heading):
@@ -87,75 +79,46 @@ def _same(a: Path, b: Path) -> bool:
     return a.absolute() == b.absolute() or (a.exists() and b.exists() and a.samefile(b))
 
 
-def _number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("expected a number, got nan")
-    return value
+class Commas(click.ParamType[tuple[Any, ...]]):
+    """Values of one kind with commas between; none for an empty text, if `empty` allows it."""
 
+    name = "values"
 
-class Numbers(click.ParamType[tuple[int, ...]]):
-    """Positive whole numbers with commas between."""
+    def __init__(self, kind: click.ParamType[Any] = click.STRING, *, empty: bool = True) -> None:
+        self.kind = kind
+        self.empty = empty
 
-    name = "n,n,..."
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Show the choices, if there are some."""
+        return f"{self.kind.get_metavar(param, ctx) or ('NAME' if self.kind is click.STRING else 'N')},..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Split and check."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"expected whole numbers with commas between, got {value!r}", param, ctx)
-        if min(numbers) < 1:
-            self.fail(f"expected numbers of at least 1, got {value!r}", param, ctx)
-        return numbers
-
-
-class Names(click.ParamType[tuple[str, ...]]):
-    """Words with commas between; none for an empty value. With `known` no others."""
-
-    name = "name,..."
-
-    def __init__(self, known: tuple[str, ...] = ()) -> None:
-        self.known = known
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """Show the known words."""
-        return f"[{'|'.join(self.known)}],..." if self.known else None
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split and check."""
-        if isinstance(value, tuple):
-            return value
-        names = tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
-        if unknown := [name for name in names if self.known and name not in self.known]:
-            self.fail(f"expected {', '.join(self.known)}, with commas between, got {unknown[0]!r}", param, ctx)
-        return names
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Split the text and convert each part."""
+        parts = [part.strip() for part in value.split(",") if part.strip() or not self.empty]
+        return tuple(self.kind.convert(part, param, ctx) for part in parts)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Complete the last word."""
         before, comma, last = incomplete.rpartition(",")
-        return [CompletionItem(before + comma + name) for name in self.known if name.startswith(last)]
+        return [CompletionItem(before + comma + item.value) for item in self.kind.shell_complete(ctx, param, last)]
 
 
-class Aliased(click.Option):
-    """An option that help shows by its first name; its further names are older spellings, which still work."""
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Describe it."""
-        shown = copy.copy(self)
-        shown.opts = self.opts[:1]
-        return click.Option.get_help_record(shown, ctx)
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make one decorator of several options; help shows them in this order."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
-json_option = click.option(
+POSITIVE = click.IntRange(min=1)
+NUMBERS = Commas(POSITIVE, empty=False)
+
+json = click.option(
     "--json",
     "json_path",
-    type=OutputPath(allow_stdout=True),
+    type=OutputPath(),
     metavar="PATH",
     help="Write the result as JSON to PATH, or to standard output for '-'.",
 )
-data_dir_option = click.option(
+data_dir = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="SMX_DATA_DIR",
@@ -163,85 +126,39 @@ data_dir_option = click.option(
     metavar="DIR",
     help="Where mnist, fashion-mnist and cifar10 lie, or are downloaded to.  [default: ~/.cache/smartmixed]",
 )
-trust_code_option = click.option(
+trust_code = click.option(
     "--trust-code", is_flag=True, help="Import and run the network's code (module:factory) that MODEL.pt names."
 )
-provider_option = click.option(
-    "--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="What ONNX Runtime runs on."
+session = together(
+    click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", help="What ONNX Runtime runs on."),
+    click.option("--allow-fallback", is_flag=True, help="Run operators that the provider can't run on the CPU."),
 )
-baselines_option = click.option(
+baselines = click.option(
     "--baselines",
-    type=Names(),
+    type=Commas(),
     default=",".join(paper.PAPER_POOL),
-    show_default=True,
     help="Activations of the networks with one fixed activation.",
 )
-reference_option = click.option(
-    "--reference", metavar="NAME", help="The candidate that ratios refer to.  [default: relu, or else the first one]"
+bench = together(
+    click.option(
+        "--reference",
+        metavar="NAME",
+        help="The candidate that ratios refer to.  [default: relu, or else the first one]",
+    ),
+    click.option(
+        "--rounds",
+        type=POSITIVE,
+        default=60,
+        metavar="N",
+        help="At least this many rounds, in each of which every candidate runs a short burst.",
+    ),
+    click.option(
+        "--limit",
+        "limits",
+        multiple=True,
+        metavar="A/B<=X[@BATCH]",
+        help="End with exit code 3 if A's time is surely above X times B's.",
+    ),
+    json,
+    click.option("--plot", type=OutputPath(".png"), metavar="PATH.png", help="Draw the distributions."),
 )
-limit_option = click.option(
-    "--limit",
-    "limits",
-    multiple=True,
-    metavar="A/B<=X[@BATCH]",
-    help="End with exit code 3 if A's time is surely above X times B's.",
-)
-plot_option = click.option("--plot", type=OutputPath(".png"), metavar="PATH.png", help="Draw the distributions.")
-rounds_option = click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=60,
-    show_default=True,
-    metavar="N",
-    help="At least this many rounds, in each of which every candidate runs a short burst.",
-)
-fallback_option = click.option(
-    "--allow-fallback", is_flag=True, help="Run operators that the provider can't run on the CPU."
-)
-
-
-def tolerance_option(name: str, help: str) -> Callable[[Any], Any]:
-    """Make an option for a tolerance: a number that is not negative; None when it is not given."""
-    return click.option(name, type=click.FloatRange(min=0), callback=_number, metavar="X", help=help)
-
-
-def console(json_path: str | None) -> Console:
-    """Return where people read: standard output, unless JSON goes there."""
-    stderr = json_path == STDOUT
-    people = Console(stderr=stderr, **PLAIN)
-    return people if people.is_terminal else Console(stderr=stderr, width=140, **PLAIN)
-
-
-def logs() -> Console:
-    """Return where progress and notes go: standard error."""
-    return Console(stderr=True, **PLAIN)
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield what shows progress on a terminal: called with what is being done, how much of it is done, and of all."""
-    notes = logs()
-    with Progress(console=notes, disable=not notes.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
-
-
-def write_json(json_path: str | None, content: Any) -> None:
-    """Write JSON to a file, to standard output for `-`, or nowhere for None; numbers not finite become null."""
-    if json_path is None:
-        return
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    if json_path == STDOUT:
-        click.echo(text)
-    else:
-        files.write_text(json_path, text + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return value

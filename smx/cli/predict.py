@@ -7,17 +7,16 @@ from typing import Any
 
 import click
 
-from smx.cli.options import Command, console, fallback_option, json_option, logs, provider_option, write_json
-from smx.cli.tables import table
+from smx.cli import options
+from smx.cli.output import logs, table, write_json
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.argument("samples_path", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--invert", is_flag=True, help="The images are dark on light; MNIST and the digits are light on dark.")
-@provider_option
-@fallback_option
-@json_option
+@options.session
+@options.json
 def predict(onnx_path: Path, samples_path: Path, json_path: str | None, **options: Any) -> None:
     """Classify arrays and images.
 
@@ -31,10 +30,9 @@ def predict(onnx_path: Path, samples_path: Path, json_path: str | None, **option
     from smx.workflows.classify import classify
 
     report = classify(onnx_path, samples_path, **options)
-    write_json(json_path, report.to_dict())
+    people = write_json(json_path, report.to_dict())
     if report.note:
         logs().print(report.note, soft_wrap=True)
-    shown = table("example", "class", ">probability")
-    for example, name, probability in zip(report.examples, report.classes, report.probabilities, strict=True):
-        shown.add_row(example, name, f"{probability.max():.4f}")
-    console(json_path).print(shown)
+    best = (f"{row.max():.4f}" for row in report.probabilities)
+    rows = zip(report.examples, report.classes, best, strict=True)
+    people.print(table(("example", "class", ">probability"), rows))

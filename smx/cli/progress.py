@@ -1,67 +1,70 @@
-"""The progress of a training run: bars on a terminal, elsewhere one line for each epoch."""
+"""Progress: bars on a terminal, elsewhere lines; always on standard error."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from smx.cli.options import logs
+from smx.cli.output import logs
+from smx.training.config import AUTO, TrainConfig
+from smx.workflows import OnProgress
 
 if TYPE_CHECKING:
     from smx.training.metrics import EpochMetrics
 
 
 @contextmanager
+def progress() -> Iterator[OnProgress]:
+    """Yield what shows progress: a bar on a terminal, elsewhere a line for each part of the work without a total."""
+    notes = logs()
+    if not notes.is_terminal:
+        yield lambda what, done, total: None if total else notes.print(f"{what} ...", soft_wrap=True)
+        return
+    with Progress(console=notes, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
+
+
+@contextmanager
 def training_progress(
-    phases: Mapping[int, int], done: Mapping[int, int], *, at_most: bool = False
+    config: TrainConfig, done: Iterable[EpochMetrics] = ()
 ) -> Iterator[Callable[[EpochMetrics], None]]:
     """Yield a function to call after each epoch.
 
     Args:
-        phases: the number of epochs of each phase.
-        done: the number of epochs of each phase that are already done.
-        at_most: whether a phase may end before its last epoch.
+        config: the settings of the run.
+        done: the epochs that are already done.
     """
-    console = logs()
-    of = " of at most " if at_most else "/"
+    console, phases = logs(), config.phases
     if not console.is_terminal:
+        of = " of at most " if config.phase1_epochs == AUTO or config.patience else "/"
         yield lambda row: console.print(
-            f"phase {row.phase}  epoch {row.epoch}{of}{phases[row.phase]}  {_describe(row)}  {row.seconds:.1f} s",
+            f"phase {row.phase}  epoch {row.epoch}{of}{phases[row.phase]}  loss {row.train_loss:.4f}  {_describe(row)}"
+            f"  {row.seconds:.1f} s",
             soft_wrap=True,
         )
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    with Progress(*columns, console=console) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn())
+    epochs = Counter(row.phase for row in done)
+    with Progress(*columns, TextColumn("{task.fields[figures]}"), console=console) as bars:
         tasks = {
-            phase: progress.add_task(f"phase {phase}", total=epochs, completed=done.get(phase, 0), figures="")
-            for phase, epochs in phases.items()
+            phase: bars.add_task(f"phase {phase}", total=total, completed=epochs[phase], figures="")
+            for phase, total in phases.items()
         }
 
-        def end(phases: Iterable[int]) -> None:
-            for phase in phases:
-                progress.update(tasks[phase], total=progress.tasks[tasks[phase]].completed)
-
         def show(row: EpochMetrics) -> None:
-            end(phase for phase in tasks if phase < row.phase)
-            progress.update(tasks[row.phase], completed=row.epoch, figures=_brief(row))
+            epochs[row.phase] = row.epoch
+            bars.update(tasks[row.phase], completed=row.epoch, figures=_describe(row))
+            for phase in range(1, row.phase):  # it may have ended before its last epoch
+                bars.update(tasks[phase], total=epochs[phase])
 
         yield show
-        end(tasks)
 
 
 def _describe(row: EpochMetrics) -> str:
-    text = f"loss {row.train_loss:.4f}  validation {row.validation_loss:.4f}  accuracy {row.validation_accuracy:.4f}"
-    return f"{text}  changed {row.changed}" if row.phase == 1 else text
-
-
-def _brief(row: EpochMetrics) -> str:
-    return f"loss {row.validation_loss:.4f}  accuracy {row.validation_accuracy:.4f}"
+    changed = f"  changed {row.changed}" if row.phase == 1 else ""
+    return f"validation {row.validation_loss:.4f}  accuracy {row.validation_accuracy:.4f}{changed}"

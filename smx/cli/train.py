@@ -5,41 +5,28 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
+from smx.cli import options
 from smx.cli.group import INTERRUPTED
-from smx.cli.options import (
-    Command,
-    Option,
-    console,
-    data_dir_option,
-    json_option,
-    logs,
-    trust_code_option,
-    write_json,
-)
+from smx.cli.output import logs, table, write_json
 from smx.cli.progress import training_progress
-from smx.errors import InputError
-from smx.training.config import AUTO, FIELDS, TrainConfig, from_values, parse, read_toml
+from smx.training.config import FIELDS, SMARTMIXED, TrainConfig
+
+if TYPE_CHECKING:
+    from smx.training.metrics import EpochMetrics
+    from smx.workflows.train import TrainReport
 
 REPORT_WAIT = 5.0
 """Seconds in which torchrun ends the other ranks after rank 0 has shown an error."""
 
-if TYPE_CHECKING:
-    from smx.training.metrics import EpochMetrics
-    from smx.training.parallel import Ranks
-    from smx.training.run import TrainResult
-
-
-_run_option = partial(click.option, cls=Option, group="Run")
+_run_option = partial(click.option, cls=options.Option, group="Run")
 
 
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,7 +34,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, setting in reversed(FIELDS.items()):
         default = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
         option, help, choices = name.replace("_", "-"), setting.metadata["help"], setting.metadata["choices"]
-        shared: dict[str, Any] = {"cls": Option, "group": setting.metadata["group"]}
+        shared: dict[str, Any] = {"cls": options.Option, "group": setting.metadata["group"]}
         if isinstance(default, bool):
             add = click.option(f"--{option}/--no-{option}", default=None, help=f"{help}  [default: off]", **shared)
         else:
@@ -57,7 +44,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @setting_options
 @_run_option(
     "--config",
@@ -66,7 +53,7 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="FILE.toml",
     help="Read settings from a file; options given beside it win.",
 )
-@data_dir_option
+@options.data_dir
 @_run_option(
     "--out",
     type=click.Path(path_type=Path),
@@ -74,9 +61,17 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     help="The run's folder.  [default: runs/DATA-ACTIVATION, with the model between if it is no mlp]",
 )
 @_run_option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint, if there is one.")
-@trust_code_option
-@json_option
-def train(**options: Any) -> None:
+@options.trust_code
+@options.json
+def train(
+    config_path: Path | None,
+    out: Path | None,
+    data_dir: Path | None,
+    trust_code: bool,
+    json_path: str | None,
+    resume: bool,
+    **settings: Any,
+) -> None:
     """Train through both phases, or a baseline.
 
     Every neuron chooses its activation; then the choices are fixed and training goes on. RUN gets model.pt,
@@ -88,54 +83,56 @@ def train(**options: Any) -> None:
     smx train --resume --out runs/mnist
     smx train --data cifar10 --model my_network:Net --lr 1e-3
     """
-    from smx.training.parallel import joined
+    from smx.workflows.train import train
 
-    with joined() as ranks, _one_voice(ranks):
-        _train(ranks, **options)
+    main = os.environ.get("RANK", "0") == "0"
+    given = {name: value for name, value in settings.items() if value is not None}
+    show: list[Callable[[EpochMetrics], None]] = []
+
+    with _one_voice(main), ExitStack() as stack:
+
+        def on_start(config: TrainConfig, folder: Path, rows: Sequence[EpochMetrics]) -> None:
+            stack.enter_context(_how_to_continue(config, folder, data_dir, trust_code))
+            show.append(stack.enter_context(training_progress(config, rows)))
+
+        report = train(
+            config_path,
+            out=out,
+            data_dir=data_dir,
+            resume=resume,
+            trust_code=trust_code,
+            on_start=on_start,
+            on_epoch=lambda row: show[0](row),
+            **given,
+        )
+    if main:
+        _show(report, json_path)
 
 
-def _train(
-    ranks: Ranks,
-    config_path: Path | None,
-    data_dir: Path | None,
-    out: Path | None,
-    resume: bool,
-    trust_code: bool,
-    json_path: str | None,
-    **settings: Any,
-) -> None:
-    from smx import data
-    from smx.timing.machine import machine
-    from smx.training.parallel import require_device
-    from smx.training.run import CHECKPOINT, load_checkpoint, require_same
-    from smx.training.run import train as run
-
-    given = read_toml(config_path) if config_path else {}
-    given |= {name: parse(name, value) for name, value in settings.items() if value is not None}
-    if given.get("device") == "auto":
-        del given["device"]
-    data_name, model, activation = (given.get(name, FIELDS[name].default) for name in ("data", "model", "activation"))
-    parts = (Path(data_name).stem, *((model.rpartition(":")[2],) if model != "mlp" else ()), activation)
-    out = out or Path("runs") / "-".join(parts)
-    checkpoint = load_checkpoint(out) if resume else None
-    if checkpoint:
-        require_same(checkpoint, given, out)
-        config = checkpoint.config
-    else:
-        config = from_values({"device": _best_device(), **given})
-    if ":" in config.model and not (trust_code or settings["model"]):
-        raise InputError(f"the settings name code of yours, {config.model}; give --trust-code to run it")
-    require_device(config.device, ranks)
-    if settings["hidden"] is not None and config.model != "mlp":
-        raise InputError(f"--hidden is for the mlp, and the model is {config.model}; leave it out")
-    with ranks.main_first():  # it may download what the others then find
-        dataset = data.load(config.data, data_dir)
-    done = Counter(row.phase for row in checkpoint.rows) if checkpoint else {}
+@contextmanager
+def _one_voice(main: bool) -> Iterator[None]:
+    """Let rank 0 show an error that all ranks meet; torchrun ends the others while they wait here."""
     try:
-        with _progress(config, done, ranks) as on_epoch:
-            result = run(config, dataset, out, checkpoint=checkpoint, on_epoch=on_epoch, ranks=ranks)
+        yield
     except KeyboardInterrupt:
-        if ranks.main and (out / CHECKPOINT).exists():
+        if main:
+            raise
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except Exception:
+        if not main:
+            time.sleep(REPORT_WAIT)
+        raise  # one that waited in vain is alone with its error, and shows it
+
+
+@contextmanager
+def _how_to_continue(config: TrainConfig, out: Path, data_dir: Path | None, trust_code: bool) -> Iterator[None]:
+    """After Ctrl-C print the command that continues the run."""
+    from smx.training.run import CHECKPOINT
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (out / CHECKPOINT).exists():
             again = ["smx", "train", "--resume", "--out", str(out)]
             if trust_code or ":" in config.model:
                 again.append("--trust-code")
@@ -143,71 +140,21 @@ def _train(
                 again += ["--data-dir", str(data_dir)]
             logs().print(f"Stopped; the finished epochs are kept. Continue with: {shlex.join(again)}", soft_wrap=True)
         raise
-    if not ranks.main:
-        return
-    figures = _draw(result, out)
-    _show(result, config, out, json_path)
-    summary = {
-        "out": str(out),
-        "model": str(out / "model.pt"),
-        "figures": [str(figure) for figure in figures],
-        "config": config.to_dict(),
-        "metrics": result.model.metrics,
-        "shares": result.rows[-1].shares,
-        "machine": machine(),
-        "seconds": round(sum(row.seconds for row in result.rows), 3),
-    }
-    write_json(json_path, summary)
 
 
-def _best_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _progress(
-    config: TrainConfig, done: Mapping[int, int], ranks: Ranks
-) -> AbstractContextManager[Callable[[EpochMetrics], None]]:
-    if not ranks.main:
-        return nullcontext(lambda row: None)
-    at_most = config.phase1_epochs == AUTO or config.patience > 0
-    return training_progress(config.phases, done, at_most=at_most)
-
-
-@contextmanager
-def _one_voice(ranks: Ranks) -> Iterator[None]:
-    """Let rank 0 show an error that all ranks meet; torchrun ends the others while they wait here."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if ranks.main:
-            raise
-        raise click.exceptions.Exit(INTERRUPTED) from None
-    except Exception:
-        if not ranks.main:
-            time.sleep(REPORT_WAIT)
-        raise  # one that waited in vain is alone with its error, and shows it
-
-
-def _draw(result: TrainResult, out: Path) -> list[Path]:
-    from smx.figures.training import draw_run
-    from smx.files import make_folder
-
-    return draw_run(result.rows, make_folder(out / "figures"))
-
-
-def _show(result: TrainResult, config: TrainConfig, out: Path, json_path: str | None) -> None:
-    table = Table(title=f"{config.data}, {result.model.architecture}, {config.activation}")
-    for heading in ("phase", "best epoch", "validation accuracy", "test accuracy"):
-        table.add_column(heading, justify="left" if heading == "phase" else "right")
-    names = {"phase1": "1, committed choice", "phase2": "2" if not config.is_baseline else "fixed"}
-    for phase, metrics in result.model.metrics.items():
-        figures = (metrics["validation_accuracy"], metrics["test_accuracy"])
-        table.add_row(names[phase], str(metrics["best_epoch"]), *(f"{figure:.4f}" for figure in figures))
+def _show(report: TrainReport, json_path: str | None) -> None:
+    people = write_json(json_path, report.to_dict())
+    settings, rows = report.model.training, []
+    for phase, metrics in report.model.metrics.items():
+        baseline = settings["activation"] != SMARTMIXED
+        name = "1, committed choice" if phase == "phase1" else "fixed" if baseline else "2"
+        rows.append((name, str(metrics["best_epoch"]), *_accuracies(metrics)))
         if phase == "phase1":
-            sampled = (metrics["validation_accuracy_sampled"], metrics["test_accuracy_sampled"])
-            table.add_row("1, sampled choice", "", *(f"{figure:.4f}" for figure in sampled))
-    people = console(json_path)
-    people.print(table)
-    people.print(f"{out / 'model.pt'}; figures in {out / 'figures'}", soft_wrap=True)
+            rows.append(("1, sampled choice", "", *_accuracies(metrics, "_sampled")))
+    title = f"{settings['data']}, {report.model.architecture}, {settings['activation']}"
+    people.print(table(("phase", ">best epoch", ">validation accuracy", ">test accuracy"), rows, title=title))
+    people.print(f"{report.out / 'model.pt'}; figures in {report.out / 'figures'}", soft_wrap=True)
+
+
+def _accuracies(metrics: dict[str, Any], how: str = "") -> tuple[str, str]:
+    return f"{metrics['validation_accuracy' + how]:.4f}", f"{metrics['test_accuracy' + how]:.4f}"

@@ -6,21 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from smx.cli.options import (
-    GOALS,
-    Command,
-    console,
-    fallback_option,
-    json_option,
-    logs,
-    progress,
-    provider_option,
-    trust_code_option,
-    write_json,
-)
-from smx.cli.tables import table
+from smx.cli import options
+from smx.cli.output import logs, table, write_json
+from smx.cli.progress import progress
 from smx.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +19,7 @@ SHOWN = 6
 """At most this many candidates are shown; the JSON has all."""
 
 
-@click.command(cls=Command)
+@click.command(cls=options.Command)
 @click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
 @click.option(
     "--model",
@@ -40,35 +29,29 @@ SHOWN = 6
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=options.POSITIVE,
     metavar="N",
     help="Examples a run.  [default: what the file is made for, or 1]",
 )
 @click.option(
-    "--goal",
-    type=click.Choice(GOALS),
-    default="p50",
-    show_default=True,
-    help="Percentile of the time of a run, or throughput.",
+    "--goal", type=click.Choice(options.GOALS), default="p50", help="Percentile of the time of a run, or throughput."
 )
-@provider_option
-@fallback_option
+@options.session
 @click.option(
     "--rounds",
     type=click.IntRange(min=20),
     default=60,
-    show_default=True,
     metavar="N",
     help="At least this many rounds, of the search and of the last measurement against the defaults.",
 )
 @click.option(
     "--max-threads",
-    type=click.IntRange(min=1),
+    type=options.POSITIVE,
     metavar="N",
     help="At most this many threads.  [default: the number of cores]",
 )
-@trust_code_option
-@json_option
+@options.trust_code
+@options.json
 def tune(onnx_path: Path, json_path: str | None, **options: Any) -> None:
     """Find the fastest settings for a model on this machine.
 
@@ -87,23 +70,14 @@ def tune(onnx_path: Path, json_path: str | None, **options: Any) -> None:
         raise InputError(f"{json_path} is what smx tune writes itself; choose another path for --json")
     with progress() as show:
         report = tune(onnx_path, on_progress=show, **options)
-    write_json(json_path, {"model": str(onnx_path), **report.to_dict()})
-    people = console(json_path)
-    _show(onnx_path, report, people)
+    people = write_json(json_path, {"model": str(onnx_path), **report.to_dict()})
+    rows = ((one.name, f"{one.ratio:.3f}", f"{one.low:.3f} - {one.high:.3f}") for one in report.measured[:SHOWN])
+    title = f"{onnx_path}, {report.provider}, batch {report.batch_size}, goal {report.goal}"
+    caption = "ratio to the defaults in the search; the best one is measured again"
+    people.print(table(("configuration", ">ratio", ">interval"), rows, title=title, caption=caption))
     people.print(f"{_sentence(report)}; written to {written[0]}", soft_wrap=True)
     for warning in report.warnings:
         logs().print(f"Warning: {warning}", soft_wrap=True)
-
-
-def _show(onnx_path: Path, report: TuningReport, people: Console) -> None:
-    made = table(
-        "configuration", ">ratio", ">interval",
-        title=f"{onnx_path}, {report.provider}, batch {report.batch_size}, goal {report.goal}",
-        caption="ratio to the defaults in the search; the best one is measured again",
-    )  # fmt: skip
-    for one in report.measured[:SHOWN]:
-        made.add_row(one.name, f"{one.ratio:.3f}", f"{one.low:.3f} - {one.high:.3f}")
-    people.print(made)
 
 
 def _sentence(report: TuningReport) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +19,12 @@ from smx.runtime.providers import DEVICES, execution_providers
 from smx.runtime.settings import Settings
 from smx.subprocesses import in_subprocess
 from smx.timing.changes import Changes, check_baseline, compare_reports, read_report
-from smx.timing.interleave import in_blocks
-from smx.timing.intervals import MIN_ROUNDS
-from smx.timing.limits import Limit, Verdict, judge
+from smx.timing.limits import Verdict, judge
 from smx.timing.machine import machine
 from smx.timing.runners import ProcessRunner
-from smx.workflows.alone import without_torch
+from smx.workflows import OnProgress, silent
 from smx.workflows.candidates import export_candidates, pytorch_runner
+from smx.workflows.measuring import by_round, parse_limits, pick_reference, without_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,9 +35,6 @@ LAYOUTS = ("scatter", "sorted")
 PYTORCH = {"eager": "pytorch", "compiled": "pytorch compiled"}
 """How PyTorch can run the network, and the candidate's name."""
 ONE_THREAD = Settings(threads=1)
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done, the number of finished rounds, and of all rounds (0 where there are none)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +83,7 @@ def bench(
     limits: Sequence[str] = (),
     compare: str | os.PathLike[str] | None = None,
     trust_code: bool = False,
-    on_progress: OnProgress = lambda what, done, total: None,
+    on_progress: OnProgress = silent,
 ) -> BenchReport:
     """Measure latency in ONNX Runtime, all candidates in turn.
 
@@ -99,7 +93,6 @@ def bench(
     Args:
         models: a network (a path of `model.pt`, its content, or a module with `example_input`), an ONNX file, or
             several paths, of which at most one is a `model.pt`.
-        example_input: what a module takes: a tensor (B, *), or one for each argument.
         layouts: of the network.
         baselines: names of fixed activations.
         pytorch: also run the `model.pt` in PyTorch: keys of `PYTORCH`.
@@ -112,17 +105,15 @@ def bench(
         profile: also tell where the time of each file goes, by layer and operator.
         limits: stated limits, such as `sorted/relu<=1.10`; see `smx.timing.limits.Limit`.
         compare: JSON file of an earlier bench; tell what changed since then.
-        trust_code: import the Python module that `model.pt` names, if its network is a user's own.
-        on_progress: see `OnProgress`.
+        example_input, trust_code: see `smx.workflows.network.open_network`.
+        on_progress: see `smx.workflows.OnProgress`.
 
     Raises:
         InputError: a file, a name or a limit can't be used, or the candidates take different inputs.
         SmxError: the process of a candidate was killed.
     """
     before = machine()
-    if limits and rounds < MIN_ROUNDS:
-        raise InputError(f"a limit needs at least {MIN_ROUNDS} rounds to be judged, got {rounds}")
-    parsed = [Limit.parse(limit) for limit in limits]
+    parsed = parse_limits(limits, rounds)
     old = read_report(Path(compare)) if compare else None
     execution_providers(provider)
     network, files = _separate(models, {*layouts, *baselines, *PYTORCH.values()})
@@ -134,14 +125,12 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         if network is not None and (layouts or baselines):
             on_progress("exporting the candidates", 0, 0)
-            what = (Path(folder), layouts, baselines)
+            what = (network, Path(folder), layouts, baselines)
             if path:
-                made = in_subprocess(export_candidates, path, *what, trust_code=trust_code)
+                made = in_subprocess(export_candidates, *what, trust_code=trust_code)
             else:  # a module can't go to another process
-                made = export_candidates(network, *what, example_input=example_input)
+                made = export_candidates(*what, example_input=example_input)
             files = {**made, **files}
-        if not files:
-            raise InputError("there are no candidates: name at least one layout, baseline or ONNX file")
         how: dict[str, Any] = {"device": DEVICES.get(provider, "cpu"), "threads": settings.threads}
         runs = {
             PYTORCH[kind]: partial(pytorch_runner, path, compiled=kind == "compiled", trust_code=trust_code, **how)
@@ -149,9 +138,7 @@ def bench(
             if path
         }
         names = [*files, *runs]
-        reference = reference or next(name for name in ("relu", *baselines, *names) if name in names)
-        if reference not in names:
-            raise InputError(f"the reference {reference!r} is not among the candidates {', '.join(names)}")
+        reference = pick_reference(reference, names, baselines)
         if old is not None:
             check_baseline(old, reference)
         for limit in parsed:
@@ -185,21 +172,19 @@ def _measure(
     runs: Mapping[str, Callable[[], Any]],
     *,
     profile: bool,
-    on_progress: OnProgress = lambda what, done, total: None,
+    on_progress: OnProgress = silent,
     **options: Any,
 ) -> tuple[LatencyReport, dict[str, tuple[Profile, ...]]]:
     """Time the files, and what runs in PyTorch in processes of its own; then profile the files."""
-    done, total = count(), len(options["batch_sizes"]) * math.prod(in_blocks(options["rounds"]))
+    sizes = options["batch_sizes"]
     report = measure_latency(
         {**files, **{name: ProcessRunner(make) for name, make in runs.items()}},
-        on_progress=lambda batch_size: on_progress(f"measuring, batch {batch_size}", next(done), total),
+        on_progress=by_round(on_progress, sizes, options["rounds"]),
         **options,
     )
     how = {key: options[key] for key in ("provider", "settings")}
-    return report, {
-        name: tuple(profile_model(path, size, **how) for size in options["batch_sizes"])
-        for name, path in (files.items() if profile else ())
-    }
+    profiled = files.items() if profile else ()
+    return report, {name: tuple(profile_model(path, size, **how) for size in sizes) for name, path in profiled}
 
 
 def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path]]:
@@ -213,15 +198,10 @@ def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path]]:
     files = [path for path in paths if path.suffix != ".pt"]
     if len(saved) > 1:
         raise InputError(f"a bench takes one MODEL.pt and any number of ONNX files, got {', '.join(map(str, saved))}")
-    for path in saved:
-        if not path.is_file():
-            raise InputError(f"{path} does not exist; expected a model, as smx train writes it")
     stems = [path.stem for path in files]
     names = [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}-{path.stem}" for path in files]
     for path, name in zip(files, names, strict=True):
-        if names.count(name) > 1:
-            raise InputError(f"{path} is given twice, or has another's name; copy it under a name of its own")
-        if saved and name in taken:
+        if names.count(name) > 1 or (saved and name in taken):
             raise InputError(f"{path} has the name of another candidate, {name}; copy it under a name of its own")
     return saved[0] if saved else None, dict(zip(names, files, strict=True))
 

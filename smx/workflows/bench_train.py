@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING
 
 from smx import paper
 from smx.errors import InputError
-from smx.timing.interleave import in_blocks
-from smx.timing.intervals import MIN_ROUNDS
-from smx.timing.limits import Limit, judge
+from smx.timing.limits import judge
 from smx.timing.machine import machine
+from smx.workflows import OnProgress, silent
+from smx.workflows.measuring import by_round, parse_limits, pick_reference
 
 if TYPE_CHECKING:
     from smx.stepbench.costs import StepReport
@@ -34,7 +32,7 @@ def bench_train(
     cuda_graphs: bool = False,
     seed: int = 0,
     limits: Sequence[str] = (),
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: OnProgress = silent,
 ) -> StepReport:
     """Measure training steps of multilayer perceptrons: their time, in turn, and their memory.
 
@@ -54,7 +52,7 @@ def bench_train(
         cuda_graphs: capture a step as a CUDA graph, and time its replay.
         seed: of weights, choices and batches.
         limits: stated limits, such as `phase 1/relu<=1.45@128`; see `smx.timing.limits.Limit`.
-        on_progress: called before each round with what is measured, the number of finished rounds, and of all rounds.
+        on_progress: see `smx.workflows.OnProgress`.
 
     Raises:
         InputError: a name, a limit or the device can't be used.
@@ -66,24 +64,19 @@ def bench_train(
     from smx.stepbench.networks import networks as make_networks
 
     before = machine()
-    if limits and rounds < MIN_ROUNDS:
-        raise InputError(f"a limit needs at least {MIN_ROUNDS} rounds to be judged, got {rounds}")
+    parsed = parse_limits(limits, rounds)
     if cuda_graphs and device != "cuda":
         raise InputError(f"CUDA graphs need the device cuda, got {device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("the device is cuda, but this PyTorch finds no CUDA device; measure on the cpu")
-    parsed = [Limit.parse(limit) for limit in limits]
     try:
         networks = make_networks(sizes, pool, baselines, plain=plain, seed=seed)
     except ValueError as error:
         raise InputError(str(error)) from error
-    reference = reference or next(name for name in ("relu", *networks) if name in networks)
-    if reference not in networks:
-        raise InputError(f"the reference {reference!r} is not among the candidates {', '.join(networks)}")
+    reference = pick_reference(reference, tuple(networks))
     by_compiler = tuple(dict.fromkeys((reference, PHASE1, PHASE2))) if compiled else ()
     for limit in parsed:
         limit.check([*networks, *(f"{name}, compiled" for name in by_compiler)], batch_sizes)
-    done, total = count(), len(batch_sizes) * math.prod(in_blocks(rounds))
     report = measure_steps(
         networks,
         baseline=reference,
@@ -97,7 +90,7 @@ def bench_train(
         rounds=rounds,
         before=before,
         seed=seed,
-        on_progress=lambda batch_size: on_progress(f"measuring, batch {batch_size}", next(done), total),
+        on_progress=by_round(on_progress, batch_sizes, rounds),
     )
     verdicts = tuple(verdict for limit in parsed for verdict in judge(limit, report))
     return replace(report, sizes=tuple(sizes), pool=tuple(pool), seed=seed, limits=verdicts)

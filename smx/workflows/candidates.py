@@ -31,12 +31,10 @@ def export_candidates(
     The baselines keep the network's weights, because latency does not depend on them.
 
     Args:
-        network: a path of `model.pt`, its content, or a module with `example_input`.
+        network, example_input, trust_code: see `smx.workflows.network.open_network`.
         folder: for the files.
         layouts: keys of `smx.export.compiler.LAYOUTS`.
         baselines: names of activations.
-        example_input: what a module takes: a tensor (B, *), or one for each argument.
-        trust_code: import the Python module that `model.pt` names, if its network is a user's own.
 
     Returns:
         The files by the name of the layout or the activation.
@@ -52,11 +50,10 @@ def export_candidates(
     from smx.workflows.network import open_network
 
     opened = open_network(network, example_input, trust_code=trust_code)
-    paths = {}
-    for layout in layouts:
-        paths[layout] = folder / f"{layout}.onnx"
-        described = opened.saved.description() if opened.saved else None
-        export_onnx(opened.module, paths[layout], example_input=opened.example, layout=layout, describe=described)
+    described = opened.saved.description() if opened.saved else None
+    paths = {layout: folder / f"{layout}.onnx" for layout in layouts}
+    for layout, path in paths.items():
+        export_onnx(opened.module, path, example_input=opened.example, layout=layout, describe=described)
     for name in baselines:
         try:
             function = get(name).function
@@ -76,9 +73,12 @@ def pytorch_runner(
     model_path: str | os.PathLike[str], *, compiled: bool, device: str, threads: int | None, trust_code: bool
 ) -> TorchRunner:
     """Make the runner of a saved network in PyTorch, in the process that will run it."""
+    from smx.modelfile import load_model
     from smx.torchrunner import TorchRunner
-    from smx.workflows.network import load_saved
 
     return TorchRunner(
-        lambda: load_saved(model_path, trust_code=trust_code).build(), compiled=compiled, device=device, threads=threads
+        lambda: load_model(Path(model_path), trust_code=trust_code).build(),
+        compiled=compiled,
+        device=device,
+        threads=threads,
     )

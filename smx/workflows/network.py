@@ -46,21 +46,6 @@ class Network:
         return in_parts(self.module), in_parts(self.exact, torch.float64)
 
 
-def load_saved(path: str | os.PathLike[str], *, trust_code: bool = False) -> SavedModel:
-    """Read a `model.pt` in order to build its network.
-
-    Args:
-        path: of the file.
-        trust_code: import the Python module that the file names, if its network is a user's own.
-
-    Raises:
-        InputError: the file is missing, damaged, or needs code that is not trusted.
-    """
-    from smx.modelfile import load_model
-
-    return load_model(Path(path), trust_code=trust_code)
-
-
 def open_network(
     network: NetworkLike,
     example_input: Tensor | tuple[Tensor, ...] | None = None,
@@ -74,7 +59,7 @@ def open_network(
         network: a path of `model.pt`, its content, or a module; a module is copied.
         example_input: for a module: a tensor (B, *), or one for each argument.
         raw: let a saved network take raw uint8 values and normalise them itself; a module stays as it is.
-        trust_code: see `load_saved`.
+        trust_code: import the Python module that `model.pt` names, if its network is a user's own (`module:factory`).
 
     Raises:
         InputError: the file can't be used, or a module comes without `example_input`.
@@ -82,15 +67,16 @@ def open_network(
     import torch
     from torch import nn
 
+    from smx.modelfile import load_model
+
     if isinstance(network, nn.Module):
         if example_input is None:
             raise InputError("a module needs example_input=x, a tensor (B, *) that it takes, or a tuple of them")
         module = copy.deepcopy(network).cpu().eval()
-        exact = copy.deepcopy(module).double()
-        name, saved, example = type(network).__name__, None, example_input
-    else:
-        name = str(network) if isinstance(network, str | os.PathLike) else "the model"
-        saved = load_saved(network, trust_code=trust_code) if isinstance(network, str | os.PathLike) else network
-        module, exact = saved.build(raw=raw), saved.build(raw=raw, dtype=torch.float64)
-        example = saved.example_input(raw=raw)
-    return Network(name, module, exact, example if isinstance(example, tuple) else (example,), saved)
+        example = example_input if isinstance(example_input, tuple) else (example_input,)
+        return Network(type(network).__name__, module, copy.deepcopy(module).double(), example, None)
+    name = "the model"
+    if isinstance(network, str | os.PathLike):
+        name, network = str(network), load_model(Path(network), trust_code=trust_code)
+    module, exact = network.build(raw=raw), network.build(raw=raw, dtype=torch.float64)
+    return Network(name, module, exact, (network.example_input(raw=raw),), network)

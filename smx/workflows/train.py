@@ -3,38 +3,76 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smx.errors import InputError
-from smx.training.config import FIELDS, TrainConfig, from_values, read_toml
+from smx.training.config import AUTO, FIELDS, TrainConfig, from_values, parse, read_toml
 
 if TYPE_CHECKING:
+    from smx.modelfile import SavedModel
     from smx.training.metrics import EpochMetrics
-    from smx.training.run import TrainResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """A finished run.
+
+    Attributes:
+        out: the folder that holds `model.pt` and the rest.
+        model: the content of `model.pt`.
+        rows: the metrics of each epoch.
+        figures: paths of the drawn figures.
+        machine: see `smx.timing.machine.machine`.
+    """
+
+    out: Path
+    model: SavedModel
+    rows: Sequence[EpochMetrics]
+    figures: Sequence[Path]
+    machine: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "out": str(self.out),
+            "model": str(self.out / "model.pt"),
+            "figures": [str(figure) for figure in self.figures],
+            "config": self.model.training,
+            "metrics": self.model.metrics,
+            "shares": self.rows[-1].shares,
+            "machine": self.machine,
+            "seconds": round(sum(row.seconds for row in self.rows), 3),
+        }
 
 
 def train(
-    config: TrainConfig | Mapping[str, Any] | str | os.PathLike[str],
+    config: TrainConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     data_dir: Path | None = None,
     resume: bool = False,
+    trust_code: bool = False,
+    on_start: Callable[[TrainConfig, Path, Sequence[EpochMetrics]], None] = lambda config, out, rows: None,
     on_epoch: Callable[[EpochMetrics], None] = lambda row: None,
-) -> TrainResult:
-    """Train through both phases, or a baseline; leave `model.pt` and the rest of a run in a folder.
+    **settings: Any,
+) -> TrainReport:
+    """Train through both phases, or a baseline; leave `model.pt`, its checkpoint, metrics and figures in a folder.
+
+    Under torchrun all ranks train one network together; rank 0 writes the files and makes the calls.
 
     Args:
-        config: the settings, some of them by name (the others have their defaults), or the path of a TOML file.
-        out: the run's folder; created when it is missing.
+        config: the settings, or some of them by name, or the path of a TOML file; None has the defaults.
+        out: the run's folder; None is `runs/DATA-ACTIVATION`, with the model between if it is no mlp.
         data_dir: where downloaded data sets are.
-        resume: continue the run in `out` from its last checkpoint, if there is one; the settings must be the same.
+        resume: continue the run in `out` from its last checkpoint, if there is one; settings that are given must be
+            the same.
+        trust_code: import the Python module of a network (`module:factory`) that a TOML file or checkpoint names.
+        on_start: called before the first epoch with the settings, the folder and the epochs that are already done.
         on_epoch: called after each epoch.
-
-    Returns:
-        The content of `model.pt`, and a row for each epoch.
+        settings: single settings by name; these win over `config`.
 
     Raises:
         InputError: a setting or the data can't be used, or `out` holds a run that is not to be continued.
@@ -42,18 +80,55 @@ def train(
     import torch
 
     from smx import data
+    from smx.figures.training import draw_run
+    from smx.files import make_folder
+    from smx.timing.machine import machine
+    from smx.training.parallel import joined, require_device
     from smx.training.run import load_checkpoint, require_same
     from smx.training.run import train as run
 
-    out = Path(out)
-    if not isinstance(config, TrainConfig):
-        values = config if isinstance(config, Mapping) else read_toml(Path(config))
-        if unknown := values.keys() - FIELDS.keys():
-            raise InputError(f"unknown setting {min(unknown)!r}; known are {', '.join(FIELDS)}")
-        config = from_values(values)
-    if config.device == "auto":
-        config = replace(config, device="cuda" if torch.cuda.is_available() else "cpu")
-    checkpoint = load_checkpoint(out) if resume else None
-    if checkpoint:
-        require_same(checkpoint, vars(config), out)
-    return run(config, data.load(config.data, data_dir), out, checkpoint=checkpoint, on_epoch=on_epoch)
+    given = _values(config) | {name: parse(name, value) for name, value in _known(settings).items()}
+    named_by_caller = "model" in (settings if isinstance(config, str | os.PathLike) else given)
+    if given.get("device") == AUTO:
+        del given["device"]
+    folder = Path(out) if out is not None else _default_folder(given)
+    with joined() as ranks:
+        checkpoint = load_checkpoint(folder) if resume else None
+        if checkpoint:
+            require_same(checkpoint, given, folder)
+            config = checkpoint.config
+        else:
+            config = from_values({"device": "cuda" if torch.cuda.is_available() else "cpu", **given})
+        if ":" in config.model and not (trust_code or named_by_caller):
+            raise InputError(f"the settings name code of yours, {config.model}; give --trust-code to run it")
+        require_device(config.device, ranks)
+        if "hidden" in settings and config.model != "mlp":
+            raise InputError(f"hidden is for the mlp, and the model is {config.model}; leave it out")
+        with ranks.main_first():  # it may download what the others then find
+            dataset = data.load(config.data, data_dir)
+        if ranks.main:
+            on_start(config, folder, tuple(checkpoint.rows) if checkpoint else ())
+        result = run(config, dataset, folder, checkpoint=checkpoint, on_epoch=on_epoch, ranks=ranks)
+        figures = draw_run(result.rows, make_folder(folder / "figures")) if ranks.main else []
+    return TrainReport(out=folder, model=result.model, rows=result.rows, figures=figures, machine=machine())
+
+
+def _values(config: TrainConfig | Mapping[str, Any] | str | os.PathLike[str] | None) -> dict[str, Any]:
+    """Return the settings that are given, each of its type."""
+    if isinstance(config, TrainConfig):
+        return dict(vars(config))
+    if isinstance(config, str | os.PathLike):
+        return read_toml(Path(config))
+    return {name: parse(name, value) for name, value in _known(config or {}).items()}
+
+
+def _known(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    if unknown := values.keys() - FIELDS.keys():
+        raise InputError(f"unknown setting {min(unknown)!r}; known are {', '.join(FIELDS)}")
+    return values
+
+
+def _default_folder(given: Mapping[str, Any]) -> Path:
+    data, model, activation = (given.get(name, FIELDS[name].default) for name in ("data", "model", "activation"))
+    parts = (Path(data).stem, *((model.rpartition(":")[2],) if model != "mlp" else ()), activation)
+    return Path("runs") / "-".join(parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from smx import files
@@ -18,7 +17,8 @@ from smx.runtime.tune.search import TuningReport
 from smx.runtime.tuning import Tuning, fingerprint, has_own_variant, tuning_path, variant_path
 from smx.subprocesses import in_subprocess
 from smx.timing.machine import machine
-from smx.workflows.alone import without_torch
+from smx.workflows import OnProgress, silent
+from smx.workflows.measuring import without_torch
 
 
 def tune(
@@ -32,7 +32,7 @@ def tune(
     provider: str = "cpu",
     allow_fallback: bool = False,
     trust_code: bool = False,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: OnProgress = silent,
 ) -> TuningReport:
     """Find the fastest number of threads for a file, and the fastest layout, and write them beside it.
 
@@ -48,8 +48,8 @@ def tune(
         rounds: at least this many, of the search and of the last measurement against the defaults.
         max_threads: at most this many threads; None is the number of cores.
         provider, allow_fallback: see `smx.runtime.Session`.
-        trust_code: import the Python module that `model` names, if its network is a user's own.
-        on_progress: called with what is being done, the number of finished rounds, and of all rounds.
+        trust_code: see `smx.workflows.network.open_network`.
+        on_progress: see `smx.workflows.OnProgress`.
 
     Raises:
         InputError: a file, the goal or the number of rounds can't be used, or the file is not an export of the model.
@@ -83,7 +83,7 @@ def tune(
             before=machine_before,
             on_progress=on_progress,
         )
-        leave(onnx_path, before, report, paths[report.winner.file])
+        _leave(onnx_path, before, report, paths[report.winner.file])
     return report
 
 
@@ -126,7 +126,7 @@ def export_layouts(
 ) -> dict[str, Path]:
     """Export a saved model in all layouts but one; return the files by layout."""
     from smx.export.compiler import LAYOUTS
-    from smx.workflows.export import export_model
+    from smx.workflows.export_model import export_model
 
     paths = {layout: folder / f"{layout}.onnx" for layout in LAYOUTS if layout != without}
     for layout, path in paths.items():
@@ -150,19 +150,14 @@ def _check_same(session: Session, path: Path, otherwise: str) -> None:
         raise InputError(f"{otherwise}: their answers differ by up to {found.max_abs:.3g}")
 
 
-def leave(onnx_path: Path, before: str, report: TuningReport, fastest: Path) -> None:
-    """Write the settings, and the file to be run if that is another one; remove what an earlier tuning left.
+def _leave(onnx_path: Path, before: str, report: TuningReport, fastest: Path) -> None:
+    """Write the settings, and the fastest file if that is another one; remove what an earlier tuning left.
 
-    Args:
-        onnx_path: the model.
-        before: its fingerprint before it was measured.
-        report: what was found.
-        fastest: the winner's file.
+    `before` is the fingerprint of the model before it was measured.
     """
-    variant, stale = variant_path(onnx_path), False
-    if fastest == onnx_path:
-        stale = has_own_variant(onnx_path)
-    else:
+    variant, other = variant_path(onnx_path), fastest != onnx_path
+    stale = not other and has_own_variant(onnx_path)
+    if other:
         files.write_bytes(variant, fastest.read_bytes())
     tuning = Tuning(
         model=before,
@@ -170,8 +165,8 @@ def leave(onnx_path: Path, before: str, report: TuningReport, fastest: Path) -> 
         provider=report.provider,
         batch_size=report.batch_size,
         goal=report.goal,
-        file=None if fastest == onnx_path else variant.name,
-        file_hash=None if fastest == onnx_path else fingerprint(variant),
+        file=variant.name if other else None,
+        file_hash=fingerprint(variant) if other else None,
         gain=report.gain,
         machine=report.machine,
     )

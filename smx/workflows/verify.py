@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from smx.runtime.parity.locate import Location, Reference, locate
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.timing.machine import machine
+from smx.workflows import OnProgress, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +77,7 @@ def verify(
     provider: str = "cpu",
     allow_fallback: bool = False,
     trust_code: bool = False,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: OnProgress = silent,
 ) -> VerifyReport:
     """Compare an exported file with its network in PyTorch.
 
@@ -84,9 +86,8 @@ def verify(
     int8 file is judged on the test set alone, by the share of predictions that change.
 
     Args:
-        network: a path of `model.pt`, its content, or a module with `example_input`.
+        network, example_input, trust_code: see `smx.workflows.network.open_network`.
         onnx_path: the file.
-        example_input: what the module takes: a tensor (B, *), or one for each argument.
         data: name of a data set or path of an `.npz` file, for a saved network; or examples as the network takes them,
             an array (B, *) or one for each argument. None is the data set that the network was trained on, if any.
         data_dir: where downloaded data sets are.
@@ -94,14 +95,16 @@ def verify(
         atol, rtol: tolerance, see `smx.runtime.check_parity`; None takes that of the export.
         locate: when a comparison fails, find the first layer, neuron and example that break.
         provider, allow_fallback: see `smx.runtime.Session`.
-        trust_code: import the Python module that `model.pt` names, if its network is a user's own.
-        on_progress: called before each comparison with what is compared; the two numbers are 0.
+        on_progress: see `smx.workflows.OnProgress`.
 
     Raises:
         InputError: a file is missing or damaged, or the inputs do not fit the network.
     """
     from smx.workflows.network import open_network
 
+    for name, tolerance in (("atol", atol), ("rtol", rtol)):
+        if tolerance is not None and not tolerance >= 0:
+            raise InputError(f"{name} must be 0 or more, got {tolerance}")
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     opened = open_network(network, example_input, raw=session.takes_raw, trust_code=trust_code)
     max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None
@@ -109,6 +112,7 @@ def verify(
     if max_changed is None or not inputs:
         inputs |= _generated(opened, session, next(iter(inputs.values()), None))
     float32, float64 = opened.references()
+    done, total = count(), len(inputs) * len(batch_sizes)  # at most: some sets are small
     parity = check_parity(
         lambda *x: float32(*x, given=()).outputs,
         session,
@@ -118,7 +122,7 @@ def verify(
         rtol=rtol,
         max_changed=max_changed,
         batch_sizes=batch_sizes,
-        on_progress=lambda name, batch_size: on_progress(f"{name}, batch {batch_size}", 0, 0),
+        on_progress=lambda name, batch_size: on_progress(f"{name}, batch {batch_size}", next(done), total),
     )
     location = located_on = None
     if locate and not parity.passed:

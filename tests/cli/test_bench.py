@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from smx.cli.bench_tables import show_profile
+from smx.cli.output import PLAIN
+from smx.runtime.profile.fold import FallenBack, Profile, ProfileRow
 from tests.conftest import all_refused, smx
 from tests.test_house import base_install
 
@@ -23,6 +28,7 @@ def report(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--limit", "sorted/relu<=1000", "--json", path, "--plot", plot,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+    assert result.stderr == "exporting the candidates ...\n"
     assert "limit sorted/relu<=1000, batch 8: " in result.stdout
     assert "layer1.activation" in result.stdout
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -80,6 +86,20 @@ def test_what_changed_since_an_earlier_bench(report: Path, run: Path) -> None:
     assert "not measured any more: scatter, batch 1; sorted, batch 1; sigmoid, batch 1" in result.stdout
 
 
+def test_what_does_not_run_as_it_stands_in_the_file_is_named() -> None:
+    row = ProfileRow(layer="[b]", operator="Erf", provider="cpu", count=2, microseconds=5.0, share=0.5)
+    profile = Profile(
+        provider="cuda", batch_size=16, runs=1, microseconds=12.34, rows=(row,), nodes=20,
+        gone=tuple(f"folded{i}" for i in range(12)), fallen_back=(FallenBack("[b]/x", "Erf", "cpu"),),
+    )  # fmt: skip
+    people = Console(file=io.StringIO(), width=140, **PLAIN)
+    show_profile("m", profile, people)
+    shown = people.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("12.3 microseconds a run", "50.0%", "not run by cuda: [b]/x (Erf, cpu)", "folded9 and 2 more"):
+        assert part in shown
+    assert "12 of the 20 nodes of the file were fused, folded away or replaced: folded0, folded1" in shown
+
+
 def test_bad_input(run: Path, exported: Path, report: Path, tmp_path: Path) -> None:
     model, other = run / "model.pt", tmp_path / "sorted.onnx"
     shutil.copy(exported, other)
@@ -92,7 +112,7 @@ def test_bad_input(run: Path, exported: Path, report: Path, tmp_path: Path) -> N
         (("bench", exported, "--compare", model), "is no result of smx bench --json"),
         (("bench", exported, "--compare", report, "--json", report), "would be written over"),
         (("bench", model, other), "has the name of another candidate, sorted"),
-        (("bench", exported, exported), "given twice"),
+        (("bench", exported, exported), "has the name of another candidate"),
         (("bench", model, model), "takes one MODEL.pt"),
         (("bench", exported, "--pytorch", "eager"), "only a MODEL.pt runs in PyTorch"),
         (("bench", exported, "--reference", "relu"), "the reference 'relu' is not among the candidates small"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,9 +16,10 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from rich.table import Table
 from sklearn.datasets import load_digits
 
-from smx.cli import options
+from smx.cli import main, options
 from smx.export import compiler, precision
 from smx.modelfile import load_model, save_model
 from smx.runtime import providers, settings
@@ -80,36 +82,6 @@ def test_train_a_baseline_and_the_authors_protocol(tmp_path: Path) -> None:
     assert not (tmp_path / "a" / "figures" / "shares.png").exists()
 
 
-def test_train_on_a_users_file_until_predict(tmp_path: Path) -> None:
-    digits = load_digits()
-    low = digits.target < 3
-    x = (digits.images[low] * 15).astype(np.uint8)
-    np.savez(tmp_path / "own.npz", x=x, y=digits.target[low], names=["zero", "one", "two"])
-    np.save(tmp_path / "x.npy", x[:20])
-    *made, predicted = smx_many(
-        ("train", *SMALL, "--data", tmp_path / "own.npz", "--out", tmp_path / "run"),
-        ("export", tmp_path / "run" / "model.pt", tmp_path / "m.onnx"),
-        ("predict", tmp_path / "m.onnx", tmp_path / "x.npy", "--json", "-"),
-    )
-    assert [result.returncode for result in made] == [0, 0], made
-    found = [prediction["class"] for prediction in json.loads(predicted.stdout)["predictions"]]
-    wanted = [("zero", "one", "two")[k] for k in digits.target[low][:20]]
-    assert np.mean([a == b for a, b in zip(found, wanted, strict=True)]) > 0.8
-
-
-def test_export_reports_the_groups(run: Path, tmp_path: Path) -> None:
-    result = smx("export", run / "model.pt", tmp_path / "m.onnx", "--opset", "20", "--json", tmp_path / "r.json")
-    assert result.returncode == 0, result.stderr
-    report = json.loads((tmp_path / "r.json").read_text())
-    groups = [layer["groups"] for layer in report["layers"]]
-    assert [sum(group.values()) for group in groups] == [24, 16]
-    assert report["operators_before"]["MixedActivation"] == len(groups)
-    assert [step["name"] for step in report["passes"]][-1] == "LowerToScatter"
-    assert report["seconds"] > 0
-    assert report["bytes"] == (tmp_path / "m.onnx").stat().st_size
-    assert "layer1.activation" in result.stdout
-
-
 def test_export_takes_raw_values_in_a_fixed_batch(run: Path, exported: Path, tmp_path: Path) -> None:
     """The file normalises itself; predict and verify fill the last batch up. --batch is the older --batch-size."""
     path = tmp_path / "raw.onnx"
@@ -128,6 +100,11 @@ def test_export_takes_raw_values_in_a_fixed_batch(run: Path, exported: Path, tmp
     assert made.returncode == 0, made.stderr
     report = json.loads(made.stdout)
     assert (report["batch"], report["operators"]["Cast"]) == (7, 1)
+    groups = [layer["groups"] for layer in report["layers"]]
+    assert [sum(group.values()) for group in groups] == [24, 16]
+    assert report["operators_before"]["MixedActivation"] == len(groups)
+    assert report["bytes"] == path.stat().st_size
+    assert "layer1.activation" in made.stderr
     assert "Div" not in report["operators"]  # it went into the first weights
     assert verified.returncode == 0, verified.stderr
     rows = json.loads(verified.stdout)["comparisons"]
@@ -228,13 +205,40 @@ def test_inspect(run: Path, exported: Path) -> None:
 
 
 def test_help_lists_the_work_in_its_order_and_has_examples() -> None:
-    names = ["train", "export", "verify", "bench", "bench-train", "tune", "predict", "inspect", "completion"]
+    names = list(main.commands)
+    assert names[:4] == ["train", "export", "verify", "bench"]
     top, *each = smx_many(("--help",), *((name, "--help") for name in names))
     assert re.findall("^  ([a-z-]+)  ", top.stdout.partition("Commands:")[2], re.MULTILINE) == names
     for name, result in zip(names, each, strict=True):
         assert f"smx {name}" in result.stdout.partition("Options:")[0].partition("\n\n")[2]
-    assert "--batch-size" in each[1].stdout
-    assert "--batch " not in each[1].stdout  # the older spelling, which still works
+
+
+def test_json_is_written_before_tables_are_shown(
+    run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **options: Any) -> None:
+        raise RuntimeError("no table")
+
+    monkeypatch.setattr(Table, "add_column", fail)
+    np.save(tmp_path / "x.npy", np.zeros((1, 64), np.float32))
+    model = shutil.copy(exported, tmp_path / "copy.onnx")
+    few = ("--batch-sizes", "1", "--rounds", "1")
+    commands: dict[str, tuple[str | Path, ...]] = {
+        "train": ("--resume", "--out", run),
+        "export": (run / "model.pt", tmp_path / "m.onnx"),
+        "verify": (run / "model.pt", exported, "--batch-sizes", "64"),
+        "bench": (exported, *few),
+        "bench-train": ("--hidden", "4", "--baselines", "relu", "--no-plain", *few),
+        "tune": (model, "--rounds", "20", "--max-threads", "1"),
+        "predict": (exported, tmp_path / "x.npy"),
+        "inspect": (exported,),
+    }
+    assert commands.keys() == main.commands.keys() - {"completion"}
+    for name, arguments in commands.items():
+        path = tmp_path / f"{name}.json"
+        with pytest.raises(RuntimeError, match="no table"):
+            main([name, *map(str, arguments), "--json", str(path)], standalone_mode=False)
+        assert json.loads(path.read_text()), name
 
 
 def test_completion() -> None:
@@ -259,21 +263,6 @@ def test_choices_are_those_of_the_library() -> None:
     assert set(options.EXECUTION_MODES) == set(settings.EXECUTION_MODES)
     assert set(options.OPTIMIZATIONS) == set(settings.OPTIMIZATIONS)
     assert bench.LAYOUTS == options.LAYOUTS
-
-
-def test_mnist_the_whole_way(mnist_dir: Path, tmp_path: Path) -> None:
-    """One epoch of each phase; `make results` does what README quotes."""
-    options = ("--data", "mnist", "--data-dir", mnist_dir, "--hidden", "64,32", "--lr", "1e-3")
-    result = smx("train", *options, "--phase1-epochs", "1", "--phase2-epochs", "1", "--out", tmp_path / "run")
-    assert result.returncode == 0, result.stderr
-    assert smx("export", tmp_path / "run" / "model.pt", tmp_path / "m.onnx").returncode == 0
-    result = smx("verify", tmp_path / "run" / "model.pt", tmp_path / "m.onnx", "--data-dir", mnist_dir, "--json", "-")
-    assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout)
-    test_set = [row for row in report["comparisons"] if row["inputs"] == "mnist test"]
-    assert [row["examples"] for row in test_set] == [10_000] * 4
-    result = smx("verify", tmp_path / "run" / "model.pt", tmp_path / "m.onnx", "--data", "digits")
-    refused(result, 2, "takes 784 values")
 
 
 def test_verify_locates_a_fault(run: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from smx.architecture import Architecture
 from smx.data.dataset import build
 from smx.errors import InputError
 from smx.modelfile import SavedModel
-from tests.conftest import refused, smx
+from tests.conftest import all_refused, refused, smx, smx_many
 
 EPOCHS = ("--phase1-epochs", "2", "--phase2-epochs", "8", "--lr", "0.01", "--batch-size", "32", "--device", "cpu")
 NETWORK = """
@@ -59,73 +59,89 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *arguments: str | Path) -> Any:
-    """Run a command in the folder; return its JSON."""
-    result = smx(*arguments, "--json", "-", cwd=folder)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+def runs(folder: Path, *commands: tuple[str | Path, ...]) -> list[Any]:
+    """Run commands in the folder; return the JSON of each."""
+    results = smx_many(*((*command, "--json", "-") for command in commands), cwd=folder)
+    assert not any(result.returncode for result in results), results
+    return [json.loads(result.stdout) for result in results]
 
 
-def predicts_the_colours(folder: Path, file: str) -> None:
-    """Images and arrays of (8, 6, 3) are understood, whatever the file takes."""
-    pictures = folder / f"pictures-{file}"
-    pictures.mkdir()
-    x, y = colours(6)
+@pytest.fixture(scope="module")
+def samples(folder: Path) -> tuple[Path, Path]:
+    """Return images, and an array (6, 8, 6, 3) of them; each shows the next of the three colours."""
+    (folder / "pictures").mkdir()
+    x, _ = colours(6)
     for i, image in enumerate(x):
-        Image.fromarray(image).save(pictures / f"{i}.png")
-    np.save(pictures / "x.npy", x)
-    for samples in (pictures, pictures / "x.npy"):
-        found = run(folder, "predict", file, samples)["predictions"]
-        assert [row["class"] for row in found] == [("red", "green", "blue")[label] for label in y]
+        Image.fromarray(image).save(folder / "pictures" / f"{i}.png")
+    np.save(folder / "x.npy", x)
+    return folder / "pictures", folder / "x.npy"
 
 
-def test_a_cnn_goes_the_whole_way(folder: Path) -> None:
-    trained = run(folder, "train", "--data", "colours.npz", "--model", "cnn", *EPOCHS)
+COLOURS = ["red", "green", "blue"] * 2
+
+
+def test_a_cnn_goes_the_whole_way(folder: Path, samples: tuple[Path, Path]) -> None:
+    saved = "runs/colours-cnn-smartmixed/model.pt"
+    candidates = ("--layouts", "", "--baselines", "relu", "--pytorch", "eager", "--batch-sizes", "2", "--rounds", "2")
+    trained, inspected, report, file, verified, benched, *predicted = runs(
+        folder,
+        ("train", "--data", "colours.npz", "--model", "cnn", *EPOCHS),
+        ("inspect", saved),
+        ("export", saved, "cnn.onnx", "--layout", "sorted"),
+        ("inspect", "cnn.onnx"),
+        ("verify", saved, "cnn.onnx", "--batch-sizes", "1,16"),
+        ("bench", saved, "cnn.onnx", *candidates),
+        *(("predict", "cnn.onnx", sample) for sample in samples),
+    )
     assert trained["out"] == "runs/colours-cnn-smartmixed"
     assert trained["metrics"]["phase2"]["test_accuracy"] > 0.9
-    saved = "runs/colours-cnn-smartmixed/model.pt"
-    inspected = run(folder, "inspect", saved)
     assert inspected["architecture"] == "cnn 3x8x6-16-32-64-3"
     layers = {layer["name"]: layer["neurons"] for layer in inspected["layers"]}
     assert layers == {"layer1.activation": 16, "layer2.activation": 32, "layer3.activation": 64}
-    report = run(folder, "export", saved, "cnn.onnx", "--layout", "sorted")
     assert "ScatterElements" not in report["operators"]
-    assert run(folder, "inspect", "cnn.onnx")["inputs"][0].endswith("tensor(float) ['batch', 3, 8, 6]")
-    assert run(folder, "verify", saved, "cnn.onnx", "--batch-sizes", "1,16")["passed"]
-    predicts_the_colours(folder, "cnn.onnx")
-    candidates = ("--layouts", "", "--baselines", "relu", "--pytorch", "eager")
-    benched = run(folder, "bench", saved, "cnn.onnx", *candidates, "--batch-sizes", "2", "--rounds", "2")
+    assert file["inputs"][0].endswith("tensor(float) ['batch', 3, 8, 6]")
+    assert verified["passed"]
     assert {row["name"] for row in benched["candidates"]} == {"relu", "cnn", "pytorch"}
+    assert [[row["class"] for row in found["predictions"]] for found in predicted] == [COLOURS] * 2
 
 
-def test_a_users_network_goes_the_whole_way(folder: Path) -> None:
+def test_a_users_network_goes_the_whole_way(folder: Path, samples: tuple[Path, Path]) -> None:
     """And its file takes the images as they are, with their channels last."""
-    trained = run(folder, "train", "--data", "colours.npz", "--model", "mine:Net", *EPOCHS)
+    saved = "runs/colours-Net-smartmixed/model.pt"
+    trained, _, inspected, verified, *predicted = runs(
+        folder,
+        ("train", "--data", "colours.npz", "--model", "mine:Net", *EPOCHS),
+        ("export", saved, "Net.onnx", "--normalize", "--trust-code"),
+        ("inspect", "Net.onnx"),
+        ("verify", saved, "Net.onnx", "--batch-sizes", "1,16", "--trust-code"),
+        *(("predict", "Net.onnx", sample) for sample in samples),
+    )
     assert trained["out"] == "runs/colours-Net-smartmixed"
     assert trained["metrics"]["phase2"]["test_accuracy"] > 0.9
-    saved = "runs/colours-Net-smartmixed/model.pt"
-    refused(smx("export", saved, "Net.onnx", cwd=folder), 2, "names code of yours, mine:Net; give --trust-code")
-    run(folder, "export", saved, "Net.onnx", "--normalize", "--trust-code")
-    assert run(folder, "inspect", "Net.onnx")["inputs"][0].endswith("tensor(uint8) ['batch', 8, 6, 3]")
-    assert run(folder, "verify", saved, "Net.onnx", "--batch-sizes", "1,16", "--trust-code")["passed"]
-    predicts_the_colours(folder, "Net.onnx")
+    assert inspected["inputs"][0].endswith("tensor(uint8) ['batch', 8, 6, 3]")
+    assert verified["passed"]
+    assert [[row["class"] for row in found["predictions"]] for found in predicted] == [COLOURS] * 2
+    refused(smx("export", saved, "no.onnx", cwd=folder), 2, "names code of yours, mine:Net; give --trust-code")
 
 
-def test_a_network_that_only_the_settings_name_needs_trust(folder: Path) -> None:
+def test_a_network_that_only_the_settings_name_needs_trust(folder: Path, tmp_path: Path) -> None:
     out = ("--out", "runs/named")
     (folder / "named.toml").write_text('data = "colours.npz"\nmodel = "mine:Net"\nphase1_epochs = 1\nphase2_epochs = 1')
-    named = ("train", "--config", "named.toml", *out)
-    refused(smx(*named, cwd=folder), 2, "the settings name code of yours, mine:Net; give --trust-code to run it")
-    run(folder, *named, "--trust-code")
-    resumed = ("train", "--resume", *out)
-    refused(smx(*resumed, cwd=folder), 2, "the settings name code of yours, mine:Net")
-    run(folder, *resumed, "--model", "mine:Net")
-    run(folder, "inspect", "runs/named/model.pt")
+    named, resumed = ("train", "--config", "named.toml", *out), ("train", "--resume", *out)
+    untrusted, first, again, trusted = smx_many(
+        named, (*named, "--trust-code"), resumed, (*resumed, "--model", "mine:Net"), cwd=folder
+    )
+    refused(untrusted, 2, "the settings name code of yours, mine:Net; give --trust-code to run it")
+    refused(again, 2, "the settings name code of yours, mine:Net")
+    assert (first.returncode, trusted.returncode) == (0, 0), (first, trusted)
+    (tmp_path / "mine.py").write_text("raise SystemExit(9)")
+    shown = smx("inspect", folder / "runs/named/model.pt", cwd=tmp_path)
+    assert (shown.returncode, "mine:Net" in shown.stdout) == (0, True), "looking runs no code"
 
 
 def test_a_baseline_of_a_users_network_has_one_activation(folder: Path) -> None:
     options = ("--model", "mine:Net", "--activation", "tanh", "--out", "runs/tanh")
-    run(folder, "train", "--data", "colours.npz", *options, *EPOCHS)
+    runs(folder, ("train", "--data", "colours.npz", *options, *EPOCHS))
     content = torch.load(folder / "runs" / "tanh" / "model.pt", weights_only=True)
     assert content["architecture"] == {
         "kind": "factory", "name": "mine:Net", "input_shape": [3, 8, 6], "num_classes": 3,
@@ -156,16 +172,16 @@ def test_examples_of_other_data_come_in_the_models_order(kind: str, input_shape:
         model.examples(replace(other, maximum=1.0), other.test.x, raw=True)
 
 
-@pytest.mark.parametrize(
-    ("options", "parts"),
-    [
-        (("--model", "resnet"), ("model must be mlp, cnn or module:factory, got 'resnet'",)),
-        (("--model", "absent:Net"), ("absent:Net: there is no module absent; run smx in the folder that holds it",)),
-        (("--model", "mine:narrow"), ("mine:narrow must put out 3 scores an example", "got shape (2, 2)")),
-        (("--model", "cnn", "--hidden", "8,8"), ("--hidden is for the mlp, and the model is cnn; leave it out",)),
-        (("--model", "cnn", "--data", "flat.npz"), ("the cnn takes images of 4x4 or more", "got (144,)")),
-    ],
-)
-def test_networks_that_cant_be_trained(options: tuple[str, ...], parts: tuple[str, ...], folder: Path) -> None:
-    refused(smx("train", "--data", "colours.npz", *options, "--out", "runs/refused", cwd=folder), 2, *parts)
+def test_networks_that_cant_be_trained(folder: Path) -> None:
+    cases = [
+        (("--model", "resnet"), "model must be mlp, cnn or module:factory, got 'resnet'"),
+        (("--model", "absent:Net"), "absent:Net: there is no module absent; run smx in the folder that holds it"),
+        (("--model", "mine:narrow"), "mine:narrow must put out 3 scores an example"),
+        (("--model", "mine:narrow"), "got shape (2, 2)"),
+        (("--model", "cnn", "--hidden", "8,8"), "hidden is for the mlp, and the model is cnn; leave it out"),
+        (("--model", "cnn", "--data", "flat.npz"), "the cnn takes images of 4x4 or more"),
+        (("--model", "cnn", "--data", "flat.npz"), "got (144,)"),
+    ]
+    command = ("train", "--data", "colours.npz", "--out", "runs/refused")
+    all_refused(*(((*command, *options), part) for options, part in cases), cwd=folder)
     assert not (folder / "runs" / "refused").exists()

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smx.errors import InputError
+
 if TYPE_CHECKING:
     from smx.export import ExportReport
 
@@ -34,17 +36,16 @@ def export_model(
             change on the test set of the network's data; int8 is calibrated on its training set.
         normalize: let the file take raw uint8 values and normalise them itself.
         data_dir: where downloaded data sets are.
-        trust_code: import the Python module that `model.pt` names, if its network is a user's own.
+        trust_code: see `smx.workflows.network.open_network`.
 
     Raises:
         InputError, ParityError, SmxError: see `smx.export.export_onnx`.
     """
     from smx import data as datasets
-    from smx.errors import InputError
     from smx.export import export_onnx
-    from smx.workflows.network import load_saved
+    from smx.modelfile import load_model
 
-    saved = load_saved(model_path, trust_code=trust_code)
+    saved = load_model(Path(model_path), trust_code=trust_code)
     dataset = None
     if precision in ("float16", "int8"):
         if not saved.data["name"]:
