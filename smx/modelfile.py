@@ -115,17 +115,17 @@ class SavedModel:
         }
 
     def _network(self) -> nn.Module:
-        name = self.architecture.name
-        if self.architecture.kind == FACTORY and not self.trusted:
+        kind, name = self.architecture.kind, self.architecture.name
+        if kind == FACTORY and not self.trusted:
             raise InputError(f"the model names code of yours, {name}; give --trust-code to run it")
-        if self.architecture.kind == PROGRAM:
+        if kind == PROGRAM:
             return self._program()
+        network = self.architecture.mixed(self.pool)
         try:
-            network = self.architecture.mixed(self.pool)
-            choices = {name + _CHOICE: choice for name, choice in self.choices.items()}
+            choices = {path + _CHOICE: choice for path, choice in self.choices.items()}
             network.load_state_dict({**self.weights, **choices})
-        except (KeyError, ValueError, RuntimeError) as error:
-            if not name or isinstance(error, InputError):
+        except (ValueError, RuntimeError) as error:
+            if not name:
                 raise
             raise InputError(
                 f"{name} is no longer the network that was trained: {shorten(one_line(error), 200)}"
@@ -145,26 +145,16 @@ class SavedModel:
         return Program(program, self.weights, layers)
 
 
-def choices_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the choices that a state dict holds, by the module path of their `Mixed` layer."""
-    return {key.removesuffix(_CHOICE): value for key, value in state.items() if key.endswith(_CHOICE)}
-
-
-def without_choices(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the rest of a state dict: the weights."""
-    return {key: value for key, value in state.items() if not key.endswith(_CHOICE)}
+def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the choices of a state dict, by the module path of their `Mixed` layer, and the rest: the weights."""
+    choices = {key.removesuffix(_CHOICE): value for key, value in state.items() if key.endswith(_CHOICE)}
+    return choices, {key: value for key, value in state.items() if not key.endswith(_CHOICE)}
 
 
 def save_model(path: Path, model: SavedModel) -> None:
     """Write `model.pt`, atomically; equal models give equal files."""
-    plain = {
-        "smx_version": __version__,
-        "architecture": model.architecture.to_dict(),
-        "pool": model.pool,
-        "data": model.data,
-        "training": model.training,
-        "metrics": model.metrics,
-    }
+    plain = {name: getattr(model, name) for name in ("pool", "data", "training", "metrics")}
+    plain = {"smx_version": __version__, "architecture": model.architecture.to_dict(), **plain}
     # Through JSON, because pickle's output depends on which equal strings happen to be the same object.
     plain = json.loads(json.dumps(plain))
     torchfile.save(path, FORMAT, {**plain, "choices": model.choices, "weights": model.weights})
@@ -212,7 +202,6 @@ def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         raise InputError(f"{path} can't be built: {shorten(one_line(error), 300)}") from error
     for name, weight in model.weights.items():
-        bad = int((~torch.isfinite(weight)).sum())
-        if bad:
+        if bad := int((~torch.isfinite(weight)).sum()):
             raise InputError(f"{path}: {name} has {bad} of {weight.numel()} values that are not finite; train it again")
     return model

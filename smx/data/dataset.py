@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +59,6 @@ class Dataset:
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of one example, for example (28, 28)."""
         return tuple(self.train.x.shape[1:])
-
-    @property
-    def num_features(self) -> int:
-        """How many values one example has."""
-        return math.prod(self.sample_shape)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over all examples, as networks take them, and labels: equal data have equal ones."""

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -61,11 +60,8 @@ class Linear(nn.Linear):
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
-    (tmp_path / "own.py").write_text(NETWORK)
+def own(write_module: Callable[[str, str], None]) -> None:
+    write_module("own", NETWORK)
 
 
 def test_an_mlp_has_the_weights_it_always_had_for_a_seed() -> None:

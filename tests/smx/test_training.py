@@ -12,30 +12,24 @@ import torch
 from torch.nn import functional as F
 
 import smx
-from smx import data, files
+from smx import files
 from smx.data import Dataset
 from smx.errors import InputError, SmxError
 from smx.modelfile import load_model
 from smx.training import phase, run
 from smx.training.checkpoint import Checkpoint
-from smx.training.config import TrainConfig, from_values, parse, read_toml
+from smx.training.config import from_values, parse, read_toml
 from smx.training.engine import evaluate, seed_for
 from smx.training.examples import load_examples
 from smx.training.metrics import EpochMetrics, shares
 from smx.training.run import TrainResult, load_checkpoint, train
-
-SMALL = TrainConfig(hidden=(20, 12), phase1_epochs=3, phase2_epochs=2, lr=0.01, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return data.load("digits")
+from tests.smx.runs import SCHEDULED, SMALL, stop_run
 
 
 @pytest.fixture(scope="module")
 def small(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
     out = tmp_path_factory.mktemp("training") / "run"
-    return out, train(SMALL, digits, out)
+    return out, train(SCHEDULED, digits, out)
 
 
 def same_tensors(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -70,41 +64,28 @@ def test_metrics_csv_has_a_row_an_epoch(small: tuple[Path, TrainResult]) -> None
     # The shares of phase 2 are those of the epoch of phase 1 that counted.
     best = min(rows[:3], key=lambda row: float(row["validation_loss"]))
     assert all(best[key] == rows[3][key] for key in best if key.startswith("layer"))
-    counts = shares(result.model.choices, smx.Mixed([0]).pool)
+    counts = shares(result.model.choices, smx.PAPER_POOL)
     assert float(rows[-1]["layer1.selu"]) == pytest.approx(counts["layer1.activation"]["selu"], abs=1e-6)
 
 
 def test_a_seed_decides_everything(small: tuple[Path, TrainResult], digits: Dataset, tmp_path: Path) -> None:
     _, result = small
     torch.manual_seed(99)  # what happened before does not matter
-    again = train(SMALL, digits, tmp_path / "again")
+    again = train(SCHEDULED, digits, tmp_path / "again")
     assert same_tensors(again.model.weights, result.model.weights)
     assert (tmp_path / "again" / "model.pt").read_bytes() == (small[0] / "model.pt").read_bytes()
-    other = train(replace(SMALL, seed=1), digits, tmp_path / "other")
+    other = train(replace(SCHEDULED, seed=1), digits, tmp_path / "other")
     assert not same_tensors(other.model.weights, result.model.weights)
 
 
-class Stopped(Exception):  # noqa: N818
-    pass
-
-
-@pytest.mark.parametrize("after", [1, 3, 4, 5])
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
 def test_resuming_after_any_epoch_gives_the_same_model(
     small: tuple[Path, TrainResult], digits: Dataset, tmp_path: Path, after: int
 ) -> None:
-    seen = 0
-
-    def stop(row: object) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == after:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(SMALL, digits, tmp_path, on_epoch=stop)
+    stop_run(SCHEDULED, digits, tmp_path, after)
     (tmp_path / "metrics.csv").unlink()  # as if it had been killed just before
     trained: list[EpochMetrics] = []
-    result = train(SMALL, digits, tmp_path, checkpoint=load_checkpoint(tmp_path), on_epoch=trained.append)
+    result = train(SCHEDULED, digits, tmp_path, checkpoint=load_checkpoint(tmp_path), on_epoch=trained.append)
     assert len(trained) == 5 - after
     assert len(result.rows) == len((tmp_path / "metrics.csv").read_text().splitlines()) - 1 == 5
     assert (tmp_path / "model.pt").read_bytes() == (small[0] / "model.pt").read_bytes()
@@ -113,12 +94,12 @@ def test_resuming_after_any_epoch_gives_the_same_model(
 def test_a_run_is_not_overwritten_nor_mixed_up(small: tuple[Path, TrainResult], digits: Dataset) -> None:
     out, _ = small
     with pytest.raises(InputError, match="already holds a run; add --resume"):
-        train(SMALL, digits, out)
+        train(SCHEDULED, digits, out)
     with pytest.raises(InputError, match=r"was trained with lr = 0\.01, not 0\.02; resume with the same settings"):
-        train(replace(SMALL, lr=0.02), digits, out, checkpoint=load_checkpoint(out))
+        train(replace(SCHEDULED, lr=0.02), digits, out, checkpoint=load_checkpoint(out))
     other = replace(digits, test=digits.validation)
     with pytest.raises(InputError, match="was trained on other data than this digits"):
-        train(SMALL, other, out, checkpoint=load_checkpoint(out))
+        train(SCHEDULED, other, out, checkpoint=load_checkpoint(out))
 
 
 def test_a_folder_takes_one_run_at_a_time_and_keeps_the_users_files(digits: Dataset, tmp_path: Path) -> None:
@@ -127,7 +108,17 @@ def test_a_folder_takes_one_run_at_a_time_and_keeps_the_users_files(digits: Data
     short = replace(SMALL, phase1_epochs=1, phase2_epochs=1)
     with files.locked(tmp_path, ()), pytest.raises(InputError, match="in use by another run: process"):
         train(short, digits, tmp_path)
-    assert len(train(short, digits, tmp_path).rows) == 2
+    ends: list[TrainResult] = []
+
+    def end(result: TrainResult) -> None:
+        """The folder is still locked, and `model.pt` is in it."""
+        with pytest.raises(InputError, match="in use by another run"), files.locked(tmp_path, ()):
+            pass
+        assert (tmp_path / "model.pt").exists()
+        ends.append(result)
+
+    assert ends == [train(short, digits, tmp_path, on_end=end)]
+    assert len(ends[0].rows) == 2
     assert (tmp_path / ".notes.tmp").read_text() == "mine"
     assert (tmp_path / ".old.tmp").is_dir()
     assert not (tmp_path / files.LOCK).exists()
