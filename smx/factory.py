@@ -113,11 +113,8 @@ def _require_own(name: str, package: str) -> None:
         )
     places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin or ""]]
     library = Path(sysconfig.get_path("stdlib")).resolve()
-    if (
-        package == "smx"
-        or any({"site-packages", "dist-packages"} & set(place.parts) for place in places)
-        or any(place.is_relative_to(library) for place in places)
-    ):
+    installed = {"site-packages", "dist-packages"}
+    if package == "smx" or any(installed & set(place.parts) or place.is_relative_to(library) for place in places):
         raise InputError(
             f"{name}: {package} is an installed package; write a module of your own with a function that calls it"
         )

@@ -105,9 +105,7 @@ def locked(folder: Path, outputs: Sequence[str]) -> Iterator[None]:
     The lock is `flock`'s. Over NFS it works between machines if the server supports locks. Where there is no `flock`,
     as on Windows, or the file system refuses it, nothing is locked.
 
-    Args:
-        folder: exists, and can be written to.
-        outputs: the names of the files that the process writes there by `replacing`.
+    `outputs` are the names of the files that the process writes there by `replacing`.
 
     Raises:
         InputError: another process has the folder; the message names it.

@@ -55,9 +55,7 @@ class SavedModel:
     trusted: bool = True
 
     def build(self, *, raw: bool = False, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """Return the network in `eval()`, (B, *input_shape) of `dtype` -> logits (B, num_classes).
-
-        With `raw` it takes the values as the data set has them, uint8 (B, *sample_shape).
+        """Return the network in `eval()`: (B, *input_shape) of `dtype`, or `raw` uint8 (B, *sample_shape) -> logits.
 
         Raises:
             InputError: `raw` is asked for, but the data set's values are no integers up to 255; or a user's own network
@@ -88,8 +86,7 @@ class SavedModel:
     def examples(self, dataset: Dataset, x: NDArray[Any], *, raw: bool = False) -> NDArray[Any]:
         """Return raw examples (B, *) of a data set as the network takes them, float32, or with `raw` as uint8.
 
-        They pass through the shape of the model's own data, so that it does not matter whether channels come first or
-        last.
+        Their channels may come first or last.
 
         Raises:
             InputError: the examples have more or fewer values, or with `raw` are no whole numbers up to 255.
@@ -109,30 +106,17 @@ class SavedModel:
         return {
             "architecture": str(self.architecture),
             "pool": self.pool,
-            "class_names": self.data["class_names"],
-            "sample_shape": self.data["sample_shape"],
-            "maximum": self.data["maximum"],
+            **{name: self.data[name] for name in ("class_names", "sample_shape", "maximum")},
         }
 
     def _network(self) -> nn.Module:
-        kind, name = self.architecture.kind, self.architecture.name
-        if kind == FACTORY and not self.trusted:
-            raise InputError(f"the model names code of yours, {name}; give --trust-code to run it")
-        if kind == PROGRAM:
-            return self._program()
-        network = self.architecture.mixed(self.pool)
-        try:
+        if self.architecture.kind == FACTORY and not self.trusted:
+            raise InputError(f"the model names code of yours, {self.architecture.name}; give --trust-code to run it")
+        if self.architecture.kind != PROGRAM:
+            network = self.architecture.mixed(self.pool)
             choices = {path + _CHOICE: choice for path, choice in self.choices.items()}
-            network.load_state_dict({**self.weights, **choices})
-        except (ValueError, RuntimeError) as error:
-            if not name:
-                raise
-            raise InputError(
-                f"{name} is no longer the network that was trained: {shorten(one_line(error), 200)}"
-            ) from error
-        return network
-
-    def _program(self) -> nn.Module:
+            self.architecture.load(network, {**self.weights, **choices})
+            return network
         program = self.architecture.program
         layers: dict[str, nn.Module] = {}
         for path, arguments in program["layers"].items():

@@ -35,22 +35,23 @@ _WORDS = {"approximate", "rounding_mode", "padding", "mode", "reduce", "equation
 """Arguments of operators that are strings and no file names."""
 _CONSTANTS = (torch.dtype, torch.layout, torch.memory_format)
 
-_library = torch.library.Library("smx_program", "DEF")  # type: ignore[no-untyped-call]
-_library.define("layer(Tensor z, str path) -> Tensor")  # type: ignore[no-untyped-call]
-_library.impl("layer", lambda z, path: z.clone(), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-torch.library.register_fake("smx_program::layer", lambda z, path: torch.empty_like(z), lib=_library)
+
+@torch.library.custom_op("smx_program::layer", mutates_args=())
+def _layer(z: Tensor, path: str) -> Tensor:
+    """Stands for a `Selective` or `Mixed` while the network is traced."""
+    return z.clone()
+
+
+_layer.register_fake(lambda z, path: torch.empty_like(z))
 
 
 class _Marked(nn.Module):
-    """Stands in the place of a `Selective` or `Mixed` while the network is traced."""
-
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
 
-    def forward(self, z: Tensor) -> Tensor:
-        marked: Tensor = torch.ops.smx_program.layer(z, self.path)
-        return marked
+    def forward(self, z: Tensor) -> Any:
+        return _layer(z, self.path)
 
 
 def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str, Tensor]]:
@@ -105,7 +106,6 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str,
             if node.op == "call_function" and "assert" not in str(node.target)
         ],
         "output": signature.output_specs[0].arg.name,
-        "floating": str(torch.get_default_dtype()).removeprefix("torch."),
     }
     tensors = {**exported.state_dict, **exported.constants}
     return program, {target: tensors[target].detach() for target in used.values()}
@@ -128,7 +128,6 @@ class Program(nn.Module):
     def __init__(self, program: Values, tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self._input, self._output, self._tensors = program["input"], program["output"], dict(program["tensors"])
-        self._floating = _constant(program["floating"])
         self._nodes = [
             (node, self._layer if name == LAYER else _operator(name), list(arguments), dict(options))
             for node, name, arguments, options in program["nodes"]
@@ -162,7 +161,7 @@ class Program(nn.Module):
         for node, target in self._tensors.items():
             owner, name = self._owner(target)
             values[node] = getattr(owner, name)
-        dtype = next((value.dtype for value in values.values() if value.is_floating_point()), self._floating)
+        dtype = next((value.dtype for value in values.values() if value.is_floating_point()), torch.float32)
 
         def read(value: Any) -> Any:
             if isinstance(value, list):
@@ -175,7 +174,7 @@ class Program(nn.Module):
             if kind == "device":
                 return x.device
             found = _constant(word)
-            return dtype if found == self._floating else found
+            return dtype if found == torch.float32 else found
 
         for node, function, arguments, options in self._nodes:
             values[node] = function(*read(arguments), **{key: read(value) for key, value in options.items()})

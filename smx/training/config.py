@@ -172,9 +172,10 @@ def parse(name: str, value: Any) -> Any:
     try:
         if not isinstance(default, tuple):
             return _convert(value, type(default))
+        entries = [value] if isinstance(value, int) else value
         if isinstance(value, str):
-            value = [entry.strip() for entry in value.split(",")] if value.strip() else []
-        return tuple(_convert(entry, type(default[0])) for entry in ([value] if isinstance(value, int) else value))
+            entries = [entry.strip() for entry in value.split(",")] if value.strip() else []
+        return tuple(_convert(entry, type(default[0])) for entry in entries)
     except (TypeError, ValueError) as error:
         kind = f"{_kind(default)} or {word}" if word else _kind(default)
         raise InputError(f"{name} must be {kind}, got {as_text(value)}") from error

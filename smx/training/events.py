@@ -12,14 +12,10 @@ from smx.training.metrics import EpochMetrics
 
 @contextmanager
 def tensorboard(folder: Path, done: int) -> Iterator[Callable[[EpochMetrics], None]]:
-    """Yield a function that writes the events of an epoch, numbered from the first epoch of the whole run.
+    """Yield a function that writes the events of an epoch, numbered from `done` + 1.
 
-    Args:
-        folder: for the files.
-        done: the number of epochs that are kept; TensorBoard discards events that a killed process wrote after them.
-
-    Raises:
-        ModuleNotFoundError: the package tensorboard is not installed.
+    TensorBoard discards events that a killed process wrote after the first `done` epochs. A ModuleNotFoundError says
+    that the package tensorboard is not installed.
     """
     from torch.utils.tensorboard import SummaryWriter  # here, because it comes with an extra
 

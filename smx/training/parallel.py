@@ -52,7 +52,7 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes files and shows progress."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def share(self, batch: Tensor, device: torch.device | None = None) -> Share:
@@ -62,9 +62,7 @@ class Ranks:
         be shorter, examples from the batch's start fill it up, with weight 0. The others have the weight size / B: the
         mean over the ranks of their weighted sums is the mean over the batch, for every B.
 
-        Args:
-            batch: indices of the examples.
-            device: where the weights are made; None is the device of `batch`.
+        The weights are made on `device`, or on that of `batch`.
         """
         if self.size == 1:
             return Share(batch, None, len(batch))

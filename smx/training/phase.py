@@ -41,14 +41,7 @@ def train_phase(
     record: Callable[[Checkpoint], None],
     ranks: Ranks = ALONE,
 ) -> None:
-    """Train a model from the state of a phase to the phase's end, and keep the state up to date.
-
-    Args:
-        model: with the weights of the state.
-        state: of the phase; updated after every epoch.
-        train, validation: the examples.
-        record: called with the state after every epoch.
-        ranks: the processes that train together.
+    """Train a model, which has the weights of `state`, from there to the phase's end; update and record every epoch.
 
     Raises:
         SmxError: the loss is no longer finite.

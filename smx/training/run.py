@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from smx import activations, convert, factory, files, sorting
 from smx.architecture import Architecture, architecture_for
@@ -44,32 +43,16 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same throughout a run."""
-
     config: TrainConfig
     architecture: Architecture
     ranks: Ranks
 
     def network(self, phase: int) -> nn.Module:
-        """Build the network of a phase, with the weights that the seed gives."""
         torch.manual_seed(seed_for(self.config.seed, phase))
         if phase == 2:
             return self.architecture.mixed(self.config.candidates)
         pool = rules(self.config).phase1_pool(activations.resolve_pool(self.config.candidates))
         return self.architecture.selective(pool, self.config.temperature)
-
-    def load(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Load a state dict into a network of its phase."""
-        try:
-            network.load_state_dict(state)
-        except (ValueError, RuntimeError) as error:
-            name = self.architecture.name
-            if not name:
-                raise
-            reason = shorten(one_line(error), 200)
-            raise InputError(
-                f"{name} is no longer the network of this run; bring that back, or choose another --out ({reason})"
-            ) from error
 
 
 def train(
@@ -115,7 +98,9 @@ def train(
         if ranks.of_main(position) != position:
             raise InputError(f"rank {ranks.rank} sees another {out} than rank 0; put it on a disk that all ranks share")
         ranks.wait()  # until all have looked at the folder
-        _be_deterministic(config.device)
+        if config.device == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS needs
+            torch.use_deterministic_algorithms(True, warn_only=True)
         examples = load_examples(dataset, run.architecture.input_shape, config.device)
         with _recording(state, out, on_epoch, ranks) as record:
             state = _train_phases(run, network.to(config.device), state, examples, record)
@@ -141,20 +126,13 @@ def _train_phases(
             continue
         if phase > state.phase:
             network = network if state.phase == 0 else _next_network(run, network)
-            state = Checkpoint(
-                config=state.config,
-                fingerprint=state.fingerprint,
-                phase=phase,
-                model=network.state_dict(),
-                optimizer=adam(network, run.config).state_dict(),
-                rows=state.rows,
-                results=state.results,
-            )
+            state = Checkpoint(run.config, state.fingerprint, phase, rows=state.rows, results=state.results)
+            state.model, state.optimizer = network.state_dict(), adam(network, run.config).state_dict()
             record(state)
-        run.load(network, state.model)
+        run.architecture.load(network, state.model)
         # A copy, because it may be rewritten for several devices.
         train_phase(copy.deepcopy(network), state, train, validation, record, run.ranks)
-        run.load(network, state.best_model)
+        run.architecture.load(network, state.best_model)
         state.results[f"phase{phase}"] = _test(run, network, state, test)
     return state
 
@@ -191,21 +169,13 @@ def _saved(run: _Run, state: Checkpoint, dataset: Dataset) -> SavedModel:
 
 
 def load_checkpoint(out: Path) -> Checkpoint | None:
-    """Return the state of the run in `out`, or None where there is none to continue.
-
-    Raises:
-        InputError: the checkpoint is damaged.
-    """
+    """Return the state of the run in `out`, or None; raise an InputError if it is damaged."""
     path = out / CHECKPOINT
     return Checkpoint.load(path) if path.exists() else None
 
 
 def require_same(checkpoint: Checkpoint, settings: Mapping[str, Any], out: Path) -> None:
-    """Refuse settings that differ from those of the run that is to be continued.
-
-    Raises:
-        InputError: one of them differs; the message names it.
-    """
+    """Raise an InputError for the first setting that differs from that of the run that is to be continued."""
     for name, value in settings.items():
         before = getattr(checkpoint.config, name)
         if before != value:
@@ -220,7 +190,7 @@ def _start(config: TrainConfig, dataset: Dataset, out: Path, checkpoint: Checkpo
     if checkpoint is None:
         if (out / CHECKPOINT).exists() or (out / "model.pt").exists():
             raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
-        return Checkpoint(config=config, fingerprint=fingerprint, phase=0)
+        return Checkpoint(config, fingerprint, phase=0)
     require_same(checkpoint, vars(config), out)
     if checkpoint.fingerprint != fingerprint:
         raise InputError(f"{out} was trained on other data than this {dataset.name}; resume with the same files")
@@ -282,9 +252,3 @@ def _test(run: _Run, network: nn.Module, state: Checkpoint, examples: Examples) 
         result["validation_accuracy_sampled"] = row.validation_accuracy_sampled
         result["test_accuracy_sampled"] = evaluate(network, examples, run.config, 1, sampled=True, ranks=run.ranks)[1]
     return result
-
-
-def _be_deterministic(device: str) -> None:
-    if device == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-        torch.use_deterministic_algorithms(True, warn_only=True)

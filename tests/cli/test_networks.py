@@ -161,7 +161,7 @@ def test_networks_that_cant_be_trained(folder: Path) -> None:
         (("--model", "absent:Net"), ("absent:Net: there is no module absent; run smx in the folder that holds it",)),
         (("--model", "mine:narrow"), ("mine:narrow must put out 3 scores an example", "got shape (2, 2)")),
         (("--model", "cnn", "--hidden", "8,8"), ("--hidden is for the mlp, and the model is cnn; leave it out",)),
-        (("--model", "cnn", "--data", "flat.npz"), ("the cnn takes images of 4x4 or more", "got (144,)")),
+        (("--model", "cnn", "--data", "flat.npz"), ("the cnn takes images (C, H, W)", "of 4x4 or more; got (144,)")),
     ]
     out = ("--out", "runs/refused")
     results = smx_many(*(("train", "--data", "colours.npz", *options, *out) for options, _ in cases), cwd=folder)

@@ -228,7 +228,7 @@ def test_a_network_that_changed_is_not_resumed(
     stop_run(OWN, digits, out, after)
     for changed in ("nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 8), ", "nn.Identity(), " + WITH_NORM):
         own(changed)
-        with pytest.raises(InputError, match="own:Net is no longer the network of this run; bring that back"):
+        with pytest.raises(InputError, match="own:Net is no longer the network that was trained; bring that back"):
             train(OWN, digits, out, checkpoint=load_checkpoint(out))
 
 

@@ -18,7 +18,7 @@ from smx.errors import InputError, SmxError
 from smx.modelfile import load_model
 from smx.training import phase, run
 from smx.training.checkpoint import Checkpoint
-from smx.training.config import from_values, parse, read_toml
+from smx.training.config import TrainConfig, from_values, parse, read_toml
 from smx.training.engine import evaluate, seed_for
 from smx.training.examples import load_examples
 from smx.training.metrics import EpochMetrics, shares
@@ -124,23 +124,26 @@ def test_a_folder_takes_one_run_at_a_time_and_keeps_the_users_files(digits: Data
     assert not (tmp_path / files.LOCK).exists()
 
 
-def test_warm_start_keeps_the_weights_and_cold_start_the_choices_only(digits: Dataset, tmp_path: Path) -> None:
+def states_of(config: TrainConfig, digits: Dataset, out: Path) -> tuple[TrainResult, list[Checkpoint]]:
+    """Train; return the result and the checkpoint after each epoch."""
+    states: list[Checkpoint] = []
+    result = train(config, digits, out, on_epoch=lambda row: states.append(Checkpoint.load(out / "checkpoint.pt")))
+    return result, states
+
+
+@pytest.mark.parametrize(("protocol", "warm"), [("standard", True), ("author", False)])
+def test_warm_start_keeps_the_weights_and_cold_start_the_choices_only(
+    protocol: str, warm: bool, digits: Dataset, tmp_path: Path
+) -> None:
     """One step with a learning rate of nearly nothing leaves phase 2 where it began."""
     still = replace(SMALL, phase1_epochs=1, phase2_epochs=1, lr=1e-30)
-    for protocol, warm in (("standard", True), ("author", False)):
-        out = tmp_path / protocol
-        states: list[Checkpoint] = []
-
-        def keep(row: object, out: Path = out, states: list[Checkpoint] = states) -> None:
-            states.append(Checkpoint.load(out / "checkpoint.pt"))
-
-        train(replace(still, protocol=protocol), digits, out, on_epoch=keep)
-        phase1, phase2 = (state.model for state in states)
-        choice = phase1["layer1.activation.logits"].argmax(1)
-        order = choice.argsort(stable=True)  # the neurons of phase 2 stand sorted
-        assert torch.equal(phase2["layer1.activation.choice"], choice[order])
-        assert torch.allclose(phase1["layer1.linear.weight"][order], phase2["layer1.linear.weight"]) == warm
-        assert states[1].optimizer["state"][0]["step"] == math.ceil(1293 / 128)  # a new Adam
+    states = states_of(replace(still, protocol=protocol), digits, tmp_path)[1]
+    phase1, phase2 = (state.model for state in states)
+    choice = phase1["layer1.activation.logits"].argmax(1)
+    order = choice.argsort(stable=True)  # the neurons of phase 2 stand sorted
+    assert torch.equal(phase2["layer1.activation.choice"], choice[order])
+    assert torch.allclose(phase1["layer1.linear.weight"][order], phase2["layer1.linear.weight"]) == warm
+    assert states[1].optimizer["state"][0]["step"] == math.ceil(1293 / 128)  # a new Adam
 
 
 class Spy:
@@ -190,10 +193,7 @@ def test_the_epoch_with_the_lowest_validation_loss_counts(
     losses = iter([0.5, 9, 0.2, 9, 0.4, 9, 0.0, 0.0, 0.3, 0.6, 0.0])
     for module in (phase, run):
         monkeypatch.setattr(module, "evaluate", lambda *args, **kwargs: (next(losses), 0.5))
-    states: list[Checkpoint] = []
-    result = train(
-        SMALL, digits, tmp_path, on_epoch=lambda row: states.append(Checkpoint.load(tmp_path / "checkpoint.pt"))
-    )
+    result, states = states_of(SMALL, digits, tmp_path)
     assert [result.model.metrics[phase]["best_epoch"] for phase in ("phase1", "phase2")] == [2, 1]
     best = {key: value for key, value in states[3].model.items() if not key.endswith("choice")}
     assert same_tensors(result.model.weights, best)
@@ -203,19 +203,9 @@ def test_the_epoch_with_the_lowest_validation_loss_counts(
     assert not torch.equal(second.sort().values, third.sort().values)
 
 
-def test_sampled_evaluation_differs_from_the_committed_one(digits: Dataset) -> None:
+def test_evaluation_in_batches_is_the_mean_over_all_with_or_without_noise(digits: Dataset) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 10), smx.Selective(10))
-    examples, *_ = load_examples(digits, (64,), "cpu")
-    committed = evaluate(model, examples, SMALL, 1)
-    assert evaluate(model, examples, SMALL, 1) == committed
-    assert evaluate(model, examples, SMALL, 1, sampled=True) != committed
-    assert evaluate(model, examples, SMALL, 1) == committed
-
-
-def test_evaluation_in_batches_is_the_mean_over_all(digits: Dataset) -> None:
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(64, 10), smx.Mixed([0] * 5 + [5] * 5))
     examples, *_ = load_examples(digits, (64,), "cpu")
     loss, accuracy = evaluate(model, examples, SMALL, 2)
     with torch.no_grad():
@@ -223,6 +213,8 @@ def test_evaluation_in_batches_is_the_mean_over_all(digits: Dataset) -> None:
     y = torch.from_numpy(digits.train.y)
     assert loss == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-5)
     assert accuracy == pytest.approx((logits.argmax(1) == y).float().mean().item(), rel=1e-5)
+    assert evaluate(model, examples, SMALL, 2, sampled=True) != (loss, accuracy)
+    assert evaluate(model, examples, SMALL, 2) == (loss, accuracy)
 
 
 def test_a_baseline_trains_as_long_as_both_phases(digits: Dataset, tmp_path: Path) -> None:
