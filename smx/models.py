@@ -45,7 +45,9 @@ def cnn(input_shape: Sequence[int], num_classes: int, channels: Sequence[int]) -
     halvings = len(channels) - 1
     if len(input_shape) != 3 or min(input_shape[1:]) < 2**halvings:
         smallest, got = f"{2**halvings}x{2**halvings}", tuple(input_shape)
-        raise InputError(f"the cnn takes images (C, H, W), (H, W, C) or (H, W) of {smallest} or more; got {got}")
+        raise InputError(
+            f"the cnn takes images of {smallest} or more: (H, W), (C, H, W), or (H, W, C) with C of 1 or 3; got {got}"
+        )
     inputs, height, width = input_shape
     size = (height >> halvings) * (width >> halvings)
     blocks = []

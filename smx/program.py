@@ -27,10 +27,15 @@ Values = dict[str, Any]
 """Plain values: str, int, float, bool and None, in lists and in dicts with str as keys."""
 
 LAYER = "smx_program.layer.default"
-_ARITHMETIC: dict[str, Callable[..., Any]] = {
-    name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem")
+_ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem")
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{f"operator.{name}": getattr(operator, name) for name in _ARITHMETIC},
+    # The operator that tracing leaves of a BatchNorm returns a tuple, and no pass or rule knows it.
+    "aten._native_batch_norm_legit_no_training.default": lambda *arguments: (
+        torch.ops.aten.batch_norm(*arguments[:5], False, *arguments[5:], False),
+    ),
 }
-_ATEN = re.compile(r"aten\.([a-z]\w*|_native_batch_norm_legit_no_training)\.(\w+)")
+_ATEN = re.compile(r"aten\.([a-z]\w*)\.(\w+)")
 _WORDS = {"approximate", "rounding_mode", "padding", "mode", "reduce", "equation", "indexing"}
 """Arguments of operators that are strings and no file names."""
 _CONSTANTS = (torch.dtype, torch.layout, torch.memory_format)
@@ -188,7 +193,8 @@ def _operator_name(node: fx.Node) -> str:
     name = str(target) if isinstance(target, torch._ops.OpOverload) else f"operator.{target.__name__}"
     if name != LAYER:
         _operator(name)
-    return name
+    # What can be viewed depends on strides, which operators choose differently on other devices.
+    return "aten.reshape.default" if name == "aten.view.default" else name
 
 
 def _operator(name: str) -> Callable[..., Any]:
@@ -197,8 +203,8 @@ def _operator(name: str) -> Callable[..., Any]:
     Raises:
         ValueError: it may not.
     """
-    if name.startswith("operator.") and name.removeprefix("operator.") in _ARITHMETIC:
-        return _ARITHMETIC[name.removeprefix("operator.")]
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name]
     if found := _ATEN.fullmatch(name):
         function: Any = getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
         if isinstance(function, torch._ops.OpOverload):

@@ -17,7 +17,7 @@ from smx.architecture import Architecture
 from smx.data.dataset import build
 from smx.errors import InputError
 from smx.modelfile import SavedModel
-from tests.conftest import refused, smx, smx_many
+from tests.conftest import refused, smx
 
 EPOCHS = ("--phase1-epochs", "2", "--phase2-epochs", "8", "--lr", "0.01", "--batch-size", "32", "--device", "cpu")
 NETWORK = """
@@ -143,8 +143,9 @@ def test_examples_of_other_data_come_in_the_models_order(kind: str, input_shape:
     own = {"sample_shape": (8, 6, 3), "maximum": 255.0}
     model = SavedModel(architecture=architecture, pool=(), choices={}, weights={}, data=own, training={}, metrics={})
     x = np.minimum(x, 200)
-    first = x.transpose(0, 3, 1, 2)
-    other = build("other", first, y, test=(first, y), maximum=200.0, class_names=("",) * 3)
+    other = build(
+        "other", x.transpose(0, 3, 1, 2), y, test=(x.transpose(0, 3, 1, 2), y), maximum=200.0, class_names=("",) * 3
+    )
     found = model.examples(other, other.test.x, raw=raw)
     if raw:
         np.testing.assert_array_equal(found, x)
@@ -155,16 +156,16 @@ def test_examples_of_other_data_come_in_the_models_order(kind: str, input_shape:
         model.examples(replace(other, maximum=1.0), other.test.x, raw=True)
 
 
-def test_networks_that_cant_be_trained(folder: Path) -> None:
-    cases = [
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
         (("--model", "resnet"), ("model must be mlp, cnn or module:factory, got 'resnet'",)),
         (("--model", "absent:Net"), ("absent:Net: there is no module absent; run smx in the folder that holds it",)),
         (("--model", "mine:narrow"), ("mine:narrow must put out 3 scores an example", "got shape (2, 2)")),
         (("--model", "cnn", "--hidden", "8,8"), ("--hidden is for the mlp, and the model is cnn; leave it out",)),
-        (("--model", "cnn", "--data", "flat.npz"), ("the cnn takes images (C, H, W)", "of 4x4 or more; got (144,)")),
-    ]
-    out = ("--out", "runs/refused")
-    results = smx_many(*(("train", "--data", "colours.npz", *options, *out) for options, _ in cases), cwd=folder)
-    for result, (_, parts) in zip(results, cases, strict=True):
-        refused(result, 2, *parts)
+        (("--model", "cnn", "--data", "flat.npz"), ("the cnn takes images of 4x4 or more", "got (144,)")),
+    ],
+)
+def test_networks_that_cant_be_trained(options: tuple[str, ...], parts: tuple[str, ...], folder: Path) -> None:
+    refused(smx("train", "--data", "colours.npz", *options, "--out", "runs/refused", cwd=folder), 2, *parts)
     assert not (folder / "runs" / "refused").exists()

@@ -118,7 +118,7 @@ def test_an_architecture_is_plain(model: str, sample: tuple[int, ...], text: str
 
 @pytest.mark.parametrize("sample", [(64,), (3, 8), (8, 8, 2, 2), (3, 2, 8)])
 def test_a_cnn_wants_images(sample: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"takes images \(C, H, W\), .* of 4x4 or more; got \("):
+    with pytest.raises(InputError, match=r"takes images of 4x4 or more: \(H, W\), .*; got \("):
         architecture_for("cnn", sample, 10, hidden=()).mixed(["relu"])
 
 
