@@ -16,7 +16,7 @@ import torch
 from smx.activations import resolve_pool
 from smx.architecture import MLP, Architecture
 from smx.layers import Mixed
-from smx.modelfile import SavedModel, save_model, without_choices
+from smx.modelfile import SavedModel, save_model, split_state
 from smx.models import mlp
 from smx.paper import LARGEST, PAPER_POOL
 from smx.stepbench.networks import choices
@@ -30,11 +30,12 @@ def paper_model(sizes: Sequence[int] = LARGEST, seed: int = 0) -> SavedModel:
     drawn = choices(sizes[1:-1], resolve_pool(PAPER_POOL), seed)
     torch.manual_seed(seed)
     network = mlp(sizes, lambda i: Mixed(drawn[i - 1]))
+    chosen, weights = split_state(network.state_dict())
     return SavedModel(
         architecture=Architecture(kind=MLP, input_shape=(sizes[0],), num_classes=sizes[-1], widths=tuple(sizes[1:-1])),
         pool=PAPER_POOL,
-        choices={f"layer{i}.activation": choice for i, choice in enumerate(drawn, 1)},
-        weights=without_choices(network.state_dict()),
+        choices=chosen,
+        weights=weights,
         data={"name": "mnist", "sample_shape": (28, 28), "maximum": 255.0, "class_names": tuple("0123456789")},
         training={},
         metrics={},

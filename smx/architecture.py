@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smx import convert, factory
 from smx.activations import Activation
 from smx.arrays import image_shape
-from smx.errors import InputError
+from smx.errors import InputError, one_line
 from smx.layers import Selective
 from smx.models import cnn, mlp
 from smx.paper import TEMPERATURE
@@ -49,8 +50,8 @@ class Architecture:
         """Return the ordinary network, with fresh weights: (B, *input_shape) -> logits (B, num_classes).
 
         Raises:
-            InputError: a user's own network can't be made; see `smx.factory`.
-            ValueError: the kind is unknown, or does not go with the shape.
+            InputError: a user's own network can't be made (see `smx.factory`), or a cnn of this shape.
+            ValueError: the kind is unknown.
         """
         if self.kind == MLP:
             return mlp((math.prod(self.input_shape), *self.widths, self.num_classes))
@@ -64,7 +65,7 @@ class Architecture:
         """Return the network of phase 1, with fresh weights: every activation is a `Selective`.
 
         Raises:
-            InputError, ValueError: as for `build`; or a user's own network has no activation that can be replaced.
+            InputError, ValueError: as for `build`; or a user's network has no activation that can be replaced.
         """
         ours = self.kind != FACTORY
         with torch.random.fork_rng(devices=(), enabled=ours):
@@ -75,9 +76,7 @@ class Architecture:
         return network
 
     def mixed(self, pool: Iterable[str | Activation]) -> nn.Module:
-        """Return the network of phase 2, with fresh weights, and choices that are to be loaded: they mean nothing yet.
-
-        With a pool of one activation it is a baseline.
+        """Return the network of phase 2, with fresh weights and arbitrary choices; a pool of one makes a baseline.
 
         Raises:
             InputError, ValueError: as for `selective`.
@@ -90,6 +89,23 @@ class Architecture:
             return convert.select(network, pool, example_input=example, temperature=temperature)
         except ValueError as error:
             raise InputError(f"{self.name or self.kind}: {error}") from error
+
+    def load(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict into a network that `selective` or `mixed` made.
+
+        Raises:
+            InputError: it does not fit, because the user's own network has changed.
+            ValueError, RuntimeError: it does not fit.
+        """
+        try:
+            network.load_state_dict(state)
+        except (ValueError, RuntimeError) as error:
+            if self.kind != FACTORY:
+                raise
+            reason = shorten(one_line(error), 200)
+            raise InputError(
+                f"{self.name} is no longer the network that was trained; bring that back ({reason})"
+            ) from error
 
     def __str__(self) -> str:
         """Describe it for people: `784-512-10`, `cnn 1x28x28-16-32-64-10`, `my_network:Net 1x28x28-10`."""
@@ -106,11 +122,7 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Architecture:
-        """Read what `to_dict` returned.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is damaged.
-        """
+        """Read what `to_dict` returned; a KeyError, TypeError or ValueError means that it is damaged."""
         if values["kind"] == MLP:
             inputs, *widths, outputs = map(int, values["sizes"])
             return cls(kind=MLP, input_shape=(inputs,), num_classes=outputs, widths=tuple(widths))
@@ -132,12 +144,9 @@ def architecture_for(
 
     Args:
         model: `mlp`, `cnn` or `module:factory`.
-        sample_shape: the shape of one example in the data set; `smx.arrays.image_shape` says what an image becomes.
-        num_classes: the number of classes of the data set.
+        sample_shape: of one example in the data set; `smx.arrays.image_shape` says what an image becomes.
+        num_classes: of the data set.
         hidden: neurons of each hidden layer of the mlp.
-
-    Raises:
-        InputError: the cnn is asked for, and the examples are no images or too small.
     """
     if model == MLP:
         inputs = (math.prod(sample_shape),)
@@ -145,10 +154,4 @@ def architecture_for(
     shape = image_shape(sample_shape)
     if model != CNN:
         return Architecture(kind=FACTORY, input_shape=shape, num_classes=num_classes, name=model)
-    smallest = 2 ** (len(CHANNELS) - 1)
-    if len(shape) != 3 or min(shape[1:]) < smallest:
-        raise InputError(
-            f"the cnn takes images of {smallest}x{smallest} or more: examples of shape (H, W), (C, H, W), or (H, W, C)"
-            f" with C of 1 or 3; got {tuple(sample_shape)}"
-        )
     return Architecture(kind=CNN, input_shape=shape, num_classes=num_classes, widths=CHANNELS)

@@ -19,7 +19,7 @@ import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,6 @@ from smx.errors import InputError, one_line
 
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """`module:factory`, the module with dots if it lies in a package."""
-ARGUMENTS = ("input_shape", "num_classes")
 
 
 def make_network(name: str, input_shape: Sequence[int], num_classes: int) -> nn.Module:
@@ -43,11 +42,10 @@ def make_network(name: str, input_shape: Sequence[int], num_classes: int) -> nn.
     """
     shape = tuple(map(int, input_shape))
     factory = find(name)
-    arguments = {"input_shape": shape, "num_classes": num_classes}
-    taken = _taken(name, factory)
+    arguments = _taken(name, factory, {"input_shape": shape, "num_classes": num_classes})
     try:
         with _current_folder_first():
-            network = factory(**{key: value for key, value in arguments.items() if key in taken})
+            network = factory(**arguments)
     except Exception as error:
         raise InputError(f"{name} failed ({_reason(error)})") from error
     if not isinstance(network, nn.Module):
@@ -79,8 +77,7 @@ def find(name: str) -> Callable[..., Any]:
             f"{name} must be a function or an nn.Module class that {module_name} itself defines,"
             f" got {'nothing of that name' if factory is None else repr(factory)}"
         )
-    made: Callable[..., Any] = factory
-    return made
+    return cast("Callable[..., Any]", factory)
 
 
 def example(input_shape: Sequence[int]) -> Tensor:
@@ -116,30 +113,24 @@ def _require_own(name: str, package: str) -> None:
         )
     places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin or ""]]
     library = Path(sysconfig.get_path("stdlib")).resolve()
-    if (
-        package == "smx"
-        or any({"site-packages", "dist-packages"} & set(place.parts) for place in places)
-        or any(place.is_relative_to(library) for place in places)
-    ):
+    installed = {"site-packages", "dist-packages"}
+    if package == "smx" or any(installed & set(place.parts) or place.is_relative_to(library) for place in places):
         raise InputError(
             f"{name}: {package} is an installed package; write a module of your own with a function that calls it"
         )
 
 
-def _taken(name: str, factory: Callable[..., Any]) -> set[str]:
-    """Return the arguments that the factory takes."""
-    parameters = inspect.signature(factory).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return set(ARGUMENTS)
-    named = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.POSITIONAL_ONLY)]
-    needed = [each for each in parameters if each.default is each.empty and each.kind is not each.VAR_POSITIONAL]
-    for parameter in needed:
-        if parameter.name not in ARGUMENTS or parameter not in named:
-            raise InputError(
-                f"{name} must be callable with {' and '.join(ARGUMENTS)}, or one of them, or nothing;"
-                f" its parameter {parameter.name} has no default"
-            )
-    return {parameter.name for parameter in named} & set(ARGUMENTS)
+def _taken(name: str, factory: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the arguments that the factory takes: as many as it can be called with."""
+    shape, classes = ({key: value} for key, value in arguments.items())
+    for taken in (arguments, shape, classes, {}):
+        try:
+            inspect.signature(factory).bind(**taken)
+        except TypeError as error:
+            reason = error
+        else:
+            return taken
+    raise InputError(f"{name} must be callable with {' and '.join(arguments)}, or one of them, or nothing: {reason}")
 
 
 def _try(name: str, network: nn.Module, input_shape: tuple[int, ...], num_classes: int) -> None:

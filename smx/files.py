@@ -39,7 +39,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(target)
-        _sync_folder(target.parent)
+        if fcntl:  # so that the rename lasts through a power cut; Windows can't open folders
+            descriptor = os.open(target.parent, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
     except OSError as error:
         raise SmxError(f"{target} could not be written: {error.strerror or error}") from error
     finally:
@@ -48,16 +51,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _temporary(target: Path, pid: object) -> Path:
     return target.with_name(f".{target.name}.{pid}.tmp")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut. Windows can't open folders and does without."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -112,9 +105,7 @@ def locked(folder: Path, outputs: Sequence[str]) -> Iterator[None]:
     The lock is `flock`'s. Over NFS it works between machines if the server supports locks. Where there is no `flock`,
     as on Windows, or the file system refuses it, nothing is locked.
 
-    Args:
-        folder: exists, and can be written to.
-        outputs: the names of the files that the process writes there by `replacing`.
+    `outputs` are the names of the files that the process writes there by `replacing`.
 
     Raises:
         InputError: another process has the folder; the message names it.

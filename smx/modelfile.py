@@ -55,9 +55,7 @@ class SavedModel:
     trusted: bool = True
 
     def build(self, *, raw: bool = False, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """Return the network in `eval()`, (B, *input_shape) of `dtype` -> logits (B, num_classes).
-
-        With `raw` it takes the values as the data set has them, uint8 (B, *sample_shape).
+        """Return the network in `eval()`: (B, *input_shape) of `dtype`, or `raw` uint8 (B, *sample_shape) -> logits.
 
         Raises:
             InputError: `raw` is asked for, but the data set's values are no integers up to 255; or a user's own network
@@ -88,8 +86,7 @@ class SavedModel:
     def examples(self, dataset: Dataset, x: NDArray[Any], *, raw: bool = False) -> NDArray[Any]:
         """Return raw examples (B, *) of a data set as the network takes them, float32, or with `raw` as uint8.
 
-        They pass through the shape of the model's own data, so that it does not matter whether channels come first or
-        last.
+        Their channels may come first or last.
 
         Raises:
             InputError: the examples have more or fewer values, or with `raw` are no whole numbers up to 255.
@@ -109,30 +106,17 @@ class SavedModel:
         return {
             "architecture": str(self.architecture),
             "pool": self.pool,
-            "class_names": self.data["class_names"],
-            "sample_shape": self.data["sample_shape"],
-            "maximum": self.data["maximum"],
+            **{name: self.data[name] for name in ("class_names", "sample_shape", "maximum")},
         }
 
     def _network(self) -> nn.Module:
-        name = self.architecture.name
         if self.architecture.kind == FACTORY and not self.trusted:
-            raise InputError(f"the model names code of yours, {name}; give --trust-code to run it")
-        if self.architecture.kind == PROGRAM:
-            return self._program()
-        try:
+            raise InputError(f"the model names code of yours, {self.architecture.name}; give --trust-code to run it")
+        if self.architecture.kind != PROGRAM:
             network = self.architecture.mixed(self.pool)
-            choices = {name + _CHOICE: choice for name, choice in self.choices.items()}
-            network.load_state_dict({**self.weights, **choices})
-        except (KeyError, ValueError, RuntimeError) as error:
-            if not name or isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{name} is no longer the network that was trained: {shorten(one_line(error), 200)}"
-            ) from error
-        return network
-
-    def _program(self) -> nn.Module:
+            choices = {path + _CHOICE: choice for path, choice in self.choices.items()}
+            self.architecture.load(network, {**self.weights, **choices})
+            return network
         program = self.architecture.program
         layers: dict[str, nn.Module] = {}
         for path, arguments in program["layers"].items():
@@ -145,26 +129,16 @@ class SavedModel:
         return Program(program, self.weights, layers)
 
 
-def choices_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the choices that a state dict holds, by the module path of their `Mixed` layer."""
-    return {key.removesuffix(_CHOICE): value for key, value in state.items() if key.endswith(_CHOICE)}
-
-
-def without_choices(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the rest of a state dict: the weights."""
-    return {key: value for key, value in state.items() if not key.endswith(_CHOICE)}
+def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the choices of a state dict, by the module path of their `Mixed` layer, and the rest: the weights."""
+    choices = {key.removesuffix(_CHOICE): value for key, value in state.items() if key.endswith(_CHOICE)}
+    return choices, {key: value for key, value in state.items() if not key.endswith(_CHOICE)}
 
 
 def save_model(path: Path, model: SavedModel) -> None:
     """Write `model.pt`, atomically; equal models give equal files."""
-    plain = {
-        "smx_version": __version__,
-        "architecture": model.architecture.to_dict(),
-        "pool": model.pool,
-        "data": model.data,
-        "training": model.training,
-        "metrics": model.metrics,
-    }
+    plain = {name: getattr(model, name) for name in ("pool", "data", "training", "metrics")}
+    plain = {"smx_version": __version__, "architecture": model.architecture.to_dict(), **plain}
     # Through JSON, because pickle's output depends on which equal strings happen to be the same object.
     plain = json.loads(json.dumps(plain))
     torchfile.save(path, FORMAT, {**plain, "choices": model.choices, "weights": model.weights})
@@ -212,7 +186,6 @@ def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         raise InputError(f"{path} can't be built: {shorten(one_line(error), 300)}") from error
     for name, weight in model.weights.items():
-        bad = int((~torch.isfinite(weight)).sum())
-        if bad:
+        if bad := int((~torch.isfinite(weight)).sum()):
             raise InputError(f"{path}: {name} has {bad} of {weight.numel()} values that are not finite; train it again")
     return model

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from smx.errors import InputError
+
 
 def mlp(sizes: Sequence[int], activation: Callable[[int], nn.Module] = lambda i: nn.ReLU()) -> nn.Sequential:
     """Build a multilayer perceptron, (B, sizes[0]) -> logits (B, sizes[-1]).
@@ -38,13 +40,16 @@ def cnn(input_shape: Sequence[int], num_classes: int, channels: Sequence[int]) -
         channels: the number of channels of each block.
 
     Raises:
-        ValueError: the image is too small to be halved so often.
+        InputError: the examples are no images, or too small to be halved so often.
     """
-    inputs, height, width = input_shape
     halvings = len(channels) - 1
+    if len(input_shape) != 3 or min(input_shape[1:]) < 2**halvings:
+        smallest, got = f"{2**halvings}x{2**halvings}", tuple(input_shape)
+        raise InputError(
+            f"the cnn takes images of {smallest} or more: (H, W), (C, H, W), or (H, W, C) with C of 1 or 3; got {got}"
+        )
+    inputs, height, width = input_shape
     size = (height >> halvings) * (width >> halvings)
-    if size == 0:
-        raise ValueError(f"a cnn of {len(channels)} blocks needs images of {2**halvings}x{2**halvings} or more")
     blocks = []
     for i, (before, after) in enumerate(pairwise((inputs, *channels)), 1):
         pool = OrderedDict(pool=nn.MaxPool2d(2)) if i <= halvings else {}

@@ -20,13 +20,7 @@ def normalise(x: Tensor, maximum: float, input_shape: Sequence[int], dtype: torc
 
 
 class Normalize(nn.Module):
-    """`normalise` as the first layer of a network that takes raw examples.
-
-    Args:
-        maximum: raw values are divided by it.
-        input_shape: the shape of one example as the rest of the network takes it.
-        dtype: of the result.
-    """
+    """`normalise` as the first layer of a network that takes raw examples."""
 
     def __init__(self, maximum: float, input_shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()

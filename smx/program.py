@@ -20,36 +20,43 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from smx import convert
+from smx.errors import one_line
 from smx.layers import Mixed, Selective
 
 Values = dict[str, Any]
 """Plain values: str, int, float, bool and None, in lists and in dicts with str as keys."""
 
-LAYER = "layer"
-_ARITHMETIC: dict[str, Callable[..., Any]] = {
-    name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem")
+LAYER = "smx_program.layer.default"
+_ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem")
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{f"operator.{name}": getattr(operator, name) for name in _ARITHMETIC},
+    # The operator that tracing leaves of a BatchNorm returns a tuple, and no pass or rule knows it.
+    "aten._native_batch_norm_legit_no_training.default": lambda *arguments: (
+        torch.ops.aten.batch_norm(*arguments[:5], False, *arguments[5:], False),
+    ),
 }
-_ATEN = re.compile(r"aten\.([a-z]\w*|_native_batch_norm_legit_no_training)\.(\w+)")
+_ATEN = re.compile(r"aten\.([a-z]\w*)\.(\w+)")
 _WORDS = {"approximate", "rounding_mode", "padding", "mode", "reduce", "equation", "indexing"}
 """Arguments of operators that are strings and no file names."""
-_TYPES: dict[str, type] = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
+_CONSTANTS = (torch.dtype, torch.layout, torch.memory_format)
 
-_library = torch.library.Library("smx_program", "DEF")  # type: ignore[no-untyped-call]
-_library.define("layer(Tensor z, str path) -> Tensor")  # type: ignore[no-untyped-call]
-_library.impl("layer", lambda z, path: z.clone(), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-torch.library.register_fake("smx_program::layer", lambda z, path: torch.empty_like(z), lib=_library)
+
+@torch.library.custom_op("smx_program::layer", mutates_args=())
+def _layer(z: Tensor, path: str) -> Tensor:
+    """Stands for a `Selective` or `Mixed` while the network is traced."""
+    return z.clone()
+
+
+_layer.register_fake(lambda z, path: torch.empty_like(z))
 
 
 class _Marked(nn.Module):
-    """Stands in the place of a `Selective` or `Mixed` while the network is traced."""
-
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
 
-    def forward(self, z: Tensor) -> Tensor:
-        marked: Tensor = torch.ops.smx_program.layer(z, self.path)
-        return marked
+    def forward(self, z: Tensor) -> Any:
+        return _layer(z, self.path)
 
 
 def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str, Tensor]]:
@@ -80,17 +87,15 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str,
                 convert.replace(marked, layers), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)
             ).run_decompositions({})  # after which no operator changes a tensor
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"{name} can't be traced by torch.export: {reason.strip()}") from error
+        reason = one_line(error) or type(error).__name__
+        raise ValueError(f"{name} can't be traced by torch.export: {reason[:200]}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     signature = exported.graph_signature
-    outputs = [spec for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     inputs = {spec.arg.name: spec for spec in signature.input_specs}
     taken = [node for node, spec in inputs.items() if spec.kind is InputKind.USER_INPUT]
-    if len(taken) != 1 or len(outputs) != 1 or len(signature.output_specs) != 1:
+    if len(taken) != 1 or [spec.kind for spec in signature.output_specs] != [OutputKind.USER_OUTPUT]:
         raise ValueError(f"{name} must take one tensor and return one, and change none of its buffers in eval()")
-    tensors = {**exported.state_dict, **exported.constants}
     used = {
         node.name: str(inputs[node.name].target)
         for node in exported.graph.nodes
@@ -101,13 +106,13 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str,
         "tensors": used,
         "parameters": [spec.target for spec in inputs.values() if spec.kind is InputKind.PARAMETER],
         "nodes": [
-            [node.name, _operator_name(node), _plain(list(node.args)), _plain(dict(node.kwargs))]
+            [node.name, _operator_name(node), _plain(node.args), _plain(node.kwargs)]
             for node in exported.graph.nodes
-            if node.op not in ("placeholder", "output") and "assert" not in str(node.target)
+            if node.op == "call_function" and "assert" not in str(node.target)
         ],
-        "output": outputs[0].arg.name,
-        "floating": str(torch.get_default_dtype()).removeprefix("torch."),
+        "output": signature.output_specs[0].arg.name,
     }
+    tensors = {**exported.state_dict, **exported.constants}
     return program, {target: tensors[target].detach() for target in used.values()}
 
 
@@ -127,11 +132,9 @@ class Program(nn.Module):
 
     def __init__(self, program: Values, tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self._input, self._output = str(program["input"]), str(program["output"])
-        self._tensors = {str(node): str(target) for node, target in program["tensors"].items()}
-        self._floating = _of_torch("dtype", program["floating"])
+        self._input, self._output, self._tensors = program["input"], program["output"], dict(program["tensors"])
         self._nodes = [
-            (str(node), None if name == LAYER else _operator(str(name)), list(arguments), dict(options))
+            (node, self._layer if name == LAYER else _operator(name), list(arguments), dict(options))
             for node, name, arguments, options in program["nodes"]
         ]
         for target in self._tensors.values():
@@ -154,13 +157,16 @@ class Program(nn.Module):
             owner = owner.get_submodule(parent)
         return owner, name
 
+    def _layer(self, z: Tensor, path: str) -> Any:
+        return self.get_submodule(path)(z)
+
     def forward(self, x: Tensor) -> Tensor:
         """Run the network, (B, *) as in training -> its output."""
         values: dict[str, Any] = {self._input: x}
         for node, target in self._tensors.items():
-            owner, _, name = target.rpartition(".")
-            values[node] = getattr(self.get_submodule(owner), name)
-        dtype = next((value.dtype for value in values.values() if value.is_floating_point()), self._floating)
+            owner, name = self._owner(target)
+            values[node] = getattr(owner, name)
+        dtype = next((value.dtype for value in values.values() if value.is_floating_point()), torch.float32)
 
         def read(value: Any) -> Any:
             if isinstance(value, list):
@@ -172,26 +178,23 @@ class Program(nn.Module):
                 return values[word]
             if kind == "device":
                 return x.device
-            found = _of_torch(kind, word)
-            return dtype if found == self._floating else found
+            found = _constant(word)
+            return dtype if found == torch.float32 else found
 
         for node, function, arguments, options in self._nodes:
-            if function is None:
-                z, path = read(arguments)
-                values[node] = self.get_submodule(path)(z)
-            else:
-                values[node] = function(*read(arguments), **{key: read(value) for key, value in options.items()})
+            values[node] = function(*read(arguments), **{key: read(value) for key, value in options.items()})
         output: Tensor = values[self._output]
         return output
 
 
 def _operator_name(node: fx.Node) -> str:
+    """Return the operator's name in a file, if a file may name it."""
     target: Any = node.target
-    if target is torch.ops.smx_program.layer.default:
-        return LAYER
-    name = str(target) if isinstance(target, torch._ops.OpOverload) else f"operator.{getattr(target, '__name__', '')}"
-    _operator(name)
-    return name
+    name = str(target) if isinstance(target, torch._ops.OpOverload) else f"operator.{target.__name__}"
+    if name != LAYER:
+        _operator(name)
+    # What can be viewed depends on strides, which operators choose differently on other devices.
+    return "aten.reshape.default" if name == "aten.view.default" else name
 
 
 def _operator(name: str) -> Callable[..., Any]:
@@ -200,8 +203,8 @@ def _operator(name: str) -> Callable[..., Any]:
     Raises:
         ValueError: it may not.
     """
-    if name.startswith("operator.") and name.removeprefix("operator.") in _ARITHMETIC:
-        return _ARITHMETIC[name.removeprefix("operator.")]
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name]
     if found := _ATEN.fullmatch(name):
         function: Any = getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
         if isinstance(function, torch._ops.OpOverload):
@@ -213,7 +216,7 @@ def _operator(name: str) -> Callable[..., Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return an argument of an operator as plain values: `{"node": name}` for a result, `{"dtype": name}`, ..."""
+    """Return an argument as plain values: `{"node": name}` for a result, `{"torch": name}` for a dtype, ..."""
     if isinstance(value, fx.Node):
         return {"node": value.name}
     if isinstance(value, list | tuple):
@@ -222,16 +225,15 @@ def _plain(value: Any) -> Any:
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, torch.device):
         return {"device": ""}  # that of the input
-    for kind, type_ in _TYPES.items():
-        if isinstance(value, type_):
-            return {kind: str(value).removeprefix("torch.")}
+    if isinstance(value, _CONSTANTS):
+        return {"torch": str(value).removeprefix("torch.")}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"a saved network can't hold the argument {value!r}")
 
 
-def _of_torch(kind: str, word: str) -> Any:
-    value = getattr(torch, word, None) if kind in _TYPES else None
-    if value is None or not isinstance(value, _TYPES[kind]):
-        raise ValueError(f"{word!r} is no {kind} of PyTorch's")
+def _constant(word: str) -> Any:
+    value = getattr(torch, word, None)
+    if not isinstance(value, _CONSTANTS):
+        raise ValueError(f"{word!r} is no dtype, layout or memory format of PyTorch's")
     return value

@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,14 +60,14 @@ def save(
     choices: dict[str, Tensor] = {}
     described: dict[str, dict[str, float]] = {}
     for name, layer in layers.items():
+        described[name] = {"dim": layer.dim}
         if isinstance(layer, Mixed):
-            described[name] = {"dim": layer.dim}
-            places = torch.tensor([pool.index(activation) for activation in layer.pool])
-            choices[name] = places[layer.choice.cpu()]
+            indices = torch.tensor([pool.index(activation) for activation in layer.pool])
+            choices[name] = indices[layer.choice.cpu()]
         elif layer.pool != pool:
             raise ValueError("the Selective layers of a network must have one pool")
         else:
-            described[name] = {"dim": layer.dim, "temperature": layer.temperature}
+            described[name]["temperature"] = layer.temperature
             weights[f"{name}.logits"] = layer.logits.detach()
     with torch.no_grad():
         output = copy.deepcopy(module).eval()(example_input).cpu()
@@ -81,14 +80,17 @@ def save(
         dtype=str(example_input.dtype).removeprefix("torch."),
         program={**program, "layers": described},
     )
-    names = tuple(map(str, class_names))
-    content: dict[str, Any] = {"name": data, "maximum": float(maximum), "class_names": names}
     saved = SavedModel(
         architecture=architecture,
         pool=tuple(activation.name for activation in pool),
         choices=choices,
         weights={name: weight.cpu() for name, weight in weights.items()},
-        data={**content, "sample_shape": tuple(sample_shape or shape)},
+        data={
+            "name": data,
+            "maximum": float(maximum),
+            "class_names": tuple(map(str, class_names)),
+            "sample_shape": tuple(sample_shape or shape),
+        },
         training={},
         metrics={},
     )

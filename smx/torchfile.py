@@ -50,7 +50,8 @@ def load(path: Path, format: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(found, str):
         raise InputError(f"{path} holds {_describe(content)}; {expected}")
     if found != format:
-        raise InputError(f"{path} is a {found} file; {expected}{_advice(found, content)}")
+        phase = f", the state of a run in phase {content.get('phase')}: finish it with smx train --resume"
+        raise InputError(f"{path} is a {found} file{phase if found == 'smx-checkpoint' else ''}; {expected}")
     if not isinstance(content.get("version"), int) or content["version"] > VERSION:
         raise InputError(
             f"{path} has format version {content.get('version')}, this smx reads up to {VERSION}; upgrade smartmixed"
@@ -61,15 +62,5 @@ def load(path: Path, format: str) -> dict[str, Any]:
 def _describe(content: object) -> str:
     if not isinstance(content, dict):
         return f"a {type(content).__name__}"
-    keys = ", ".join(map(str, list(content)[:3])) + (", ..." if len(content) > 3 else "")
     kind = "a state dict" if content and all(isinstance(value, Tensor) for value in content.values()) else "a dict"
-    return f"{kind} with {keys}" if content else "an empty dict"
-
-
-def _advice(found: str, content: dict[str, Any]) -> str:
-    if found != "smx-checkpoint":
-        return ""
-    return (
-        f", and this is the state of a run in phase {content.get('phase')}:"
-        " finish it with smx train --resume, which commits the choices and writes model.pt"
-    )
+    return f"{kind} with {', '.join(map(str, [*content][:3])) or 'no content'}"

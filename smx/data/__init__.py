@@ -6,6 +6,7 @@ from pathlib import Path
 
 from smx.data.dataset import Dataset as Dataset
 from smx.data.dataset import Split as Split
+from smx.data.local import load_digits, load_npz
 from smx.errors import InputError
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
@@ -23,15 +24,11 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         InputError: the name is unknown, a file is missing or damaged, or the content is not usable.
     """
     if name == "digits":
-        from smx.data.digits import load_digits
-
         return load_digits()
     if name in NAMES:
         from smx.data.torchvision_sets import load_torchvision
 
         return load_torchvision(name, data_dir or Path.home() / ".cache" / "smartmixed")
     if name.endswith(".npz"):
-        from smx.data.npz import load_npz
-
         return load_npz(Path(name))
     raise InputError(f"unknown data set {name!r}; give {', '.join(NAMES)} or the path of an .npz file")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +23,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Split:
-    """Examples and their labels.
-
-    Attributes:
-        x: (B, *), raw values in their own shape: uint8 or another integer dtype, or float32.
-        y: int64 (B,), class indices.
-    """
+    """Raw examples (B, *) in their own shape, of an integer dtype or float32, and their class indices (B,)."""
 
     x: NDArray[Any]
     y: NDArray[np.int64]
@@ -61,11 +55,6 @@ class Dataset:
         """The shape of one example, for example (28, 28)."""
         return tuple(self.train.x.shape[1:])
 
-    @property
-    def num_features(self) -> int:
-        """How many values one example has."""
-        return math.prod(self.sample_shape)
-
     def fingerprint(self) -> str:
         """Return a SHA-256 over all examples, as networks take them, and labels: equal data have equal ones."""
         digest = hashlib.sha256()
@@ -88,12 +77,10 @@ def build(
     """Check raw arrays and make the data set, split stratified by class.
 
     Args:
-        name: the data set's name, for messages.
+        name: see `Dataset`, as for `maximum` and `class_names`.
         x: (B, *), any real dtype; floating values are kept as float32.
         y: (B,), class indices 0 to the number of classes - 1.
         test: the official test set, in the same form; without one, `TEST_SHARE` of the examples is kept for it.
-        maximum: what x is to be divided by.
-        class_names: one for each class.
 
     Raises:
         InputError: shapes that don't match, labels out of range, values that are not finite, too few examples.

@@ -25,14 +25,11 @@ class _Source:
 
 
 _IDX = tuple(f"{part}-{content}-ubyte" for part in ("train", "t10k") for content in ("images-idx3", "labels-idx1"))
+_OTHERS = ("test_batch", "batches.meta")
 SOURCES = {
     "mnist": _Source("MNIST", "MNIST/raw", _IDX),
     "fashion-mnist": _Source("FashionMNIST", "FashionMNIST/raw", _IDX),
-    "cifar10": _Source(
-        "CIFAR10",
-        "cifar-10-batches-py",
-        (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"),
-    ),
+    "cifar10": _Source("CIFAR10", "cifar-10-batches-py", (*(f"data_batch_{i}" for i in range(1, 6)), *_OTHERS)),
 }
 
 

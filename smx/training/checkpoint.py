@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,8 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write the file, atomically."""
-        content = {
-            **vars(self),
-            "config": self.config.to_dict(),
-            "rows": [row.to_dict() for row in self.rows],
-        }
-        torchfile.save(path, FORMAT, content)
+        rows = [asdict(row) for row in self.rows]
+        torchfile.save(path, FORMAT, {**vars(self), "config": self.config.to_dict(), "rows": rows})
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

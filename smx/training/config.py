@@ -113,17 +113,6 @@ class TrainConfig:
         for setting in dataclasses.fields(self):
             if choices := setting.metadata["choices"]:
                 self._require(setting.name, getattr(self, setting.name) in choices, f"one of {', '.join(choices)}")
-        self._require_combinations()
-        from smx import activations  # here, because it loads torch, which the command line's help must not
-
-        try:
-            activations.resolve_pool(self.pool)
-            if self.activation != SMARTMIXED:
-                activations.get(self.activation)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-
-    def _require_combinations(self) -> None:
         if self.is_baseline:
             self._require("phase1_epochs", self.phase1_epochs != AUTO, "a number: a baseline makes no choices")
         if self.device == "cpu":
@@ -131,10 +120,17 @@ class TrainConfig:
             self._require("amp", self.amp != "float16", "none or bfloat16 on the cpu")
         if self.cuda_graphs:
             self._require("amp", self.amp != "float16", "none or bfloat16 with cuda_graphs")
+        from smx import activations  # here, because it loads torch, which the command line's help must not
+
+        try:
+            activations.resolve_pool(self.pool)
+            activations.resolve_pool(self.candidates)
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
     def _require(self, name: str, holds: object, expected: str) -> None:
         if not holds:
-            raise InputError(f"{name} must be {expected}, got {_text(getattr(self, name))}")
+            raise InputError(f"{name} must be {expected}, got {as_text(getattr(self, name))}")
 
     @property
     def phases(self) -> dict[int, int]:
@@ -147,15 +143,18 @@ class TrainConfig:
         """Whether all neurons have one fixed activation."""
         return self.activation != SMARTMIXED
 
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The activations that the network's neurons have: the pool, or the only one of a baseline."""
+        return (self.activation,) if self.is_baseline else self.pool
+
     def to_toml(self) -> str:
         """Write all settings as a TOML document that `--config` reads."""
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in self.to_dict().items())
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as plain values."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
@@ -171,18 +170,15 @@ def parse(name: str, value: Any) -> Any:
     if word is not None and value == word:
         return value
     try:
-        if isinstance(default, tuple):
-            entries: list[Any]
-            if isinstance(value, str):
-                entries = value.split(",") if value.strip() else []
-            else:
-                entries = [value] if isinstance(value, int) else list(value)
-            convert = type(default[0])
-            return tuple(_convert(entry.strip() if isinstance(entry, str) else entry, convert) for entry in entries)
-        return _convert(value, type(default))
+        if not isinstance(default, tuple):
+            return _convert(value, type(default))
+        entries = [value] if isinstance(value, int) else value
+        if isinstance(value, str):
+            entries = [entry.strip() for entry in value.split(",")] if value.strip() else []
+        return tuple(_convert(entry, type(default[0])) for entry in entries)
     except (TypeError, ValueError) as error:
         kind = f"{_kind(default)} or {word}" if word else _kind(default)
-        raise InputError(f"{name} must be {kind}, got {_text(value)}") from error
+        raise InputError(f"{name} must be {kind}, got {as_text(value)}") from error
 
 
 def from_values(values: Mapping[str, Any]) -> TrainConfig:
@@ -210,20 +206,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     return {name: parse(name, value) for name, value in values.items()}
 
 
-def difference(ours: TrainConfig, theirs: Mapping[str, Any]) -> str | None:
-    """Name the first of the given settings that differs from `ours`, or None."""
-    for name, value in theirs.items():
-        if getattr(ours, name) != value:
-            return f"{name} = {_text(getattr(ours, name))}, not {_text(value)}"
-    return None
+def as_text(value: Any) -> str:
+    """Return a value as it stands in messages."""
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else repr(value)
 
 
 def _convert(value: Any, kind: type) -> Any:
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise TypeError
-        return value
-    if isinstance(value, bool) or (isinstance(value, float) and kind is int):
+    if isinstance(value, bool) != (kind is bool) or (isinstance(value, float) and kind is int):
         raise TypeError
     if kind is str and not (isinstance(value, str) and value):
         raise TypeError
@@ -234,7 +223,3 @@ def _kind(default: Any) -> str:
     if isinstance(default, tuple):
         return "whole numbers, with commas between" if isinstance(default[0], int) else "names, with commas between"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}[type(default)]
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else repr(value)

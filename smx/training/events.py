@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from smx.training.metrics import EpochMetrics
 
 
 @contextmanager
-def tensorboard(folder: Path, done: Sequence[EpochMetrics]) -> Iterator[Callable[[EpochMetrics], None]]:
-    """Yield a function that writes the events of an epoch, numbered from the first epoch of the whole run.
+def tensorboard(folder: Path, done: int) -> Iterator[Callable[[EpochMetrics], None]]:
+    """Yield a function that writes the events of an epoch, numbered from `done` + 1.
 
-    Args:
-        folder: for the files.
-        done: the rows of a run that is continued; TensorBoard discards events that a killed process wrote after them.
-
-    Raises:
-        ModuleNotFoundError: the package tensorboard is not installed.
+    TensorBoard discards events that a killed process wrote after the first `done` epochs. A ModuleNotFoundError says
+    that the package tensorboard is not installed.
     """
     from torch.utils.tensorboard import SummaryWriter  # here, because it comes with an extra
 
-    number = len(done)
-    with SummaryWriter(str(folder), purge_step=number + 1) as writer:
+    numbers = count(done + 1)
+    with SummaryWriter(str(folder), purge_step=done + 1) as writer:
 
         def write(row: EpochMetrics) -> None:
-            nonlocal number
-            number += 1
+            number = next(numbers)
             for tag, value in scalars(row).items():
                 writer.add_scalar(tag, value, number)
             writer.flush()
@@ -50,9 +46,5 @@ def scalars(row: EpochMetrics) -> dict[str, float]:
         "seconds": row.seconds,
     }
     if row.phase == 1:
-        values |= {
-            f"{layer.removesuffix('.activation')}/{activation}": share
-            for layer, activations in row.shares.items()
-            for activation, share in activations.items()
-        }
+        values |= row.shares_by_name("/")
     return {tag: value for tag, value in values.items() if value is not None}

@@ -44,12 +44,7 @@ class Examples:
 
 
 def load_examples(dataset: Dataset, input_shape: Sequence[int], device: str) -> tuple[Examples, Examples, Examples]:
-    """Return the training, validation and test examples as a network takes them, on the device if all of them fit.
-
-    Args:
-        dataset: raw values; they are normalised here, once.
-        input_shape: the shape of one example as the network takes it.
-        device: where the network is trained.
+    """Return the training, validation and test examples, normalised, on the device if all of them fit.
 
     Raises:
         InputError: the examples have more or fewer values than the network takes.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from smx.activations import Pool
 from smx.layers import Mixed, Selective
 
 Shares = dict[str, dict[str, float]]
@@ -47,13 +46,17 @@ class EpochMetrics:
     changed: int
     seconds: float
     shares: Shares
-    margin: float | None = None  # older checkpoints lack this and the next two
-    temperature: float | None = None
-    learning_rate: float | None = None
+    margin: float | None
+    temperature: float | None
+    learning_rate: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
+    def shares_by_name(self, separator: str) -> dict[str, float]:
+        """Return the shares under names such as `layer1.relu`."""
+        return {
+            f"{layer.removesuffix('.activation')}{separator}{activation}": share
+            for layer, activations in self.shares.items()
+            for activation, share in activations.items()
+        }
 
 
 def choices(model: nn.Module) -> dict[str, Tensor]:
@@ -68,9 +71,8 @@ def median_margin(model: nn.Module) -> float | None:
     return torch.cat(margins).median().item() if margins else None
 
 
-def shares(choices: Mapping[str, Tensor], pool: Pool) -> Shares:
-    """Return the shares of each activation in each layer."""
-    names = [activation.name for activation in pool]
+def shares(choices: Mapping[str, Tensor], names: Sequence[str]) -> Shares:
+    """Return the shares of each activation of a pool, given by their names, in each layer."""
     return {
         layer: dict(zip(names, (torch.bincount(choice, minlength=len(names)) / len(choice)).tolist(), strict=True))
         for layer, choice in choices.items()
@@ -93,12 +95,6 @@ def best(rows: Sequence[EpochMetrics], phase: int) -> EpochMetrics:
 
 
 def _flat(row: EpochMetrics) -> dict[str, Any]:
-    values = row.to_dict()
-    layers = values.pop("shares")
-    per_layer = {
-        f"{layer.removesuffix('.activation')}.{activation}": f"{share:.6f}"
-        for layer, activations in layers.items()
-        for activation, share in activations.items()
-    }
+    values = {key: value for key, value in vars(row).items() if key != "shares"}
     rounded = {key: f"{value:.8g}" if isinstance(value, float) else value for key, value in values.items()}
-    return rounded | per_layer
+    return rounded | {name: f"{share:.6f}" for name, share in row.shares_by_name(".").items()}

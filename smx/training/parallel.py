@@ -47,10 +47,12 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    local_size: int = 1
+    """The number of ranks on this machine."""
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes files and shows progress."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def share(self, batch: Tensor, device: torch.device | None = None) -> Share:
@@ -60,9 +62,7 @@ class Ranks:
         be shorter, examples from the batch's start fill it up, with weight 0. The others have the weight size / B: the
         mean over the ranks of their weighted sums is the mean over the batch, for every B.
 
-        Args:
-            batch: indices of the examples.
-            device: where the weights are made; None is the device of `batch`.
+        The weights are made on `device`, or on that of `batch`.
         """
         if self.size == 1:
             return Share(batch, None, len(batch))
@@ -90,7 +90,7 @@ class Ranks:
         total = torch.stack([value.double() for value in values])
         if self.size > 1:
             dist.all_reduce(total)
-        return [float(value) for value in total.tolist()]
+        return list(total.tolist())
 
     def average_buffers(self, model: nn.Module) -> None:
         """Average the floating buffers (BatchNorm's statistics) over the ranks, so that all have the same."""
@@ -141,12 +141,18 @@ def joined() -> Iterator[Ranks]:
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
-    rank, size, local_rank, local_size, _ = _numbers()
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")
+    found = {name: os.environ.get(name, "") for name in names}
+    numbers = [int(found[name]) for name in names[:5] if found[name].isdecimal()]
+    if len(numbers) < 5 or not found["MASTER_ADDR"] or numbers[0] >= numbers[1]:
+        text = " ".join(f"{name}={value}" for name, value in found.items())
+        raise InputError(f"RANK says that this is one of several processes, but not all is set ({text}); use torchrun")
+    rank, size, local_rank, local_size, _ = numbers
     cuda = local_size <= torch.cuda.device_count()
     if cuda:
         torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
-    yield Ranks(rank, size)
+    yield Ranks(rank, size, local_size)
     dist.destroy_process_group()  # not after an error: it would wait for the others, and the process ends anyway
 
 
@@ -159,28 +165,7 @@ def require_device(name: str, ranks: Ranks) -> None:
     devices = torch.cuda.device_count()
     if name == "cuda" and not devices:
         raise InputError("the device is cuda, but this PyTorch finds no CUDA device; start a new run with --device cpu")
-    if name == "cuda" and ranks.size > 1 and devices < _numbers().local_size:
+    if name == "cuda" and ranks.size > 1 and devices < ranks.local_size:
         raise InputError(
             f"this machine has {devices} CUDA devices; give --nproc-per-node at most {devices}, or --device cpu"
         )
-
-
-class _Numbers(NamedTuple):
-    """What torchrun tells a process about itself."""
-
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-    port: int
-
-
-def _numbers() -> _Numbers:
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
-    found = {name: os.environ.get(name, "") for name in (*names, "MASTER_ADDR")}
-    if all(found[name].isdecimal() for name in names) and found["MASTER_ADDR"]:
-        numbers = _Numbers(*(int(found[name]) for name in names))
-        if numbers.rank < numbers.size:
-            return numbers
-    text = " ".join(f"{name}={value}" for name, value in found.items())
-    raise InputError(f"RANK says that this is one of several processes, but not all is set ({text}); use torchrun")

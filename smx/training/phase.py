@@ -6,12 +6,10 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from smx.activations import Pool
 from smx.errors import SmxError
 from smx.layers import Selective
 from smx.training.checkpoint import Checkpoint
@@ -26,17 +24,6 @@ from smx.training.settling import settled, stalled
 from smx.training.step import Step, adam, restore
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """The data and settings of a phase, and the ranks that train together."""
-
-    config: TrainConfig
-    train: Examples
-    validation: Examples
-    pool: Pool
-    ranks: Ranks = ALONE
-
-
 def is_over(config: TrainConfig, phase: int, rows: Sequence[EpochMetrics], neurons: int) -> bool:
     """Tell from the rows of a phase whether it ends: after its last epoch, by `patience`, or by the rule of `auto`."""
     return (
@@ -46,19 +33,20 @@ def is_over(config: TrainConfig, phase: int, rows: Sequence[EpochMetrics], neuro
     )
 
 
-def train_phase(model: nn.Module, state: Checkpoint, task: Task, record: Callable[[Checkpoint], None]) -> None:
-    """Train a model from the state of a phase to the phase's end, and keep the state up to date.
-
-    Args:
-        model: with the weights of the state.
-        state: of the phase; updated after every epoch.
-        task: data, settings and ranks.
-        record: called with the state after every epoch.
+def train_phase(
+    model: nn.Module,
+    state: Checkpoint,
+    train: Examples,
+    validation: Examples,
+    record: Callable[[Checkpoint], None],
+    ranks: Ranks = ALONE,
+) -> None:
+    """Train a model, which has the weights of `state`, from there to the phase's end; update and record every epoch.
 
     Raises:
         SmxError: the loss is no longer finite.
     """
-    config, phase, ranks = task.config, state.phase, task.ranks
+    config, phase = state.config, state.phase
     optimizer = adam(model, config)
     restore(optimizer, state.optimizer, model, config)
     step = Step(model, optimizer, config, phase, ranks)
@@ -68,7 +56,7 @@ def train_phase(model: nn.Module, state: Checkpoint, task: Task, record: Callabl
         optimizer,
         config,
         epochs=config.phases[phase],
-        steps_per_epoch=math.ceil(len(task.train) / config.batch_size),
+        steps_per_epoch=math.ceil(len(train) / config.batch_size),
         done=state.epoch,
     )
     neurons = sum(len(choice) for choice in choices(model).values())
@@ -80,12 +68,12 @@ def train_phase(model: nn.Module, state: Checkpoint, task: Task, record: Callabl
         torch.manual_seed(seed_for(config.seed, phase, epoch))
         before = choices(model)
         rate = float(scheduler.get_last_lr()[0])
-        train_loss, train_accuracy = train_epoch(step, scheduler, task.train, config.batch_size, ranks)
+        train_loss, train_accuracy = train_epoch(step, scheduler, train, config.batch_size, ranks)
         ranks.average_buffers(model)
-        loss, accuracy = evaluate(model, task.validation, config, phase, ranks=ranks)
+        loss, accuracy = evaluate(model, validation, config, phase, ranks=ranks)
         sampled: float | None = None
         if phase == 1:
-            sampled_loss, sampled = evaluate(model, task.validation, config, phase, sampled=True, ranks=ranks)
+            sampled_loss, sampled = evaluate(model, validation, config, phase, sampled=True, ranks=ranks)
             loss = sampled_loss if rules(config).noisy_evaluation else loss
         if not (math.isfinite(train_loss) and math.isfinite(loss)):
             raise SmxError(f"the loss became {train_loss} in epoch {epoch} of phase {phase}; try a lower --lr")
@@ -103,7 +91,7 @@ def train_phase(model: nn.Module, state: Checkpoint, task: Task, record: Callabl
             temperature=temperature(config, epoch) if phase == 1 else None,
             learning_rate=rate,
             seconds=time.perf_counter() - started,
-            shares=shares(now, task.pool),
+            shares=shares(now, config.candidates),
         )
         state.epoch = epoch
         state.rows.append(row)

@@ -8,25 +8,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from smx import activations, convert, factory, files, sorting
 from smx.architecture import Architecture, architecture_for
 from smx.data import Dataset
 from smx.errors import InputError, one_line
-from smx.modelfile import SavedModel, choices_of, save_model, without_choices
+from smx.modelfile import SavedModel, save_model, split_state
 from smx.training.checkpoint import Checkpoint
-from smx.training.config import TrainConfig, difference
+from smx.training.config import TrainConfig, as_text
 from smx.training.engine import evaluate, seed_for
 from smx.training.events import tensorboard
 from smx.training.examples import Examples, load_examples
 from smx.training.metrics import EpochMetrics, best, choices, to_csv
 from smx.training.parallel import ALONE, Ranks
-from smx.training.phase import Task, train_phase
+from smx.training.phase import train_phase
 from smx.training.protocol import rules
 from smx.training.step import adam
 
@@ -44,33 +43,16 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same throughout a run."""
-
     config: TrainConfig
     architecture: Architecture
-    pool: tuple[str, ...]
     ranks: Ranks
 
     def network(self, phase: int) -> nn.Module:
-        """Build the network of a phase, with the weights that the seed gives."""
         torch.manual_seed(seed_for(self.config.seed, phase))
         if phase == 2:
-            return self.architecture.mixed(self.pool)
-        pool = rules(self.config).phase1_pool(activations.resolve_pool(self.pool))
+            return self.architecture.mixed(self.config.candidates)
+        pool = rules(self.config).phase1_pool(activations.resolve_pool(self.config.candidates))
         return self.architecture.selective(pool, self.config.temperature)
-
-    def load(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Load a state dict into a network of its phase."""
-        try:
-            network.load_state_dict(state)
-        except (ValueError, RuntimeError) as error:
-            name = self.architecture.name
-            if not name:
-                raise
-            reason = shorten(one_line(error), 200)
-            raise InputError(
-                f"{name} is no longer the network of this run; bring that back, or choose another --out ({reason})"
-            ) from error
 
 
 def train(
@@ -80,6 +62,7 @@ def train(
     *,
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[EpochMetrics], None] = lambda row: None,
+    on_end: Callable[[TrainResult], None] = lambda result: None,
     ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train through both phases and leave `model.pt`, `checkpoint.pt`, `config.toml` and `metrics.csv` in `out`.
@@ -92,7 +75,8 @@ def train(
         dataset: the data.
         out: the run's folder; created when it is missing.
         checkpoint: continue from it: what `load_checkpoint(out)` returned.
-        on_epoch: called after every epoch that is trained, when its checkpoint is on disk.
+        on_epoch: the main rank calls it after every epoch that is trained, when its checkpoint is on disk.
+        on_end: the main rank calls it when `model.pt` is on disk, while no other run can use `out`.
         ranks: the processes that train together, all with the same arguments; the main one writes. A run may be resumed
             with another number of them, and ends in the same model up to rounding.
 
@@ -103,14 +87,8 @@ def train(
     """
     if config.cuda_graphs and ranks.size > 1:
         raise InputError(f"cuda_graphs works in one process, and this run has {ranks.size}; train it without")
-    run = _Run(
-        config=config,
-        architecture=architecture_for(
-            config.model, dataset.sample_shape, len(dataset.class_names), hidden=config.hidden
-        ),
-        pool=(config.activation,) if config.is_baseline else config.pool,
-        ranks=ranks,
-    )
+    shape, classes = dataset.sample_shape, len(dataset.class_names)
+    run = _Run(config, architecture_for(config.model, shape, classes, hidden=config.hidden), ranks)
     network = run.network(checkpoint.phase if checkpoint else min(config.phases))  # fails before anything is written
     _require_trainable(run, network, len(dataset.train))
     files.make_folder(out)
@@ -120,15 +98,18 @@ def train(
         if ranks.of_main(position) != position:
             raise InputError(f"rank {ranks.rank} sees another {out} than rank 0; put it on a disk that all ranks share")
         ranks.wait()  # until all have looked at the folder
-        _be_deterministic(config.device)
+        if config.device == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS needs
+            torch.use_deterministic_algorithms(True, warn_only=True)
         examples = load_examples(dataset, run.architecture.input_shape, config.device)
-        with _recording(config, state, out, on_epoch, ranks) as record:
+        with _recording(state, out, on_epoch, ranks) as record:
             state = _train_phases(run, network.to(config.device), state, examples, record)
-        model = _saved(run, state, dataset)
+        result = TrainResult(_saved(run, state, dataset), state.rows)
         if ranks.main:
             files.write_text(out / "metrics.csv", to_csv(state.rows))  # again: a kill may have come before the last row
-            save_model(out / "model.pt", model)
-    return TrainResult(model, state.rows)
+            save_model(out / "model.pt", result.model)
+            on_end(result)
+    return result
 
 
 def _train_phases(
@@ -140,26 +121,18 @@ def _train_phases(
 ) -> Checkpoint:
     """Train from a state to the end of the last phase; the network is that of the state's phase."""
     train, validation, test = examples
-    pool = activations.resolve_pool(run.pool)
-    task = Task(config=run.config, train=train, validation=validation, pool=pool, ranks=run.ranks)
     for phase in run.config.phases:
         if phase < state.phase:
             continue
         if phase > state.phase:
             network = network if state.phase == 0 else _next_network(run, network)
-            state = Checkpoint(
-                config=state.config,
-                fingerprint=state.fingerprint,
-                phase=phase,
-                model=network.state_dict(),
-                optimizer=adam(network, run.config).state_dict(),
-                rows=state.rows,
-                results=state.results,
-            )
+            state = Checkpoint(run.config, state.fingerprint, phase, rows=state.rows, results=state.results)
+            state.model, state.optimizer = network.state_dict(), adam(network, run.config).state_dict()
             record(state)
-        run.load(network, state.model)
-        train_phase(copy.deepcopy(network), state, task, record)  # a copy: it may be rewritten for several devices
-        run.load(network, state.best_model)
+        run.architecture.load(network, state.model)
+        # A copy, because it may be rewritten for several devices.
+        train_phase(copy.deepcopy(network), state, train, validation, record, run.ranks)
+        run.architecture.load(network, state.best_model)
         state.results[f"phase{phase}"] = _test(run, network, state, test)
     return state
 
@@ -170,18 +143,20 @@ def _next_network(run: _Run, phase1: nn.Module) -> nn.Module:
     if rules(run.config).warm_start:
         return committed
     torch.manual_seed(seed_for(run.config.seed, 2))
-    run.architecture.selective(run.pool)  # for what it draws: a seed gives the weights that it gave in every release
-    network = run.architecture.mixed(run.pool).to(run.config.device)
+    pool = run.config.candidates
+    run.architecture.selective(pool)  # for what it draws: a seed gives the weights that it gave in every release
+    network = run.architecture.mixed(pool).to(run.config.device)
     network.load_state_dict({**network.state_dict(), **{f"{name}.choice": c for name, c in choices(committed).items()}})
     return network
 
 
 def _saved(run: _Run, state: Checkpoint, dataset: Dataset) -> SavedModel:
+    chosen, weights = split_state(state.best_model)
     return SavedModel(
         architecture=run.architecture,
-        pool=run.pool,
-        choices=choices_of(state.best_model),
-        weights=without_choices(state.best_model),
+        pool=run.config.candidates,
+        choices=chosen,
+        weights=weights,
         data={
             "name": dataset.name,
             "sample_shape": list(dataset.sample_shape),
@@ -194,23 +169,20 @@ def _saved(run: _Run, state: Checkpoint, dataset: Dataset) -> SavedModel:
 
 
 def load_checkpoint(out: Path) -> Checkpoint | None:
-    """Return the state of the run in `out`, or None where there is none to continue.
-
-    Raises:
-        InputError: the checkpoint is damaged.
-    """
+    """Return the state of the run in `out`, or None; raise an InputError if it is damaged."""
     path = out / CHECKPOINT
     return Checkpoint.load(path) if path.exists() else None
 
 
 def require_same(checkpoint: Checkpoint, settings: Mapping[str, Any], out: Path) -> None:
-    """Refuse settings that differ from those of the run that is to be continued.
-
-    Raises:
-        InputError: one of them differs; the message names it.
-    """
-    if differs := difference(checkpoint.config, settings):
-        raise InputError(f"{out} was trained with {differs}; resume with the same settings, or choose another --out")
+    """Raise an InputError for the first setting that differs from that of the run that is to be continued."""
+    for name, value in settings.items():
+        before = getattr(checkpoint.config, name)
+        if before != value:
+            raise InputError(
+                f"{out} was trained with {name} = {as_text(before)}, not {as_text(value)};"
+                " resume with the same settings, or choose another --out"
+            )
 
 
 def _start(config: TrainConfig, dataset: Dataset, out: Path, checkpoint: Checkpoint | None) -> Checkpoint:
@@ -218,7 +190,7 @@ def _start(config: TrainConfig, dataset: Dataset, out: Path, checkpoint: Checkpo
     if checkpoint is None:
         if (out / CHECKPOINT).exists() or (out / "model.pt").exists():
             raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
-        return Checkpoint(config=config, fingerprint=fingerprint, phase=0)
+        return Checkpoint(config, fingerprint, phase=0)
     require_same(checkpoint, vars(config), out)
     if checkpoint.fingerprint != fingerprint:
         raise InputError(f"{out} was trained on other data than this {dataset.name}; resume with the same files")
@@ -244,14 +216,15 @@ def _require_trainable(run: _Run, network: nn.Module, examples: int) -> None:
 
 @contextmanager
 def _recording(
-    config: TrainConfig, state: Checkpoint, out: Path, on_epoch: Callable[[EpochMetrics], None], ranks: Ranks
+    state: Checkpoint, out: Path, on_epoch: Callable[[EpochMetrics], None], ranks: Ranks
 ) -> Iterator[Callable[[Checkpoint], None]]:
     """Yield a function to call with every new state: the main rank writes files and calls `on_epoch`."""
     if not ranks.main:
         yield lambda state: None
         return
-    with tensorboard(out / "tensorboard", state.rows) if config.tensorboard else nullcontext() as write_events:
-        files.write_text(out / "config.toml", config.to_toml())
+    events = tensorboard(out / "tensorboard", len(state.rows)) if state.config.tensorboard else nullcontext()
+    with events as write_events:
+        files.write_text(out / "config.toml", state.config.to_toml())
 
         def record(state: Checkpoint) -> None:
             if state.epoch and write_events:
@@ -279,9 +252,3 @@ def _test(run: _Run, network: nn.Module, state: Checkpoint, examples: Examples) 
         result["validation_accuracy_sampled"] = row.validation_accuracy_sampled
         result["test_accuracy_sampled"] = evaluate(network, examples, run.config, 1, sampled=True, ranks=run.ranks)[1]
     return result
-
-
-def _be_deterministic(device: str) -> None:
-    if device == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-        torch.use_deterministic_algorithms(True, warn_only=True)

@@ -19,7 +19,7 @@ STEP_FACTOR = 0.1
 
 
 def lr_factor(step: int, *, schedule: str, steps: int, warmup: int = 0) -> float:
-    """Return the factor of the learning rate in a step of a phase.
+    """Return the factor of the learning rate in a step of a phase of `steps` steps.
 
     In the first `warmup` steps the factor rises linearly to 1. After them it depends on t in [0, 1), the share of the
     remaining steps that is done:
@@ -29,11 +29,7 @@ def lr_factor(step: int, *, schedule: str, steps: int, warmup: int = 0) -> float
         cosine      (1 + cos(pi t)) / 2
         step        1, 0.1 from t = 1/2 on, 0.01 from t = 3/4 on
 
-    Args:
-        step: counted from 0.
-        schedule: constant, linear, cosine or step.
-        steps: the number of steps of the phase.
-        warmup: the number of steps in which the factor rises.
+    Steps are counted from 0.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -51,14 +47,10 @@ def lr_scheduler(
     optimizer: torch.optim.Optimizer, config: TrainConfig, *, epochs: int, steps_per_epoch: int, done: int
 ) -> LambdaLR:
     """Make the scheduler of a phase of `epochs` epochs, of which `done` are done; its `step` is called every step."""
-    factor = partial(
-        lr_factor,
-        schedule=config.lr_schedule,
-        steps=epochs * steps_per_epoch,
-        warmup=config.lr_warmup * steps_per_epoch,
-    )
+    steps, warmup = epochs * steps_per_epoch, config.lr_warmup * steps_per_epoch
     for group in optimizer.param_groups:
         group["initial_lr"] = config.lr
+    factor = partial(lr_factor, schedule=config.lr_schedule, steps=steps, warmup=warmup)
     return LambdaLR(optimizer, factor, last_epoch=done * steps_per_epoch - 1)
 
 

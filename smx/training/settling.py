@@ -18,10 +18,7 @@ def settled(rows: Sequence[EpochMetrics], neurons: int, rule: TrainConfig) -> bo
        (At the start it is 0.001 for every neuron.)
     3. The lowest validation loss so far is less than the share `settle_loss` below the lowest one w epochs before.
 
-    Args:
-        rows: of phase 1 alone, from its first epoch to the present one.
-        neurons: the number of neurons of all layers.
-        rule: the run's settings.
+    The rows are those of phase 1 alone, and `neurons` is the number of neurons of all layers.
     """
     window = rule.settle_window
     if len(rows) <= window:

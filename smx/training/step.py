@@ -57,13 +57,11 @@ class Tally:
 
 
 class Step:
-    """One step of training when it is called; keeps sums of loss and right answers.
+    """One step of training when it is called.
 
     Attributes:
-        model: the network that is trained.
-        optimizer: of its parameters.
         scaler: scales the loss in float16, and does nothing otherwise.
-        tally: the sums over the steps since its last `reset`.
+        tally: the sums of loss and right answers since its last `reset`.
     """
 
     def __init__(

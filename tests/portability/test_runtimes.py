@@ -113,9 +113,9 @@ def network(request: pytest.FixtureRequest, dataset: data.Dataset, tmp_path_fact
     """Return a network after a little training: its classes, unlike those of fresh weights, are seldom near a tie."""
     torch.manual_seed(0)
     size = dataset.sample_shape[0]
-    sizes = (dataset.num_features, 96, 64, 48, 10)
+    sizes = (size * size, 96, 64, 48, 10)
     net = mlp(sizes, lambda i: mixed(sizes[i])) if request.param == "mlp" else cnn(size)
-    shape = (dataset.num_features,) if request.param == "mlp" else (1, size, size)
+    shape = (size * size,) if request.param == "mlp" else (1, size, size)
     train, labels = (
         normalise(torch.from_numpy(dataset.train.x), dataset.maximum, shape),
         torch.from_numpy(dataset.train.y),

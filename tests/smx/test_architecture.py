@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -61,11 +60,8 @@ class Linear(nn.Linear):
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
-    (tmp_path / "own.py").write_text(NETWORK)
+def own(write_module: Callable[[str, str], None]) -> None:
+    write_module("own", NETWORK)
 
 
 def test_an_mlp_has_the_weights_it_always_had_for_a_seed() -> None:
@@ -122,8 +118,8 @@ def test_an_architecture_is_plain(model: str, sample: tuple[int, ...], text: str
 
 @pytest.mark.parametrize("sample", [(64,), (3, 8), (8, 8, 2, 2), (3, 2, 8)])
 def test_a_cnn_wants_images(sample: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"takes images of 4x4 or more: examples of shape \(H, W\).* got \("):
-        architecture_for("cnn", sample, 10, hidden=())
+    with pytest.raises(InputError, match=r"takes images of 4x4 or more: \(H, W\), .*; got \("):
+        architecture_for("cnn", sample, 10, hidden=()).mixed(["relu"])
 
 
 @pytest.mark.usefixtures("own")

@@ -48,7 +48,7 @@ def test_digits_are_split_stratified() -> None:
 def test_mnist_is_split_as_in_the_paper(mnist_dir: Path) -> None:
     mnist = data.load("mnist", mnist_dir)
     assert [len(part) for part in (mnist.train, mnist.validation, mnist.test)] == [54_000, 6_000, 10_000]
-    assert mnist.num_features == 784
+    assert mnist.sample_shape == (28, 28)
     assert mnist.class_names == tuple("0123456789")
     assert np.bincount(mnist.test.y)[:3].tolist() == [980, 1135, 1032]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,58 +13,20 @@ import pytest
 import torch
 
 import smx
-from smx import data, torchfile
 from smx.data import Dataset
 from smx.errors import InputError
 from smx.training import phase
-from smx.training.checkpoint import FORMAT, Checkpoint
+from smx.training.checkpoint import Checkpoint
 from smx.training.config import TrainConfig
 from smx.training.engine import evaluate, train_epoch
 from smx.training.examples import Examples, load_examples
-from smx.training.metrics import EpochMetrics, median_margin
+from smx.training.metrics import median_margin
 from smx.training.parallel import Ranks
-from smx.training.phase import Task, train_phase
-from smx.training.run import TrainResult, load_checkpoint, train
+from smx.training.phase import train_phase
+from smx.training.run import load_checkpoint, train
 from smx.training.schedules import lr_scheduler, temperature
 from smx.training.step import Step, adam
-
-SMALL = TrainConfig(hidden=(20, 12), phase1_epochs=3, phase2_epochs=2, lr=0.01, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return data.load("digits")
-
-
-class Stopped(Exception):  # noqa: N818
-    pass
-
-
-def stop_after(epochs: int) -> Any:
-    seen: list[EpochMetrics] = []
-
-    def stop(row: EpochMetrics) -> None:
-        seen.append(row)
-        if len(seen) == epochs:
-            raise Stopped
-
-    return stop
-
-
-def stopped_and_resumed(config: TrainConfig, digits: Dataset, out: Path, epochs: int) -> TrainResult:
-    with pytest.raises(Stopped):
-        train(config, digits, out, on_epoch=stop_after(epochs))
-    return train(config, digits, out, checkpoint=load_checkpoint(out))
-
-
-SCHEDULED = replace(SMALL, lr_schedule="cosine", lr_warmup=1, temperature_schedule="exponential", temperature_end=0.05)
-
-
-@pytest.mark.parametrize("after", [1, 2, 4])
-def test_schedules_resume_to_the_same_model(digits: Dataset, tmp_path: Path, after: int) -> None:
-    train(SCHEDULED, digits, tmp_path / "whole")
-    stopped_and_resumed(SCHEDULED, digits, tmp_path / "parts", after)
-    assert (tmp_path / "parts" / "model.pt").read_bytes() == (tmp_path / "whole" / "model.pt").read_bytes()
+from tests.smx.runs import SCHEDULED, SMALL, Stopped, stop_after, stop_run, stopped_and_resumed
 
 
 def test_every_step_and_every_layer_gets_what_the_schedules_say(
@@ -144,28 +104,15 @@ def events(out: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("lost", [False, True])
-def test_events_of_a_resumed_run_come_once(
-    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
-) -> None:
+def test_events_of_a_resumed_run_come_once(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the process was killed between writing an epoch's events and its checkpoint."""
-    if lost:
-        save, seen = Checkpoint.save, []
-
-        def fail(self: Checkpoint, path: Path) -> None:
-            seen.append(path)
-            if len(seen) == 3:
-                raise Stopped
-            save(self, path)
-
-        monkeypatch.setattr(Checkpoint, "save", fail)
-        with pytest.raises(Stopped):
-            train(replace(SMALL, tensorboard=True), digits, tmp_path)
-        monkeypatch.setattr(Checkpoint, "save", save)
-        assert len(events(tmp_path)["loss/validation"]) == 2
-        result = train(replace(SMALL, tensorboard=True), digits, tmp_path, checkpoint=load_checkpoint(tmp_path))
-    else:
-        result = stopped_and_resumed(replace(SMALL, tensorboard=True), digits, tmp_path, 2)
+    config, save, stop = replace(SMALL, tensorboard=True), Checkpoint.save, stop_after(3)
+    monkeypatch.setattr(Checkpoint, "save", lambda self, path: stop() or save(self, path))
+    with pytest.raises(Stopped):
+        train(config, digits, tmp_path)
+    monkeypatch.undo()
+    assert len(events(tmp_path)["loss/validation"]) == 2
+    result = train(config, digits, tmp_path, checkpoint=load_checkpoint(tmp_path))
     found = events(tmp_path)
     losses = [row.validation_loss for row in result.rows]
     assert [step for step, _ in found["loss/validation"]] == [1, 2, 3, 4, 5]
@@ -216,16 +163,14 @@ def test_a_phase_in_float16_begins_and_resumes(digits: Dataset) -> None:
     config = replace(SMALL, device="auto", amp="float16")
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 20), smx.Mixed([0] * 20), torch.nn.Linear(20, 10))
-    train_, validation, _ = load_examples(digits, (64,), "cpu")
-    task = Task(config=config, train=train_, validation=validation, pool=smx.Mixed([0]).pool)
+    examples, validation, _ = load_examples(digits, (64,), "cpu")
     state = Checkpoint(config=config, fingerprint="", phase=2, optimizer=adam(model, config).state_dict())
-    with pytest.raises(Stopped):
-        train_phase(model, state, task, lambda state: stop_after(1)(state.rows[-1]))
-    assert state.scaler["_growth_tracker"] > 0
-    scaler = dict(state.scaler)
-    with pytest.raises(Stopped):
-        train_phase(model, state, task, lambda state: stop_after(1)(state.rows[-1]))
-    assert state.scaler["_growth_tracker"] == 2 * scaler["_growth_tracker"]
+    growth = []
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            train_phase(model, state, examples, validation, stop_after(1))
+        growth.append(state.scaler["_growth_tracker"])
+    assert growth[1] == 2 * growth[0] > 0
 
 
 class SecondOfTwo(Ranks):
@@ -248,18 +193,10 @@ def test_ranks_share_examples_that_do_not_fit_on_the_device(monkeypatch: pytest.
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """What writes a user's network, `own:Net`, into the current folder; its forward gets `layers`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "modules", sys.modules.copy())
-
-    def write(layers: str) -> None:
-        sys.modules.pop("own", None)
-        text = f"from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), {layers}nn.Linear(8, 10))\n"
-        (tmp_path / "own.py").write_text(text)
-
-    return write
+def own(write_module: Callable[[str, str], None]) -> Callable[[str], None]:
+    """What writes a user's network, `own:Net`, whose forward gets `layers`."""
+    text = "from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), {}nn.Linear(8, 10))\n"
+    return lambda layers: write_module("own", text.format(layers))
 
 
 WITH_NORM = "nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), "
@@ -286,16 +223,12 @@ def test_a_network_that_changed_is_not_resumed(
     """Within a phase, at the commit, and at the test."""
     own(WITH_NORM)
     out = tmp_path / "run"
-    if after:
-        with pytest.raises(Stopped):
-            train(OWN, digits, out, on_epoch=stop_after(after))
-    else:
-        monkeypatch.setattr(phase, "train_epoch", lambda *args: stop_after(1)(args))
-        with pytest.raises(Stopped):
-            train(OWN, digits, out)
+    if not after:
+        monkeypatch.setattr(phase, "train_epoch", stop_after(1))
+    stop_run(OWN, digits, out, after)
     for changed in ("nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 8), ", "nn.Identity(), " + WITH_NORM):
         own(changed)
-        with pytest.raises(InputError, match="own:Net is no longer the network of this run; bring that back"):
+        with pytest.raises(InputError, match="own:Net is no longer the network that was trained; bring that back"):
             train(OWN, digits, out, checkpoint=load_checkpoint(out))
 
 
@@ -303,25 +236,3 @@ def test_graphs_are_for_one_process(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cuda_graphs works in one process, and this run has 2"):
         train(replace(SMALL, device="cuda", cuda_graphs=True), digits, tmp_path / "run", ranks=Ranks(0, 2))
     assert not (tmp_path / "run").exists()
-
-
-def test_an_older_checkpoint_goes_on(digits: Dataset, tmp_path: Path) -> None:
-    """One without the settings, columns and parts that came after 0.1."""
-    with pytest.raises(Stopped):
-        train(SMALL, digits, tmp_path / "old", on_epoch=stop_after(2))
-    path = tmp_path / "old" / "checkpoint.pt"
-    content = torchfile.load(path, FORMAT)
-    old = "data hidden activation pool protocol phase1_epochs phase2_epochs temperature lr batch_size clip_norm seed"
-    content["config"] = {name: content["config"][name] for name in (*old.split(), "device")}
-    for row in content["rows"]:
-        for name in ("margin", "temperature", "learning_rate"):
-            del row[name]
-    for group in content["optimizer"]["param_groups"]:
-        del group["initial_lr"]
-    del content["scaler"]
-    torchfile.save(path, FORMAT, content)
-    resumed = train(SMALL, digits, tmp_path / "old", checkpoint=load_checkpoint(tmp_path / "old"))
-    whole = train(SMALL, digits, tmp_path / "whole")
-    assert all(torch.equal(whole.model.weights[name], weight) for name, weight in resumed.model.weights.items())
-    with (tmp_path / "old" / "metrics.csv").open() as file:
-        assert [row["margin"] != "" for row in csv.DictReader(file)] == [False, False, True, False, False]

@@ -10,14 +10,14 @@ import torch
 
 from smx import data
 from smx.training import examples
-from smx.training.config import TrainConfig
 from smx.training.examples import load_examples
-from smx.training.run import TrainResult, load_checkpoint, train
+from smx.training.run import TrainResult, train
+from tests.smx import runs
+from tests.smx.runs import stopped_and_resumed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-SMALL = TrainConfig(hidden=(20, 12), phase1_epochs=3, phase2_epochs=2, lr=0.01, device="cuda")
-SCHEDULED = replace(SMALL, lr_schedule="cosine", lr_warmup=1, temperature_schedule="linear")
+SMALL, SCHEDULED = (replace(config, device="cuda") for config in (runs.SMALL, runs.SCHEDULED))
 DIGITS = data.load("digits")
 
 
@@ -37,17 +37,8 @@ def test_a_replayed_step_trains_as_the_step_itself(tmp_path: Path) -> None:
 def test_a_run_of_graphs_resumes(tmp_path: Path) -> None:
     config = replace(SCHEDULED, cuda_graphs=True)
 
-    class Stopped(Exception):  # noqa: N818
-        pass
-
-    def stop(row: object) -> None:
-        raise Stopped
-
     whole = train(config, DIGITS, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        train(config, DIGITS, tmp_path / "parts", on_epoch=stop)
-    rest = train(config, DIGITS, tmp_path / "parts", checkpoint=load_checkpoint(tmp_path / "parts"))
-    require_close(rest, whole, 1e-3)
+    require_close(stopped_and_resumed(config, DIGITS, tmp_path / "parts", 1), whole, 1e-3)
 
 
 @pytest.mark.parametrize("amp", ["bfloat16", "float16"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from smx.architecture import Architecture, architecture_for
 from smx.errors import InputError
-from smx.modelfile import FORMAT, SavedModel, choices_of, load_model, save_model, without_choices
+from smx.modelfile import FORMAT, SavedModel, load_model, save_model, split_state
 
 
 class Evil:
@@ -40,12 +41,8 @@ def test_the_content_is_plain(content: dict[str, Any]) -> None:
         "layer2.activation": (16,),
     }
     assert not any("activation" in name for name in content["weights"])
-    assert content["data"] == {
-        "name": "digits",
-        "sample_shape": [8, 8],
-        "maximum": 16.0,
-        "class_names": list("0123456789"),
-    }
+    data = {"name": "digits", "sample_shape": [8, 8], "maximum": 16.0, "class_names": list("0123456789")}
+    assert content["data"] == data
 
 
 def test_files_that_are_no_model(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,13 +67,8 @@ def test_files_that_are_no_model(run: Path, tmp_path: Path, monkeypatch: pytest.
     refuse(path, "holds a list; expected")
     torch.save({"format": FORMAT, "version": 99}, path)
     refuse(path, "has format version 99, this smx reads up to 1; upgrade")
-
-
-def test_a_checkpoint_is_refused_with_advice(run: Path) -> None:
-    refuse(
-        run / "checkpoint.pt",
-        "is a smx-checkpoint file; .* the state of a run in phase 2: finish it with smx train --resume",
-    )
+    advice = "the state of a run in phase 2: finish it with smx train --resume"
+    refuse(run / "checkpoint.pt", f"is a smx-checkpoint file, {advice}; expected a smx-model file")
 
 
 def test_damaged_content(content: dict[str, Any], tmp_path: Path) -> None:
@@ -157,11 +149,12 @@ def images_model(architecture: Architecture) -> SavedModel:
         key: torch.rand_like(value) if value.is_floating_point() else torch.randint_like(value, 2)
         for key, value in state.items()
     }
+    choices, weights = split_state(state)
     return SavedModel(
         architecture=architecture,
         pool=("elu", "tanh"),
-        choices=choices_of(state),
-        weights=without_choices(state),
+        choices=choices,
+        weights=weights,
         data={"name": "x.npz", "sample_shape": (4, 5, 3), "maximum": 255.0, "class_names": ("a", "b")},
         training={},
         metrics={},
@@ -169,18 +162,10 @@ def images_model(architecture: Architecture) -> SavedModel:
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Write a user's module into the current folder, and forget the one that was imported before."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-
-    def write(content: str) -> None:
-        (tmp_path / "owned.py").write_text(content)
-        sys.modules.pop("owned", None)
-
-    write(OWN.format(width=4, last="self.act(", end=")"))
-    return write
+def own(write_module: Callable[[str, str], None]) -> Callable[[str], None]:
+    """What writes the user's module `owned`."""
+    write_module("owned", OWN.format(width=4, last="self.act(", end=")"))
+    return partial(write_module, "owned")
 
 
 @pytest.mark.parametrize("model", ["cnn", "owned:Net"])
@@ -204,11 +189,11 @@ def test_a_users_network_that_changed_or_is_gone(own: Callable[[str], None], tmp
     path = tmp_path / "model.pt"
     save_model(path, saved)
     own(OWN.format(width=5, last="self.act(", end=")"))
-    refuse(path, r"model\.pt can't be built: owned:Net is no longer the network that was trained: .*size mismatch")
+    refuse(path, r"model\.pt can't be built: owned:Net is no longer the network that was trained; .*size mismatch")
     own(OWN.format(width=4, last="self.act(1 * ", end=")").replace("self.out", "self.head"))
-    refuse(path, "is no longer the network that was trained: Error.* in loading state_dict for Net")
+    refuse(path, "is no longer the network that was trained; bring that back .Error.* in loading state_dict for Net")
     own(OWN.format(width=4, last="(", end=").sigmoid()"))
-    refuse(path, "is no longer the network that was trained: .*sigmoid\\.choice")
+    refuse(path, "is no longer the network that was trained; .*sigmoid\\.choice")
     own("")
     refuse(path, r"can't be built: owned:Net must be a function or an nn\.Module class that owned itself defines")
     (tmp_path / "owned.py").unlink()

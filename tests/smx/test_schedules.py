@@ -81,6 +81,7 @@ def row(epoch: int, loss: float, changed: int = 0, margin: float | None = 1.0) -
     return EpochMetrics(
         phase=1, epoch=epoch, train_loss=0, train_accuracy=0, validation_loss=loss, validation_accuracy=0,
         validation_accuracy_sampled=0, changed=changed, seconds=0, shares={}, margin=margin,
+        temperature=1.0, learning_rate=1.0,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import smx
-from smx import data, files
+from smx import files
 from smx.data import Dataset
 from smx.errors import InputError, SmxError
 from smx.modelfile import load_model
@@ -23,19 +23,13 @@ from smx.training.engine import evaluate, seed_for
 from smx.training.examples import load_examples
 from smx.training.metrics import EpochMetrics, shares
 from smx.training.run import TrainResult, load_checkpoint, train
-
-SMALL = TrainConfig(hidden=(20, 12), phase1_epochs=3, phase2_epochs=2, lr=0.01, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return data.load("digits")
+from tests.smx.runs import SCHEDULED, SMALL, stop_run
 
 
 @pytest.fixture(scope="module")
 def small(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
     out = tmp_path_factory.mktemp("training") / "run"
-    return out, train(SMALL, digits, out)
+    return out, train(SCHEDULED, digits, out)
 
 
 def same_tensors(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -70,41 +64,28 @@ def test_metrics_csv_has_a_row_an_epoch(small: tuple[Path, TrainResult]) -> None
     # The shares of phase 2 are those of the epoch of phase 1 that counted.
     best = min(rows[:3], key=lambda row: float(row["validation_loss"]))
     assert all(best[key] == rows[3][key] for key in best if key.startswith("layer"))
-    counts = shares(result.model.choices, smx.Mixed([0]).pool)
+    counts = shares(result.model.choices, smx.PAPER_POOL)
     assert float(rows[-1]["layer1.selu"]) == pytest.approx(counts["layer1.activation"]["selu"], abs=1e-6)
 
 
 def test_a_seed_decides_everything(small: tuple[Path, TrainResult], digits: Dataset, tmp_path: Path) -> None:
     _, result = small
     torch.manual_seed(99)  # what happened before does not matter
-    again = train(SMALL, digits, tmp_path / "again")
+    again = train(SCHEDULED, digits, tmp_path / "again")
     assert same_tensors(again.model.weights, result.model.weights)
     assert (tmp_path / "again" / "model.pt").read_bytes() == (small[0] / "model.pt").read_bytes()
-    other = train(replace(SMALL, seed=1), digits, tmp_path / "other")
+    other = train(replace(SCHEDULED, seed=1), digits, tmp_path / "other")
     assert not same_tensors(other.model.weights, result.model.weights)
 
 
-class Stopped(Exception):  # noqa: N818
-    pass
-
-
-@pytest.mark.parametrize("after", [1, 3, 4, 5])
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
 def test_resuming_after_any_epoch_gives_the_same_model(
     small: tuple[Path, TrainResult], digits: Dataset, tmp_path: Path, after: int
 ) -> None:
-    seen = 0
-
-    def stop(row: object) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == after:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train(SMALL, digits, tmp_path, on_epoch=stop)
+    stop_run(SCHEDULED, digits, tmp_path, after)
     (tmp_path / "metrics.csv").unlink()  # as if it had been killed just before
     trained: list[EpochMetrics] = []
-    result = train(SMALL, digits, tmp_path, checkpoint=load_checkpoint(tmp_path), on_epoch=trained.append)
+    result = train(SCHEDULED, digits, tmp_path, checkpoint=load_checkpoint(tmp_path), on_epoch=trained.append)
     assert len(trained) == 5 - after
     assert len(result.rows) == len((tmp_path / "metrics.csv").read_text().splitlines()) - 1 == 5
     assert (tmp_path / "model.pt").read_bytes() == (small[0] / "model.pt").read_bytes()
@@ -113,12 +94,12 @@ def test_resuming_after_any_epoch_gives_the_same_model(
 def test_a_run_is_not_overwritten_nor_mixed_up(small: tuple[Path, TrainResult], digits: Dataset) -> None:
     out, _ = small
     with pytest.raises(InputError, match="already holds a run; add --resume"):
-        train(SMALL, digits, out)
+        train(SCHEDULED, digits, out)
     with pytest.raises(InputError, match=r"was trained with lr = 0\.01, not 0\.02; resume with the same settings"):
-        train(replace(SMALL, lr=0.02), digits, out, checkpoint=load_checkpoint(out))
+        train(replace(SCHEDULED, lr=0.02), digits, out, checkpoint=load_checkpoint(out))
     other = replace(digits, test=digits.validation)
     with pytest.raises(InputError, match="was trained on other data than this digits"):
-        train(SMALL, other, out, checkpoint=load_checkpoint(out))
+        train(SCHEDULED, other, out, checkpoint=load_checkpoint(out))
 
 
 def test_a_folder_takes_one_run_at_a_time_and_keeps_the_users_files(digits: Dataset, tmp_path: Path) -> None:
@@ -127,29 +108,42 @@ def test_a_folder_takes_one_run_at_a_time_and_keeps_the_users_files(digits: Data
     short = replace(SMALL, phase1_epochs=1, phase2_epochs=1)
     with files.locked(tmp_path, ()), pytest.raises(InputError, match="in use by another run: process"):
         train(short, digits, tmp_path)
-    assert len(train(short, digits, tmp_path).rows) == 2
+    ends: list[TrainResult] = []
+
+    def end(result: TrainResult) -> None:
+        """The folder is still locked, and `model.pt` is in it."""
+        with pytest.raises(InputError, match="in use by another run"), files.locked(tmp_path, ()):
+            pass
+        assert (tmp_path / "model.pt").exists()
+        ends.append(result)
+
+    assert ends == [train(short, digits, tmp_path, on_end=end)]
+    assert len(ends[0].rows) == 2
     assert (tmp_path / ".notes.tmp").read_text() == "mine"
     assert (tmp_path / ".old.tmp").is_dir()
     assert not (tmp_path / files.LOCK).exists()
 
 
-def test_warm_start_keeps_the_weights_and_cold_start_the_choices_only(digits: Dataset, tmp_path: Path) -> None:
+def states_of(config: TrainConfig, digits: Dataset, out: Path) -> tuple[TrainResult, list[Checkpoint]]:
+    """Train; return the result and the checkpoint after each epoch."""
+    states: list[Checkpoint] = []
+    result = train(config, digits, out, on_epoch=lambda row: states.append(Checkpoint.load(out / "checkpoint.pt")))
+    return result, states
+
+
+@pytest.mark.parametrize(("protocol", "warm"), [("standard", True), ("author", False)])
+def test_warm_start_keeps_the_weights_and_cold_start_the_choices_only(
+    protocol: str, warm: bool, digits: Dataset, tmp_path: Path
+) -> None:
     """One step with a learning rate of nearly nothing leaves phase 2 where it began."""
     still = replace(SMALL, phase1_epochs=1, phase2_epochs=1, lr=1e-30)
-    for protocol, warm in (("standard", True), ("author", False)):
-        out = tmp_path / protocol
-        states: list[Checkpoint] = []
-
-        def keep(row: object, out: Path = out, states: list[Checkpoint] = states) -> None:
-            states.append(Checkpoint.load(out / "checkpoint.pt"))
-
-        train(replace(still, protocol=protocol), digits, out, on_epoch=keep)
-        phase1, phase2 = (state.model for state in states)
-        choice = phase1["layer1.activation.logits"].argmax(1)
-        order = choice.argsort(stable=True)  # the neurons of phase 2 stand sorted
-        assert torch.equal(phase2["layer1.activation.choice"], choice[order])
-        assert torch.allclose(phase1["layer1.linear.weight"][order], phase2["layer1.linear.weight"]) == warm
-        assert states[1].optimizer["state"][0]["step"] == math.ceil(1293 / 128)  # a new Adam
+    states = states_of(replace(still, protocol=protocol), digits, tmp_path)[1]
+    phase1, phase2 = (state.model for state in states)
+    choice = phase1["layer1.activation.logits"].argmax(1)
+    order = choice.argsort(stable=True)  # the neurons of phase 2 stand sorted
+    assert torch.equal(phase2["layer1.activation.choice"], choice[order])
+    assert torch.allclose(phase1["layer1.linear.weight"][order], phase2["layer1.linear.weight"]) == warm
+    assert states[1].optimizer["state"][0]["step"] == math.ceil(1293 / 128)  # a new Adam
 
 
 class Spy:
@@ -199,10 +193,7 @@ def test_the_epoch_with_the_lowest_validation_loss_counts(
     losses = iter([0.5, 9, 0.2, 9, 0.4, 9, 0.0, 0.0, 0.3, 0.6, 0.0])
     for module in (phase, run):
         monkeypatch.setattr(module, "evaluate", lambda *args, **kwargs: (next(losses), 0.5))
-    states: list[Checkpoint] = []
-    result = train(
-        SMALL, digits, tmp_path, on_epoch=lambda row: states.append(Checkpoint.load(tmp_path / "checkpoint.pt"))
-    )
+    result, states = states_of(SMALL, digits, tmp_path)
     assert [result.model.metrics[phase]["best_epoch"] for phase in ("phase1", "phase2")] == [2, 1]
     best = {key: value for key, value in states[3].model.items() if not key.endswith("choice")}
     assert same_tensors(result.model.weights, best)
@@ -212,19 +203,9 @@ def test_the_epoch_with_the_lowest_validation_loss_counts(
     assert not torch.equal(second.sort().values, third.sort().values)
 
 
-def test_sampled_evaluation_differs_from_the_committed_one(digits: Dataset) -> None:
+def test_evaluation_in_batches_is_the_mean_over_all_with_or_without_noise(digits: Dataset) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 10), smx.Selective(10))
-    examples, *_ = load_examples(digits, (64,), "cpu")
-    committed = evaluate(model, examples, SMALL, 1)
-    assert evaluate(model, examples, SMALL, 1) == committed
-    assert evaluate(model, examples, SMALL, 1, sampled=True) != committed
-    assert evaluate(model, examples, SMALL, 1) == committed
-
-
-def test_evaluation_in_batches_is_the_mean_over_all(digits: Dataset) -> None:
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(64, 10), smx.Mixed([0] * 5 + [5] * 5))
     examples, *_ = load_examples(digits, (64,), "cpu")
     loss, accuracy = evaluate(model, examples, SMALL, 2)
     with torch.no_grad():
@@ -232,6 +213,8 @@ def test_evaluation_in_batches_is_the_mean_over_all(digits: Dataset) -> None:
     y = torch.from_numpy(digits.train.y)
     assert loss == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-5)
     assert accuracy == pytest.approx((logits.argmax(1) == y).float().mean().item(), rel=1e-5)
+    assert evaluate(model, examples, SMALL, 2, sampled=True) != (loss, accuracy)
+    assert evaluate(model, examples, SMALL, 2) == (loss, accuracy)
 
 
 def test_a_baseline_trains_as_long_as_both_phases(digits: Dataset, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A user's own data: an `.npz` file with x, y and, if wanted, names."""
+"""Data sets that need no download: scikit-learn's digits, and a user's own `.npz` file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.datasets import load_digits as sklearn_digits
 
 from smx.arrays import read_arrays
 from smx.data.dataset import Dataset, build
 from smx.errors import InputError
 
 EXPECTED = "expected an .npz file with x (B, *) of numbers, y (B,) of class indices and, if wanted, names (classes,)"
+
+
+def load_digits() -> Dataset:
+    """Load scikit-learn's digits: 1797 images (8, 8), uint8 from 0 to 16, without an official test set."""
+    raw = sklearn_digits()
+    pixels, names = raw.images.astype(np.uint8), tuple(map(str, raw.target_names))
+    return build("digits", pixels, raw.target, maximum=16.0, class_names=names)
 
 
 def load_npz(path: Path) -> Dataset:
