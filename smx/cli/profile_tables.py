@@ -9,7 +9,7 @@ from rich.table import Table
 from smx.cli.options import console
 
 if TYPE_CHECKING:
-    from smx.runtime.profile.run import Profile
+    from smx.runtime.profile.fold import Profile
 
 NAMED = 10
 """Nodes that are named in a line, at most."""

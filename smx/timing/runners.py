@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import SmxError, one_line
-from smx.subprocesses import hidden_main
+from smx.subprocesses import follow_parent, hidden_main
 from smx.timing.settle import settle
 
 Array = NDArray[Any]
@@ -99,7 +98,7 @@ class ProcessRunner:
 
 def _serve(make: Callable[[], Runner], pipe: Any) -> None:
     """Call the methods that are asked for, until the other process closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the other one answers it
+    follow_parent()
     runner: Runner | None = None
     with suppress(EOFError, OSError):
         while True:

@@ -14,9 +14,9 @@ import pytest
 
 from smx.errors import InputError
 from smx.runtime.graph import NodeInfo
-from smx.runtime.profile.fold import FallenBack, fold
+from smx.runtime.profile.fold import FallenBack, Profile, fold
 from smx.runtime.profile.layers import layer_of, layers
-from smx.runtime.profile.run import Profile, profile
+from smx.runtime.profile.run import profile
 from smx.runtime.settings import Settings
 from tests.runtime.fakes import HEAD, save
 
