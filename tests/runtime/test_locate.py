@@ -21,9 +21,9 @@ from smx.layers import Mixed
 from smx.models import mlp
 from smx.paper import PAPER_POOL
 from smx.runtime.parity.inputs import synthetic_inputs
-from smx.runtime.parity.locate import BEFORE, Location, locate
+from smx.runtime.parity.locate import Location, locate
 from tests.export.test_random_networks import networks
-from tests.faults import Array, Export, choice, convolutional, one_thread
+from tests.faults import Array, Export, choice, one_thread
 
 SIZES = (6, 12, 9, 4)
 
@@ -50,12 +50,6 @@ def export(module: nn.Module, path: Path, *inputs: Array, **options: Any) -> Pat
 
 def located(module: nn.Module, path: Path, *inputs: Array) -> Location:
     return locate(path, in_parts(module), in_parts(module, torch.float64), *inputs)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the small network, sorted."""
-    return export(small(), tmp_path_factory.mktemp("locate") / "small.onnx", normal(2, 6), layout="sorted")
 
 
 def changed(module: nn.Module, source: Path, target: Path, change: Callable[[Export], object]) -> Path:
@@ -197,28 +191,6 @@ def shifted(initializer: str, layer: str, neuron: int) -> Callable[[Export], Non
             bias[model.at(layer, [neuron])] += 0.5
 
     return plant
-
-
-def activation_of(module: nn.Module, layer: str, neuron: int) -> str:
-    mixed = module.get_submodule(layer)
-    assert isinstance(mixed, Mixed)
-    return mixed.pool[int(mixed.choice[neuron])].name
-
-
-def step(module: nn.Module, layer: str, neuron: int) -> float:
-    """Return what 0.5 in the file is in PyTorch: a sigmoid that is computed as tanh gets half of z."""
-    return 1.0 if activation_of(module, layer, neuron) == "sigmoid" else 0.5
-
-
-def test_the_channel_of_a_convolution_is_named(tmp_path: Path) -> None:
-    module, x = convolutional(), normal(5, 2, 8, 8)
-    path = export(module, tmp_path / "model.onnx", x, layout="sorted")
-    changed(module, path, path, shifted("block2.conv.bias", "block2", 7))
-    fault = located(module, path, x).fault
-    assert fault is not None
-    assert (fault.layer, fault.part, fault.neurons, fault.examples) == ("block2.activation", BEFORE, (7,), 5)
-    assert fault.activation == activation_of(module, "block2.activation", 7)
-    assert fault.got - fault.expected == pytest.approx(step(module, "block2.activation", 7), abs=1e-5)
 
 
 @pytest.mark.parametrize(("linear", "places"), [("first", 1), ("second", 3), ("last", 5)])

@@ -206,13 +206,6 @@ def test_nodes_of_one_operator_are_one_row_and_names_may_be_missing() -> None:
     assert found.gone == ("Relu",)
 
 
-def test_of_two_nodes_that_became_one_the_namesake_is_there() -> None:
-    file = chain("a/Relu", "b/Relu", "c/Exp")
-    optimised = [NodeInfo(name="b/Relu", operator="Relu", inputs=("0",), outputs=("2",)), file[2]]
-    events = [event("model_run", 0, 9), event("b/Relu", 0, 1), event("c/Exp", 2, 2)]
-    assert fold(events, file, optimised).gone == ("a/Relu",)
-
-
 def test_the_layer_of_a_name() -> None:
     mixed = ["layer1.activation", "blocks.0", "blocks.0.act"]
     assert layer_of("layer1/activation/sigmoid_tanh/Tanh", mixed) == "layer1.activation"

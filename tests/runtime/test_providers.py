@@ -9,7 +9,7 @@ import pytest
 
 from smx.errors import InputError
 from smx.runtime import session as session_module
-from smx.runtime.providers import DEVICES, PACKAGES, PROVIDERS, check_assignments, execution_providers
+from smx.runtime.providers import check_assignments, execution_providers
 from smx.runtime.session import Session
 from tests.runtime.fakes import HEAD, save
 
@@ -20,12 +20,6 @@ MIXED = MIXED.replace("{ a", "<float[3,3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1}> { a")
 
 def available(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(names))
-
-
-def test_the_tables_belong_together() -> None:
-    assert set(PACKAGES) == set(PROVIDERS) - {"cpu"}
-    assert set(DEVICES) <= set(PROVIDERS)
-    assert {full for names in PROVIDERS.values() for full in names} <= set(ort.get_all_providers())
 
 
 def test_names_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,12 +54,6 @@ def test_providers_that_are_not_installed(name: str, package: str, monkeypatch: 
         f"the provider {name!r} is not in this ONNX Runtime; available: cpu (install {package} instead of the plain"
         " package)"
     )
-
-
-def test_what_is_there_is_named_by_its_own_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    available(monkeypatch, CUDA, "CoreMLExecutionProvider", CPU)
-    with pytest.raises(InputError, match=r"available: cpu, cuda, coreml \("):
-        execution_providers("tensorrt")  # not there because CUDA is
 
 
 class Part:
