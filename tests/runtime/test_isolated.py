@@ -36,12 +36,18 @@ def here(function: Callable[..., Any], *arguments: Any) -> Any:
 def test_what_a_file_gives_is_compared_with_what_is_expected(
     elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    closed: list[tuple[int, int]] = []
     if not elsewhere:
         monkeypatch.setattr(isolated, "in_subprocess", here)
-        monkeypatch.setattr(os, "dup2", lambda *descriptors: None)
+        monkeypatch.setattr(os, "dup2", lambda *descriptors: closed.append(descriptors))
     path, x = save(tmp_path / "m.onnx", TWO), np.random.default_rng(1).random((2001, 3), np.float32)
+    (tmp_path / "m.onnx.tune.json").write_text("damaged")  # what smx tune wrote is not used
     parity, predicted = check(path, sample(1200, name="many"), sample(2, 0.5), evaluation=x)
     np.testing.assert_array_equal(predicted, 2 * x)
+    null = os.stat(os.devnull)  # noqa: PTH116
+    assert [(to, os.path.samestat(os.fstat(fd), null)) for fd, to in closed] == [(2, True)] * (not elsewhere)
+        not elsewhere
+    )
     assert (parity.atol, parity.rtol, parity.passed, parity.max_abs) == (1e-3, 1e-4, False, 0.5)
     assert parity.scale > 9
     assert [(row.inputs, row.output, row.batch_size, row.examples, row.passed) for row in parity.comparisons] == [
