@@ -46,8 +46,6 @@ def test_what_a_file_gives_is_compared_with_what_is_expected(
     np.testing.assert_array_equal(predicted, 2 * x)
     null = os.stat(os.devnull)  # noqa: PTH116
     assert [(to, os.path.samestat(os.fstat(fd), null)) for fd, to in closed] == [(2, True)] * (not elsewhere)
-        not elsewhere
-    )
     assert (parity.atol, parity.rtol, parity.passed, parity.max_abs) == (1e-3, 1e-4, False, 0.5)
     assert parity.scale > 9
     assert [(row.inputs, row.output, row.batch_size, row.examples, row.passed) for row in parity.comparisons] == [

@@ -188,6 +188,21 @@ def test_the_limit_is_what_rounding_explains(
     assert len(np.unique(np.round(steps, 3))) > 0.8 * len(steps)
 
 
+@pytest.mark.parametrize(("factor", "broken"), [(0.7, False), (1.4, True)])
+def test_a_fault_is_a_difference_above_the_limit(factor: float, broken: bool, tmp_path: Path) -> None:
+    right: list[Values] = []
+
+    def exact(x: Array, *, given: Sequence[LayerArrays]) -> Values:
+        layers, (y,) = network()(x, given=given)
+        y[0, 1] += factor * 16 * 2.0**-23 * max(1, np.abs(y).max())
+        right.append(Values(layers, [y]))
+        return right[-1]
+
+    fault = locate(write(tmp_path / "m.onnx"), lambda *x, given: right[-1], exact, X[:1]).fault
+    assert (fault is not None) == broken
+    assert fault is None or (fault.neurons, fault.examples) == ((1,), 1)
+
+
 def flat(x: Array) -> Array:
     return x.reshape(-1, 3)
 
