@@ -46,20 +46,6 @@ def test_a_process_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert peak_memory(save(tmp_path / "m.onnx"), X) is None, "it was killed"
 
 
-def measure(monkeypatch: pytest.MonkeyPatch, path: Path, *peaks: int | None) -> int | None:
-    found = iter(peaks)
-    monkeypatch.setattr(footprint, "_peak", lambda: next(found))
-    return footprint._measure(path, [np.zeros((2, 3), np.float32)], "cpu", None, False)
-
-
-def test_the_most_that_was_taken_since_the_libraries_were_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = save(tmp_path / "m.onnx")
-    assert measure(monkeypatch, path, 100, 130) == 30
-    assert measure(monkeypatch, path, None, 90) is None
-
-
 def test_how_systems_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     status = "Name:\tpython\nVmHWM:\t   85416 kB\nVmRSS:\t   1024 kB\n"
     monkeypatch.setattr(Path, "read_text", lambda path: status)

@@ -124,13 +124,6 @@ def test_damaged_files(content: Any, model: Path) -> None:
     Session(model, settings=Settings())  # where the settings are given, the file is not asked
 
 
-def test_what_good_is(model: Path) -> None:
-    tuning_path(model).write_text(json.dumps({**GOOD, "model": digest(model)}))
-    assert read_tuning(model, "cpu")[0] == Tuning(
-        model=digest(model), settings=Settings(), provider="cpu", batch_size=1, goal="p50"
-    )
-
-
 def test_a_session_runs_as_tuned(model: Path, variant: Path) -> None:
     plain = Session(model)
     assert (plain.settings, plain.tuning, plain.note) == (Settings(), None, None)
