@@ -58,7 +58,7 @@ def paper_bench() -> str:
 
 def latency() -> str:
     """What a user compares first: both layouts beside the cheapest and the dearest fixed activations."""
-    return ratios(result("mnist-bench"), ("sorted", "scatter", "relu", "tanh", "elu", "selu"))
+    return by_batch_size(cells(result("mnist-bench")["results"]), ("sorted", "scatter", "relu", "tanh", "elu", "selu"))
 
 
 def mutation() -> str:

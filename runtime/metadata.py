@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from smx.errors import InputError
@@ -87,12 +87,11 @@ class ModelInfo:
 
     def to_properties(self) -> dict[str, str]:
         """Write the entries of the ONNX model's `metadata_props`; values are JSON, but for plain words."""
-        values = {**vars(self), "layers": [asdict(layer) for layer in self.layers]}
         return {
             PREFIX + key: value
             if isinstance(value, str)
             else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-            for key, value in values.items()
+            for key, value in asdict(self).items()
         }
 
     @classmethod
@@ -105,39 +104,22 @@ class ModelInfo:
         if PREFIX + "smx_version" not in properties:
             return None
         try:
-            layers = json.loads(properties[PREFIX + "layers"])
-
-            def read(key: str) -> Any:
-                return json.loads(properties[PREFIX + key])
-
+            texts = {field.name: (field.type, properties[PREFIX + field.name]) for field in fields(cls)}
+            values: dict[str, Any] = {
+                key: text if kind == "str" else _tuples(json.loads(text)) for key, (kind, text) in texts.items()
+            }
+            values["tolerance"] = {name: float(value) for name, value in values["tolerance"].items()}
             return cls(
-                smx_version=properties[PREFIX + "smx_version"],
-                architecture=properties[PREFIX + "architecture"],
-                layout=properties[PREFIX + "layout"],
-                pool=tuple(read("pool")),
-                layers=tuple(map(_layer, layers)),
-                tolerance={str(name): float(value) for name, value in read("tolerance").items()},
-                class_names=tuple(read("class_names")),
-                sample_shape=tuple(read("sample_shape")),
-                maximum=float(read("maximum")),
-                precision=properties.get(PREFIX + "precision", "float32"),
+                **{**values, "layers": tuple(map(_layer, values["layers"])), "maximum": float(values["maximum"])}
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the model's smx metadata is damaged ({error}); export it again") from error
 
 
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def _layer(entry: dict[str, Any]) -> LayerInfo:
-    layer = LayerInfo(name=entry["name"], axis=entry["axis"], groups=entry["groups"])
-    where = entry.get("provenance")  # None in files of older versions: they run, but `verify --locate` can't read them
-    if where is None:
-        return layer
-    provenance = Provenance(
-        z=str(where["z"]),
-        h=str(where["h"]),
-        neurons=tuple(map(int, where["neurons"])),
-        kinds=tuple(
-            (str(name), float(inner), float(scale), float(shift)) for name, inner, scale, shift in where["kinds"]
-        ),
-        kind=tuple(map(int, where["kind"])),
-    )
-    return replace(layer, provenance=provenance)
+    fields = {key: _tuples(value) for key, value in (entry["provenance"] or {}).items()}
+    return LayerInfo(**{**entry, "provenance": Provenance(**fields) if fields else None})

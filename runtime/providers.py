@@ -50,35 +50,21 @@ def execution_providers(provider: str) -> list[str]:
     return [full for full in PROVIDERS[provider] if full in available]
 
 
-def assignments(session: Any) -> dict[str, Counter[str]]:
-    """Return by execution provider the operators that run on it, and how many nodes of each.
-
-    Args:
-        session: an InferenceSession made with `record_assignments`.
-    """
-    operators: dict[str, Counter[str]] = {}
-    for part in session.get_provider_graph_assignment_info():
-        operators.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
-    return operators
-
-
-def record_assignments(options: Any) -> None:
-    """Set the option by which a session records the provider of each node."""
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-
-
-def check_assignments(name: str, provider: str, operators: dict[str, Counter[str]]) -> None:
+def check_assignments(name: str, provider: str, session: Any) -> None:
     """Refuse a graph that the provider does not run alone.
 
     Args:
         name: of the model, for the message.
         provider: a key of `PROVIDERS`.
-        operators: see `assignments`.
+        session: an `onnxruntime.InferenceSession` made with the option `session.record_ep_graph_assignment_info`.
 
     Raises:
         InputError: nodes fell back to another provider; they are named.
     """
-    others = {full: counts for full, counts in operators.items() if full not in PROVIDERS[provider]}
+    others: dict[str, Counter[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        if part.ep_name not in PROVIDERS[provider]:
+            others.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
     if others:
         where = "; ".join(
             f"{full}: " + ", ".join(f"{operator} ({count})" for operator, count in counts.most_common())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smx.errors import InputError, one_line
 from smx.runtime.metadata import ModelInfo
-from smx.runtime.providers import DEVICES, assignments, check_assignments, execution_providers, record_assignments
+from smx.runtime.providers import DEVICES, check_assignments, execution_providers
 from smx.runtime.settings import Settings
 from smx.runtime.tuning import Tuning, read_tuning
 
@@ -78,7 +78,7 @@ class Session:
         if folder is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         if provider != "cpu":
-            record_assignments(options)
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             # Without its own fallback, which would quietly repeat a failed run on the CPU.
             self._session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
@@ -88,7 +88,7 @@ class Session:
         if used[0] != wanted[0]:
             raise InputError(f"{provider} could not be started by ONNX Runtime, which fell back to {used[0]}")
         if provider != "cpu" and not allow_fallback:
-            check_assignments(self.name, provider, assignments(self._session))
+            check_assignments(self.name, provider, self._session)
         self.inputs: list[Any] = self._session.get_inputs()
         self.outputs: list[Any] = self._session.get_outputs()
 
@@ -214,8 +214,30 @@ class Session:
         return run
 
     def random_inputs(self, batch_size: int, seed: int = 0) -> list[NDArray[Any]]:
-        """Return random arrays that the model takes, see `random_inputs`."""
-        return random_inputs(self.name, self.inputs, batch_size, seed)
+        """Return random arrays that the model takes: in [0, 1), or whole numbers from 0 to 255, or booleans.
+
+        Raises:
+            InputError: the model does not take this batch size, or an input has other sizes that are not fixed.
+        """
+        if batch_size < 1:
+            raise InputError(f"the batch size must be at least 1, got {batch_size}")
+        random = np.random.default_rng(seed)
+        arrays: list[NDArray[Any]] = []
+        for wanted in self.inputs:
+            first, *rest = wanted.shape or [None]
+            if isinstance(first, int) and first != batch_size:
+                raise InputError(f"{self.name} is made for batch size {first}, got {batch_size}")
+            if not all(isinstance(size, int) for size in rest):
+                raise InputError(f"{self.name} has an input {wanted.name!r} whose sizes are not fixed: {wanted.shape}")
+            dtype = DTYPES.get(wanted.type, np.dtype(np.float32))
+            values = random.random((batch_size, *rest))
+            whole = not np.issubdtype(dtype, np.floating)
+            arrays.append((np.floor(values * (2 if dtype == np.bool_ else 256)) if whole else values).astype(dtype))
+        return arrays
+
+    def end_profiling(self) -> Path:
+        """Return the JSON file that ONNX Runtime's profiler wrote, if the settings turned it on."""
+        return Path(self._session.end_profiling())
 
     def _feed(self, inputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if len(inputs) != len(self.inputs):
@@ -240,35 +262,6 @@ class Session:
 
 def _is_empty(x: NDArray[Any]) -> bool:
     return x.shape[:1] == (0,)
-
-
-def random_inputs(name: str, inputs: Sequence[Any], batch_size: int, seed: int = 0) -> list[NDArray[Any]]:
-    """Return random arrays for the inputs of a model: in [0, 1), or whole numbers from 0 to 255, or booleans.
-
-    Args:
-        name: how messages call the model.
-        inputs: as ONNX Runtime describes them.
-        batch_size: examples a run.
-        seed: of the values.
-
-    Raises:
-        InputError: the batch size is not one that the model takes, or an input has other sizes that are not fixed.
-    """
-    if batch_size < 1:
-        raise InputError(f"the batch size must be at least 1, got {batch_size}")
-    random = np.random.default_rng(seed)
-    arrays: list[NDArray[Any]] = []
-    for wanted in inputs:
-        first, *rest = wanted.shape or [None]
-        if isinstance(first, int) and first != batch_size:
-            raise InputError(f"{name} is made for batch size {first}, got {batch_size}")
-        if not all(isinstance(size, int) for size in rest):
-            raise InputError(f"{name} has an input {wanted.name!r} whose sizes are not fixed: {wanted.shape}")
-        dtype = DTYPES.get(wanted.type, np.dtype(np.float32))
-        values = random.random((batch_size, *rest))
-        whole = not np.issubdtype(dtype, np.floating)
-        arrays.append((np.floor(values * (2 if dtype == np.bool_ else 256)) if whole else values).astype(dtype))
-    return arrays
 
 
 def _existing(path: Path) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from smx.timing.runners import time_runs
+from smx.timing.runners import LocalRunner
 
 
-class TorchRunner:
+class TorchRunner(LocalRunner):
     """Times a module's predictions; see `smx.timing.runners.Runner`.
 
     Args:
@@ -38,31 +36,27 @@ class TorchRunner:
         if threads is not None:
             torch.set_num_threads(threads)
         self._build, self._device, self._compiled = build, device, compiled
-        self._model: nn.Module | None = None
-        self._run: Callable[[], object] = lambda: None
+
+    def load(self) -> nn.Module:
+        """Make the module."""
+        model = self._build().to(self._device)
+        if self._compiled:
+            model.compile(dynamic=self.dynamic)
+        return model
 
     def start(self) -> float | None:
         """Make the module anew; a compiled one stays, because compiling it in every block would take minutes."""
-        if self._compiled and self._model is not None:
-            return None
-        self.stop()
-        started = time.perf_counter()
-        self._model = self._build().to(self._device)
-        if self._compiled:
-            self._model.compile(dynamic=self.dynamic)
-        return time.perf_counter() - started
+        return None if self._compiled and self.model is not None else super().start()
 
-    def prepare(self, inputs: Sequence[NDArray[Any]]) -> None:
-        """Copy the inputs to the device."""
-        assert self._model is not None
-        work = self.work(self._model, *(torch.from_numpy(x).to(self._device) for x in inputs))
+    def bind(self, inputs: Sequence[NDArray[Any]]) -> Callable[[], object]:
+        """Copy the inputs to the device; return what one run does."""
+        work = self.work(self.model, *(torch.from_numpy(x).to(self._device) for x in inputs))
 
         def run() -> None:
             work()
-            if self._device == "cuda":
-                torch.cuda.synchronize()
+            torch.cuda.synchronize()
 
-        self._run = run
+        return run if self._device == "cuda" else work
 
     def work(self, model: nn.Module, *inputs: Tensor) -> Callable[[], object]:
         """Return what one run does: a prediction."""
@@ -72,11 +66,3 @@ class TorchRunner:
             model(*inputs)
 
         return predict
-
-    def time(self, length: int) -> NDArray[np.float64]:
-        """Time runs one by one; microseconds (length,)."""
-        return time_runs(self._run, length)
-
-    def stop(self) -> None:
-        """Release the module."""
-        self._model, self._run = None, lambda: None

@@ -88,7 +88,9 @@ def test_the_parity_is_the_verifications() -> None:
         errors.append(max(row["arbitration"]["error_rms"] for row in rows))
     reference = max(row["arbitration"]["reference_error_rms"] for row in rows)
     assert f"at most {largest[0]:.1e} in `scatter` and {largest[1]:.1e} in `sorted`" in RESULTS
-    assert f"{errors[0]:.1e} (`scatter`), {errors[1]:.1e} (`sorted`) and {reference:.1e} (PyTorch in float32)" in RESULTS
+    assert (
+        f"{errors[0]:.1e} (`scatter`), {errors[1]:.1e} (`sorted`) and {reference:.1e} (PyTorch in float32)" in RESULTS
+    )
     assert f"at most {max(largest):.1e} from PyTorch" in README
 
 

@@ -6,6 +6,7 @@ import glob
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,18 +91,11 @@ def _measure(
 
 def _peak() -> int | None:
     """Return the peak memory of this process in bytes."""
-    try:
+    with suppress(OSError):  # a system without /proc
         lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return _high_water()
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
-
-
-def _high_water() -> int | None:
-    """Return it on a system without /proc."""
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
     try:
         import resource
     except ImportError:  # Windows
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
-from smx.timing.runners import time_runs
-
-Array = NDArray[Any]
+from smx.timing.runners import LocalRunner
 
 
-class SessionRunner:
+class SessionRunner(LocalRunner):
     """Times a file in ONNX Runtime; see `smx.timing.runners.Runner`.
 
     Args:
@@ -36,37 +32,21 @@ class SessionRunner:
         io_binding: bool = False,
         allow_fallback: bool = False,
     ) -> None:
-        self.path = path
-        self._open: Callable[[], Session] = lambda: Session(
-            path, provider, settings=settings or Settings(), allow_fallback=allow_fallback
-        )
-        self._io_binding = io_binding
-        self._session: Session | None = None
-        self._run: Callable[[], object] = lambda: None
+        self.path, self._io_binding = path, io_binding
+        self._provider, self._settings, self._allow_fallback = provider, settings or Settings(), allow_fallback
+
+    def load(self) -> Session:
+        """Load the file."""
+        return Session(self.path, self._provider, settings=self._settings, allow_fallback=self._allow_fallback)
 
     @property
     def session(self) -> Session:
         """The session; loads the file if it is not loaded."""
-        if self._session is None:
-            self._session = self._open()
-        return self._session
+        if self.model is None:
+            self.model = self.load()
+        return self.model  # type: ignore[no-any-return]
 
-    def start(self) -> float:
-        """Load the file anew; return the seconds it took."""
-        self.stop()
-        started = time.perf_counter()
-        self._session = self._open()
-        return time.perf_counter() - started
-
-    def prepare(self, inputs: Sequence[Array]) -> None:
-        """Check that the model runs on the inputs, and copy them to the device."""
+    def bind(self, inputs: Sequence[NDArray[Any]]) -> Callable[[], object]:
+        """Run the model once on the inputs, which checks them, and return a function that only runs it."""
         self.session.run_all(*inputs)  # its errors are one line; timed runs check nothing
-        self._run = self.session.bound(*inputs, io_binding=self._io_binding)
-
-    def time(self, length: int) -> NDArray[np.float64]:
-        """Time runs one by one; microseconds (length,)."""
-        return time_runs(self._run, length)
-
-    def stop(self) -> None:
-        """Release the session."""
-        self._session, self._run = None, lambda: None
+        return self.session.bound(*inputs, io_binding=self._io_binding)

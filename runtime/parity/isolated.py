@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smx.errors import InputError, SmxError
-from smx.runtime.parity.check import ParityReport, check_parity
-from smx.runtime.parity.compare import Array, Comparison
+from smx.runtime.parity.check import ParityReport
+from smx.runtime.parity.compare import Array, compare, scale_of
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.subprocesses import in_subprocess
@@ -48,14 +48,14 @@ def check_isolated(
     rtol: float,
     evaluation: Array | None = None,
 ) -> tuple[ParityReport, Array | None]:
-    """Load a model in a new process, with ONNX Runtime's default settings, and compare it with what is expected of it.
+    """Load a model in a new process, with ONNX Runtime's default settings, and compare its outputs with expected ones.
 
     Args:
         path: of the file.
         samples: what the model is run on.
         name: how messages call the file.
         otherwise: what the user can do if the process ends before it answers; the end of the message.
-        atol, rtol: see `check_parity`.
+        atol, rtol: see `smx.runtime.check_parity`.
         evaluation: examples (B, *) that the model is run on as well.
 
     Returns:
@@ -69,10 +69,8 @@ def check_isolated(
     except SmxError as error:
         if not isinstance(error.__cause__, BrokenProcessPool):
             raise
-        message = (
-            f"{name} was not written: ONNX Runtime aborts, or lacks memory, when it loads and runs it; {otherwise}"
-        )
-        raise InputError(message) from error
+        problem = "ONNX Runtime aborts, or lacks memory, when it loads and runs it"
+        raise InputError(f"{name} was not written: {problem}; {otherwise}") from error
 
 
 def _check(
@@ -80,17 +78,13 @@ def _check(
 ) -> tuple[ParityReport, Array | None]:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a library prints before it aborts
     session = Session(path, settings=Settings(), name=name)
-    comparisons: list[Comparison] = []
-    for sample in samples:
-        expected = list(sample.expected)
-        report = check_parity(
-            lambda *_, expected=expected: expected,
-            session,
-            {sample.name: sample.inputs},
-            atol=atol,
-            rtol=rtol,
-            batch_sizes=(len(sample.inputs[0]),),
+    comparisons = tuple(
+        compare(
+            got, expected, atol=atol, rtol=rtol, scale=scale_of(sample.inputs, expected),
+            inputs=sample.name, output=output.name, batch_size=len(sample.inputs[0]),
         )
-        comparisons += report.comparisons
+        for sample in samples
+        for output, got, expected in zip(session.outputs, session.run_all(*sample.inputs), sample.expected, strict=True)
+    )  # fmt: skip
     outputs = None if evaluation is None else session.run(evaluation, batch_size=BATCH)
-    return ParityReport(atol=atol, rtol=rtol, comparisons=tuple(comparisons)), outputs
+    return ParityReport(atol=atol, rtol=rtol, comparisons=comparisons), outputs

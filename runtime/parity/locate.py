@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smx.errors import InputError
 from smx.runtime.graph import expose
-from smx.runtime.metadata import LayerInfo, ModelInfo
+from smx.runtime.metadata import LayerInfo, ModelInfo, Provenance
+from smx.runtime.parity.compare import Array
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
-
-Array = NDArray[Any]
 
 BEFORE, ACTIVATION, OUTPUT = "before the activation", "activation", "output"
 """The parts that can break: the operators before a layer's activation, the activation, those after the last layer."""
@@ -48,20 +46,13 @@ class Values(NamedTuple):
     outputs: Sequence[Array]
 
 
-class Reference(Protocol):
-    """Runs a network in parts: the mixed layers, and what is between them, each on values that are given."""
+Reference = Callable[..., Values]
+"""Runs a network in parts, the mixed layers and what is between them: `reference(*inputs, given=layers)`.
 
-    def __call__(self, *inputs: Array, given: Sequence[LayerArrays]) -> Values:
-        """Run the network on arrays (B, *), one for each argument.
-
-        Args:
-            inputs: of the network.
-            given: an entry for each call of a mixed layer, in their order: what follows call k gets `given[k].h`,
-                whatever the call computes. A call without an entry, or with one of another shape, runs as usual.
-
-        Returns:
-            For each call the z that it got, and the h that it computes from `given[k].z`.
-        """
+It takes arrays (B, *), one for each input, and in `given` a `LayerArrays` for each call of a mixed layer, in order. It
+returns for each call the z that it got, and the h that it computes from `given[k].z`; what follows call k gets
+`given[k].h`. A call without an entry, or with one of another shape, runs as usual.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +64,12 @@ class Place:
         part: `BEFORE`, `ACTIVATION` or `OUTPUT`.
         difference: |model - exact|, where it is largest relative to its limit.
         limit: the largest difference that is no fault there, see `locate`.
-        neurons: those that differ by more than their limit, the worst first.
     """
 
     layer: str
     part: str
     difference: float
     limit: float
-    neurons: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,26 +145,27 @@ def locate(
     session, info, outputs = _open(model, provider, allow_fallback)
     if len({len(x) for x in inputs}) != 1 or not len(inputs[0]):
         raise InputError(f"{model} needs at least one example, and as many of each input")
-    rounding = ROUNDING.get(info.precision, ROUNDING["float32"])
+    rounding = ROUNDING[info.precision]
     count = len(inputs[0])
     size = session.batch or count
     batches = [np.arange(start, start + size) % count for start in range(0, count, size)]
+    places: list[Place] = []
+    fault = None
     with np.errstate(all="ignore"):
         runs = [_run(session, info, outputs, reference, exact, rounding, [x[rows] for x in inputs]) for rows in batches]
-        got, expected, *rough = (
-            [np.concatenate(parts)[:count] for parts in zip(*places, strict=True)] for places in zip(*runs, strict=True)
-        )
+        values = [
+            [np.concatenate(parts)[:count] for parts in zip(*run, strict=True)] for run in zip(*runs, strict=True)
+        ]
         heads = [(layer.name, part, _activations(layer)) for layer in info.layers for part in (BEFORE, ACTIVATION)]
         heads += [(name, OUTPUT, []) for name in outputs]
-        places = []
-        for k, (layer, part, activations) in enumerate(heads):
-            noise = np.max([_largest(run[k] - expected[k], np.inf) for run in rough], 0)
-            limit = MARGIN * np.maximum(noise, rounding * np.maximum(_largest(expected[k]), 1))
-            place, fault = _judge(layer, part, activations, got[k], expected[k], limit)
+        for (layer, part, activations), got, expected, *rough in zip(heads, *values, strict=True):
+            noise = np.max([_largest(other - expected, np.inf) for other in rough], 0)
+            limit = MARGIN * np.maximum(noise, rounding * np.maximum(_largest(expected), 1))
+            place, fault = _judge(layer, part, activations, got, expected, limit)
             places.append(place)
             if fault is not None:
-                return Location(places=tuple(places), fault=fault)
-    return Location(places=tuple(places), fault=None)
+                break
+    return Location(places=tuple(places), fault=fault)
 
 
 def _open(model: str | os.PathLike[str], provider: str, allow_fallback: bool) -> tuple[Session, ModelInfo, list[str]]:
@@ -183,11 +173,15 @@ def _open(model: str | os.PathLike[str], provider: str, allow_fallback: bool) ->
     load = partial(Session, provider=provider, settings=Settings(), allow_fallback=allow_fallback, name=str(model))
     original = load(model)
     info = original.info
-    located = [layer.provenance for layer in info.layers if layer.provenance] if info else []
-    if info is None or len(located) < len(info.layers):
+    if info is None or not all(layer.provenance for layer in info.layers):
         raise InputError(f"{model} does not say where its layers are; export it again with this version of smx")
-    exposed = expose(Path(model), [name for layer in located for name in (layer.z, layer.h)])
+    exposed = expose(Path(model), [name for layer in info.layers for name in (_of(layer).z, _of(layer).h)])
     return load(exposed, folder=Path(model).parent), info, [output.name for output in original.outputs]
+
+
+def _of(layer: LayerInfo) -> Provenance:
+    assert layer.provenance is not None
+    return layer.provenance
 
 
 def _run(
@@ -211,44 +205,39 @@ def _run(
 
 def _in_order(model: str, layer: LayerInfo, named: Mapping[str, Array]) -> LayerArrays:
     """Bring a layer's values into the reference's order and scale."""
-    provenance = layer.provenance
-    assert provenance is not None
+    provenance = _of(layer)
     try:
-        inner, scale, shift = np.array([provenance.kinds[kind][1:] for kind in provenance.kind]).T
+        inner, scale, shift = np.array([provenance.kinds[kind][1:] for kind in provenance.kind], float).T
         back = np.argsort(provenance.neurons)
         if not np.array_equal(np.take(provenance.neurons, back), np.arange(len(inner))):
             raise ValueError(f"{len(inner)} neurons are not counted from 0 to {len(inner) - 1}")
-
-        def restored(name: str, factor: Array, summand: Array) -> Array:
-            values = np.moveaxis(named[name].astype(np.float64), layer.axis, -1) * factor + summand
-            return np.moveaxis(values[..., back], -1, layer.axis)
-
-        z, h = restored(provenance.z, 1 / inner, 0 * inner), restored(provenance.h, scale, shift)
+        z, h = (np.moveaxis(named[name].astype(float), layer.axis, -1) for name in (provenance.z, provenance.h))
+        z, h = (np.moveaxis(values[..., back], -1, layer.axis) for values in (z / inner, h * scale + shift))
         return LayerArrays(layer.name, z, h)
-    except (IndexError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise InputError(f"{model}: the metadata of {layer.name!r} do not fit its graph ({error})") from error
 
 
 def _activations(layer: LayerInfo) -> list[str]:
     """Return the activations by neuron."""
-    provenance = layer.provenance
-    assert provenance is not None
-    of = {neuron: provenance.kinds[kind][0] for neuron, kind in zip(provenance.neurons, provenance.kind, strict=True)}
-    return [of[neuron] for neuron in range(len(of))]
+    provenance = _of(layer)
+    return [provenance.kinds[kind][0] for _, kind in sorted(zip(provenance.neurons, provenance.kind, strict=True))]
 
 
 def _check_same(model: str, got: Values, exact: Values) -> None:
     """Refuse a reference that is another network."""
-    counts = [f"{len(run.layers)} calls of mixed layers and {len(run.outputs)} outputs" for run in (got, exact)]
-    if counts[0] != counts[1]:
-        raise InputError(f"is it the same network? {counts[0]} in {model}, {counts[1]} in the reference")
     names = [call.layer for call in got.layers] + ["the output"] * len(got.outputs)
     shapes = [[call.z.shape for call in run.layers] + [y.shape for y in run.outputs] for run in (got, exact)]
-    for name, shape, expected in zip(names, *shapes, strict=True):
-        if shape != expected:
-            raise InputError(
-                f"is it the same network? {name} has the shape {shape} in {model}, {expected} in the reference"
-            )
+    counts = [f"{len(run.layers)} calls of mixed layers and {len(run.outputs)} outputs" for run in (got, exact)]
+    differing = [
+        f"{name} has the shape {found} in {model}, {expected} in the reference"
+        for name, found, expected in zip(names, *shapes, strict=False)
+        if found != expected
+    ]
+    if counts[0] != counts[1]:
+        differing = [f"{counts[0]} in {model}, {counts[1]} in the reference"]
+    if differing:
+        raise InputError(f"is it the same network? {differing[0]}")
 
 
 def _rounded(
@@ -277,7 +266,7 @@ def _flat(values: Values, layers: Sequence[LayerInfo], examples: int) -> list[Ar
     found += [(array if array.ndim > 1 else array[:, None], 1) for array in values.outputs]
     rows = []
     for array, axis in found:
-        moved = np.moveaxis(array.astype(np.float64), axis, -1)
+        moved = np.moveaxis(array.astype(float), axis, -1)
         apart = moved if len(moved) % examples == 0 else np.broadcast_to(moved, (examples, *moved.shape))
         rows.append(apart.reshape(examples, -1, moved.shape[-1]).swapaxes(1, 2))
     return rows
@@ -297,17 +286,11 @@ def _judge(
     excess = np.nan_to_num(difference / limit[:, None, None], nan=0.0, posinf=np.inf)  # no limit where it is infinite
     worst = excess.max((0, 2), initial=0)
     order = np.argsort(-worst, kind="stable")
-    neurons = tuple(order[worst[order] > 1].tolist())
     neuron = int(order[0])
     example, value = np.unravel_index(excess[:, neuron].argmax(), excess[:, neuron].shape)
-    place = Place(
-        layer=layer,
-        part=part,
-        difference=float(difference[example, neuron, value]),
-        limit=float(limit[example]),
-        neurons=neurons,
-    )
-    if not neurons:
+    at = (example, neuron, value)
+    place = Place(layer=layer, part=part, difference=float(difference[at]), limit=float(limit[example]))
+    if worst[neuron] <= 1:
         return place, None
     return place, Fault(
         layer=layer,
@@ -315,8 +298,8 @@ def _judge(
         neuron=neuron,
         activation=activations[neuron] if activations else None,
         example=int(example),
-        got=float(got[example, neuron, value]),
-        expected=float(exact[example, neuron, value]),
-        neurons=neurons,
+        got=float(got[at]),
+        expected=float(exact[at]),
+        neurons=tuple(order[worst[order] > 1].tolist()),
         examples=int((excess > 1).any((1, 2)).sum()),
     )

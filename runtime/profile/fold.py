@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -14,8 +13,6 @@ from smx.runtime.providers import PROVIDERS
 
 RUN, KERNEL = "model_run", "_kernel_time"
 """The profile's name of a run of the model, and the suffix of its names of nodes."""
-
-SHORT_NAMES = {full[0]: short for short, full in PROVIDERS.items()}
 
 
 class FallenBack(NamedTuple):
@@ -77,15 +74,6 @@ class Profile:
         return {**asdict(self), "fallen_back": [node._asdict() for node in self.fallen_back]}
 
 
-class _Executed(NamedTuple):
-    """A node that ran, with its microseconds in one run of the model."""
-
-    name: str
-    operator: str
-    provider: str
-    microseconds: float
-
-
 def fold(
     events: Iterable[Mapping[str, Any]],
     file: Sequence[NodeInfo],
@@ -119,26 +107,46 @@ def fold(
         raise InputError(f"the profile holds no run of the model after the first {skip}")
     executed = _executed([event for event in events if event["ts"] >= runs[0]["ts"]], len(runs))
     by_name = {(node.name, node.operator): node for node in optimised}
-    nodes = [by_name.get(ran[:2], NodeInfo(name=ran.name, operator=ran.operator)) for ran in executed]
+    ran = [by_name.get(node[:2], NodeInfo(name=node.node, operator=node.operator)) for node in executed]
+    total = sum(executed.values()) or 1.0
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for (node, time), layer in zip(executed.items(), layers(ran, file, mixed), strict=True):
+        groups.setdefault((layer, node.operator, node.provider), []).append(time)
+    order = {layer: (layer == OTHER, i) for i, (layer, _, _) in reversed(list(enumerate(groups)))}
     return Profile(
         provider=provider,
         batch_size=batch_size,
         runs=len(runs),
         microseconds=_mean_of_middle([event["dur"] for event in runs]),
-        rows=_rows(executed, layers(nodes, file, mixed)),
+        rows=tuple(
+            ProfileRow(
+                layer=layer, operator=operator, provider=_short(full), count=len(times), microseconds=sum(times),
+                share=sum(times) / total,
+            )
+            for (layer, operator, full), times in sorted(groups.items(), key=lambda group: order[group[0][0]])
+        ),
         nodes=len(file),
-        gone=_gone(optimised or nodes, file),
+        gone=_gone(optimised or ran, file),
         fallen_back=tuple(
-            FallenBack(node.name, node.operator, _short(node.provider))
+            FallenBack(node.node, node.operator, _short(node.provider))
             for node in executed
             if node.provider not in PROVIDERS[provider]
         ),
-    )
+    )  # fmt: skip
 
 
-def _executed(events: Iterable[Mapping[str, Any]], runs: int) -> list[_Executed]:
-    """Return the nodes in the order of their first run; the events are in order of time."""
-    durations: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
+class _Executed(NamedTuple):
+    """A node that ran; `position` tells nodes without names apart."""
+
+    node: str
+    operator: str
+    provider: str
+    position: str
+
+
+def _executed(events: Iterable[Mapping[str, Any]], runs: int) -> dict[_Executed, float]:
+    """Return the microseconds of each node in one run, in the order of their first run; events are in order of time."""
+    durations: dict[_Executed, list[int]] = {}
     ends: dict[Any, int] = {}  # of the last node, by thread
     for event in events:
         thread, name = event.get("tid"), event["name"].removesuffix(KERNEL)
@@ -146,42 +154,15 @@ def _executed(events: Iterable[Mapping[str, Any]], runs: int) -> list[_Executed]
             continue
         ends[thread] = event["ts"] + event["dur"]
         args = event["args"]
-        durations[name, args["op_name"], args["provider"], args.get("node_index", "")].append(event["dur"])
-    return [
-        _Executed(
-            name=name,
-            operator=operator,
-            provider=provider,
-            microseconds=_mean_of_middle(times) * len(times) / runs,
-        )
-        for (name, operator, provider, _), times in durations.items()
-    ]
+        node = _Executed(name, args["op_name"], args["provider"], args.get("node_index", ""))
+        durations.setdefault(node, []).append(event["dur"])
+    return {node: _mean_of_middle(times) * len(times) / runs for node, times in durations.items()}
 
 
 def _mean_of_middle(times: Sequence[int]) -> float:
     cut = len(times) // 4
     middle = sorted(times)[cut : len(times) - cut]
     return sum(middle) / len(middle)
-
-
-def _rows(executed: Sequence[_Executed], layers: Sequence[str]) -> tuple[ProfileRow, ...]:
-    total = sum(node.microseconds for node in executed) or 1.0
-    groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for node, layer in zip(executed, layers, strict=True):
-        groups[layer, node.operator, _short(node.provider)].append(node.microseconds)
-    return tuple(
-        ProfileRow(
-            layer=layer,
-            operator=operator,
-            provider=provider,
-            count=len(times),
-            microseconds=sum(times),
-            share=sum(times) / total,
-        )
-        for (layer, operator, provider), times in sorted(
-            groups.items(), key=lambda group: (group[0][0] == OTHER, layers.index(group[0][0]))
-        )
-    )
 
 
 def _gone(executed: Iterable[NodeInfo], file: Iterable[NodeInfo]) -> tuple[str, ...]:
@@ -195,4 +176,4 @@ def _gone(executed: Iterable[NodeInfo], file: Iterable[NodeInfo]) -> tuple[str, 
 
 
 def _short(provider: str) -> str:
-    return SHORT_NAMES.get(provider, provider)
+    return next((short for short, full in PROVIDERS.items() if full[0] == provider), provider)

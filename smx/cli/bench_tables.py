@@ -10,7 +10,7 @@ from rich.console import Console
 from smx.cli.output import table
 
 if TYPE_CHECKING:
-    from smx.runtime.profile.run import Profile
+    from smx.runtime.profile.fold import Profile
     from smx.stepbench.costs import StepReport
     from smx.timing.changes import Changes
     from smx.timing.limits import Verdict

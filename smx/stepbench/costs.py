@@ -98,15 +98,8 @@ def measure_steps(
         rounds: at least this many in all.
         before: what `smx.timing.machine.machine` returned before this process began to work; None asks now.
         seed: of the batches and of the order.
-        on_progress: called before each round with its batch size.
-
-    Raises:
-        ValueError: there is no such baseline, or steps are to be captured on the CPU.
+        on_progress: see `smx.timing.interleave.time_in_turn`.
     """
-    if baseline not in networks:
-        raise ValueError(f"the baseline {baseline!r} is not among the candidates {', '.join(networks)}")
-    if cuda_graphs and device != "cuda":
-        raise ValueError(f"steps can be captured on cuda alone, got {device}")
     before = before or machine()
     batches = {size: _batch(size, features, classes, seed) for size in batch_sizes}
 

@@ -30,15 +30,11 @@ def run_bench(
     """Time runners in turn and report their times and ratios; the caller stops the runners.
 
     Args:
-        runners: the candidates, by name.
-        inputs: by batch size, one array (B, *) for each argument.
+        runners, inputs, rest, seed, on_progress: see `smx.timing.interleave.time_in_turn`.
         baseline: the candidate that ratios refer to.
         control: a second runner of the baseline, reported as `BASELINE again`; None measures none.
         rounds: at least this many in all, divided into blocks.
-        rest: see `smx.timing.interleave.time_in_turn`.
         before: what `machine()` returned before this process began to work; None asks now.
-        seed: of the order.
-        on_progress: called before each round with its batch size.
     """
     load = (before or machine())["load"]
     blocks, per_block = in_blocks(rounds)

@@ -60,12 +60,10 @@ def read_report(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} does not exist; expected the JSON file of an earlier smx bench")
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ratios(report)
-        if not isinstance(report["machine"], dict):
-            raise ValueError("its machine is no object")
+        report["machine"].items()
         if not isinstance(report["baseline"], str) or not all(min(ratio) > 0 for ratio in _ratios(report).values()):
             raise ValueError("it has no baseline, or ratios that are not positive")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no result of smx bench --json ({type(error).__name__}: {error})") from error
     return report
 

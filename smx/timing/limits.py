@@ -86,12 +86,7 @@ class Verdict:
 
 
 def judge(limit: Limit, report: TimingReport) -> tuple[Verdict, ...]:
-    """Compare a report with a limit, at each batch size that the limit holds for.
-
-    Raises:
-        InputError: the report has no such candidate or batch size.
-    """
-    limit.check(report.names, report.batch_sizes)
+    """Compare a report with a limit, see `Limit.check`, at each batch size that the limit holds for."""
     verdicts = []
     for size in report.batch_sizes if limit.batch_size is None else (limit.batch_size,):
         ratios = report.timings.ratios(limit.name, limit.baseline, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,9 @@ class TimingReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return {key: _plain(value) for key, value in vars(self).items() if key != "timings"}
+        values = asdict(replace(self, timings=Timings()))
+        del values["timings"]
+        return values
 
 
 def rows(timings: Timings, names: Iterable[str], baseline: str, batch_sizes: Iterable[int]) -> tuple[Latency, ...]:
@@ -143,9 +145,3 @@ def warnings(report: TimingReport) -> Iterator[str]:
     if unsteady:
         names = ", ".join(f"{name} at batch {size}" for name, size in unsteady)
         yield f"still becoming faster when their warm-up was ended: {names}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(entry) for entry in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import SmxError, one_line
-from smx.subprocesses import hidden_main
+from smx.subprocesses import follow_parent, hidden_main
 from smx.timing.settle import settle
 
 Array = NDArray[Any]
@@ -46,6 +45,39 @@ def time_runs(run: Callable[[], object], length: int) -> NDArray[np.float64]:
     return times / 1e3
 
 
+class LocalRunner:
+    """A runner in this process: `load` makes the model, and `bind` returns what one run does with the inputs."""
+
+    model: Any = None
+
+    def load(self) -> Any:
+        """Return the model."""
+        raise NotImplementedError
+
+    def bind(self, inputs: Sequence[Array]) -> Callable[[], object]:
+        """Return a function that runs the model on the inputs, and ends when the device has finished."""
+        raise NotImplementedError
+
+    def start(self) -> float | None:
+        """Load the model anew; return the seconds it took."""
+        self.stop()
+        started = time.perf_counter()
+        self.model = self.load()
+        return time.perf_counter() - started
+
+    def prepare(self, inputs: Sequence[Array]) -> None:
+        """Check the inputs, and copy them to the device."""
+        self._run = self.bind(inputs)
+
+    def time(self, length: int) -> NDArray[np.float64]:
+        """Time runs one by one; microseconds (length,)."""
+        return time_runs(self._run, length)
+
+    def stop(self) -> None:
+        """Release the model."""
+        self.model, self._run = None, lambda: None
+
+
 class ProcessRunner:
     """A runner in a process of its own, for a framework whose threads would disturb another's.
 
@@ -65,8 +97,7 @@ class ProcessRunner:
 
     def start(self) -> float | None:
         """Load the model in the process."""
-        seconds: float | None = self._ask("start")
-        return seconds
+        return self._ask("start")  # type: ignore[no-any-return]
 
     def prepare(self, inputs: Sequence[Array]) -> None:
         """Send the inputs to the process."""
@@ -74,8 +105,7 @@ class ProcessRunner:
 
     def time(self, length: int) -> NDArray[np.float64]:
         """Time runs in the process, by its clock."""
-        times: NDArray[np.float64] = self._ask("time", length)
-        return times
+        return self._ask("time", length)  # type: ignore[no-any-return]
 
     def stop(self) -> None:
         """End the process."""
@@ -99,7 +129,7 @@ class ProcessRunner:
 
 def _serve(make: Callable[[], Runner], pipe: Any) -> None:
     """Call the methods that are asked for, until the other process closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the other one answers it
+    follow_parent()
     runner: Runner | None = None
     with suppress(EOFError, OSError):
         while True:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from smx.errors import InputError
 from smx.paper import PAPER_POOL
 from smx.runtime.latency.measure import LatencyReport, measure_latency
-from smx.runtime.profile.run import Profile
+from smx.runtime.profile.fold import Profile
 from smx.runtime.profile.run import profile as profile_model
 from smx.runtime.providers import DEVICES, execution_providers
 from smx.runtime.settings import Settings

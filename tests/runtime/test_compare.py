@@ -133,6 +133,7 @@ def test_the_arbiter_says_which_is_nearer(pair: tuple[Array, Array], error: floa
     ("inputs", "expected", "scale"),
     [
         ([], [], 1),
+        ([[np.nan]], [0.5], 1),
         ([[0.5, -0.9]], [0.1, 0.2], 1),
         ([[2.0, -3.0], [1.0]], [0.5], 3),
         ([[0.5]], [3.0, 4.0], math.sqrt(12.5)),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from smx.errors import InputError
 from smx.runtime.latency import footprint
 from smx.runtime.latency.footprint import model_bytes, peak_memory
-from smx.runtime.settings import Settings
 from tests.runtime.fakes import save, save_wide
 from tests.timing.fakes import die
 
@@ -46,39 +44,6 @@ def test_a_process_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         peak_memory(tmp_path / "none.onnx", X)
     monkeypatch.setattr(footprint, "_measure", die)
     assert peak_memory(save(tmp_path / "m.onnx"), X) is None, "it was killed"
-
-
-def measure(monkeypatch: pytest.MonkeyPatch, path: Path, *peaks: int | None) -> int | None:
-    found = iter(peaks)
-    monkeypatch.setattr(footprint, "_peak", lambda: next(found))
-    return footprint._measure(path, [np.zeros((2, 3), np.float32)], "cpu", None, False)
-
-
-def test_the_most_that_was_taken_since_the_libraries_were_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = save(tmp_path / "m.onnx")
-    assert measure(monkeypatch, path, 100, 130) == 30
-    assert measure(monkeypatch, path, None, 90) is None
-
-
-def test_it_is_measured_on_the_session_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    class Fake:
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            asked.append((arguments, options))
-
-        def run_all(self, *inputs: Any) -> None:
-            asked.append(inputs)
-
-    monkeypatch.setattr(footprint, "Session", Fake)
-    settings = Settings(threads=2)
-    footprint._measure("m.onnx", ["x", "y"], "cuda", settings, True)  # type: ignore[list-item]
-    assert asked[0] == (("m.onnx", "cuda"), {"settings": settings, "allow_fallback": True})
-    assert set(asked[1:]) == {("x", "y")}
-    footprint._measure("m.onnx", [], "cpu", None, False)
-    assert (("m.onnx", "cpu"), {"settings": Settings(), "allow_fallback": False}) in asked
 
 
 def test_how_systems_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs of `slow` take 3000 microseconds, and of `relu` 1000."""
 
     def time(runner: SessionRunner, length: int) -> NDArray[np.float64]:
-        assert runner._session is not None
+        assert runner.model is not None
         return np.full(length, {"slow": 3000.0, "relu": 1000.0}[Path(runner.path).stem])
 
     monkeypatch.setattr(SessionRunner, "time", time)

@@ -60,14 +60,15 @@ def test_every_set_is_run_in_every_batch_size(monkeypatch: pytest.MonkeyPatch) -
         return call(feed)
 
     monkeypatch.setattr(double, "_call", noted)
-    sets = {"data": ones(20), "few": ones(1)}
+    sets = {"data": ones(20), "few": ones(1), "even": ones(16)}
     report = check_parity(
         twice, double, sets, batch_sizes=(8, 16, 1000), on_progress=lambda name, size: progress.append((name, size))
     )
-    assert runs == [8, 8, 4, 16, 4, 1]
-    assert progress == [("data", 8), ("data", 16), ("few", 8)]
+    assert runs == [8, 8, 4, 16, 4, 1, 8, 8, 16]
+    assert progress == [("data", 8), ("data", 16), ("few", 8), ("even", 8), ("even", 16)]
     assert [(row.inputs, row.output, row.batch_size, row.examples) for row in report.comparisons] == [
         ("data", "twice", 8, 20), ("data", "twice", 16, 20), ("few", "twice", 8, 1),
+        ("even", "twice", 8, 16), ("even", "twice", 16, 16),
     ]  # fmt: skip
     assert (report.passed, report.max_abs, report.scale, report.nearer) == (True, 0, 2, {})
 

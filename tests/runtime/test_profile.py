@@ -14,9 +14,9 @@ import pytest
 
 from smx.errors import InputError
 from smx.runtime.graph import NodeInfo
-from smx.runtime.profile.fold import FallenBack, fold
+from smx.runtime.profile.fold import FallenBack, Profile, fold
 from smx.runtime.profile.layers import layer_of, layers
-from smx.runtime.profile.run import Profile, profile
+from smx.runtime.profile.run import profile
 from smx.runtime.settings import Settings
 from tests.runtime.fakes import HEAD, save
 
@@ -204,13 +204,6 @@ def test_nodes_of_one_operator_are_one_row_and_names_may_be_missing() -> None:
     found = fold(events, file, file[:3])
     assert [(row.layer, row.operator, row.count, row.microseconds) for row in found.rows] == [("other", "Exp", 3, 6)]
     assert found.gone == ("Relu",)
-
-
-def test_of_two_nodes_that_became_one_the_namesake_is_there() -> None:
-    file = chain("a/Relu", "b/Relu", "c/Exp")
-    optimised = [NodeInfo(name="b/Relu", operator="Relu", inputs=("0",), outputs=("2",)), file[2]]
-    events = [event("model_run", 0, 9), event("b/Relu", 0, 1), event("c/Exp", 2, 2)]
-    assert fold(events, file, optimised).gone == ("a/Relu",)
 
 
 def test_the_layer_of_a_name() -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +9,6 @@ import pytest
 
 from smx.errors import InputError
 from smx.runtime import Session
-from smx.runtime.settings import Settings
 from tests.runtime.fakes import HEAD, PLUS_ONE, save, save_wide
 
 WEIGHTS = np.random.default_rng(1).random((64, 10), np.float32)
@@ -91,19 +88,6 @@ def test_files_that_are_no_model(tmp_path: Path, dense: Path) -> None:
         Session(dense, threads=0)
 
 
-def test_the_settings_are_those_that_onnx_runtime_gets(tmp_path: Path) -> None:
-    """Which options these are is tested in test_settings.py."""
-    settings = Settings(threads=3, spinning=False, execution_mode="parallel", optimization="basic")
-    path = save(tmp_path / "m.onnx")
-    for session, threads in ((Session(path, settings=settings), 3), (Session(path, threads=2, settings=settings), 2)):
-        options = session._session.get_session_options()
-        assert session.settings == replace(settings, threads=threads)
-        assert options.intra_op_num_threads == threads
-        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-        assert options.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
-        assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-
-
 def test_a_model_given_as_bytes_and_its_weights_beside(tmp_path: Path) -> None:
     path = save_wide(tmp_path / "m.onnx", 300, save_as_external_data=True, location="m.data", size_threshold=0)
     session = Session(path.read_bytes(), folder=tmp_path, name="mine")
@@ -112,21 +96,6 @@ def test_a_model_given_as_bytes_and_its_weights_beside(tmp_path: Path) -> None:
         session.run(np.zeros((1, 2)))
     with pytest.raises(InputError, match=r"^the model is no model that ONNX Runtime can load"):
         Session(b"x")
-
-
-def test_inputs_bound_for_timing_are_checked_once(tmp_path: Path) -> None:
-    session = Session(save(tmp_path / "m.onnx"))
-    x = np.arange(6).reshape(2, 3)
-    run = session.bound(x)
-    answer: Any = run()
-    answer = answer[0]
-    np.testing.assert_array_equal(answer, x + 1)
-    assert answer.dtype == np.float32
-    for io_binding in (False, True):
-        with pytest.raises(InputError, match=r"m\.onnx expects 1 inputs, got 2"):
-            session.bound(x, x, io_binding=io_binding)
-        with pytest.raises(InputError, match=r"expects an input of shape \(batch, 3\), got \(3, 2\)"):
-            session.bound(x.T, io_binding=io_binding)
 
 
 KINDS = {

@@ -18,31 +18,29 @@ def test_the_defaults_are_onnx_runtimes() -> None:
     assert [options.get_session_config_entry(key) for key in SPINNING] == ["1", "1"]
 
 
-def test_threads_are_for_one_operator_and_for_several() -> None:
-    options = Settings(threads=3).to_options()
-    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 3)
+LEVEL, MODE = ort.GraphOptimizationLevel, ort.ExecutionMode
 
 
-def test_spinning() -> None:
-    options = Settings(spinning=False).to_options()
-    assert [options.get_session_config_entry(key) for key in SPINNING] == ["0", "0"]
-
-
-@pytest.mark.parametrize("name", ["disabled", "basic", "extended", "all"])
-def test_optimization(name: str) -> None:
-    suffix = {"disabled": "DISABLE_ALL"}.get(name, f"ENABLE_{name.upper()}")
-    expected = getattr(ort.GraphOptimizationLevel, f"ORT_{suffix}")
-    assert Settings(optimization=name).to_options().graph_optimization_level == expected
-
-
-@pytest.mark.parametrize("name", ["sequential", "parallel"])
-def test_execution_mode(name: str) -> None:
-    expected = getattr(ort.ExecutionMode, f"ORT_{name.upper()}")
-    assert Settings(execution_mode=name).to_options().execution_mode == expected
+@pytest.mark.parametrize(
+    ("values", "option", "expected"),
+    [
+        ({"threads": 3}, "intra_op_num_threads", 3), ({"threads": 3}, "inter_op_num_threads", 3),
+        ({"optimization": "disabled"}, "graph_optimization_level", LEVEL.ORT_DISABLE_ALL),
+        ({"optimization": "basic"}, "graph_optimization_level", LEVEL.ORT_ENABLE_BASIC),
+        ({"optimization": "extended"}, "graph_optimization_level", LEVEL.ORT_ENABLE_EXTENDED),
+        ({"optimization": "all"}, "graph_optimization_level", LEVEL.ORT_ENABLE_ALL),
+        ({"execution_mode": "sequential"}, "execution_mode", MODE.ORT_SEQUENTIAL),
+        ({"execution_mode": "parallel"}, "execution_mode", MODE.ORT_PARALLEL),
+    ],
+)  # fmt: skip
+def test_each_setting_is_an_option(values: dict[str, Any], option: str, expected: Any) -> None:
+    assert getattr(Settings(**values).to_options(), option) == expected
 
 
 def test_onnx_runtime_prints_no_warnings_into_tables() -> None:
-    assert Settings().to_options().log_severity_level == 4
+    options = Settings(spinning=False).to_options()
+    assert options.log_severity_level == 4
+    assert [options.get_session_config_entry(key) for key in SPINNING] == ["0", "0"]
     assert Settings().to_options() is not Settings().to_options()
 
 

@@ -123,20 +123,11 @@ def test_a_burst_takes_about_ten_milliseconds(microseconds: float, runs: int) ->
     assert {len(burst) for block in timings.bursts["a", 1] for burst in block} == {runs}
 
 
-def test_the_length_of_a_burst_belongs_to_candidate_and_batch_size() -> None:
-    sizes = chain([1000, 4000], repeat(1000))
-    timings, _ = measure({"a": lambda: repeat(next(sizes)), "b": steady(2500)}, blocks=1)
-    lengths = {key: {len(burst) for block in blocks for burst in block} for key, blocks in timings.bursts.items()}
-    assert lengths == {("a", 1): {10}, ("a", 8): {2}, ("b", 1): {4}, ("b", 8): {4}}
-
-
 WARM_UPS = {  # the medians of the bursts, how many are run, whether they got steady
-    "never changes": ([100], 6, True),
     "slower": ([100, 100, 100, 110, 120, 130], 6, True),
     "1 % in a window": ([100, 100, 100, 99, 99, 99], 6, True),
     "3 % in a window": ([100, 100, 100, 97, 97, 97, 97], 8, True),
     "one burst is disturbed": ([100, 100, 100, 500, 100, 100], 6, True),
-    "steady late": ([100, 90, 80, 70, 60, 50, 50], 10, True),
     "steady at the cap": ([100, 90, 81, 73, 66, 60, 54, 48, 48], 12, True),
     "steady too late": ([100, 90, 81, 73, 66, 60, 54, 48, 43, 43], 12, False),
     "never steady": ([100 * 0.9**i for i in range(40)], 12, False),
@@ -181,11 +172,3 @@ def test_what_is_kept() -> None:
     np.testing.assert_array_equal(timings.medians("a", 1), expected[:, 0])
     np.testing.assert_array_equal(timings.medians("a", 8), expected[:, 1])
     assert timings.runs("loaded", 8).tolist() == [500] * (2 * 3 * 20)
-
-
-def test_medians_and_runs_by_hand() -> None:
-    bursts = [[np.array([1.0, 9, 2]), np.array([4.0])], [np.array([7.0, 5]), np.array([3.0, 3, 3, 8])]]
-    timings = Timings(bursts={("a", 1): bursts, ("a", 2): [], ("b", 1): []})
-    assert timings.medians("a", 1).tolist() == [[2, 4], [6, 3]]
-    assert timings.runs("a", 1).tolist() == [1, 9, 2, 4, 7, 5, 3, 3, 3, 8]
-    assert not timings.unsteady

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from itertools import chain
@@ -55,14 +54,6 @@ def report(
         baseline="relu", blocks=10, level=0.99, machine={"load": load, "cores": 4}, results=tuple(results), warnings=(),
         **values,
     )  # fmt: skip
-
-
-def test_names_and_batch_sizes_and_json() -> None:
-    found = report([row("b", 4), row("a", 4), row("b", 1), row("a", 1)])
-    assert (found.names, found.batch_sizes) == (("b", "a"), (4, 1))
-    plain = found.to_dict()
-    assert "timings" not in plain
-    assert json.loads(json.dumps(plain))["results"][2] == {**vars(row("b", 1)), "quantiles": []}
 
 
 def warned(*results: Latency, **others: Any) -> list[str]:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -99,3 +101,22 @@ def test_stopping_ends_the_process_busy_or_not(monkeypatch: pytest.MonkeyPatch) 
     assert busy._process.exitcode == -signal.SIGKILL
     assert all(map(gone, pids))
     busy.stop()  # twice does no harm
+
+
+def test_the_process_ends_when_its_parent_is_killed() -> None:
+    code = """
+import time
+from smx.timing.runners import ProcessRunner
+from tests.timing.fakes import FakeRunner
+print(int(ProcessRunner(FakeRunner).start()), flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert not gone(pid)
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while not gone(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert gone(pid)
