@@ -92,6 +92,7 @@ class MixedActivation(NamedTuple):
     axis: int
     layer: str
     functions: Mapping[str, Function]
+    unsorted: str
 
     @property
     def scope(self) -> str:
@@ -121,6 +122,7 @@ class MixedActivation(NamedTuple):
             axis=attributes["axis"].as_int(),
             layer=attributes["layer"].as_string(),
             functions=node.meta[FUNCTIONS],
+            unsorted=node.meta.get(UNSORTED, "the layer has too many activations"),
         )
 
 
