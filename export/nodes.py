@@ -10,6 +10,13 @@ SMALL = 1024
 """A layer known to have fewer values than this runs one Elu faster than the several operators of its form."""
 
 
+def operand(node: ir.Node, index: int) -> ir.Value:
+    """Return an input that the operator requires."""
+    value = node.inputs[index]
+    assert value is not None
+    return value
+
+
 def rank(value: ir.Value | None) -> int:
     """Return how many axes a value has; 0 if it is not known."""
     return len(value.shape) if value is not None and value.shape is not None else 0

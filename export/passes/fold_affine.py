@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from smx.export.affine import Affine, RefusedError, bias_of, into_consumers, into_producer
+from smx.export.nodes import operand
 from smx.export.passes.base import Rewriting
 from smx.export.weights import formula, is_weight
 
@@ -72,18 +73,16 @@ def _affine(node: ir.Node) -> tuple[ir.Value, int, Affine] | None:
     if node.op_type == "BatchNormalization":
         if node.attributes.get_int("training_mode", 0) or not all(map(is_weight, node.inputs[1:5])):
             return None
-        x = node.inputs[0]
-        gamma, beta, mean, variance = (formula(value)() for value in node.inputs[1:5] if value is not None)
+        x = operand(node, 0)
+        gamma, beta, mean, variance = (formula(operand(node, i))() for i in range(1, 5))
         scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
         shift = beta - mean * scale
     elif node.op_type in ("Mul", "Div", "Add", "Sub"):
         index = next((i for i in (1, 0) if is_weight(node.inputs[i])), None)
         if index is None or (index == 0 and node.op_type in ("Div", "Sub")):
             return None
-        x, constant = node.inputs[1 - index], node.inputs[index]
-        assert x is not None
-        assert constant is not None
-        producer = x.producer().op_type if x.producer() else ""  # type: ignore[union-attr]
+        x, constant = operand(node, 1 - index), operand(node, index)
+        producer = getattr(x.producer(), "op_type", None)
         if (node.op_type, producer) == ("Add", "MatMul"):
             return None  # the bias of a linear layer
         if constant.shape:
@@ -103,4 +102,4 @@ def _affine(node: ir.Node) -> tuple[ir.Value, int, Affine] | None:
     else:
         return None
     usable = np.isfinite(scale).all() and np.isfinite(shift).all() and np.all(scale != 0)
-    return (x, axis, Affine(scale, shift)) if usable and x is not None and x.shape == y.shape else None
+    return (x, axis, Affine(scale, shift)) if usable and x.shape == y.shape else None
