@@ -40,7 +40,7 @@ def into_producer(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -
     """Plan the changes by which the operator that computes `value` computes scale * value + shift.
 
     Raises:
-        RefusedError: it has no weights for this axis, or something else uses its output as it is.
+        RefusedError: it has no weights for this axis, or something else uses its output.
     """
     node = value.producer()
     if node is None:
@@ -52,7 +52,7 @@ def into_producer(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -
             return _mapped(graph, node, 0 if _flag(node, "transB") else 1, affine)
         case "Conv" if axis == 1 and is_weight(node.inputs[1]):
             return _mapped(graph, node, 0, affine)
-        case "BatchNormalization" if axis == 1 and _has_weights(node, 3):
+        case "BatchNormalization" if axis == 1 and all(map(is_weight, node.inputs[1:3])):
             return _mapped(graph, node, 0, affine)
         case "MatMul" if axis == rank(value) - 1 and _is_linear(node) and not affine.shifts:
             return _scaled(graph, node, 1, 1, affine.scale)
@@ -93,7 +93,9 @@ def _into_consumer(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, affin
             return _linear(graph, node, 0, affine, _bias_after(y) if affine.shifts else None)
         case "Conv" if axis == 1 and is_weight(node.inputs[1]):
             return _conv(graph, node, affine)
-        case "BatchNormalization" if axis == 1 and _has_weights(node, 4) and not _flag(node, "training_mode"):
+        case "BatchNormalization" if (
+            axis == 1 and all(map(is_weight, node.inputs[1:4])) and not _flag(node, "training_mode")
+        ):
             # gamma (s h' + t - m) / sigma = gamma s (h' - (m - t) / s) / sigma
             moved: Change = lambda: rewrite(own(graph, node, 3), lambda mean: (mean - affine.shift) / affine.scale)  # noqa: E731
             return [moved, *_scaled(graph, node, 1, 0, affine.scale)]
@@ -103,7 +105,7 @@ def _into_consumer(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, affin
             return into_consumers(graph, y, axis, affine)
         case "MaxPool" | "GlobalMaxPool" if np.all(affine.scale > 0) and len(node.outputs) == 1:
             return into_consumers(graph, y, axis, affine)
-        case "ReduceMean" if axis in (kept := kept_axes(node) or {}):
+        case "ReduceMean" if axis in (kept := kept_axes(node)):
             return into_consumers(graph, y, kept[axis], affine)
         case "Transpose":
             return into_consumers(graph, y, permutation(node).index(axis), affine)
@@ -211,13 +213,12 @@ def _bias_after(y: ir.Value) -> tuple[ir.Node, int]:
 def _within(node: ir.Node, x: ir.Value, axis: int, affine: Affine) -> Affine:
     """Return the map of a Concat's output, where only one of its inputs changes."""
     sizes = [value.shape[axis] if value is not None and value.shape is not None else None for value in node.inputs]
-    if not all(isinstance(size, int) for size in sizes) or sum(value is x for value in node.inputs) != 1:
+    lengths = [size for size in sizes if isinstance(size, int)]
+    if len(lengths) < len(sizes) or node.inputs.count(x) != 1:
         raise RefusedError("the Concat after it has inputs of unknown size")
-    lengths = [int(size) for size in sizes]  # type: ignore[arg-type]
-    start = sum(lengths[: [value is x for value in node.inputs].index(True)])
-    scale, shift = np.ones(sum(lengths)), np.zeros(sum(lengths))
-    scale[start : start + len(affine.scale)], shift[start : start + len(affine.shift)] = affine.scale, affine.shift
-    return Affine(scale, shift)
+    before = sum(lengths[: node.inputs.index(x)])
+    around = (before, sum(lengths) - before - len(affine.scale))
+    return Affine(np.pad(affine.scale, around, constant_values=1), np.pad(affine.shift, around))
 
 
 def _regrouped(node: ir.Node, x: ir.Value, axis: int) -> tuple[int, int]:
@@ -245,18 +246,11 @@ def _is_linear(node: ir.Node) -> bool:
 
 def _pads(node: ir.Node) -> bool:
     """Whether zeros come into the windows of a Conv or of an average."""
-    pads, auto = node.attributes.get("pads"), node.attributes.get("auto_pad")
-    padded = (pads is not None and any(pads.as_ints())) or (
-        auto is not None and auto.as_string() not in ("NOTSET", "VALID")
-    )
+    automatic = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    padded = automatic or any(node.attributes.get_ints("pads", ()))
     if node.op_type == "AveragePool":
         return _flag(node, "ceil_mode") or (padded and _flag(node, "count_include_pad"))
     return padded
-
-
-def _has_weights(node: ir.Node, stop: int) -> bool:
-    """Whether all inputs from the second one on are constants."""
-    return all(is_weight(value) for value in node.inputs[1:stop])
 
 
 def _flag(node: ir.Node, name: str) -> bool:

@@ -52,7 +52,7 @@ def rewrite(value: ir.Value, function: Callable[[Exact], Exact]) -> None:
 
 
 def permute(value: ir.Value, indices: NDArray[np.int64], axis: int) -> None:
-    """Reorder a constant of any dtype along an axis: entry i becomes what entry `indices[i]` was."""
+    """Reorder a constant that was not rewritten, of any dtype, along an axis: entry i is what `indices[i]` was."""
     old = value.const_value
     assert old is not None
     _replace(value, lambda: np.take(old.numpy(), indices, axis))

@@ -71,7 +71,7 @@ def _affine(node: ir.Node) -> tuple[ir.Value, int, Affine] | None:
     if y.shape is None or len(y.shape) < 2:
         return None
     if node.op_type == "BatchNormalization":
-        if node.attributes.get_int("training_mode", 0) or not all(map(is_weight, node.inputs[1:5])):
+        if node.attributes.get_int("training_mode", 0) or not all(map(is_weight, node.inputs[1:])):
             return None
         x = operand(node, 0)
         gamma, beta, mean, variance = (formula(operand(node, i))() for i in range(1, 5))
