@@ -195,12 +195,15 @@ BROKEN: list[tuple[nn.Module, tuple[int, ...], int | None]] = [
     (Forward(lambda s, x: s.o(s.m(s.l(x)) * s.v), l=L(4, 6), m=some(6), v=V(1, 1, 6), o=L(6, 2)), (4,), None),
     # Channels that stand on the first axis of a Gemm or a Conv.
     (
-        Forward(lambda s, x: s.o(s.m(s.l(x)).reshape(12, 7)).reshape(1, 36), l=nn.Conv1d(2, 12, 1), m=some(12), o=L(7, 3)),
+        Forward(
+            lambda s, x: s.o(s.m(s.l(x)).reshape(12, 7)).reshape(1, 36), l=nn.Conv1d(2, 12, 1), m=some(12), o=L(7, 3)
+        ),
         (2, 7),
         1,
     ),
     (
-        Forward(lambda s, x: s.o(s.m(s.l(x)).transpose(0, 1)).flatten()[None],
+        Forward(
+            lambda s, x: s.o(s.m(s.l(x)).transpose(0, 1)).flatten()[None],
             l=nn.Conv1d(2, 12, 1), m=some(12), o=nn.Conv1d(1, 3, 3),
         ),
         (2, 7),
