@@ -41,7 +41,7 @@ UNSORTED = "smx.unsorted"
 
 
 def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:
-    """Trace a module in `eval()` with PyTorch's exporter; the initializers have the names of the module's tensors.
+    """Export a module in `eval()` with PyTorch's exporter; the initializers have the names of the module's tensors.
 
     Args:
         module: its `Mixed` layers become MixedActivation nodes.

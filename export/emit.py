@@ -114,11 +114,9 @@ class Emitter:
         return self.node(function.type, inputs, dict(function.attributes), part=part)
 
     def hinges(self, hinges: Sequence[Hinge], z: ir.Value, *, trailing: int, part: str) -> ir.Value:
-        """Add the nodes that compute a hinge for each neuron of `z`, with the fewest operators for their numbers.
+        """Add the fewest nodes that compute a hinge for each neuron of `z`, or one for all.
 
-        Args:
-            hinges: one for each neuron, or a single one.
-            z: the neurons, followed by `trailing` axes.
+        The axis of the neurons is followed by `trailing` axes.
         """
         positive, negative, exponential, constant = (
             np.array([getattr(hinge, name) for hinge in hinges])

@@ -64,12 +64,7 @@ def hand_over(node: ir.Node, h: ir.Value) -> None:
 
 
 def with_provenance(model: ir.Model, layers: tuple[LayerInfo, ...]) -> tuple[LayerInfo, ...]:
-    """Return the layers with their provenance in a lowered model.
-
-    Args:
-        model: every mixed layer lowered.
-        layers: as they were captured, in the order of the graph.
-    """
+    """Return the layers, in the order of the graph, with their provenance in the lowered model."""
     found: dict[str, list[Provenance]] = {}
     for node in model.graph:
         for value in node.outputs:
