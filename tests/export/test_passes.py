@@ -77,6 +77,17 @@ def test_merge_groups_gives_equal_activations_one_group_under_a_free_name() -> N
     assert layer(model).choice.tolist() == [1, 1, 0, 1, 1, 0]
 
 
+def test_merge_groups_needs_no_weights_before_activations_without_an_inner_factor() -> None:
+    body = f"{mixed('x', 'h', '4, 4, 5, 0', PAPER)} y = Gemm <transB = 1> (h, v, c)"
+    model, before = (
+        graph(body, "float[batch,4] x", "float[batch,2] y", random_weights(v=(2, 4), c=(2,))) for _ in range(2)
+    )
+    merge = MergeGroups()
+    assert merge(model).modified
+    assert not merge.refusals
+    np.testing.assert_allclose(run(model, x=normal(5, 4)), run(before, x=normal(5, 4)), rtol=2e-6, atol=2e-6)
+
+
 Z = f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'h', '4, 4, 1, 1, 2, 2', PAPER)}"
 
 
