@@ -136,9 +136,9 @@ def split_by_group(mixed: MixedActivation, emit: Emitter, z: ir.Value, parts: li
 
 def in_place(mixed: MixedActivation, emit: Emitter) -> ir.Value:
     """What `sorted` does with a layer whose order is fixed: most neurons in place, one ScatterElements for the rest."""
-    from smx.export.passes.lower_in_place import lower
+    from smx.export.passes import LowerInPlace
 
-    return lower(mixed, emit)
+    return LowerInPlace().lower(mixed, emit)
 
 
 class Form(NamedTuple):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from smx.export.nodes import kept_axes, permutation, rank
+from smx.export.nodes import kept_axes, operand, permutation, rank
 from smx.export.weights import Exact, formula, is_weight, own, rewrite, zeros
 
 Change = Callable[[], None]
@@ -40,7 +40,7 @@ def into_producer(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -
     """Plan the changes by which the operator that computes `value` computes scale * value + shift.
 
     Raises:
-        RefusedError: it has no weights for this axis, or something else uses its output as it is.
+        RefusedError: it has no weights for this axis, or something else uses its output.
     """
     node = value.producer()
     if node is None:
@@ -49,21 +49,20 @@ def into_producer(graph: ir.Graph, value: ir.Value, axis: int, affine: Affine) -
         raise RefusedError("what comes before it is used elsewhere, too")
     match node.op_type:
         case "Gemm" if axis == 1 and _is_linear(node):
-            rows = 0 if _flag(node, "transB") else 1
-            return _scaled(graph, node, 1, rows, affine.scale) + _biased(graph, node, 2, affine)
+            return _mapped(graph, node, 0 if _flag(node, "transB") else 1, affine)
         case "Conv" if axis == 1 and is_weight(node.inputs[1]):
-            return _scaled(graph, node, 1, 0, affine.scale) + _biased(graph, node, 2, affine)
-        case "BatchNormalization" if axis == 1 and _has_weights(node, 3):
-            return _scaled(graph, node, 1, 0, affine.scale) + _biased(graph, node, 2, affine)
+            return _mapped(graph, node, 0, affine)
+        case "BatchNormalization" if axis == 1 and all(map(is_weight, node.inputs[1:3])):
+            return _mapped(graph, node, 0, affine)
         case "MatMul" if axis == rank(value) - 1 and _is_linear(node) and not affine.shifts:
             return _scaled(graph, node, 1, 1, affine.scale)
         case "Add" if (bias := bias_of(node, axis)) is not None:
-            source = node.inputs[1 - bias]
-            if source is None or source.shape != value.shape:
+            source = operand(node, 1 - bias)
+            if source.shape != value.shape:
                 raise RefusedError("the Add before it makes its input larger")
             scaling = Affine(affine.scale, np.zeros_like(affine.shift))
             scaled = [] if np.all(affine.scale == 1) else into_producer(graph, source, axis, scaling)
-            return scaled + _biased(graph, node, bias, affine)
+            return scaled + _biased(graph, node, bias, len(affine.scale), affine.scale, lambda: affine.shift)
     raise RefusedError(f"the {node.op_type} before it can't take it up")
 
 
@@ -94,7 +93,9 @@ def _into_consumer(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, affin
             return _linear(graph, node, 0, affine, _bias_after(y) if affine.shifts else None)
         case "Conv" if axis == 1 and is_weight(node.inputs[1]):
             return _conv(graph, node, affine)
-        case "BatchNormalization" if axis == 1 and _has_weights(node, 4) and not _flag(node, "training_mode"):
+        case "BatchNormalization" if (
+            axis == 1 and all(map(is_weight, node.inputs[1:4])) and not _flag(node, "training_mode")
+        ):
             # gamma (s h' + t - m) / sigma = gamma s (h' - (m - t) / s) / sigma
             moved: Change = lambda: rewrite(own(graph, node, 3), lambda mean: (mean - affine.shift) / affine.scale)  # noqa: E731
             return [moved, *_scaled(graph, node, 1, 0, affine.scale)]
@@ -104,7 +105,7 @@ def _into_consumer(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, affin
             return into_consumers(graph, y, axis, affine)
         case "MaxPool" | "GlobalMaxPool" if np.all(affine.scale > 0) and len(node.outputs) == 1:
             return into_consumers(graph, y, axis, affine)
-        case "ReduceMean" if axis in (kept := kept_axes(node) or {}):
+        case "ReduceMean" if axis in (kept := kept_axes(node)):
             return into_consumers(graph, y, kept[axis], affine)
         case "Transpose":
             return into_consumers(graph, y, permutation(node).index(axis), affine)
@@ -120,24 +121,21 @@ def _linear(
     graph: ir.Graph, node: ir.Node, axis: int, affine: Affine, bias: tuple[ir.Node, int] | None
 ) -> list[Change]:
     """W (s h' + t) + b = (W s) h' + (b + W t), with the channels along `axis` of the 2-D weight."""
-    scaled = _scaled(graph, node, 1, axis, affine.scale)
-    if not affine.shifts or bias is None:
-        return scaled
-    weight = node.inputs[1]
-    assert weight is not None
-    before = formula(weight)
-    return _added(graph, *bias, weight, 1 - axis, lambda: np.tensordot(affine.shift, before(), (0, axis))) + scaled
+    changes = _scaled(graph, node, 1, axis, affine.scale)
+    if affine.shifts and bias is not None:
+        weight = operand(node, 1)
+        before, length = formula(weight), int(weight.shape[1 - axis])  # type: ignore[index,arg-type]
+        changes += _biased(graph, *bias, length, 1.0, lambda: np.tensordot(affine.shift, before(), (0, axis)))
+    return changes
 
 
 def _conv(graph: ir.Graph, node: ir.Node, affine: Affine) -> list[Change]:
     """Like `_linear`; a border padded with zeros holds h = 0, which no h' with a shift can stand for."""
     if affine.shifts and _pads(node):
         raise RefusedError("the Conv after it pads with zeros, which would be shifted, too")
-    weight = node.inputs[1]
-    assert weight is not None
-    assert weight.const_value is not None
+    weight = operand(node, 1)
     before = formula(weight)
-    outputs, inputs = weight.const_value.shape.numpy()[:2]
+    outputs, inputs = (int(size) for size in list(weight.shape or ())[:2])  # type: ignore[arg-type]
     # Output channel o reads the I input channels of its group, from (o // (O / groups)) * I on.
     start = np.arange(outputs) // (outputs // node.attributes.get_int("group", 1)) * inputs
     source = start[:, None] + np.arange(inputs)
@@ -147,10 +145,17 @@ def _conv(graph: ir.Graph, node: ir.Node, affine: Affine) -> list[Change]:
 
         def shifted() -> Exact:
             sums: Exact = before().reshape(outputs, inputs, -1).sum(2)
-            total: Exact = (sums * affine.shift[source]).sum(1)
-            return total
+            return np.asarray((sums * affine.shift[source]).sum(1))
 
-        changes = _added(graph, node, 2, weight, 0, shifted) + changes
+        changes += _biased(graph, node, 2, outputs, 1.0, shifted)
+    return changes
+
+
+def _mapped(graph: ir.Graph, node: ir.Node, axis: int, affine: Affine) -> list[Change]:
+    """scale (W x + b) + shift = (scale W) x + (scale b + shift), with the channels along `axis` of the weight."""
+    changes = _scaled(graph, node, 1, axis, affine.scale)
+    if affine.shifts or _has(node, 2):
+        changes += _biased(graph, node, 2, len(affine.scale), affine.scale, lambda: affine.shift)
     return changes
 
 
@@ -162,34 +167,22 @@ def _scaled(graph: ir.Graph, node: ir.Node, index: int, axis: int, scale: Exact)
     return [lambda: rewrite(own(graph, node, index), lambda w: w * scale.reshape(shape))]
 
 
-def _biased(graph: ir.Graph, node: ir.Node, index: int, affine: Affine) -> list[Change]:
-    """A bias b becomes scale * b + shift; where there is none, it becomes shift."""
-    weight = node.inputs[1]
-    if not _has(node, index):
-        assert weight is not None
-        axis = 0 if node.op_type == "Conv" or _flag(node, "transB") else 1
-        return _added(graph, node, index, weight, axis, lambda: affine.shift) if affine.shifts else []
-    _check_bias(node, index, len(affine.scale))
-    return [
-        lambda: rewrite(
-            own(graph, node, index), lambda b: (b.reshape(-1) * affine.scale + affine.shift).reshape(b.shape)
-        )
-    ]
-
-
-def _added(
-    graph: ir.Graph, node: ir.Node, index: int, weight: ir.Value, axis: int, summand: Callable[[], Exact]
+def _biased(
+    graph: ir.Graph, node: ir.Node, index: int, length: int, scale: Exact | float, summand: Callable[[], Exact]
 ) -> list[Change]:
-    """Add to a bias, which is made if there is none, with one value for each entry of an axis of the weight."""
-    length = int(weight.shape[axis])  # type: ignore[index,arg-type]
+    """A bias b of a length becomes scale * b + summand(); where there is none, it is made."""
     if _has(node, index):
-        _check_bias(node, index, length)
+        bias = operand(node, index)
+        sizes = [size for size in bias.shape or () if size != 1]
+        per_row = node.op_type == "Gemm" and rank(bias) == 2 and bias.shape[0] != 1  # type: ignore[index]
+        if not is_weight(bias) or per_row or sizes != [length] * (length != 1):
+            raise RefusedError(f"the bias of the {node.op_type} is not one constant for each channel")
 
     def change() -> None:
         if not _has(node, index):
             node.resize_inputs(max(len(node.inputs), index + 1))
-            node.replace_input_with(index, zeros(graph, weight, length, f"{node.name}/bias"))
-        rewrite(own(graph, node, index), lambda b: (b.reshape(-1) + summand()).reshape(b.shape))
+            node.replace_input_with(index, zeros(graph, operand(node, 1), length, f"{node.name}/bias"))
+        rewrite(own(graph, node, index), lambda b: (b.reshape(-1) * scale + summand()).reshape(b.shape))
 
     return [change]
 
@@ -220,13 +213,12 @@ def _bias_after(y: ir.Value) -> tuple[ir.Node, int]:
 def _within(node: ir.Node, x: ir.Value, axis: int, affine: Affine) -> Affine:
     """Return the map of a Concat's output, where only one of its inputs changes."""
     sizes = [value.shape[axis] if value is not None and value.shape is not None else None for value in node.inputs]
-    if not all(isinstance(size, int) for size in sizes) or sum(value is x for value in node.inputs) != 1:
+    lengths = [size for size in sizes if isinstance(size, int)]
+    if len(lengths) < len(sizes) or node.inputs.count(x) != 1:
         raise RefusedError("the Concat after it has inputs of unknown size")
-    lengths = [int(size) for size in sizes]  # type: ignore[arg-type]
-    start = sum(lengths[: [value is x for value in node.inputs].index(True)])
-    scale, shift = np.ones(sum(lengths)), np.zeros(sum(lengths))
-    scale[start : start + len(affine.scale)], shift[start : start + len(affine.shift)] = affine.scale, affine.shift
-    return Affine(scale, shift)
+    before = sum(lengths[: node.inputs.index(x)])
+    around = (before, sum(lengths) - before - len(affine.scale))
+    return Affine(np.pad(affine.scale, around, constant_values=1), np.pad(affine.shift, around))
 
 
 def _regrouped(node: ir.Node, x: ir.Value, axis: int) -> tuple[int, int]:
@@ -254,26 +246,11 @@ def _is_linear(node: ir.Node) -> bool:
 
 def _pads(node: ir.Node) -> bool:
     """Whether zeros come into the windows of a Conv or of an average."""
-    pads, auto = node.attributes.get("pads"), node.attributes.get("auto_pad")
-    padded = (pads is not None and any(pads.as_ints())) or (
-        auto is not None and auto.as_string() not in ("NOTSET", "VALID")
-    )
+    automatic = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    padded = automatic or any(node.attributes.get_ints("pads", ()))
     if node.op_type == "AveragePool":
         return _flag(node, "ceil_mode") or (padded and _flag(node, "count_include_pad"))
     return padded
-
-
-def _check_bias(node: ir.Node, index: int, length: int) -> None:
-    bias = node.inputs[index]
-    sizes = [size for size in (bias.shape or ()) if size != 1] if bias is not None else []
-    per_row = node.op_type == "Gemm" and rank(bias) == 2 and bias.shape[0] != 1  # type: ignore[union-attr,index]
-    if not is_weight(bias) or per_row or sizes != [length] * (length != 1):
-        raise RefusedError(f"the bias of the {node.op_type} is not one constant for each channel")
-
-
-def _has_weights(node: ir.Node, stop: int) -> bool:
-    """Whether all inputs from the second one on are constants."""
-    return all(is_weight(value) for value in node.inputs[1:stop])
 
 
 def _flag(node: ir.Node, name: str) -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
 from smx.export import provenance
+from smx.export.nodes import operand
 from smx.hinges import Function
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
@@ -41,7 +41,7 @@ UNSORTED = "smx.unsorted"
 
 
 def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:
-    """Trace a module in `eval()` with PyTorch's exporter; the initializers have the names of the module's tensors.
+    """Export a module in `eval()` with PyTorch's exporter; the initializers have the names of the module's tensors.
 
     Args:
         module: its `Mixed` layers become MixedActivation nodes.
@@ -55,7 +55,7 @@ def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: i
     marked = _mark(module).eval()
     dynamic = None if batch else tuple({0: torch.export.Dim("batch")} for _ in example)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             program = torch.onnx.export(
                 marked,
                 example,
@@ -66,11 +66,10 @@ def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: i
                 optimize=False,
                 verbose=False,
             )
-    except Exception as error:  # the exporter wraps whatever it trips over
-        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-        cause = error.__cause__ or error
-        detail = next((line for line in str(cause).splitlines() if line.strip()), reason)
-        raise SmxError(f"PyTorch's exporter can't convert {type(module).__name__}: {detail.strip()}") from error
+    except Exception as error:  # the exporter wraps any error of the module
+        lines = [*str(error.__cause__ or error).splitlines(), *reversed(str(error).splitlines()), type(error).__name__]
+        reason = next(line.strip() for line in lines if line.strip())
+        raise SmxError(f"PyTorch's exporter can't convert {type(module).__name__}: {reason}") from error
     assert program is not None
     outputs = program.model.graph.outputs
     for i, output in enumerate(outputs):
@@ -92,6 +91,7 @@ class MixedActivation(NamedTuple):
     axis: int
     layer: str
     functions: Mapping[str, Function]
+    unsorted: str
 
     @property
     def scope(self) -> str:
@@ -112,15 +112,15 @@ class MixedActivation(NamedTuple):
     @classmethod
     def of(cls, node: ir.Node) -> MixedActivation:
         """Read the node."""
-        (z,), attributes = node.inputs, node.attributes
-        assert z is not None
+        attributes = node.attributes
         return cls(
-            z=z,
+            z=operand(node, 0),
             choice=np.array(attributes["choice"].as_ints(), np.int64),
             pool=attributes["pool"].as_strings(),
             axis=attributes["axis"].as_int(),
             layer=attributes["layer"].as_string(),
             functions=node.meta[FUNCTIONS],
+            unsorted=node.meta.get(UNSORTED, "the layer has too many activations"),
         )
 
 
@@ -132,7 +132,7 @@ def batched(example: tuple[Tensor, ...], batch: int | None) -> tuple[Tensor, ...
 
 def simplify(model: ir.Model) -> None:
     """Fold constants and fuse operators with PyTorch's own optimizer; weights get new names where it computes them."""
-    with _quiet():
+    with quiet():
         torch.onnx.ONNXProgram(model, None).optimize()
 
 
@@ -148,11 +148,10 @@ def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:
     """Return the groups of every mixed layer of a captured model."""
-    layers = []
-    for mixed in map(MixedActivation.of, mixed_nodes(model)):
-        sizes = Counter(mixed.pool[k] for k in np.sort(mixed.choice))
-        layers.append(LayerInfo(name=mixed.layer, axis=mixed.axis, groups=dict(sizes)))
-    return tuple(layers)
+    return tuple(
+        LayerInfo(name=mixed.layer, axis=mixed.axis, groups={name: len(group) for name, group in mixed.groups.items()})
+        for mixed in map(MixedActivation.of, mixed_nodes(model))
+    )
 
 
 def expressions_of(module: nn.Module) -> dict[str, Operator]:
@@ -186,20 +185,14 @@ class _Marker(nn.Module):
 
     def __init__(self, layer: Mixed, name: str) -> None:
         super().__init__()
-        self.attributes: dict[str, Any] = {
-            "choice": layer.choice.tolist(),
-            "pool": [activation.name for activation in layer.pool],
-            "layer": name,
-        }
+        pool = [activation.name for activation in layer.pool]
+        self.attributes: dict[str, Any] = {"choice": layer.choice.tolist(), "pool": pool, "layer": name}
         self.dim = layer.dim
 
     def forward(self, z: Tensor) -> Tensor:
         attributes = {**self.attributes, "axis": self.dim % z.dim()}
-        marked = torch.onnx.ops.symbolic(
-            f"{DOMAIN}::{OP_TYPE}", (z,), attributes, dtype=z.dtype, shape=z.shape, version=1
-        )
-        assert isinstance(marked, Tensor)
-        return marked
+        name = f"{DOMAIN}::{OP_TYPE}"
+        return torch.onnx.ops.symbolic(name, (z,), attributes, dtype=z.dtype, shape=z.shape, version=1)
 
 
 def _mark(module: nn.Module) -> nn.Module:
@@ -215,13 +208,14 @@ def _mark(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes to its own developers off the user's screen."""
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
+def quiet() -> Iterator[None]:
+    """Keep the notes that libraries write to their own developers off the user's screen."""
+    root, handler, disabled = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(handler)  # to a root without one, logging.info() and its like would add one that prints, for good
+    logging.disable()
+    try:
+        with warnings.catch_warnings(action="ignore"):
             yield
-        finally:
-            logging.disable(disabled)
+    finally:
+        logging.disable(disabled)
+        root.removeHandler(handler)

@@ -15,12 +15,11 @@ from smx.runtime.parity.isolated import Sample
 
 
 def samples(module: nn.Module, example: tuple[Tensor, ...], batch_sizes: tuple[int, ...]) -> list[Sample]:
-    """Return what a file is compared on: the example, and normal noise where the module's outputs for it are finite.
+    """Return what a file is compared on at each batch size: the example, and noise where its outputs are finite.
 
     Args:
         module: is run in `eval()`, and left in the mode that it is in.
         example: a tensor (B, *) for each argument.
-        batch_sizes: each gives a sample of the example and one of noise.
 
     Raises:
         SmxError: the module can't be run, or returns something else than tensors with a batch.
@@ -84,11 +83,7 @@ def example_of(module: nn.Module, example_input: ExampleInput | None) -> tuple[T
 
 
 def check_weights(module: nn.Module) -> None:
-    """Refuse weights that can't be exported.
-
-    Raises:
-        InputError: some are not finite, or bfloat16, which many ONNX operators don't take.
-    """
+    """Raise an InputError for weights that are not finite, or bfloat16, which many ONNX operators don't take."""
     for name, parameter in module.named_parameters():
         if parameter.dtype == torch.bfloat16:
             raise InputError(f"{name} is bfloat16, which can't be exported; convert the module: module.float()")

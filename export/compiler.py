@@ -69,15 +69,12 @@ LAYOUTS: dict[str, Callable[[bool], Passes]] = {
 
 
 def compile(model: ir.Model, layout: str, *, shifts: bool = True) -> tuple[PassReport, ...]:
-    """Turn a captured model into one of standard operators only, in place.
+    """Turn a captured model into one of standard operators only, in place; return what each pass did, in their order.
 
     Args:
         model: with its mixed layers as `smx::MixedActivation`.
         layout: a key of `LAYOUTS`.
         shifts: let constants move from one layer's activations into the next one's weights, see `MergeGroups`.
-
-    Returns:
-        What each pass did, in their order.
     """
     passes = [NameByModule(), *known_shapes(), *LAYOUTS[layout](shifts), *tidy()]
     ir.passes.Sequential(*passes)(model)

@@ -41,9 +41,8 @@ class Emitter:
         part: str = "",
     ) -> ir.Value:
         """Add a node of the standard domain with one output, and return it."""
-        name = self._name(part, operator)
-        node = ir.node(operator, inputs, attributes, name=name)
-        node.outputs[0].name = name
+        node = ir.node(operator, inputs, attributes, name=self._name(part, operator))
+        node.outputs[0].name = node.name
         self.nodes.append(node)
         return node.outputs[0]
 
@@ -55,20 +54,14 @@ class Emitter:
         parts: Sequence[str],
         compute: Callable[[int, ir.Value], ir.Value],
     ) -> ir.Value:
-        """Add a Split of `z` along an axis, `compute(i, part)` for each part, and a Concat; one part needs neither.
+        """Add a Split of `z` along an axis into parts of these sizes and names, and a Concat; one part needs neither.
 
-        Args:
-            z: what is computed.
-            axis: of the parts.
-            sizes: of the parts.
-            parts: their names.
-            compute: adds the nodes for part i, and returns a value of its shape.
+        For each part i, `compute(i, part)` adds the nodes, and returns a value of its shape.
         """
         if len(sizes) == 1:
             return compute(0, z)
         lengths = self.constant(np.array(sizes), part="", name="sizes")
-        name = self._name("", "Split")
-        node = ir.node("Split", [z, lengths], {"axis": axis}, name=name, num_outputs=len(parts))
+        node = ir.node("Split", [z, lengths], {"axis": axis}, name=self._name("", "Split"), num_outputs=len(parts))
         for value, part in zip(node.outputs, parts, strict=True):
             value.name = self._name(part, "z")
         self.nodes.append(node)
@@ -115,18 +108,15 @@ class Emitter:
         for source in function.inputs:
             if isinstance(source, Operator):
                 inputs.append(self.activation(source, z, part=part))
-            elif isinstance(source, str):
-                inputs.append(z)
             else:
-                inputs.append(self.constant(np.array(source, self.dtype.numpy()), part=part, name="constant"))
+                number = None if isinstance(source, str) else np.array(source, self.dtype.numpy())
+                inputs.append(z if number is None else self.constant(number, part=part, name="constant"))
         return self.node(function.type, inputs, dict(function.attributes), part=part)
 
     def hinges(self, hinges: Sequence[Hinge], z: ir.Value, *, trailing: int, part: str) -> ir.Value:
-        """Add the nodes that compute a hinge for each neuron of `z`, with the fewest operators for their numbers.
+        """Add the fewest nodes that compute a hinge for each neuron of `z`, or one for all.
 
-        Args:
-            hinges: one for each neuron, or a single one.
-            z: the neurons, followed by `trailing` axes.
+        The axis of the neurons is followed by `trailing` axes.
         """
         positive, negative, exponential, constant = (
             np.array([getattr(hinge, name) for hinge in hinges])

@@ -15,16 +15,16 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
-from torch import nn
+from torch import Tensor, nn
 
 from smx import __version__, files
-from smx.errors import InputError, ParityError, SmxError
+from smx.errors import InputError, ParityError, SmxError, one_line
 from smx.example_input import ExampleInput
 from smx.export.capture import attach, batched, capture, describe_layers, expressions_of, simplify
 from smx.export.checks import check_weights, example_of, samples
 from smx.export.compiler import LAYOUTS, PassReport, compile
 from smx.export.external_data import external_weights, is_large
-from smx.export.opsets import OPSETS, convert
+from smx.export.opsets import OPSETS, convert, oldest_ir_version
 from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
 from smx.export.provenance import with_provenance
 from smx.export.sort import sort_neurons
@@ -146,13 +146,12 @@ def export_onnx(
     """
     started = time.perf_counter()
     path = Path(path)
-    _check_options(layout, batch, opset, precision, calibration)
+    _check_options(layout, batch, opset, precision, calibration, evaluation)
     example = example_of(module, example_input)
     files.check_writable(path)
     functions = expressions_of(module)
     check_weights(module)
-    captured = min(max(opset, CAPTURED[0]), CAPTURED[-1])
-    captured_on = batched(example, batch)
+    captured, captured_on = min(max(opset, CAPTURED[0]), CAPTURED[-1]), batched(example, batch)
     model = capture(module, captured_on, captured, batch)
     attach(model, functions)
     if is_large(model) and (opset != captured or precision != "float32"):
@@ -161,26 +160,16 @@ def export_onnx(
             f" got {precision} and opset {opset}"
         )
     layers = describe_layers(model)
-    info = ModelInfo(
-        smx_version=__version__,
-        architecture=type(module).__name__,
-        layout=layout,
-        pool=tuple(functions),
-        layers=layers,
-        precision=precision,
-        tolerance={},
-    )
-
     expected = samples(module, example, (batch,) if batch else BATCHES)
-    check = partial(check_isolated, samples=expected, name=str(path), atol=atol, rtol=rtol)
+    examples = None if precision == "float32" else evaluation
+    check = partial(check_isolated, samples=expected, name=str(path), atol=atol, rtol=rtol, evaluation=examples)
 
     def write(model: ir.Model) -> tuple[ParityReport, onnx.ModelProto, int, int]:
         """Compare with PyTorch, lower the precision, and write; return also the changed predictions and the bytes."""
         with external_weights(model, path) as beside, files.replacing(path) as draft:
             proto = ir.to_proto(model) if opset == captured else convert(ir.to_proto(model), opset)
             draft.write_bytes(proto.SerializeToString())
-            examples = evaluation if precision != "float32" else None
-            parity, predicted = check(draft, evaluation=examples, otherwise="try the other layout or another opset")
+            parity, predicted = check(draft, otherwise="try the other layout or another opset")
             if not parity.passed:
                 raise ParityError(f"{path} was not written: it differs from PyTorch by up to {parity.max_abs:.3g}")
             changed = 0
@@ -190,25 +179,26 @@ def export_onnx(
                 proto = to_int8(proto, calibration)
             if precision != "float32":
                 draft.write_bytes(proto.SerializeToString())
-                _, lower = check(draft, evaluation=examples, otherwise="export it in float32")
+                _, lower = check(draft, otherwise="export it in float32")
                 if predicted is not None and lower is not None:
                     changed = changed_predictions(predicted, lower)
-            tolerance = {"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs}
-            found = {"tolerance": tolerance, "layers": with_provenance(model, layers)}
-            properties = replace(info, **{**found, **(describe or {})}).to_properties()
-            onnx.helper.set_model_props(proto, properties)
+            found = ModelInfo(
+                smx_version=__version__,
+                architecture=type(module).__name__,
+                layout=layout,
+                pool=tuple(functions),
+                layers=with_provenance(model, layers),
+                precision=precision,
+                tolerance={"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs},
+            )
+            onnx.helper.set_model_props(proto, replace(found, **(describe or {})).to_properties())
             draft.write_bytes(proto.SerializeToString(deterministic=True))
         return parity, proto, changed, path.stat().st_size + (beside.stat().st_size if beside else 0)
 
     # Shifts cost precision in some networks, and wherever arithmetic is coarser than float32.
     for shifts in (True, False) if layout == "sorted" and precision == "float32" else (False,):
         variant = model.clone()
-        if layout == "sorted":
-            sort_neurons(variant, module, captured_on, shifts=shifts)
-        simplify(variant)
-        before = _operators(variant)
-        passes = _compile(module, variant, layout, shifts)
-        _finish(variant)
+        before, passes = _compile(variant, module, captured_on, layout, shifts)
         try:
             parity, proto, changed, size = write(variant)
             break
@@ -228,48 +218,54 @@ def export_onnx(
         operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
         advice=advice(layout, layers),
         max_abs=parity.max_abs,
-        predictions=len(evaluation) if evaluation is not None and precision != "float32" else 0,
+        predictions=0 if examples is None else len(examples),
         changed=changed,
         seconds=time.perf_counter() - started,
     )
 
 
 def _check_options(
-    layout: str, batch: int | None, opset: int, precision: str, calibration: NDArray[Any] | None
+    layout: str,
+    batch: int | None,
+    opset: int,
+    precision: str,
+    calibration: NDArray[Any] | None,
+    evaluation: NDArray[Any] | None,
 ) -> None:
-    if layout not in LAYOUTS:
-        raise InputError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
+    for name, value, known in (("layout", layout, LAYOUTS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise InputError(f"unknown {name} {value!r}; known are {', '.join(known)}")
     if opset not in OPSETS:
         raise InputError(f"opset must be between {OPSETS[0]} and {OPSETS[-1]}, got {opset}")
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise InputError(f"the batch size must be a whole number from 1, got {batch}")
-    if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
     if precision == "int8" and calibration is None:
         raise InputError("int8 needs examples to calibrate on; give calibration=x, an array (B, *) of training data")
+    for name, examples in (("calibration", calibration), ("evaluation", evaluation)):
+        if examples is not None and (not examples.ndim or not len(examples)):
+            raise InputError(f"{name} must be an array (B, *), with B at least 1, got shape {examples.shape}")
 
 
-def _compile(module: nn.Module, model: ir.Model, layout: str, shifts: bool) -> tuple[PassReport, ...]:
+def _compile(
+    model: ir.Model, module: nn.Module, example: tuple[Tensor, ...], layout: str, shifts: bool
+) -> tuple[dict[str, int], tuple[PassReport, ...]]:
+    """Compile a captured model in place, and validate it; return its operators before, and what each pass did."""
     try:
-        return compile(model, layout, shifts=shifts)
+        if layout == "sorted":
+            sort_neurons(model, module, example, shifts=shifts)
+        simplify(model)
+        before = dict(Counter(node.op_type for node in model.graph).most_common())
+        passes = compile(model, layout, shifts=shifts)
     except ir.passes.PassError as error:
         raise SmxError(f"{type(module).__name__} can't be compiled: {error.__cause__ or error}") from error
-
-
-def _operators(model: ir.Model) -> dict[str, int]:
-    return dict(Counter(node.op_type for node in model.graph).most_common())
-
-
-def _finish(model: ir.Model) -> None:
-    """Write the header, with the oldest IR version that goes with the opset; infer all shapes, and validate."""
     model.producer_name, model.producer_version = "smartmixed", __version__
     model.graph.name = "smartmixed"
-    model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", model.opset_imports[""])])
+    model.ir_version = oldest_ir_version(model.opset_imports[""])
     for value in (*model.graph.inputs, *(output for node in model.graph for output in node.outputs)):
         value.metadata_props.clear()  # PyTorch's notes to itself
     try:
         common.CheckerPass(full_check=True)(model)
     except (ir.passes.PassError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise SmxError(f"the exported graph is not valid: {reason}") from error
+        raise SmxError(f"the exported graph is not valid: {one_line(error.__cause__ or error)}") from error
     common.ShapeInferencePass()(model)
+    return before, passes

@@ -26,8 +26,8 @@ def is_large(model: ir.Model) -> bool:
 def external_weights(model: ir.Model, path: Path) -> Iterator[Path | None]:
     """Write the weights of a large model to a file of a new name beside `path`, and yield it; None for other models.
 
-    The caller must write the new model to `path` inside the context. Until then the old model and its file of weights
-    stay as they are; at the end the file of weights that no model refers to any more is removed.
+    The caller writes the new model to `path` inside the context. Until then the old model and its weights stay as they
+    are; at the end the file of weights that no model refers to is removed.
 
     Raises:
         SmxError: writing failed, for example because the disk is full.

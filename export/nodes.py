@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 SMALL = 1024
 """A layer known to have fewer values than this runs one Elu faster than the several operators of its form."""
+
+
+def operand(node: ir.Node, index: int) -> ir.Value:
+    """Return an input that the operator requires."""
+    value = node.inputs[index]
+    assert value is not None
+    return value
 
 
 def rank(value: ir.Value | None) -> int:
@@ -21,20 +30,19 @@ def permutation(node: ir.Node) -> list[int]:
     return list(attribute.as_ints()) if attribute is not None else list(reversed(range(rank(node.inputs[0]))))
 
 
-def kept_axes(node: ir.Node) -> dict[int, int] | None:
-    """Return the axes of the input that a Reduce operator keeps, each with its axis in the output.
+def constant(node: ir.Node, index: int) -> NDArray[np.int64] | None:
+    """Return the value of an input; None if it is not there or not known."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
 
-    None if the reduced axes are not known, or not given, which may mean all of them.
-    """
-    (x, *rest), attribute = node.inputs, node.attributes.get("axes")
-    constant = ir.convenience.get_const_tensor(rest[0]) if rest and rest[0] is not None else None
-    if attribute is None and constant is None:
-        return None
-    axes = attribute.as_ints() if attribute is not None else constant.numpy().tolist()  # type: ignore[union-attr]
-    gone = {axis % rank(x) for axis in axes}
-    if not gone:
-        return None
-    kept = [axis for axis in range(rank(x)) if axis not in gone]
+
+def kept_axes(node: ir.Node) -> dict[int, int]:
+    """Return the axes of the input that a Reduce operator keeps, each with its axis in the output; none if unknown."""
+    axes, count = constant(node, 1), rank(node.inputs[0])
+    if axes is None or not len(axes):
+        return {}
+    kept = sorted(set(range(count)) - {int(axis) % count for axis in axes})
     return dict(zip(kept, kept if node.attributes.get_int("keepdims", 1) else range(len(kept)), strict=True))
 
 

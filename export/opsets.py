@@ -12,26 +12,23 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from smx.activations import Operator, X, op
-from smx.errors import InputError, SmxError
+from smx.errors import InputError, SmxError, one_line
 from smx.export.emit import Emitter
+from smx.export.nodes import constant, operand
 
 OPSETS = range(13, 27)
 """26 is the newest that ONNX Runtime 1.31 loads; it refuses 27 as under development."""
 
 
 def convert(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Bring a model of standard operators to an opset, with the oldest IR version that goes with it, and validate it.
+    """Return a model at another opset, with the oldest IR version for it and with all shapes inferred, and validate it.
 
     Args:
         proto: at opset 18, or at a later one that is not above `opset`; it is not changed.
         opset: version of the standard operators, one of `OPSETS`.
-
-    Returns:
-        The same function, with all shapes inferred.
 
     Raises:
         InputError: there is no such opset, or an operator of the model needs a later one.
@@ -53,13 +50,30 @@ def convert(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             _refuse(node, opset)
         common.RemoveUnusedNodesPass()(model)
         model.opset_imports[""] = opset
-        model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
-        proto = onnx.shape_inference.infer_shapes(ir.to_proto(model), strict_mode=True, data_prop=True)
+        model.ir_version = oldest_ir_version(opset)
+    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+        raise SmxError(f"the exported graph is not valid: {one_line(error)}") from error
+    return validated(ir.to_proto(model), "the exported graph")
+
+
+def oldest_ir_version(opset: int) -> int:
+    """Return the oldest version of the file format that goes with an opset."""
+    return onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+
+
+def validated(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return the model with all shapes inferred, after ONNX's checker has seen it; errors call it `name`.
+
+    Raises:
+        SmxError: the model is not valid.
+    """
+    try:
+        proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
         for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
             value.ClearField("metadata_props")  # PyTorch's notes to itself, and a field of IR version 10
         onnx.checker.check_model(proto, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
-        raise SmxError(f"the exported graph is not valid: {' '.join(str(error).split())}") from error
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise SmxError(f"{name} is not valid: {one_line(error)}") from error
     return proto
 
 
@@ -130,7 +144,7 @@ Rewrite = Callable[[ir.Node, Emitter], ir.Value | None]
 
 def _reduce(node: ir.Node, emit: Emitter) -> None:
     """Before 18 the axes were an attribute."""
-    axes = _constant(node, 1)
+    axes = constant(node, 1)
     if axes is not None:
         node.resize_inputs(1)
         node.attributes["axes"] = ir.AttrInt64s("axes", axes.tolist())
@@ -138,10 +152,9 @@ def _reduce(node: ir.Node, emit: Emitter) -> None:
 
 def _split(node: ir.Node, emit: Emitter) -> None:
     """Before 18 the sizes of the parts were an input, unless all were the same."""
-    (z, *sizes), parts = node.inputs, len(node.outputs)
-    assert z is not None
+    z, parts = operand(node, 0), len(node.outputs)
     length = z.shape[node.attributes.get_int("axis", 0)] if z.shape is not None else None
-    if not sizes and isinstance(length, int):
+    if len(node.inputs) == 1 and isinstance(length, int):
         size = -(-length // parts)
         node.resize_inputs(2)
         values = np.array([size] * (parts - 1) + [length - size * (parts - 1)])
@@ -151,7 +164,7 @@ def _split(node: ir.Node, emit: Emitter) -> None:
 
 def _reshape(node: ir.Node, emit: Emitter) -> None:
     """A 0 in the shape meant the input's length. A shape computed from the batch has none, but for an empty batch."""
-    shape = _constant(node, 1)
+    shape = constant(node, 1)
     if shape is None or shape.all():
         del node.attributes["allowzero"]
 
@@ -163,7 +176,7 @@ def _shape(node: ir.Node, emit: Emitter) -> ir.Value:
         emit.constant(np.array([node.attributes.get_int(name, default)]), part="", name=name)
         for name, default in bounds.items()
     ]
-    return emit.node("Slice", [emit.node("Shape", [_input(node)]), *values])
+    return emit.node("Slice", [emit.node("Shape", [operand(node, 0)]), *values])
 
 
 def _layer_norm(node: ir.Node, emit: Emitter) -> ir.Value | None:
@@ -171,7 +184,7 @@ def _layer_norm(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
     Mean and variance are to be computed in float32 or better.
     """
-    x = _input(node)
+    x = operand(node, 0)
     if len(node.outputs) > 1 or x.shape is None or emit.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return None
     axis, rank = node.attributes.get_int("axis", -1), len(x.shape)
@@ -191,19 +204,7 @@ def _layer_norm(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _as(expression: Operator) -> Rewrite:
-    return lambda node, emit: emit.activation(expression, _input(node), part="")
-
-
-def _input(node: ir.Node) -> ir.Value:
-    x = node.inputs[0]
-    assert x is not None
-    return x
-
-
-def _constant(node: ir.Node, i: int) -> NDArray[np.int64] | None:
-    value = node.inputs[i] if i < len(node.inputs) else None
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
+    return lambda node, emit: emit.activation(expression, operand(node, 0), part="")
 
 
 REWRITES: dict[str, Rewrite] = {

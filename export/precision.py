@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,8 @@ from onnxruntime.quantization import QuantType, quant_pre_process, quantize_stat
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from smx.errors import InputError, SmxError, one_line
+from smx.export.capture import quiet
+from smx.export.opsets import validated
 from smx.runtime.session import DTYPES, Session
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -29,24 +29,17 @@ MIN_EXAMPLES = 32
 
 _BATCH = 128  # of the calibration; only its speed depends on it
 _QUANTIZED = ("Gemm", "MatMul", "Conv")
-_OTHER_FLOATS: dict[int, str] = {
-    TensorProto.DOUBLE: "float64",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.BFLOAT16: "bfloat16",
-}
+_OTHER_FLOATS = (TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with float16 weights and arithmetic; its float32 inputs and outputs stay float32.
 
-    Conversion is ONNX Runtime's own (`onnxruntime.transformers.float16`): a Cast behind each input and before each
-    output, and around the few operators that it keeps in float32, such as CumSum. Weights are rounded to 11
-    significant bits. Below 6.1e-05 they are subnormal and keep fewer, with steps of 6e-08; a weight between 0 and the
-    smallest subnormal becomes the latter, so that no divisor becomes 0. Values beyond 65504 in between become infinite,
-    which `changed_predictions` shows.
-
-    ONNX Runtime's CPU provider has hardly any float16 arithmetic and casts the weights in each run: there the file is
-    smaller, but not faster.
+    ONNX Runtime's own converter (`onnxruntime.transformers.float16`) puts a Cast behind each input, before each output,
+    and around the few operators that it keeps in float32, such as CumSum. Weights are rounded to 11 significant bits;
+    below 6.1e-05 they have steps of 6e-08, and no weight becomes 0. Values beyond 65504 in between become infinite,
+    which `changed_predictions` shows. On the CPU the file is smaller, but not faster: ONNX Runtime casts the weights in
+    each run.
 
     Args:
         proto: a model of standard operators with float32 weights; it is not modified.
@@ -58,16 +51,13 @@ def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
     _check_float32(proto, "float16")
     coarse = [operator for operator in DEFAULT_OP_BLOCK_LIST if operator not in ("Max", "Min")]  # those are exact
     half = convert_float_to_float16(proto, keep_io_types=True, op_block_list=coarse)
-    largest = float(np.finfo(np.float16).max)
-    originals = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for tensor in half.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT16:
-            weights = numpy_helper.to_array(originals[tensor.name])
+    halved = {tensor.name for tensor in half.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    for tensor in proto.graph.initializer:
+        if tensor.name in halved:
+            weights = numpy_helper.to_array(tensor)
             peak = float(np.abs(weights[np.isfinite(weights)]).max(initial=0))
-            if peak > largest:
-                raise InputError(
-                    f"{tensor.name} holds {peak:.6g}, float16 ends at {largest:.0f}; keep the model in float32"
-                )
+            if peak > 65504:
+                raise InputError(f"{tensor.name} holds {peak:.6g}, float16 ends at 65504; keep the model in float32")
     # The converter appends its Casts behind the nodes that read them.
     model = ir.from_proto(half)
     model.graph.sort()
@@ -77,9 +67,8 @@ def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
 def to_int8(proto: onnx.ModelProto, *calibration: NDArray[Any]) -> onnx.ModelProto:
     """Return the model with int8 weights and layer inputs; its inputs and outputs stay float32.
 
-    Static quantization by ONNX Runtime (`onnxruntime.quantization`), in the QDQ form: standard operators that a runtime
-    fuses into integer arithmetic, and that any other evaluates as they stand. Quantized are the Gemm, MatMul and Conv
-    that have constant weights, with settings that were chosen by measuring:
+    ONNX Runtime (`onnxruntime.quantization`) quantizes each Gemm, MatMul and Conv that has constant weights, in the QDQ
+    form: standard operators, which a runtime may fuse into integer arithmetic. The settings were chosen by measuring:
 
     1. Weights are int8 with a scale for each neuron, since neighbours with different activations differ in size.
     2. They use 7 of the 8 bits. On x86 without VNNI the sum of two uint8 x int8 products saturates at 16 bits; with 7
@@ -101,7 +90,7 @@ def to_int8(proto: onnx.ModelProto, *calibration: NDArray[Any]) -> onnx.ModelPro
     """
     _check_float32(proto, "int8")
     feeds = _feeds(proto, calibration)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         given, prepared, quantized = (Path(folder) / f"{stage}.onnx" for stage in ("given", "prepared", "quantized"))
         onnx.save(proto, given)
         # Makes a Gemm of MatMul and Add. When it loads a model ONNX Runtime does so too, but that Gemm, with a float32
@@ -115,7 +104,7 @@ def to_int8(proto: onnx.ModelProto, *calibration: NDArray[Any]) -> onnx.ModelPro
             quantize_static(
                 model,
                 quantized,
-                _Reader(feeds),
+                SimpleNamespace(get_next=partial(next, iter(feeds), None)),
                 op_types_to_quantize=_QUANTIZED,
                 nodes_to_quantize=nodes,
                 activation_type=QuantType.QUInt8,
@@ -154,7 +143,8 @@ def _check_float32(proto: onnx.ModelProto, precision: str) -> None:
     types |= {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
     for name, type in types.items():
         if type in _OTHER_FLOATS:
-            raise InputError(f"{name} is {_OTHER_FLOATS[type]}; only a float32 model can become {precision}")
+            found = onnx.helper.tensor_dtype_to_np_dtype(type)
+            raise InputError(f"{name} is {found}; only a float32 model can become {precision}")
 
 
 def _feeds(proto: onnx.ModelProto, calibration: tuple[NDArray[Any], ...]) -> list[dict[str, NDArray[Any]]]:
@@ -169,23 +159,11 @@ def _feeds(proto: onnx.ModelProto, calibration: tuple[NDArray[Any], ...]) -> lis
     with np.errstate(over="ignore"):
         session.run_all(*(x[:batch] for x in calibration))  # says what is wrong with the number or the shapes of inputs
         for wanted, x in zip(session.inputs, calibration, strict=True):
-            feed[wanted.name] = x.astype(DTYPES.get(wanted.type, x.dtype), copy=False)
-    for name, x in feed.items():
-        bad = np.count_nonzero(~np.isfinite(x))
-        if bad:
-            raise InputError(f"the calibration data for {name} hold {bad} values that are not finite")
+            feed[wanted.name] = x = x.astype(DTYPES.get(wanted.type, x.dtype), copy=False)
+            if bad := np.count_nonzero(~np.isfinite(x)):
+                raise InputError(f"the calibration data for {wanted.name} hold {bad} values that are not finite")
     stop = examples - examples % batch if sizes else examples
     return [{name: x[i : i + batch] for name, x in feed.items()} for i in range(0, stop, batch)]
-
-
-class _Reader:
-    """Hands out the calibration batches as onnxruntime asks for them."""
-
-    def __init__(self, feeds: list[dict[str, NDArray[Any]]]) -> None:
-        self._feeds = iter(feeds)
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        return next(self._feeds, None)
 
 
 def _quantizable(proto: onnx.ModelProto) -> list[str]:
@@ -215,29 +193,10 @@ def _quantizable(proto: onnx.ModelProto) -> list[str]:
     return names
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantizer's advice from the screen."""
-    root, handler, disabled = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
-    root.addHandler(handler)  # to a root without one, logging.info() and its like would add one that prints, for good
-    logging.disable()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(disabled)
-        root.removeHandler(handler)
-
-
 def _finished(converted: onnx.ModelProto, original: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """Give the model back its own header, infer all shapes, and validate."""
     for field in ("opset_import", "metadata_props"):
         converted.ClearField(field)
         getattr(converted, field).extend(getattr(original, field))
     converted.producer_name, converted.producer_version = original.producer_name, original.producer_version
-    try:
-        converted = onnx.shape_inference.infer_shapes(converted, strict_mode=True, data_prop=True)
-        onnx.checker.check_model(converted, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise SmxError(f"the {precision} model is not valid: {one_line(error)}") from error
-    return converted
+    return validated(converted, f"the {precision} model")

@@ -7,12 +7,12 @@ that replaces the node, and written into the metadata, so that `smx verify --loc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from smx.export.nodes import operand
 from smx.runtime.metadata import LayerInfo, Provenance
 
 _KEY = "smx.provenance"
@@ -54,26 +54,17 @@ def rescale(node: ir.Node, inner: NDArray[np.float64], scale: NDArray[np.float64
 def reorder(node: ir.Node, indices: NDArray[np.int64]) -> None:
     """Record that neuron i of the node was neuron `indices[i]`."""
     old: Neurons = node.meta[_KEY]
-    fields: dict[str, Any] = {
-        name: getattr(old, name)[indices] for name in ("index", "activation", "inner", "scale", "shift")
-    }
-    node.meta[_KEY] = replace(old, **fields)
+    arrays = ("index", "activation", "inner", "scale", "shift")
+    node.meta[_KEY] = replace(old, **{name: getattr(old, name)[indices] for name in arrays})
 
 
 def hand_over(node: ir.Node, h: ir.Value) -> None:
     """Give the record of a node to the value that replaces its output."""
-    (z,) = node.inputs
-    assert z is not None
-    h.meta[_KEY] = replace(node.meta[_KEY], z=z.name or "")
+    h.meta[_KEY] = replace(node.meta[_KEY], z=operand(node, 0).name or "")
 
 
 def with_provenance(model: ir.Model, layers: tuple[LayerInfo, ...]) -> tuple[LayerInfo, ...]:
-    """Return the layers with their provenance in a lowered model.
-
-    Args:
-        model: every mixed layer lowered.
-        layers: as they were captured, in the order of the graph.
-    """
+    """Return the layers, in the order of the graph, with their provenance in the lowered model."""
     found: dict[str, list[Provenance]] = {}
     for node in model.graph:
         for value in node.outputs:
@@ -83,9 +74,8 @@ def with_provenance(model: ir.Model, layers: tuple[LayerInfo, ...]) -> tuple[Lay
 
 
 def _provenance(neurons: Neurons, h: str) -> Provenance:
-    rows = list(zip(neurons.activation.tolist(), neurons.inner, neurons.scale, neurons.shift, strict=True))
-    kinds = list(dict.fromkeys((name, float(inner), float(scale), float(shift)) for name, inner, scale, shift in rows))
-    of = {kind: k for k, kind in enumerate(kinds)}
-    return Provenance(
-        z=neurons.z, h=h, neurons=tuple(neurons.index.tolist()), kinds=tuple(kinds), kind=tuple(of[row] for row in rows)
-    )
+    columns = (neurons.activation, neurons.inner, neurons.scale, neurons.shift)
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    kinds = tuple(dict.fromkeys(rows))
+    kind = tuple(map(kinds.index, rows))
+    return Provenance(z=neurons.z, h=h, neurons=tuple(neurons.index.tolist()), kinds=kinds, kind=kind)

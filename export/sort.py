@@ -24,7 +24,7 @@ def sort_neurons(model: ir.Model, module: nn.Module, example: tuple[Tensor, ...]
     The groups are those that `MergeGroups` makes in a copy of the model.
 
     Args:
-        model: as it was captured; at the MixedActivation nodes is noted which layers stay unsorted, and why.
+        model: as it was captured; layers that stay unsorted get a note at their node that says why.
         module: the module that it was captured from.
         example: the arguments that it was captured with.
         shifts: as for `smx.export.compiler.compile`.

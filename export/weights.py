@@ -7,12 +7,14 @@ the changes of several passes are rounded once, and a large model is never held 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from smx.export.emit import add_initializer, free_name
+from smx.export.nodes import operand
 
 Exact = NDArray[np.float64]
 Formula = Callable[[], Exact]
@@ -40,40 +42,38 @@ def rewrite(value: ir.Value, function: Callable[[Exact], Exact]) -> None:
         value: an initializer that nothing else uses, see `own`.
         function: of a float64 array, which it must not change.
     """
-    old, before = value.const_value, formula(value)
-    assert old is not None
+    before = formula(value)
 
     def after() -> Exact:
         return function(before())
 
     value.meta[_FORMULA] = after
-    value.const_value = ir.LazyTensor(
-        lambda: ir.tensor(after().astype(old.dtype.numpy()), name=value.name),
-        dtype=old.dtype,
-        shape=ir.Shape(old.shape.numpy()),
-        name=value.name,
-    )
+    _replace(value, after)
 
 
 def permute(value: ir.Value, indices: NDArray[np.int64], axis: int) -> None:
-    """Reorder a constant of any dtype along an axis: entry i becomes what entry `indices[i]` was."""
-    if _FORMULA in value.meta:
-        rewrite(value, lambda weight: np.take(weight, indices, axis))
-        return
+    """Reorder a constant that was not rewritten, of any dtype, along an axis: entry i is what `indices[i]` was."""
     old = value.const_value
     assert old is not None
+    _replace(value, lambda: np.take(old.numpy(), indices, axis))
+
+
+def _replace(value: ir.Value, array: Callable[[], NDArray[Any]]) -> None:
+    """Let a constant be an array of the same shape, rounded to the same dtype when it is needed."""
+    old = value.const_value
+    assert old is not None
+    dtype, name = old.dtype, value.name
     value.const_value = ir.LazyTensor(
-        lambda: ir.tensor(np.take(old.numpy(), indices, axis), name=value.name),
-        dtype=old.dtype,
+        lambda: ir.tensor(array().astype(dtype.numpy()), name=name),
+        dtype=dtype,
         shape=ir.Shape(old.shape.numpy()),
-        name=value.name,
+        name=name,
     )
 
 
 def own(graph: ir.Graph, node: ir.Node, index: int) -> ir.Value:
     """Return an input of a node that is a weight; if other nodes use it too, the node gets a copy first."""
-    value = node.inputs[index]
-    assert value is not None
+    value = operand(node, index)
     if len(value.uses()) == 1 and not value.is_graph_output():
         return value
     taken = set(graph.initializers)

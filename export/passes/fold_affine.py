@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from smx.export.affine import Affine, RefusedError, bias_of, into_consumers, into_producer
-from smx.export.passes.rewriting import Rewriting
-from smx.export.weights import Exact, formula, is_weight
+from smx.export.nodes import operand
+from smx.export.passes.base import Rewriting
+from smx.export.weights import formula, is_weight
 
 
 class FoldAffine(Rewriting):
@@ -29,11 +30,10 @@ class FoldAffine(Rewriting):
         super().__init__()
         self.shifts = shifts
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
+    def rewrite(self, model: ir.Model) -> None:
         """Fold until nothing changes: a map that is gone may have stood in the way of another."""
         while sum(self._fold(model.graph, node) for node in list(model.graph)):
             self.refusals.clear()
-        return ir.passes.PassResult(model, modified=self.applied > 0)
 
     def _fold(self, graph: ir.Graph, node: ir.Node) -> bool:
         found = _affine(node)
@@ -63,50 +63,43 @@ class FoldAffine(Rewriting):
 
 
 def _affine(node: ir.Node) -> tuple[ir.Value, int, Affine] | None:
-    """Read a node as a map of one of its inputs: that input, the axis of the channels, and the map."""
-    y = node.outputs[0]
+    """Read a node as a map of one of its inputs: that input, the axis of the channels, and the map.
+
+    None if it is no such map: a number is not finite, a scale is 0, or the input has another shape than the output.
+    """
+    y, axis = node.outputs[0], 1
     if y.shape is None or len(y.shape) < 2:
         return None
     if node.op_type == "BatchNormalization":
-        if node.attributes.get_int("training_mode", 0) or not all(map(is_weight, node.inputs[1:5])):
+        if node.attributes.get_int("training_mode", 0) or not all(map(is_weight, node.inputs[1:])):
             return None
-        gamma, beta, mean, variance = (formula(value)() for value in node.inputs[1:5] if value is not None)
-        epsilon = node.attributes.get_float("epsilon", 1e-5)
-        scale = gamma / np.sqrt(variance + epsilon)
-        return _known(node, 0, 1, scale, beta - mean * scale)
-    if node.op_type not in ("Mul", "Div", "Add", "Sub"):
-        return None
-    index = next((i for i in (1, 0) if is_weight(node.inputs[i])), None)
-    if index is None or (index == 0 and node.op_type in ("Div", "Sub")):
-        return None
-    x, constant = node.inputs[1 - index], node.inputs[index]
-    assert x is not None
-    assert constant is not None
-    producer = x.producer()
-    if node.op_type == "Add" and producer is not None and producer.op_type == "MatMul":
-        return None  # the bias of a linear layer
-    if constant.shape:
-        axes = [axis for axis in range(1, len(y.shape)) if bias_of(node, axis) == index]
-    else:  # the same for every channel, whichever axis they are on
-        axes = [1 if producer is not None and producer.op_type == "Conv" else len(y.shape) - 1]
-    channels = y.shape[axes[0]] if axes else None
-    if not isinstance(channels, int):
-        return None
-    axis, values = axes[0], np.broadcast_to(formula(constant)().reshape(-1), channels)
-    one, zero = np.ones(channels), np.zeros(channels)
-    match node.op_type:
-        case "Mul":
-            return _known(node, 1 - index, axis, values, zero)
-        case "Div":
+        x = operand(node, 0)
+        gamma, beta, mean, variance = (formula(operand(node, i))() for i in range(1, 5))
+        scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+        shift = beta - mean * scale
+    elif node.op_type in ("Mul", "Div", "Add", "Sub"):
+        index = next((i for i in (1, 0) if is_weight(node.inputs[i])), None)
+        if index is None or (index == 0 and node.op_type in ("Div", "Sub")):
+            return None
+        x, constant = operand(node, 1 - index), operand(node, index)
+        producer = getattr(x.producer(), "op_type", None)
+        if (node.op_type, producer) == ("Add", "MatMul"):
+            return None  # the bias of a linear layer
+        if constant.shape:
+            axes = [axis for axis in range(1, len(y.shape)) if bias_of(node, axis) == index]
+        else:  # the same for every channel, whichever axis they are on
+            axes = [1 if producer == "Conv" else len(y.shape) - 1]
+        channels = y.shape[axes[0]] if axes else None
+        if not isinstance(channels, int):
+            return None
+        axis, values = axes[0], np.broadcast_to(formula(constant)().reshape(-1), channels)
+        scale, shift = np.ones(channels), np.zeros(channels)
+        if node.op_type in ("Mul", "Div"):
             with np.errstate(divide="ignore"):
-                return _known(node, 1 - index, axis, 1 / values, zero)
-        case "Add":
-            return _known(node, 1 - index, axis, one, values)
-    return _known(node, 1 - index, axis, one, -values)
-
-
-def _known(node: ir.Node, index: int, axis: int, scale: Exact, shift: Exact) -> tuple[ir.Value, int, Affine] | None:
-    """Return the map, or None if a number of it is not finite, a scale is 0, or x has another shape than the output."""
-    x = node.inputs[index]
+                scale = values if node.op_type == "Mul" else 1 / values
+        else:
+            shift = values if node.op_type == "Add" else -values
+    else:
+        return None
     usable = np.isfinite(scale).all() and np.isfinite(shift).all() and np.all(scale != 0)
-    return (x, axis, Affine(scale, shift)) if usable and x is not None and x.shape == node.outputs[0].shape else None
+    return (x, axis, Affine(scale, shift)) if usable and x.shape == y.shape else None

@@ -6,15 +6,14 @@ from collections import Counter
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from smx.export.capture import MixedActivation
-from smx.export.emit import Emitter, emitters
-from smx.export.passes.rewriting import Rewriting
+from smx.export.emit import Emitter
+from smx.export.passes.base import Lowering
 from smx.hinges import hinge_of
 
 
-class LowerInPlace(Rewriting):
+class LowerInPlace(Lowering):
     """Replace every MixedActivation by operators that compute most of its neurons in place.
 
     The groups G_1, G_2, ... (eq. 9) have the activations f_1, f_2, .... Some groups are computed on the whole layer, by
@@ -28,12 +27,23 @@ class LowerInPlace(Rewriting):
         h = ScatterElements(f_0(z), G, Concat(f_1(z_1), ..., f_n(z_n))),    z_1, ..., z_n = Split(Gather(z, G))
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Lower the whole graph."""
-        for node, mixed, emit in emitters(model):
-            emit.replace(node, lower(mixed, emit))
-            self.applied += 1
-        return ir.passes.PassResult(model, modified=self.applied > 0)
+    def lower(self, mixed: MixedActivation, emit: Emitter) -> ir.Value:
+        """Add the operators of a layer."""
+        in_place = groups_in_place(mixed)
+        h = _in_place(mixed, in_place, emit)
+        left = {name: neurons for name, neurons in mixed.groups.items() if name not in in_place}
+        if not left:
+            return h  # case 1
+        names, neurons = list(left), np.concatenate(list(left.values()))  # case 2
+        part = names[0] if len(names) == 1 else ""
+        f = emit.apart(
+            emit.gather(mixed, neurons, part=part),
+            mixed.axis,
+            [len(group) for group in left.values()],
+            names,
+            lambda i, z: emit.activation(mixed.functions[names[i]], z, part=names[i]),
+        )
+        return emit.scatter(mixed, h, neurons, f, part=part)
 
 
 def groups_in_place(mixed: MixedActivation) -> list[str]:
@@ -42,14 +52,6 @@ def groups_in_place(mixed: MixedActivation) -> list[str]:
     hinges = [name for name in sizes if hinge_of(mixed.functions[name])]
     largest = max(sizes, key=lambda name: sizes[name])
     return hinges if sum(sizes[name] for name in hinges) >= sizes[largest] else [largest]
-
-
-def lower(mixed: MixedActivation, emit: Emitter) -> ir.Value:
-    """Add the operators of a layer, and return their result."""
-    in_place = groups_in_place(mixed)
-    left = {name: neurons for name, neurons in mixed.groups.items() if name not in in_place}
-    h = _in_place(mixed, in_place, emit)
-    return _scatter(mixed, left, h, emit) if left else h  # case 2, case 1
 
 
 def _in_place(mixed: MixedActivation, names: list[str], emit: Emitter) -> ir.Value:
@@ -61,17 +63,3 @@ def _in_place(mixed: MixedActivation, names: list[str], emit: Emitter) -> ir.Val
     # The neurons that are left get the most frequent numbers: equal numbers save operators, and case 2 overwrites them.
     (frequent, _), *_ = Counter(hinge for hinge in neurons if hinge is not None).most_common(1)
     return emit.hinges([hinge or frequent for hinge in neurons], mixed.z, trailing=mixed.trailing, part=part)
-
-
-def _scatter(mixed: MixedActivation, left: dict[str, NDArray[np.int64]], h: ir.Value, emit: Emitter) -> ir.Value:
-    names = list(left)
-    neurons = np.concatenate(list(left.values()))
-    part = names[0] if len(names) == 1 else ""
-    f = emit.apart(
-        emit.gather(mixed, neurons, part=part),
-        mixed.axis,
-        [len(group) for group in left.values()],
-        names,
-        lambda i, value: emit.activation(mixed.functions[names[i]], value, part=names[i]),
-    )
-    return emit.scatter(mixed, h, neurons, f, part=part)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from smx.export.capture import MixedActivation
-from smx.export.emit import Emitter, emitters
-from smx.export.passes.rewriting import Rewriting
+from smx.export.emit import Emitter
+from smx.export.passes.base import Lowering
 
 
-class LowerToScatter(Rewriting):
+class LowerToScatter(Lowering):
     """Replace every MixedActivation by Gather, activation and ScatterElements for each of its groups.
 
     Case 1: all neurons have the activation f. Then h = f(z).
@@ -22,22 +22,14 @@ class LowerToScatter(Rewriting):
     It is z because that takes no operator of its own, while zeros take a Shape and a ConstantOfShape.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Lower the whole graph."""
-        for node, mixed, emit in emitters(model):
-            emit.replace(node, _lower(mixed, emit))
-            self.applied += 1
-        return ir.passes.PassResult(model, modified=self.applied > 0)
-
-
-def _lower(mixed: MixedActivation, emit: Emitter) -> ir.Value:
-    groups = mixed.groups
-    if len(groups) == 1:  # case 1
-        (name,) = groups
-        return emit.activation(mixed.functions[name], mixed.z, part=name)
-    h = mixed.z  # case 2
-    for name, neurons in groups.items():
-        gathered = emit.gather(mixed, neurons, part=name)
-        f = emit.activation(mixed.functions[name], gathered, part=name)
-        h = emit.scatter(mixed, h, neurons, f, part=name)
-    return h
+    def lower(self, mixed: MixedActivation, emit: Emitter) -> ir.Value:
+        """Add the operators of a layer."""
+        groups = mixed.groups
+        if len(groups) == 1:  # case 1
+            (name,) = groups
+            return emit.activation(mixed.functions[name], mixed.z, part=name)
+        h = mixed.z  # case 2
+        for name, neurons in groups.items():
+            f = emit.activation(mixed.functions[name], emit.gather(mixed, neurons, part=name), part=name)
+            h = emit.scatter(mixed, h, neurons, f, part=name)
+        return h

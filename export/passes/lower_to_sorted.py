@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
-from typing import NamedTuple
 
 import onnx_ir as ir
 
-from smx.export.capture import UNSORTED, MixedActivation
-from smx.export.emit import Emitter, emitters
+from smx.export.capture import MixedActivation
+from smx.export.emit import Emitter
 from smx.export.nodes import is_small
+from smx.export.passes.base import Lowering
 from smx.export.passes.lower_in_place import groups_in_place
-from smx.export.passes.rewriting import Rewriting
 from smx.hinges import hinge_of, operator_of
 
 RIDERS = 32
@@ -21,15 +20,11 @@ RIDERS = 32
 MOVED = 50
 """To gather and scatter this many values takes about as long as to start an operator."""
 
-
-class Run(NamedTuple):
-    """Neighbouring neurons that are computed together."""
-
-    names: tuple[str, ...]
-    choice: tuple[int, ...]
+Run = list[str]
+"""Neighbouring neurons that are computed together: the name of the activation of each."""
 
 
-class LowerToSorted(Rewriting):
+class LowerToSorted(Lowering):
     """Replace a MixedActivation whose choice is sorted by operators on neighbouring neurons.
 
     The neurons are in runs R_1, R_2, ... A run is computed by the same operators f_k: its neurons have one activation,
@@ -45,40 +40,40 @@ class LowerToSorted(Rewriting):
     why its neurons could not be sorted into fewer runs.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Lower the layers that are sorted."""
-        for node, mixed, emit in emitters(model):
-            runs = _runs(mixed)
-            if len(runs) > 1 and len(runs) + 2 > _cost_in_place(mixed):  # case 3
-                reason = node.meta.get(UNSORTED, "the layer has so many activations")
-                groups = len({name for run in runs for name in run.names})
-                self.refusals[emit.scope] = f"{groups} groups in {len(runs)} runs, since {reason}"
-                continue
-            emit.replace(node, _lower(mixed, runs, emit))
-            self.applied += 1
-        return ir.passes.PassResult(model, modified=self.applied > 0)
+    def lower(self, mixed: MixedActivation, emit: Emitter) -> ir.Value | None:
+        """Add the operators of a layer that is sorted."""
+        runs = _runs(mixed)
+        if len(runs) > 1 and len(runs) + 2 > _cost_in_place(mixed):  # case 3
+            self.refusals[emit.scope] = f"{len(mixed.groups)} groups in {len(runs)} runs, since {mixed.unsorted}"
+            return None
+        return emit.apart(  # case 1, without Split and Concat, and case 2
+            mixed.z,
+            mixed.axis,
+            [len(run) for run in runs],
+            ["_".join(dict.fromkeys(run)) for run in runs],
+            lambda i, z: _compute(mixed, runs[i], z, emit),
+        )
 
 
 def _runs(mixed: MixedActivation) -> list[Run]:
     """Return the layer's neurons in runs."""
-    runs = [Run((mixed.pool[k],), tuple(run)) for k, run in groupby(mixed.choice)]
+    runs = [list(run) for _, run in groupby(mixed.pool[k] for k in mixed.choice)]
     if is_small(mixed.z.shape):
         return runs
     joined = runs[:1]
     for run in runs[1:]:
         if _together(mixed, joined[-1]) and _together(mixed, run):
-            last = joined.pop()
-            run = Run(tuple(dict.fromkeys(last.names + run.names)), last.choice + run.choice)
+            run = joined.pop() + run
         joined.append(run)
     return joined
 
 
 def _together(mixed: MixedActivation, run: Run) -> bool:
     """Whether a run has an exponential, or has the same form and at most `RIDERS` values."""
-    hinges = [hinge_of(mixed.functions[name]) for name in run.names]
+    hinges = [hinge_of(mixed.functions[name]) for name in set(run)]
     if any(hinge is not None and hinge.exponential for hinge in hinges):
         return True
-    return None not in hinges and len(run.choice) * _values(mixed) <= RIDERS
+    return None not in hinges and len(run) * _values(mixed) <= RIDERS
 
 
 def _cost_in_place(mixed: MixedActivation) -> float:
@@ -86,9 +81,7 @@ def _cost_in_place(mixed: MixedActivation) -> float:
     in_place = groups_in_place(mixed)
     left = [len(neurons) for name, neurons in mixed.groups.items() if name not in in_place]
     operators = 7 if len(in_place) > 1 else 1
-    if not left:
-        return operators
-    return operators + 7 + len(left) + sum(left) * _values(mixed) / MOVED
+    return operators + 7 + len(left) + sum(left) * _values(mixed) / MOVED if left else operators
 
 
 def _values(mixed: MixedActivation) -> int:
@@ -96,22 +89,11 @@ def _values(mixed: MixedActivation) -> int:
     return math.prod(size for size in (mixed.z.shape or ())[mixed.axis + 1 :] if isinstance(size, int))
 
 
-def _lower(mixed: MixedActivation, runs: list[Run], emit: Emitter) -> ir.Value:
-    return emit.apart(  # case 1, without Split and Concat, and case 2
-        mixed.z,
-        mixed.axis,
-        [len(run.choice) for run in runs],
-        ["_".join(run.names) for run in runs],
-        lambda i, part: _compute(mixed, runs[i], part, emit),
-    )
-
-
 def _compute(mixed: MixedActivation, run: Run, z: ir.Value, emit: Emitter) -> ir.Value:
-    part = "_".join(run.names)
-    hinges = [hinge_of(mixed.functions[mixed.pool[k]]) for k in run.choice]
-    known = [hinge for hinge in hinges if hinge is not None]
-    if not known:
-        return emit.activation(mixed.functions[run.names[0]], z, part=part)
-    if is_small(mixed.z.shape) and (operator := operator_of(known[0])) is not None:
+    part = "_".join(dict.fromkeys(run))
+    hinges = [hinge for name in run if (hinge := hinge_of(mixed.functions[name])) is not None]
+    if not hinges:
+        return emit.activation(mixed.functions[run[0]], z, part=part)
+    if is_small(mixed.z.shape) and (operator := operator_of(hinges[0])) is not None:
         return emit.activation(operator, z, part=part)
-    return emit.hinges(known, z, trailing=mixed.trailing, part=part)
+    return emit.hinges(hinges, z, trailing=mixed.trailing, part=part)

@@ -14,7 +14,7 @@ from smx.export.affine import Affine, RefusedError, into_consumers, into_produce
 from smx.export.capture import FUNCTIONS, MixedActivation, mixed_nodes
 from smx.export.emit import free_name
 from smx.export.nodes import is_small
-from smx.export.passes.rewriting import Rewriting
+from smx.export.passes.base import Rewriting
 from smx.hinges import Function, Hinge, hinge_of
 
 
@@ -57,15 +57,15 @@ class MergeGroups(Rewriting):
         super().__init__()
         self.shifts = shifts
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
+    def rewrite(self, model: ir.Model) -> None:
         """Merge in every layer."""
         for node in mixed_nodes(model):
             if self.shifts:
-                self._try(model.graph, node, _without_shift(node), "keep their shift")  # case 1
+                if not is_small(MixedActivation.of(node).z.shape):
+                    self._try(model.graph, node, _by_hinges(node, shift=True), "keep their shift")  # case 1
                 self._try(model.graph, node, _by_tanh(node), "is not computed by tanh")  # case 2
-            self._try(model.graph, node, _without_scale(node), "keep their factor")  # case 3
+            self._try(model.graph, node, _by_hinges(node, shift=False), "keep their factor")  # case 3
             self.applied += _unify(node)  # case 4
-        return ir.passes.PassResult(model, modified=self.applied > 0)
 
     def _try(self, graph: ir.Graph, node: ir.Node, identities: Identities, otherwise: str) -> None:
         if identities:
@@ -78,29 +78,16 @@ class MergeGroups(Rewriting):
                 self.refusals[scope] = f"{told}; " * bool(told) + f"{names} {otherwise}, since {reason}"
 
 
-def _without_shift(node: ir.Node) -> Identities:
-    mixed = MixedActivation.of(node)
-    if is_small(mixed.z.shape):
-        return {}
-    hinges = {name: hinge_of(function) for name, function in mixed.functions.items()}
-    return {
-        name: Identity(_scaled(hinge, constant=0.0), scale=hinge.positive, shift=hinge.constant)
-        for name, hinge in hinges.items()
-        if hinge is not None and hinge.exponential and hinge.constant
-    }
-
-
-def _without_scale(node: ir.Node) -> Identities:
-    hinges = {name: hinge_of(function) for name, function in MixedActivation.of(node).functions.items()}
-    return {
-        name: Identity(_scaled(hinge, constant=hinge.constant / hinge.positive), scale=hinge.positive)
-        for name, hinge in hinges.items()
-        if hinge is not None and hinge.positive != 1
-    }
-
-
-def _scaled(hinge: Hinge, constant: float) -> Hinge:
-    return Hinge(1.0, hinge.negative / hinge.positive, hinge.exponential / hinge.positive, constant)
+def _by_hinges(node: ir.Node, *, shift: bool) -> Identities:
+    """Write those that have a shift, or a factor, by hinges with the factor 1, and without the shift."""
+    identities = {}
+    for name, function in MixedActivation.of(node).functions.items():
+        hinge = hinge_of(function)
+        if hinge is not None and (hinge.exponential and hinge.constant if shift else hinge.positive != 1):
+            scale, moved = hinge.positive, hinge.constant if shift else 0.0
+            other = Hinge(1.0, hinge.negative / scale, hinge.exponential / scale, (hinge.constant - moved) / scale)
+            identities[name] = Identity(other, scale=scale, shift=moved)
+    return identities
 
 
 def _by_tanh(node: ir.Node) -> Identities:

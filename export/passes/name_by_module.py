@@ -7,7 +7,7 @@ import ast
 import onnx_ir as ir
 
 from smx.export.emit import free_name
-from smx.export.passes.rewriting import Rewriting
+from smx.export.passes.base import Rewriting
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 UNKNOWN = "_empty_nn_module_stack"
@@ -20,7 +20,7 @@ class NameByModule(Rewriting):
     itself; the one before the last is the innermost module. Inputs and outputs of the graph keep their names.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
+    def rewrite(self, model: ir.Model) -> None:
         """Rename in place."""
         taken: set[str] = set()
         outputs = set(model.graph.outputs)
@@ -29,10 +29,8 @@ class NameByModule(Rewriting):
             if len(scopes) < 2:
                 continue
             stem = "/".join(filter(None, (scopes[-2].replace(".", "/"), node.op_type)))
-            name = free_name(stem, taken)
-            node.name = name
+            node.name = name = free_name(stem, taken)
             for i, value in enumerate(node.outputs):
                 if value not in outputs:
-                    value.name = name if i == 0 else f"{name}:{i}"
+                    value.name = f"{name}:{i}" if i else name
             self.applied += 1
-        return ir.passes.PassResult(model, modified=self.applied > 0)

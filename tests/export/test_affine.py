@@ -17,7 +17,11 @@ from tests.export.graphs import inputs, net, run, signed, sizes
 
 Array = NDArray[np.float64]
 MAPS = ("signed", "factor", "positive", "shift")
+AS_THEY_ARE = "after it needs the values as they are"
 SHAPE = "Constant <value_ints = [{}]> ()"
+AROUND = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"
+CONV = "y = Conv(z, w_3_4_1_1)"
+NORM = f"the BatchNorm.* {AS_THEY_ARE}"
 
 
 def affine(kind: str, channels: int) -> Affine:
@@ -72,13 +76,7 @@ BEHIND = [  # the shape of h, its axis, what uses h, and which maps it takes
     ("batch,4,5,5", 1, "z = GlobalAveragePool(h) f = Flatten(z) y = Gemm(f, w_4_3, c_3)", MAPS),
     ("batch,4,5,5", 1, "z = AveragePool <kernel_shape = [2, 3]> (h) y = Conv(z, w_3_4_1_1)", MAPS),
     ("batch,4,5,5", 1, "z = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (h) y = Conv(z, w_3_4_1_1)", MAPS),
-    (
-        "batch,4,5,5",
-        1,
-        "z = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1> (h)"
-        " y = Conv(z, w_3_4_1_1)",
-        ("factor",),
-    ),
+    ("batch,4,5,5", 1, f"z = AveragePool <{AROUND}, count_include_pad = 1> (h) {CONV}", ("factor",)),
     (
         "batch,4,5,5",
         1,
@@ -86,19 +84,9 @@ BEHIND = [  # the shape of h, its axis, what uses h, and which maps it takes
         MAPS,
     ),
     ("batch,4,5,5", 1, "z = MaxPool <kernel_shape = [2, 3]> (h) y = Conv(z, w_3_4_1_1)", ("positive", "shift")),
-    (
-        "batch,4,5,5",
-        1,
-        "z = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]> (h) y = Conv(z, w_3_4_1_1)",
-        ("positive", "shift"),
-    ),
+    ("batch,4,5,5", 1, f"z = MaxPool <{AROUND}, strides = [2, 2]> (h) {CONV}", ("positive", "shift")),
     ("batch,4,5,5", 1, "z = GlobalMaxPool(h) y = Conv(z, w_3_4_1_1)", ("positive", "shift")),
-    (
-        "batch,4,3,2",
-        1,
-        f"a = {SHAPE.format('2, -1')} z = ReduceMean <keepdims = 1> (h, a) y = Conv(z, w_3_4_1_1)",
-        MAPS,
-    ),
+    ("batch,4,3,2", 1, f"a = {SHAPE.format('2, -1')} z = ReduceMean <keepdims = 1> (h, a) {CONV}", MAPS),
     ("batch,3,4", 2, f"a = {SHAPE.format('1')} z = ReduceMean <keepdims = 0> (h, a) y = Gemm(z, w_4_3)", MAPS),
     ("batch,3,4", 2, f"a = {SHAPE.format('1')} z = ReduceMean(h, a) m = MatMul(z, w_4_3) y = Add(m, c_3)", MAPS),
     ("batch,4,3", 1, f"a = {SHAPE.format('-1')} z = ReduceMean <keepdims = 0> (h, a) y = Gemm(z, w_4_3)", MAPS),
@@ -130,7 +118,6 @@ def test_what_follows_takes_a_map(h: str, axis: int, body: str, kind: str) -> No
     same(run(after, h=moved, x=fed["x"]), run(before, **fed))
 
 
-AS_THEY_ARE = "after it needs the values as they are"
 NOT_BEHIND = [  # the shape of h, its axis, what uses h, a map, and why it is refused
     ("batch,4", 1, "y = Identity(h)", "factor", "it is an output of the model"),
     ("batch,4", 1, "y = Tanh(h)", "factor", f"the Tanh {AS_THEY_ARE}"),
@@ -161,22 +148,10 @@ NOT_BEHIND = [  # the shape of h, its axis, what uses h, a map, and why it is re
     ("4,4,5,5", 1, "y = Conv(h, x)", "factor", f"the Conv {AS_THEY_ARE}"),
     ("batch,4,5,5", 1, "y = Conv <pads = [0, 0, 0, 1]> (h, w_3_4_3_3)", "shift", "pads with zeros"),
     ("batch,4,5,5", 1, 'y = Conv <auto_pad = "SAME_UPPER"> (h, w_3_4_3_3)', "shift", "pads with zeros"),
-    ("batch,4,3,3", 2, "y = BatchNormalization(h, g_4, b_4, m_4, var_4)", "factor", f"the BatchNorm.* {AS_THEY_ARE}"),
-    ("4", 0, "y = BatchNormalization(h, g_1, b_1, m_1, var_1)", "factor", f"the BatchNorm.* {AS_THEY_ARE}"),
-    (
-        "batch,4,3,3",
-        1,
-        "y, a, b = BatchNormalization <training_mode = 1> (h, g_4, b_4, m_4, var_4)",
-        "factor",
-        f"the BatchNorm.* {AS_THEY_ARE}",
-    ),
-    (
-        "batch,4",
-        1,
-        "g = Abs(g_4) y = BatchNormalization(h, g, b_4, m_4, var_4)",
-        "factor",
-        f"the BatchNorm.* {AS_THEY_ARE}",
-    ),
+    ("batch,4,3,3", 2, "y = BatchNormalization(h, g_4, b_4, m_4, var_4)", "factor", NORM),
+    ("4", 0, "y = BatchNormalization(h, g_1, b_1, m_1, var_1)", "factor", NORM),
+    ("batch,4,3,3", 1, "y, a, b = BatchNormalization <training_mode = 1> (h, g_4, b_4, m_4, var_4)", "factor", NORM),
+    ("batch,4", 1, "g = Abs(g_4) y = BatchNormalization(h, g, b_4, m_4, var_4)", "factor", NORM),
     (
         "batch,4,5,5",
         1,
@@ -200,13 +175,7 @@ NOT_BEHIND = [  # the shape of h, its axis, what uses h, a map, and why it is re
         "shift",
         f"the AveragePool {AS_THEY_ARE}",
     ),
-    (
-        "batch,4,5,5",
-        1,
-        "z = MaxPool <kernel_shape = [2, 2]> (h) y = Conv(z, w_3_4_1_1)",
-        "signed",
-        f"the MaxPool {AS_THEY_ARE}",
-    ),
+    ("batch,4,5,5", 1, f"z = MaxPool <kernel_shape = [2, 2]> (h) {CONV}", "signed", f"the MaxPool {AS_THEY_ARE}"),
     ("batch,4,5,5", 1, "z, i = MaxPool <kernel_shape = [2, 2]> (h) y = Conv(z, w_3_4_1_1)", "positive", "the MaxPool"),
     ("batch,4,5,5", 1, "z = GlobalMaxPool(h) y = Conv(z, w_3_4_1_1)", "factor", f"the GlobalMaxPool {AS_THEY_ARE}"),
     (

@@ -269,13 +269,13 @@ def test_sorted_leaves_layers_of_too_many_runs(
     model = Layer(choice, pool, (3, len(choice), positions), 1).graph()
     lower = LowerToSorted()
     assert lower(model).modified != left
-    told = f"{len(pool)} groups in {len(choice)} runs, since it shares the order of a larger layer"
+    told = f"{len(pool)} groups in {len(choice)} runs, since the layer has too many activations"
     assert lower.refusals == ({"y": told} if left else {})
 
 
 def test_sorted_says_what_pins_a_layer() -> None:
     model = Layer([0, 1] * 9, POOL, (3, 18), 1).graph()
-    model.graph.node(0).meta["smx.pinned"] = "it is an output of the model"
+    model.graph.node(0).meta["smx.unsorted"] = "it is an output of the model"
     lower = LowerToSorted()
     lower(model)
     assert lower.refusals == {"y": "2 groups in 18 runs, since it is an output of the model"}

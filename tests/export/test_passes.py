@@ -40,7 +40,8 @@ def test_merge_groups_writes_every_activation_by_a_simpler_one() -> None:
     model = between("0, 1, 2, 3, 4, 5")
     merge = MergeGroups()
     assert merge(model).modified
-    assert not merge.refusals
+    # Shifts moved, sigmoid by tanh, one activation fewer; the factor of SELU went with its shift.
+    assert (merge.applied, merge.refusals) == (3, {})
     assert layer(model).functions == {
         "sigmoid_tanh": op("Tanh"),
         "leaky_relu": op("LeakyRelu", alpha=0.01),
@@ -66,45 +67,40 @@ def test_merge_groups_rounds_once() -> None:
     np.testing.assert_allclose(new["c"], (old["c"] + old["v"] @ shift).astype(np.float32), rtol=1e-7)
 
 
-def test_merge_groups_gives_equal_activations_one_group() -> None:
-    body = BETWEEN.format(mixed("z", "h", "0, 1, 0, 1, 0, 1", ("relu", "ramp")))
-    model = graph(body.replace("ramp", "tanh"), "float[batch,3] x", "float[batch,2] y", WEIGHTS)
-    (node,) = mixed_nodes(model)
-    node.attributes["pool"] = ir.AttrStrings("pool", ["relu", "ramp"])
-    node.meta["smx.functions"] = {"relu": op("Relu"), "ramp": op("Relu")}
-    assert MergeGroups()(model).modified
-    assert layer(model).functions == {"relu_ramp": op("Relu")}
-    assert set(layer(model).choice) == {0}
-
-
-def test_merged_groups_get_names_that_are_free() -> None:
+def test_merge_groups_gives_equal_activations_one_group_under_a_free_name() -> None:
     model = between("0, 1, 2, 0, 1, 2", ("relu", "tanh", "elu"))
     (node,) = mixed_nodes(model)
     node.attributes["pool"] = ir.AttrStrings("pool", ["relu", "ramp", "relu_ramp"])
     node.meta["smx.functions"] = {"relu": op("Relu"), "ramp": op("Relu"), "relu_ramp": op("Tanh")}
-    MergeGroups()(model)
-    assert sorted(map(str, layer(model).functions.values())) == ["Relu(x)", "Tanh(x)"]
+    assert MergeGroups()(model).modified
+    assert layer(model).functions == {"relu_ramp": op("Tanh"), "relu_ramp_2": op("Relu")}
+    assert layer(model).choice.tolist() == [1, 1, 0, 1, 1, 0]
+
+
+def test_merge_groups_needs_no_weights_before_activations_without_an_inner_factor() -> None:
+    body = f"{mixed('x', 'h', '4, 4, 5, 0', PAPER)} y = Gemm <transB = 1> (h, v, c)"
+    model, before = (
+        graph(body, "float[batch,4] x", "float[batch,2] y", random_weights(v=(2, 4), c=(2,))) for _ in range(2)
+    )
+    merge = MergeGroups()
+    assert merge(model).modified
+    assert not merge.refusals
+    np.testing.assert_allclose(run(model, x=normal(5, 4)), run(before, x=normal(5, 4)), rtol=2e-6, atol=2e-6)
+
+
+Z = f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'h', '4, 4, 1, 1, 2, 2', PAPER)}"
 
 
 @pytest.mark.parametrize(
-    ("body", "outputs", "reason"),
+    ("after", "outputs", "reason"),
     [
-        (f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'y', '4, 4, 1, 1, 2, 2', PAPER)}", 6, "it is an output"),
-        (
-            f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'h', '4, 4, 1, 1, 2, 2', PAPER)} y = Add(h, z)",
-            6,
-            "the Add after it needs the values as they are",
-        ),
-        (
-            f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'h', '4, 4, 1, 1, 2, 2', PAPER)} s = Softmax(h)"
-            " y = Gemm <transB = 1> (s, v, c)",
-            2,
-            "the Softmax after it needs the values as they are",
-        ),
+        ("y = Identity(h)", 6, "it is an output"),
+        ("y = Add(h, z)", 6, "the Add after it needs the values as they are"),
+        ("s = Softmax(h) y = Gemm <transB = 1> (s, v, c)", 2, "the Softmax after it needs the values as they are"),
     ],
 )
-def test_merge_groups_leaves_what_others_need_as_it_is(body: str, outputs: int, reason: str) -> None:
-    model = graph(body, "float[batch,3] x", f"float[batch,{outputs}] y", WEIGHTS)
+def test_merge_groups_leaves_what_others_need_as_it_is(after: str, outputs: int, reason: str) -> None:
+    model = graph(f"{Z} {after}", "float[batch,3] x", f"float[batch,{outputs}] y", WEIGHTS)
     before = {name: value.const_value for name, value in model.graph.initializers.items()}
     merge = MergeGroups()
     assert not merge(model).modified
@@ -154,13 +150,6 @@ def test_merge_groups_without_shifts_moves_factors_alone() -> None:
     np.testing.assert_allclose(run(model, x=x), run(between("0, 1, 2, 3, 4, 5"), x=x), rtol=2e-6, atol=2e-6)
 
 
-def test_merge_groups_counts_what_it_changes() -> None:
-    """Shifts moved, sigmoid by tanh, one activation fewer; the factor of SELU went with its shift."""
-    merge = MergeGroups()
-    merge(between("0, 1, 2, 3, 4, 5"))
-    assert merge.applied == 3
-
-
 def test_merge_groups_leaves_a_sigmoid_without_tanh() -> None:
     model = between("0, 1, 0, 1, 0, 1", ("relu", "sigmoid"))
     merge = MergeGroups()
@@ -207,10 +196,13 @@ def test_name_by_module_numbers_further_outputs_and_skips_what_is_no_module() ->
 
 
 def test_name_by_module_leaves_nodes_of_unknown_origin() -> None:
-    model = graph("y = Relu(x)")
+    model = graph("z = Relu(x) y = Tanh(z)")
     name = model.graph.node(0).name
     assert not NameByModule()(model).modified
     assert model.graph.node(0).name == name
+    model.graph.node(1).metadata_props["pkg.torch.onnx.name_scopes"] = repr(["", "net", "c"])
+    assert NameByModule()(model).modified
+    assert [node.name for node in model.graph] == [name, "net/Tanh"]
 
 
 # --- hinges

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from torch import Tensor, nn
 
 import smx
 from smx.errors import InputError, ParityError, SmxError
-from smx.export import export_onnx
+from smx.export import compiler, export_onnx, sort
 from tests.export.networks import mixed_net
 
 
@@ -39,7 +42,7 @@ def test_a_file_that_ends_its_process_is_not_written(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_what_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_not_be_exported(tmp_path: Path) -> None:
     net = mixed_net()
 
     def refuse(message: str, module: nn.Module = net, error: type[SmxError] = InputError, **options: Any) -> None:
@@ -56,6 +59,9 @@ def test_what_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     refuse(r"0\.weight is bfloat16, which can't be exported", copy.deepcopy(net).bfloat16())
     refuse("unknown precision 'int4'; known are float32, float16, int8", precision="int4")
     refuse("int8 needs examples to calibrate on", precision="int8")
+    empty = np.zeros((0, 5), np.float32)
+    refuse(r"calibration must be an array \(B, \*\), .* got shape \(0, 5\)", calibration=empty)
+    refuse(r"evaluation must be an array \(B, \*\), .* got shape \(0, 5\)", evaluation=empty)
     no_onnx = smx.Activation("cube", lambda z: z**3)
     refuse("the activation 'cube' has no ONNX form", nn.Sequential(smx.Mixed([0], pool=(no_onnx,))))
     other_relu = smx.Activation("relu", torch.abs, smx.op("Abs"))
@@ -72,6 +78,21 @@ def test_what_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     invalid = smx.Activation("invalid", torch.relu, smx.op("Relu", alpha=1.0))
     refuse("graph is not valid: .*alpha", nn.Sequential(smx.Mixed([0] * 5, pool=(invalid,))), SmxError)
+
+
+class Broken(ir.passes.InPlacePass):
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        raise ValueError("broken")
+
+
+@pytest.mark.parametrize("part", [sort, compiler])
+def test_a_pass_that_fails_is_reported_on_one_line(
+    part: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, "known_shapes", lambda: [Broken()])
+    with pytest.raises(SmxError, match="Sequential can't be compiled: broken"):
+        export_onnx(mixed_net(), tmp_path / "m.onnx", layout="sorted")
+    assert not list(tmp_path.iterdir())
 
 
 class Named(nn.Module):
