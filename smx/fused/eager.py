@@ -1,6 +1,6 @@
 """The backend in PyTorch's own operators, one block of examples at a time; README.md here explains its formulas.
 
-The functions are those of `smx.fused.backend.Backend`. Shapes stand in suffixes where they are not those of z:
+The functions are those of `smx.fused.operators.Backend`. Shapes stand in suffixes where they are not those of z:
 
     N neurons    K activations of the pool    C = 12 numbers a neuron, see `_expand`    J = 6 sums a neuron
 
@@ -15,8 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smx.fused.basis import Table, arithmetic_dtype, coefficients
-from smx.fused.constants import made_once
+from smx.fused.basis import Table, arithmetic_dtype, coefficients, made_once
 
 SCRATCH = 589824
 """Elements of all intermediate tensors of a pass together, at most; larger inputs are divided into blocks."""

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from smx.activations import Pool
 from smx.fused import operators
-from smx.fused.backend import Numbers
-from smx.fused.basis import table_of
-from smx.fused.constants import lasts
+from smx.fused.basis import lasts, table_of
 
 
 class FixedChoice:
@@ -39,7 +37,7 @@ class FixedChoice:
         self.groups = [(pool[k], size) for k, size in sizes.items()]
         # For one activation PyTorch's own function is the fastest.
         self._table = table_of(pool, sizes) if len(sizes) > 1 else None
-        self._numbers: dict[object, Numbers] = {}
+        self._numbers: dict[object, operators.Numbers] = {}
         self._order: Tensor | None = None
         if not bool((choice.diff() >= 0).all()):
             self._order = choice.argsort(stable=True)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import smx
 from smx import functional
 from smx.activations import BUILT_IN, Activation, resolve_pool
-from smx.fused import basis, constants, eager
+from smx.fused import basis, eager
 from smx.paper import PAPER_POOL
 from smx.stepbench.memory import peak_bytes
 
@@ -301,7 +301,7 @@ def test_a_single_group_is_no_alias_of_the_input() -> None:
 @pytest.mark.parametrize("layer", [smx.Selective(6), smx.Mixed([0, 1, 1, 2, 4, 5]), smx.Mixed([5, 3, 1, 0, 2, 4])])
 def test_nothing_is_left_of_a_pass_that_computes_nothing(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_columns", "_weights", "_fractions"):
-        monkeypatch.setattr(eager, name, constants.made_once(getattr(eager, name).__wrapped__))  # nothing made yet
+        monkeypatch.setattr(eager, name, basis.made_once(getattr(eager, name).__wrapped__))  # nothing made yet
     with FakeTensorMode(allow_non_fake_inputs=True):
         layer(torch.randn(4, 6, requires_grad=True)).sum().backward()
     layer.zero_grad()
