@@ -13,13 +13,7 @@ from smx.layers import Mixed
 
 
 class LayerValues(NamedTuple):
-    """Input and output of one call of a `Mixed` layer.
-
-    Attributes:
-        layer: its module path.
-        z: (B, N, *), or N on another axis.
-        h: shaped like z.
-    """
+    """Module path, input and output of one call of a `Mixed` layer; z and h (B, N, *), or N on another axis."""
 
     layer: str
     z: Tensor

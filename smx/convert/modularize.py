@@ -11,9 +11,8 @@ import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain, count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -158,8 +157,7 @@ def _unshare(module: nn.Module, types: Types) -> None:
                 seen.add(child)
 
 
-@dataclass(frozen=True)
-class _Use:
+class _Use(NamedTuple):
     """An activation in a traced forward: its node, and the module that will compute it, with its path; new or not."""
 
     node: fx.Node
@@ -169,7 +167,7 @@ class _Use:
 
     @property
     def inplace(self) -> bool:
-        """Whether it overwrites its input: by the argument `inplace`, or by the function's name, as in `relu_`."""
+        """Whether it overwrites its input, by the argument `inplace` or by the function's name, as in `relu_`."""
         function = str(getattr(self.node.target, "__name__", self.node.target))
         return bool(getattr(self.module, "inplace", False)) or (self.node.op != "call_module" and function[-1] == "_")
 
@@ -187,13 +185,7 @@ class _Use:
 
 
 def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> list[_Use]:
-    """Rewrite the forward of `part` if that is needed, and return its activations.
-
-    Args:
-        part: a module with a forward of its own.
-        types: the modules that are activations.
-        used: the activation modules that other forwards call; those of `part` are added.
-    """
+    """Rewrite the forward of `part` if that is needed; return its activations, and add their modules to `used`."""
     uses = list(_uses(part, trace(part), types, used))
     if any(use.needs_rewriting for use in uses):
         graphs = trace_in_both_modes(part)
