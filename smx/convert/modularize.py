@@ -83,15 +83,14 @@ def modularize(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str
     2. A function that is an attribute (`self.act = F.relu`, as in `nn.TransformerEncoderLayer`) becomes a module.
     3. In each forward, the second call of a module `act` becomes a call of a new module `act_1`, the third of `act_2`;
        calls of functions become calls of new modules `relu`, `relu_1`, ... of the module that has the forward. Where an
-       activation is computed in place, later uses of its input become uses of its output.
+       activation is in place, later uses of its input become uses of its output.
 
     Args:
         module: changed in place.
         types: the modules that are activations; a function counts as its module in `ACTIVATIONS`.
 
     Returns:
-        The forwards that were not rewritten: for each module path the reason. The paths of the activations that were in
-        place.
+        The reasons why forwards were not rewritten, by module path. The paths of activations that were in place.
     """
     _unshare(module, types)
     for part in list(module.modules()):

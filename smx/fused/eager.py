@@ -11,6 +11,7 @@ for each axis of z after `dim`. z has at least two axes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -166,10 +167,8 @@ def backward_fixed(g: Tensor, kept: Tensor, numbers: Numbers, dim: int, keeps_re
     dh/dz = base + linear m + square m^2 + (corner if h > 0)
     """
     g_z = torch.empty_like(kept)
-    if keeps_result:
-        _in_blocks(_fixed_from_result, 1, (g, kept, g_z), numbers, dim)
-    else:
-        _in_blocks(_fixed_from_input, 2, (g, kept, g_z), numbers, dim)
+    work, scratch = (_fixed_from_result, 1) if keeps_result else (_fixed_from_input, 2)
+    _in_blocks(work, scratch, (g, kept, g_z), numbers, dim)
     return g_z
 
 
@@ -190,23 +189,12 @@ def _fixed_from_result(g: Tensor, h: Tensor, g_z: Tensor, numbers: Numbers, dim:
 
 
 def _in_blocks(
-    work: Callable[..., None],
-    scratch: int,
-    tensors: tuple[Tensor, ...],
-    numbers: Numbers,
-    dim: int,
-    *rest: list[Tensor],
+    work: Callable[..., None], scratch: int, tensors: tuple[Tensor, ...], numbers: Numbers, dim: int, *rest: Any
 ) -> None:
-    """Do the work block by block, in the dtype of the numbers.
+    """Call `work` for each block of the tensors, in the dtype of the numbers; it writes into the last tensor's block.
 
-    A block has all neurons. All blocks but the last one are of one length, so that PyTorch divides them among its
-    threads in the same way.
-
-    Args:
-        work: takes a block of each of the tensors, then the arguments that follow `tensors` here.
-        scratch: how many intermediate tensors, each of the size of a block, the work takes.
-        tensors: of one shape; the work writes into the last one.
-        numbers, dim, rest: for the work.
+    `scratch` says how many intermediate tensors of the size of a block the work needs. A block has all neurons. All
+    blocks but the last one have one length, so that PyTorch divides them among its threads in the same way.
     """
     output, dtype = tensors[-1], numbers[0].dtype
     size = output.numel()

@@ -14,14 +14,9 @@ from smx.fused.basis import lasts, table_of
 
 
 class FixedChoice:
-    """What a choice int64 (N,) means for a layer, without the choice itself, which is the layer's buffer.
+    """What a choice int64 (N,) means for a layer; the choice itself is the layer's buffer.
 
-    Args:
-        choice: with values, so not on the device `meta`.
-        pool: K activations.
-
-    Raises:
-        ValueError: the choice is not int64 (N,), or has an index that is not in the pool.
+    The constructor needs the choice's values, so not on the device `meta`, and raises the errors of `smx.Mixed`.
     """
 
     def __init__(self, choice: Tensor, pool: Pool) -> None:

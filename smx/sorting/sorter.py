@@ -34,13 +34,13 @@ def sort(module: nn.Module, *, example_input: ExampleInput | None = None) -> nn.
     Where the structure does not allow it, a layer keeps its order, and `refusals` says why. Where several layers share
     one order, as along a residual trunk, the layer with the most values is sorted, and the next one within its groups.
 
-    The structure is found by two dry runs without data, in `eval()` and in `train()`. Do not sort a module whose
-    forward branches at random, or hands out tensors by other means than its result.
+    Two dry runs without data, in `eval()` and in `train()`, find the structure. Do not sort a module whose forward
+    branches at random, or hands out tensors by other means than its result.
 
     Args:
         module: any module with `Mixed` layers; it stays as it is.
-        example_input: a tensor or array, or a tuple of the arguments, of which only shapes and dtypes count. None: a
-            shape is inferred from the first Linear (B, in_features), BatchNorm1d (B, C) or convolution (B, C, S, ...).
+        example_input: a tensor or array, or a tuple of the arguments; only shapes and dtypes count. None: a shape is
+            inferred from the first layer, see `smx.example_input.infer`.
 
     Raises:
         ValueError: `module` has no `Mixed`, or still a `Selective`.
@@ -67,12 +67,12 @@ def refusals(module: nn.Module, *, example_input: ExampleInput | None = None) ->
 
 @dataclass(frozen=True)
 class Plan:
-    """How a module's tensors are to be permuted together, so that the module stays the same function.
+    """How a module's tensors are permuted together, so that the module stays the same function.
 
     Attributes:
-        permutations: by the name of a parameter or buffer and by axis, the old index of each entry. An axis that keeps
-            its order is left out; a tensor with several names is there under each of them.
-        refusals: for each `Mixed` that stays unsorted, by its module path, why.
+        permutations: the old index of each entry, by the name of a parameter or buffer (all its names) and by axis. An
+            axis that keeps its order is left out.
+        refusals: the reason for each `Mixed` that stays unsorted, by its module path.
     """
 
     permutations: dict[str, dict[int, list[int]]]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import smx
-from tests.smx.selected import selectives
+from tests.smx.selected import Net, selectives
 
 
 class Residual(nn.Module):
@@ -25,19 +27,14 @@ class Residual(nn.Module):
         return self.head(self.act(self.second(x) + x))  # type: ignore[no-any-return]
 
 
-class Gated(nn.Module):
-    """Images, scaled by what Linear layers put out: squeeze and excitation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.squeeze, self.act = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8, 8), nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return self.act(x * self.squeeze(x.mean((2, 3)))[:, :, None, None])  # type: ignore[no-any-return]
+def gate(net: Any, x: Tensor) -> Any:
+    """Scale images by what Linear layers put out: squeeze and excitation."""
+    x = net.conv(x)
+    return net.act(x * net.squeeze(x.mean((2, 3)))[:, :, None, None])
 
 
 RELU = nn.ReLU()
+GATED = Net(gate, conv=nn.Conv2d(1, 8, 3, padding=1), squeeze=nn.Linear(8, 8), act=nn.ReLU())
 
 
 @pytest.mark.parametrize(
@@ -50,8 +47,8 @@ RELU = nn.ReLU()
         ),
         (nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 24), nn.GELU(), nn.Linear(24, 6)), (2, 5, 6), {"2": (24, -1)}),
         (nn.Sequential(nn.Flatten(0, 1), nn.Linear(3, 4), nn.Unflatten(0, (2, 5)), RELU), (2, 5, 3), {"3": (4, -1)}),
-        (Gated(), (2, 1, 6, 7), {"act": (8, 1)}),
-        (Gated(), (2, 1, 6, 8), {"act": (8, 1)}),  # as wide as it has channels
+        (GATED, (2, 1, 6, 7), {"act": (8, 1)}),
+        (GATED, (2, 1, 6, 8), {"act": (8, 1)}),  # as wide as it has channels
         (nn.Sequential(nn.Linear(3, 4), RELU, nn.Linear(4, 5), RELU), (1, 3), {"1": (4, -1), "3": (5, -1)}),
     ],
     ids=["definition", "transformer", "reshaped", "gated", "gated, wide", "at two places"],
@@ -113,18 +110,14 @@ def test_a_kept_activation_may_be_shared() -> None:
 
 
 def test_one_activation_for_two_widths_is_refused_where_it_cannot_be_two() -> None:
-    class Loop(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linears, self.act = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 5)]), nn.ReLU()
+    def forward(net: Any, x: Tensor) -> Tensor:
+        for linear in net.linears:
+            x = net.act(linear(x)) if x.sum() < 9 else x
+        return x
 
-        def forward(self, x: Tensor) -> Tensor:
-            for linear in self.linears:
-                x = self.act(linear(x)) if x.sum() < 9 else x
-            return x
-
+    net = Net(forward, linears=nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 5)]), act=nn.ReLU())
     with pytest.raises(ValueError, match="act is used for inputs of 4 and of 5 channels"):
-        smx.select(Loop(), example_input=torch.zeros(1, 3))
+        smx.select(net, example_input=torch.zeros(1, 3))
 
 
 def test_nothing_to_replace() -> None:
