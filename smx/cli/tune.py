@@ -14,6 +14,7 @@ from smx.cli.options import (
     console,
     fallback_option,
     json_option,
+    logs,
     progress,
     provider_option,
     trust_code_option,
@@ -91,7 +92,7 @@ def tune(onnx_path: Path, json_path: str | None, **options: Any) -> None:
     _show(onnx_path, report, people)
     people.print(f"{_sentence(report)}; written to {written[0]}", soft_wrap=True)
     for warning in report.warnings:
-        people.print(f"Warning: {warning}", soft_wrap=True)
+        logs().print(f"Warning: {warning}", soft_wrap=True)
 
 
 def _show(onnx_path: Path, report: TuningReport, people: Console) -> None:
