@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from tests.conftest import refused, smx
@@ -172,14 +173,11 @@ TRAIN_EXTRA = ("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn
 def base_install(*arguments: str | Path, missing: tuple[str, ...] = TRAIN_EXTRA) -> subprocess.CompletedProcess[str]:
     """Run the command as if packages were not installed: importing them raises ModuleNotFoundError."""
     code = f"import sys; sys.modules |= dict.fromkeys({missing}); from smx.cli import main; main(sys.argv[1:])"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_base_install_predicts_inspects_and_helps(exported: Path, tmp_path: Path) -> None:
-    import numpy as np
-
     np.save(tmp_path / "x.npy", np.zeros((2, 64), np.uint8))
     commands = ("predict", exported, tmp_path / "x.npy"), ("inspect", exported), ("train", "--help"), ("--help",)
     for arguments in commands:
@@ -187,14 +185,11 @@ def test_the_base_install_predicts_inspects_and_helps(exported: Path, tmp_path: 
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("train",), ("bench-train",), ("export", "{run}/model.pt", "{tmp}/m.onnx"), ("inspect", "{run}/model.pt")],
-)
-def test_a_command_that_needs_more_says_so(arguments: tuple[str, ...], run: Path, tmp_path: Path) -> None:
-    filled = [argument.format(run=run, tmp=tmp_path) for argument in arguments]
-    result = base_install(*filled)
-    refused(result, 1, f"smx {arguments[0]} needs", "not installed; run: pip install 'smartmixed[train]'")
+@pytest.mark.parametrize("command", ["train", "bench-train", "export {run}/model.pt m.onnx", "inspect {run}/model.pt"])
+def test_a_command_that_needs_more_says_so(command: str, run: Path) -> None:
+    result = base_install(*command.format(run=run).split())
+    needed = f"smx {command.split()[0]} needs"
+    refused(result, 1, needed, "not installed; run: pip install 'smartmixed[train]'")
 
 
 def test_events_need_tensorboard(tmp_path: Path) -> None:
@@ -251,8 +246,6 @@ def test_the_wheel_without_torch(wheel: Path, exported: Path, tmp_path: Path) ->
     constraints = ROOT / "constraints.txt"
     subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, wheel], check=True)
     assert subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode != 0
-    import numpy as np
-
     np.save(tmp_path / "x.npy", np.zeros((2, 64), np.uint8))
     command = tmp_path / "env" / "bin" / "smx"
     subprocess.run([command, "predict", exported, tmp_path / "x.npy"], check=True)

@@ -179,8 +179,6 @@ def _empty(forward: _Forward) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """Traces one forward; a call of another module is one node."""
-
     proxy_buffer_attributes = True
 
     def __init__(self) -> None:

@@ -7,24 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import smx
+from smx.activations import resolve_pool
 from tests.smx.selected import Net, selectives
-
-
-class Residual(nn.Module):
-    """Parts defined in another order than they run, an activation that is used twice, and one that is not called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act = nn.ReLU(inplace=True)
-        self.never = nn.Tanh()
-        self.second = nn.Conv2d(8, 8, 3, padding=1)
-        self.first = nn.Conv2d(3, 8, 3, padding=1)
-        self.norm = nn.BatchNorm2d(8)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, 12), nn.GELU(), nn.Dropout(0.5), nn.Linear(12, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.norm(self.first(x)))
-        return self.head(self.act(self.second(x) + x))  # type: ignore[no-any-return]
 
 
 def gate(net: Any, x: Tensor) -> Any:
@@ -56,15 +40,29 @@ GATED = Net(gate, conv=nn.Conv2d(1, 8, 3, padding=1), squeeze=nn.Linear(8, 8), a
 def test_channels(net: nn.Module, shape: tuple[int, ...], channels: dict[str, tuple[int, int]]) -> None:
     before, x = repr(net), torch.randn(shape)
     for example in (x, None) if isinstance(net, nn.Sequential) else (x,):
-        chosen = smx.select(net, pool=("relu", "mish"), example_input=example)
+        chosen = smx.select(net, pool=("relu", "mish"), temperature=0.9, example_input=example)
         layers = {path: part for path, part in chosen.named_modules() if isinstance(part, smx.Selective)}
         assert {path: (layer.num_features, layer.dim) for path, layer in layers.items()} == channels
+        assert {(layer.pool, layer.temperature) for layer in layers.values()} == {(resolve_pool(("relu", "mish")), 0.9)}
         assert chosen(x).shape == net(x).shape
     assert repr(net) == before
 
 
 def test_select_infers_channels_by_a_dry_run() -> None:
-    net = Residual()
+    """Parts defined in another order than they run, an activation that is used twice, and one that is not called."""
+
+    def forward(net: Any, x: Tensor) -> Any:
+        x = net.act(net.norm(net.first(x)))
+        return net.head(net.act(net.second(x) + x))
+
+    activations = {"act": nn.ReLU(inplace=True), "never": nn.Tanh()}
+    layers = {
+        "second": nn.Conv2d(8, 8, 3, padding=1),
+        "first": nn.Conv2d(3, 8, 3, padding=1),
+        "norm": nn.BatchNorm2d(8),
+    }
+    head = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, 12), nn.GELU(), nn.Dropout(0.5), nn.Linear(12, 2))
+    net = Net(forward, **activations, **layers, head=head)
     chosen = smx.select(net, example_input=torch.randn(1, 3, 4, 4))
     assert selectives(chosen) == {"act": 8, "head.2": 12, "act_1": 8}
     with pytest.warns(UserWarning, match="no longer in place: act, act_1;"):
@@ -94,13 +92,6 @@ def test_select_inside_pytorchs_transformer_layer() -> None:
         without_gradients = net(x)
     torch.testing.assert_close(without_gradients, net(x))
     assert not torch.allclose(net(x), plain.eval()(x), atol=1e-2)
-
-
-def test_select_passes_on_pool_and_temperature() -> None:
-    layer = smx.select(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), pool=("elu", "mish"), temperature=0.9)[1]  # type: ignore[index]
-    assert isinstance(layer, smx.Selective)
-    assert layer.temperature == 0.9
-    assert [activation.name for activation in layer.pool] == ["elu", "mish"]
 
 
 def test_a_kept_activation_may_be_shared() -> None:

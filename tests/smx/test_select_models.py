@@ -178,21 +178,15 @@ def test_dropout_follows_the_mode_and_copies_keep_it() -> None:
         net.load_state_dict(copy.deepcopy(net.state_dict()))
 
 
-class Block(nn.Module):
-    """ResNet's block in small: one ReLU, used twice, and in place."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.conv2(self.relu(self.conv1(x))) + x)  # type: ignore[no-any-return]
+def block() -> nn.Module:
+    """Return ResNet's block in small: one ReLU, used twice, and in place."""
+    convs = {f"conv{i}": nn.Conv2d(4, 4, 3, padding=1) for i in (1, 2)}
+    return Net(lambda net, x: net.relu(net.conv2(net.relu(net.conv1(x))) + x), **convs, relu=nn.ReLU(inplace=True))
 
 
 def test_a_module_used_twice_becomes_two_and_a_block_used_twice_stays_one() -> None:
-    a = Block(4)
-    net = nn.Sequential(OrderedDict(stem=nn.Conv2d(1, 4, 1), act=nn.ReLU(), a=a, b=Block(4), c=a, pool=nn.Flatten()))
+    a = block()
+    net = nn.Sequential(OrderedDict(stem=nn.Conv2d(1, 4, 1), act=nn.ReLU(), a=a, b=block(), c=a, pool=nn.Flatten()))
     for given_example in (EXAMPLE, None):
         warned = pytest.warns(UserWarning, match="no longer in place: a.relu")
         with nullcontext() if given_example is not None else warned:
