@@ -71,10 +71,6 @@ class _Clamped:
         return torch.clamp(self.function(z), -self.limit, self.limit)
 
 
-def _identity(z: Tensor) -> Tensor:
-    return z.clone()
-
-
 Pool = tuple[Activation, ...]
 
 _known: dict[str, Activation] = {}
@@ -139,7 +135,7 @@ for _activation in (
     Activation("silu", F.silu, op("Mul", X, op("Sigmoid"))),
     Activation("mish", F.mish, op("Mul", X, op("Tanh", op("Softplus")))),
     Activation("hardswish", F.hardswish, op("HardSwish")),
-    Activation("identity", _identity, op("Identity")),
+    Activation("identity", torch.clone, op("Identity")),
 ):
     register(_activation)
 

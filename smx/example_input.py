@@ -58,17 +58,17 @@ def _without_data(tensor: Tensor) -> Tensor:
 def _suggestions(module: nn.Module, any_size: bool) -> Iterator[Tensor]:
     """Make inputs that the first layer takes; the batch has a length that no layer is likely to have."""
     for part in module.modules():
+        match part:
+            case nn.Linear():
+                shapes = [(part.in_features,)]
+            case nn.BatchNorm1d():
+                shapes = [(part.num_features,)]
+            case nn.modules.conv._ConvNd():
+                shapes = [(part.in_channels, *[size] * (part.weight.dim() - 2)) for size in _SIZES if any_size]
+            case _:
+                continue
         dtype = next((parameter.dtype for parameter in part.parameters(recurse=False)), None)
-        if isinstance(part, nn.Linear):
-            yield torch.empty(_BATCH, part.in_features, dtype=dtype, device="meta")
-        elif isinstance(part, nn.BatchNorm1d):
-            yield torch.empty(_BATCH, part.num_features, dtype=dtype, device="meta")
-        elif isinstance(part, nn.modules.conv._ConvNd):
-            for size in _SIZES if any_size else ():
-                space = [size] * (part.weight.dim() - 2)
-                yield torch.empty(_BATCH, part.in_channels, *space, dtype=dtype, device="meta")
-        else:
-            continue
+        yield from (torch.empty(_BATCH, *shape, dtype=dtype, device="meta") for shape in shapes)
         return
 
 

@@ -49,12 +49,7 @@ def straight_through(logits_NK: Tensor, noise_NK: Tensor, temperature: float) ->
 
 
 def selective(
-    z: Tensor,
-    logits: Tensor,
-    noise: Tensor,
-    temperature: float,
-    pool: Iterable[str | Activation],
-    dim: int = 1,
+    z: Tensor, logits: Tensor, noise: Tensor, temperature: float, pool: Iterable[str | Activation], dim: int = 1
 ) -> Tensor:
     """Apply to each neuron the activation that its noisy logits select (eq. 1-6).
 
@@ -80,12 +75,7 @@ def selective(
 
 
 def selective_plain(
-    z: Tensor,
-    logits: Tensor,
-    noise: Tensor,
-    temperature: float,
-    pool: Iterable[str | Activation],
-    dim: int = 1,
+    z: Tensor, logits: Tensor, noise: Tensor, temperature: float, pool: Iterable[str | Activation], dim: int = 1
 ) -> Tensor:
     """Compute `selective` as it is written: all K activations of all neurons, stacked, weighted and summed (eq. 5)."""
     pool = resolve_pool(pool)
@@ -116,16 +106,8 @@ def grouped_plain(z: Tensor, groups: Sequence[Group], pool: Iterable[str | Activ
 def mixed(z: Tensor, choice: Tensor, pool: Iterable[str | Activation], dim: int = 1) -> Tensor:
     """Apply to each neuron the activation it chose (eq. 11), in any order and without a synchronisation with a GPU.
 
-    The layer `smx.Mixed` is faster, because its choice is fixed.
-
-    Args:
-        z: pre-activations (B, N, *), any floating dtype.
-        choice: int64 (N,), indices into the pool.
-        pool: K activations or names.
-        dim: the axis of the neurons.
-
-    Returns:
-        h, of z's shape and dtype.
+    The layer `smx.Mixed` is faster, because its choice is fixed. `choice` is int64 (N,), indices into the pool; the
+    other arguments and the result are those of `selective`.
     """
     pool = resolve_pool(pool)
     table = basis.table_of(pool)

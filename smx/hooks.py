@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,7 @@ from smx.layers import Mixed
 
 
 class LayerValues(NamedTuple):
-    """Input and output of one call of a `Mixed` layer.
-
-    Attributes:
-        layer: its module path.
-        z: (B, N, *), or N on another axis.
-        h: shaped like z.
-    """
+    """Module path, input and output of one call of a `Mixed` layer; z and h (B, N, *), or N on another axis."""
 
     layer: str
     z: Tensor
@@ -42,19 +37,16 @@ def layer_values(
     seen: list[LayerValues] = []
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, Mixed)]
 
-    def hook(name: str) -> Any:
-        def note(layer: nn.Module, arguments: tuple[Tensor, ...], h: Tensor) -> Tensor:
-            z = arguments[0].clone()
-            other = substitutes[len(seen)] if len(seen) < len(substitutes) else None
-            if other is None or other.z.shape != h.shape:
-                seen.append(LayerValues(name, z, h.clone()))
-                return h
-            seen.append(LayerValues(name, z, layer.forward(other.z.to(h))))
-            return other.h.to(h)
+    def note(name: str, layer: nn.Module, arguments: tuple[Tensor, ...], h: Tensor) -> Tensor:
+        z = arguments[0].clone()
+        other = substitutes[len(seen)] if len(seen) < len(substitutes) else None
+        if other is None or other.z.shape != h.shape:
+            seen.append(LayerValues(name, z, h.clone()))
+            return h
+        seen.append(LayerValues(name, z, layer.forward(other.z.to(h))))
+        return other.h.to(h)
 
-        return note
-
-    hooks = [layer.register_forward_hook(hook(name)) for name, layer in layers]
+    hooks = [layer.register_forward_hook(partial(note, name)) for name, layer in layers]
     try:
         with torch.no_grad():
             outputs = module(*inputs)

@@ -92,7 +92,8 @@ class Selective(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the layer in the module's printed tree."""
-        return f"{self.num_features}, pool=({_names(self.pool)}), temperature={self.temperature:g}, dim={self.dim}"
+        names = ", ".join(activation.name for activation in self.pool)
+        return f"{self.num_features}, pool=({names}), temperature={self.temperature:g}, dim={self.dim}"
 
 
 class Mixed(nn.Module):
@@ -161,14 +162,13 @@ class Mixed(nn.Module):
 @contextmanager
 def sampling(module: nn.Module) -> Iterator[None]:
     """Keep the Gumbel noise of every `Selective` in `module` on in `eval()`, as for the paper's phase 1 figures."""
-    layers = [layer for layer in module.modules() if isinstance(layer, Selective)]
-    before = [layer.samples_in_eval for layer in layers]
+    layers = {layer: layer.samples_in_eval for layer in module.modules() if isinstance(layer, Selective)}
     try:
         for layer in layers:
             layer.samples_in_eval = True
         yield
     finally:
-        for layer, value in zip(layers, before, strict=True):
+        for layer, value in layers.items():
             layer.samples_in_eval = value
 
 
@@ -183,7 +183,3 @@ def _check_features(layer: Selective | Mixed, z: Tensor) -> None:
             f"{type(layer).__name__} expects {layer.num_features} features on axis {layer.dim},"
             f" got an input of shape {tuple(z.shape)}"
         )
-
-
-def _names(pool: Pool) -> str:
-    return ", ".join(activation.name for activation in pool)

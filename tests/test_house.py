@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from tests.conftest import refused, smx
@@ -22,7 +23,7 @@ class Room(NamedTuple):
     """Files that may import the same.
 
     Attributes:
-        holds: folders, and files where a folder has several rooms; the longest path that fits decides.
+        holds: modules, with all that is below them; where several rooms hold a file, the longest name decides.
         packages: of others.
         modules: of smx, with all that is below them; the room's own are among them anyway.
     """
@@ -32,87 +33,38 @@ class Room(NamedTuple):
     modules: tuple[str, ...] = ()
 
 
-CORE = ("smx.__version__", "smx.errors", "smx.files", "smx.paper", "smx.subprocesses")
-METHOD = ("smx.activations", "smx.functional", "smx.layers", "smx.models", "smx.hooks", "smx.hinges", "smx.fused")
+def below_smx(names: str) -> tuple[str, ...]:
+    return tuple(f"smx.{name}" for name in names.split())
+
+
+CORE = below_smx("__init__ __main__ __version__ errors files paper subprocesses")
+METHOD = below_smx("activations functional layers models hooks hinges fused")
+RUN = below_smx("architecture factory modelfile preprocessing program saving torchfile torchrunner training stepbench")
+SHARED = below_smx("arrays timing convert sorting data")
 ROOMS = {
-    "core": Room(
-        ("smx/__init__.py", "smx/__main__.py", "smx/errors.py", "smx/files.py", "smx/paper.py", "smx/subprocesses.py"),
-        modules=("smx",),
-    ),
-    "arrays": Room(("smx/arrays.py",), ("numpy",), CORE),
-    "timing": Room(("smx/timing",), ("numpy",), CORE),
-    "method": Room(
-        (
-            "smx/activations.py",
-            "smx/functional.py",
-            "smx/layers.py",
-            "smx/models.py",
-            "smx/hooks.py",
-            "smx/hinges.py",
-            "smx/fused",
-        ),
-        ("torch",),
-        CORE,
-    ),
-    "kernels": Room(("smx/fused/triton.py",), ("torch", "triton"), (*CORE, "smx.fused")),
-    "example_input": Room(("smx/example_input.py",), ("numpy", "torch"), CORE),
-    "convert": Room(("smx/convert",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
-    "sorting": Room(("smx/sorting",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
-    "data": Room(("smx/data",), ("numpy", "sklearn", "torch", "torchvision"), (*CORE, "smx.arrays")),
-    "run": Room(
-        (
-            "smx/architecture.py",
-            "smx/factory.py",
-            "smx/modelfile.py",
-            "smx/preprocessing.py",
-            "smx/program.py",
-            "smx/saving.py",
-            "smx/torchfile.py",
-            "smx/torchrunner.py",
-            "smx/training",
-            "smx/stepbench",
-        ),
-        ("torch", "numpy"),
-        (*CORE, *METHOD, "smx.arrays", "smx.timing", "smx.convert", "smx.sorting", "smx.data"),
-    ),
-    "figures": Room(("smx/figures",), ("matplotlib", "numpy"), (*CORE, "smx.training.metrics", "smx.timing.report")),
-    "runtime": Room(
-        ("runtime",),
-        ("numpy", "onnxruntime", "google", "PIL"),
-        (*CORE, "smx.arrays", "smx.timing"),
-    ),
+    "core": Room(CORE, modules=("smx",)),
+    "arrays": Room(("smx.arrays",), ("numpy",), CORE),
+    "timing": Room(("smx.timing",), ("numpy",), CORE),
+    "method": Room(METHOD, ("torch",), CORE),
+    "kernels": Room(("smx.fused.triton",), ("torch", "triton"), (*CORE, "smx.fused")),
+    "example_input": Room(("smx.example_input",), ("numpy", "torch"), CORE),
+    "convert": Room(("smx.convert",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
+    "sorting": Room(("smx.sorting",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
+    "data": Room(("smx.data",), ("numpy", "sklearn", "torch", "torchvision"), (*CORE, "smx.arrays")),
+    "run": Room(RUN, ("torch", "numpy"), (*CORE, *METHOD, *SHARED)),
+    "figures": Room(("smx.figures",), ("matplotlib", "numpy"), (*CORE, "smx.training.metrics", "smx.timing.report")),
+    "runtime": Room(("smx.runtime",), ("numpy", "onnxruntime", "google", "PIL"), (*CORE, "smx.arrays", "smx.timing")),
     "export": Room(
-        ("export",),
+        ("smx.export",),
         ("torch", "numpy", "onnx", "onnx_ir", "onnxruntime"),
         (*CORE, *METHOD, "smx.example_input", "smx.sorting", "smx.runtime"),
     ),
     "workflows": Room(
-        ("smx/workflows",),
+        ("smx.workflows",),
         ("numpy", "torch"),
-        (
-            *CORE,
-            *METHOD,
-            "smx.arrays",
-            "smx.timing",
-            "smx.convert",
-            "smx.sorting",
-            "smx.data",
-            "smx.architecture",
-            "smx.factory",
-            "smx.modelfile",
-            "smx.preprocessing",
-            "smx.program",
-            "smx.saving",
-            "smx.torchfile",
-            "smx.torchrunner",
-            "smx.training",
-            "smx.stepbench",
-            "smx.figures",
-            "smx.runtime",
-            "smx.export",
-        ),
+        (*CORE, *METHOD, *SHARED, *RUN, "smx.figures", "smx.runtime", "smx.export"),
     ),
-    "cli": Room(("smx/cli",), ("click", "rich", "numpy", "torch"), ("smx",)),
+    "cli": Room(("smx.cli",), ("click", "rich", "numpy", "torch"), ("smx",)),
 }
 """Who may import whom; CONTRIBUTING.md says what belongs into each."""
 
@@ -132,33 +84,26 @@ def imports(path: Path) -> set[str]:
     return {name for name in found if name != "__future__"}
 
 
+def within(module: str, holders: tuple[str, ...]) -> bool:
+    return any(module == holder or module.startswith(f"{holder}.") for holder in holders)
+
+
 def room_of(path: Path, root: Path = ROOT) -> str:
-    """Return the room of a file: that whose path fits it best."""
-    parts = path.relative_to(root).parts
-    fits = [
-        (len(Path(held).parts), name)
-        for name, room in ROOMS.items()
-        for held in room.holds
-        if parts[: len(Path(held).parts)] == Path(held).parts
-    ]
-    assert fits, f"{'/'.join(parts)} stands in no room; name one in ROOMS of tests/test_house.py"
+    """Return the room of a file: that which names most of its path."""
+    module = ".".join(path.relative_to(root).with_suffix("").parts)
+    module = module if module.startswith("smx.") else f"smx.{module}"
+    fits = [(len(held), name) for name, room in ROOMS.items() for held in room.holds if within(module, (held,))]
+    assert fits, f"{module} stands in no room; name one in ROOMS of tests/test_house.py"
     return max(fits)[1]
 
 
 def check_imports(path: Path, root: Path = ROOT) -> None:
     name = room_of(path, root)
     room = ROOMS[name]
-    top = path.relative_to(root).parts[0]
-    own = [held.removesuffix(".py").replace("/", ".") for held in room.holds]
-    own = [f"smx.{module}" if top != "smx" else module for module in own]
     for module in imports(path):
         package = module.partition(".")[0]
-        if package == "smx":
-            allowed = any(module == each or module.startswith(f"{each}.") for each in (*room.modules, *own))
-            assert allowed, f"{path.name} in the room {name} may not import {module}"
-        else:
-            allowed = package in STDLIB or package in room.packages
-            assert allowed, f"{path.name} in the room {name} may not import {module}"
+        allowed = within(module, (*room.modules, *room.holds)) or package in STDLIB or package in room.packages
+        assert allowed, f"{path.name} in the room {name} may not import {module}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -222,51 +167,33 @@ def test_public_names_are_there() -> None:
         package.nothing  # noqa: B018
 
 
-WITHOUT_TRAIN = """
-import sys
-for name in ("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib"):
-    sys.modules[name] = None  # importing it raises ModuleNotFoundError, as where it is not installed
-from smx.cli import main
-main(sys.argv[1:])
-"""
+TRAIN_EXTRA = ("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib")
 
 
-def base_install(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command as if only the base install were there."""
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TRAIN, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+def base_install(*arguments: str | Path, missing: tuple[str, ...] = TRAIN_EXTRA) -> subprocess.CompletedProcess[str]:
+    """Run the command as if packages were not installed: importing them raises ModuleNotFoundError."""
+    code = f"import sys; sys.modules |= dict.fromkeys({missing}); from smx.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_base_install_predicts_inspects_and_helps(exported: Path, tmp_path: Path) -> None:
-    import numpy as np
-
     np.save(tmp_path / "x.npy", np.zeros((2, 64), np.uint8))
-    for arguments in (
-        ("predict", exported, tmp_path / "x.npy"),
-        ("inspect", exported),
-        ("train", "--help"),
-        ("--help",),
-    ):
+    commands = ("predict", exported, tmp_path / "x.npy"), ("inspect", exported), ("train", "--help"), ("--help",)
+    for arguments in commands:
         result = base_install(*arguments)
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("train",), ("bench-train",), ("export", "{run}/model.pt", "{tmp}/m.onnx"), ("inspect", "{run}/model.pt")],
-)
-def test_a_command_that_needs_more_says_so(arguments: tuple[str, ...], run: Path, tmp_path: Path) -> None:
-    filled = [argument.format(run=run, tmp=tmp_path) for argument in arguments]
-    refused(
-        base_install(*filled), 1, f"smx {arguments[0]} needs", "not installed; run: pip install 'smartmixed[train]'"
-    )
+@pytest.mark.parametrize("command", ["train", "bench-train", "export {run}/model.pt m.onnx", "inspect {run}/model.pt"])
+def test_a_command_that_needs_more_says_so(command: str, run: Path) -> None:
+    result = base_install(*command.format(run=run).split())
+    needed = f"smx {command.split()[0]} needs"
+    refused(result, 1, needed, "not installed; run: pip install 'smartmixed[train]'")
 
 
 def test_events_need_tensorboard(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['tensorboard'] = None; from smx.cli import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, "train", "--tensorboard", "--out", str(tmp_path / "run")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = base_install("train", "--tensorboard", "--out", tmp_path / "run", missing=("tensorboard",))
     refused(result, 1, "smx train needs tensorboard", "run: pip install 'smartmixed[tensorboard]'")
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -296,18 +223,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns(".*", "runs", "build", "node_modules", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=ignore)
-    pip: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        folder,
-    ]
-    subprocess.run([*pip, folder / "source"], check=True, capture_output=True)
+    command = f"{sys.executable} -m pip wheel -q --no-deps --no-build-isolation -w {folder} {folder}/source"
+    subprocess.run(command.split(), check=True, capture_output=True)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -329,8 +246,6 @@ def test_the_wheel_without_torch(wheel: Path, exported: Path, tmp_path: Path) ->
     constraints = ROOT / "constraints.txt"
     subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, wheel], check=True)
     assert subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode != 0
-    import numpy as np
-
     np.save(tmp_path / "x.npy", np.zeros((2, 64), np.uint8))
     command = tmp_path / "env" / "bin" / "smx"
     subprocess.run([command, "predict", exported, tmp_path / "x.npy"], check=True)

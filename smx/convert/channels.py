@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,8 @@ def channels_by_run(
 
     Returns:
         The channels of each module, by path: those of `channels_by_definition` where it runs in training only, None
-        where its input was not of the shape (B, N, *). By the path of the module that has the forward, what
-        `modularize` could not change in it. The outputs.
+        where its input was not of the shape (B, N, *). What `modularize` could not change in a forward, by the path of
+        its module. The outputs.
 
     Raises:
         ValueError: an activation is used for inputs of several widths.
@@ -55,15 +55,16 @@ def channels_by_run(
     channels: dict[str, Channels | None] = {}
     last: Channels | None = None
     rank = 0  # of the last layer's output
-    running: list[_Call] = []
+    running: list[tuple[str, nn.Module, set[str]]] = []  # and the paths of the activations that each has called
     unchanged: dict[str, set[str]] = {}
 
     def enter(path: str, part: nn.Module, inputs: Any) -> None:
         if isinstance(part, types) and running:
-            if path in running[-1].used:
-                unchanged.setdefault(running[-1].path, set()).add(f"its calls of {path} share one choice")
-            running[-1].used.add(path)
-        running.append(_Call(path, part, set()))
+            caller, _, used = running[-1]
+            if path in used:
+                unchanged.setdefault(caller, set()).add(f"its calls of {path} share one choice")
+            used.add(path)
+        running.append((path, part, set()))
 
     def leave(path: str, part: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal last, rank
@@ -89,11 +90,12 @@ def channels_by_run(
     for path, part in module.named_modules():
         part.register_forward_pre_hook(partial(enter, path))
         part.register_forward_hook(partial(leave, path))
-    own = (*types, Selective, Mixed)
 
     def note(function: Callable[..., Any]) -> None:
-        if (name := activation_name(function, types)) and running and not isinstance(running[-1].part, own):
-            unchanged.setdefault(running[-1].path, set()).add(f"its {name} stays as it is")
+        if (name := activation_name(function, types)) and running:
+            caller, part, _ = running[-1]
+            if not isinstance(part, (*types, Selective, Mixed)):
+                unchanged.setdefault(caller, set()).add(f"its {name} stays as it is")
 
     with _Watch(note):
         outputs = _run(module, arguments)
@@ -123,14 +125,6 @@ def _run(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-class _Call(NamedTuple):
-    """A module that is running, and the paths of the activations that it has called."""
-
-    path: str
-    part: nn.Module
-    used: set[str]
-
-
 class _Watch(TorchFunctionMode):
     """Calls `note` with every function of PyTorch that is called."""
 
@@ -145,14 +139,15 @@ class _Watch(TorchFunctionMode):
 
 def _channels_of(layer: nn.Module) -> Channels | None:
     """Return how many channels a layer's output has and on which axis; None if they are those of its input."""
-    if isinstance(layer, nn.Linear | nn.Bilinear):
-        return Channels(int(layer.out_features), -1)
-    if isinstance(layer, nn.LayerNorm):
-        return Channels(int(layer.normalized_shape[-1]), -1)
-    if isinstance(layer, nn.modules.conv._ConvNd):
-        return Channels(int(layer.out_channels), 1)
-    if isinstance(layer, nn.modules.batchnorm._NormBase):
-        return Channels(int(layer.num_features), 1)
-    if isinstance(layer, nn.GroupNorm):
-        return Channels(int(layer.num_channels), 1)
+    match layer:
+        case nn.Linear() | nn.Bilinear():
+            return Channels(layer.out_features, -1)
+        case nn.LayerNorm():
+            return Channels(layer.normalized_shape[-1], -1)
+        case nn.modules.conv._ConvNd():
+            return Channels(layer.out_channels, 1)
+        case nn.modules.batchnorm._NormBase():
+            return Channels(layer.num_features, 1)
+        case nn.GroupNorm():
+            return Channels(layer.num_channels, 1)
     return None

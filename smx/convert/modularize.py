@@ -11,9 +11,8 @@ import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain, count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,15 +83,14 @@ def modularize(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str
     2. A function that is an attribute (`self.act = F.relu`, as in `nn.TransformerEncoderLayer`) becomes a module.
     3. In each forward, the second call of a module `act` becomes a call of a new module `act_1`, the third of `act_2`;
        calls of functions become calls of new modules `relu`, `relu_1`, ... of the module that has the forward. Where an
-       activation is computed in place, later uses of its input become uses of its output.
+       activation is in place, later uses of its input become uses of its output.
 
     Args:
         module: changed in place.
         types: the modules that are activations; a function counts as its module in `ACTIVATIONS`.
 
     Returns:
-        The forwards that were not rewritten: for each module path the reason. The paths of the activations that were in
-        place.
+        The reasons why forwards were not rewritten, by module path. The paths of activations that were in place.
     """
     _unshare(module, types)
     for part in list(module.modules()):
@@ -158,8 +156,7 @@ def _unshare(module: nn.Module, types: Types) -> None:
                 seen.add(child)
 
 
-@dataclass(frozen=True)
-class _Use:
+class _Use(NamedTuple):
     """An activation in a traced forward: its node, and the module that will compute it, with its path; new or not."""
 
     node: fx.Node
@@ -169,7 +166,7 @@ class _Use:
 
     @property
     def inplace(self) -> bool:
-        """Whether it overwrites its input: by the argument `inplace`, or by the function's name, as in `relu_`."""
+        """Whether it overwrites its input, by the argument `inplace` or by the function's name, as in `relu_`."""
         function = str(getattr(self.node.target, "__name__", self.node.target))
         return bool(getattr(self.module, "inplace", False)) or (self.node.op != "call_module" and function[-1] == "_")
 
@@ -187,13 +184,7 @@ class _Use:
 
 
 def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> list[_Use]:
-    """Rewrite the forward of `part` if that is needed, and return its activations.
-
-    Args:
-        part: a module with a forward of its own.
-        types: the modules that are activations.
-        used: the activation modules that other forwards call; those of `part` are added.
-    """
+    """Rewrite the forward of `part` if that is needed; return its activations, and add their modules to `used`."""
     uses = list(_uses(part, trace(part), types, used))
     if any(use.needs_rewriting for use in uses):
         graphs = trace_in_both_modes(part)

@@ -31,28 +31,22 @@ def select(
 ) -> nn.Module:
     """Return a copy of `module` in which every activation is a `Selective`, with one choice for each channel.
 
-    Each use of an activation gets its own `Selective`. A module that is used once is replaced under its path. Where a
-    forward calls functions (`F.relu(x)`, `torch.tanh(x)`, `x.sigmoid_()`) or the same module several times, torch.fx
-    rewrites this forward with a `Selective` for each call: the first call of `act` keeps that path, the next ones are
-    `act_1`, `act_2`; functions become `relu`, `relu_1`, ... of the module that has the forward. A block that is called
-    several times keeps one set of neurons, as it keeps one set of weights. Classes, paths, `state_dict()` keys, modes,
-    devices, dtypes and hooks of all other modules stay. See `smx.convert.modularize.modularize`.
-
-    The channels of an activation are those of the last layer before it that has channels (Linear, Conv, BatchNorm,
-    LayerNorm, ...). With an `example_input` this is the layer that runs last before it; otherwise the order is that of
-    the traced forwards, or that of the definitions where a forward can't be traced. Linear and LayerNorm have their
-    channels on the last axis, the other layers on axis 1. Where Linear layers gate images (squeeze and excitation),
-    give an example. The network runs on it in `eval()`, before and after its forwards are rewritten, and both outputs
-    must agree; use random values, since zeros hide differences.
-
-    No activation is in place any more. Where the same forward reads an overwritten input again, it now reads the
-    result. Other readers (the forward that called the block, a view) are found by the example only; without one, a
-    warning names the activations that were in place. Numbers and flags that a rewritten forward reads from its module
-    (`self.p` in `F.dropout(x, self.p)`) keep the values that they had at `select`.
-
-    An activation that is never called stays. A forward is not rewritten if its course depends on data, on whether
-    optional arguments are given, or on something that torch.fx can't see. Its modules are replaced nevertheless. A
-    warning names its functions, which stay, and modules that it calls several times, which get one `Selective`.
+    1. Each use of an activation gets its own `Selective`. A module that is used once is replaced under its path. Where
+       a forward calls functions (`F.relu(x)`, `x.sigmoid_()`) or one module several times, torch.fx rewrites it, see
+       `smx.convert.modularize.modularize`. A block that is called several times keeps one set of neurons. Everything
+       else of the network stays; an activation that is never called stays, too.
+    2. The channels are those of the last layer before the activation that has channels: Linear and LayerNorm on the
+       last axis, Conv, BatchNorm and the like on axis 1. The order is that of a run on `example_input`; without one,
+       that of the traced forwards, or of the definitions. Where Linear layers gate images, give an example.
+    3. With an example the network runs in `eval()` before and after it is rewritten, and the outputs must agree. Use
+       random values, since zeros hide differences.
+    4. No activation is in place any more. Where the same forward reads an overwritten input again, it now reads the
+       result. Only an example finds other readers; without one, a warning names the activations that were in place.
+    5. A forward is not rewritten if its course depends on data, on whether optional arguments are given, or on
+       something that torch.fx can't see. Its modules are replaced nevertheless. A warning names its functions, which
+       stay, and the modules that it calls several times, which get one `Selective`.
+    6. Numbers and flags that a rewritten forward reads from its module (`self.p` in `F.dropout(x, self.p)`) keep the
+       values that they had at `select`.
 
     Args:
         module: any module; it stays as it is.
@@ -98,11 +92,9 @@ def select(
     for path, part in activations.items():
         known = channels[path]
         if known is None:
-            reason = (
-                "no layer with channels comes before it"
-                if example_input is None
-                else "in the dry run its input was not of the shape (B, N, *)"
-            )
+            reason = "no layer with channels comes before it"
+            if example_input is not None:
+                reason = "in the dry run its input was not of the shape (B, N, *)"
             raise ValueError(
                 f"the channels of {path or type(module).__name__!r} can't be told: {reason};"
                 " give example_input, or leave its type out of types"

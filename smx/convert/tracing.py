@@ -79,14 +79,12 @@ def _random_numbers_stay() -> Iterator[None]:
 @contextmanager
 def _containers_stay(module: nn.Module) -> Iterator[None]:
     """Refuse a forward that changes a list, dict or set of its module, and undo the change."""
-    containers = {key: value for key, value in vars(module).items() if isinstance(value, list | dict | set)}
-    copies = {key: copy.copy(value) for key, value in containers.items()}
+    containers = [(key, x, copy.copy(x)) for key, x in vars(module).items() if isinstance(x, list | dict | set)]
     changed = []
     try:
         yield
     finally:
-        for key, value in containers.items():
-            before = copies[key]
+        for key, value, before in containers:
             if len(value) != len(before) or not all(map(operator.is_, _contents(value), _contents(before))):
                 changed.append(key)
                 value.clear()
@@ -181,8 +179,6 @@ def _empty(forward: _Forward) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """Traces one forward; a call of another module is one node."""
-
     proxy_buffer_attributes = True
 
     def __init__(self) -> None:

@@ -5,7 +5,9 @@ f_k(z) = sum over j of C[j, k] b_j(z),   b(z) = (max(z, 0), min(z, 0), expm1(min
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+from functools import wraps
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
@@ -14,11 +16,10 @@ from smx import activations
 from smx.activations import BUILT_IN, Activation, is_built_in
 from smx.hinges import hinge_of
 
-SIZE = 5
-"""Functions in the basis."""
+P = ParamSpec("P")
 
 Table = tuple[tuple[float, ...], ...]
-"""The transpose of C: for each of the K activations of a pool its `SIZE` coefficients."""
+"""The transpose of C: for each of the K activations of a pool its 5 coefficients."""
 
 
 def table_of(pool: Sequence[Activation], chosen: Container[int] | None = None) -> Table | None:
@@ -47,6 +48,28 @@ def arithmetic_dtype(z: Tensor) -> torch.dtype:
     return torch.float64 if z.dtype == torch.float64 else torch.float32
 
 
+def made_once(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Return `make` with a cache, whose keys are the arguments. A tensor that does not last is not kept."""
+    cache: dict[object, Tensor] = {}
+
+    @wraps(make)
+    def get(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        key = (*args, *kwargs.items())
+        tensor = cache.get(key)
+        if tensor is None:
+            tensor = make(*args, **kwargs)
+            if lasts(tensor):
+                cache[key] = tensor
+        return tensor
+
+    return get
+
+
+def lasts(tensor: Tensor) -> bool:
+    """Tell whether a tensor keeps its values: one of `FakeTensorMode` has none, one of a CUDA graph is overwritten."""
+    return type(tensor) is Tensor and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
 def _row(name: str) -> tuple[float, ...] | None:
     if name in ("sigmoid", "tanh"):
         return (0.0, 0.0, 0.0, float(name == "sigmoid"), float(name == "tanh"))
@@ -58,5 +81,5 @@ def _row(name: str) -> tuple[float, ...] | None:
     return (hinge.positive, hinge.negative, hinge.exponential, 0.0, 0.0)
 
 
-_NONE = (0.0,) * SIZE
+_NONE = (0.0,) * 5
 _ROWS = {name: row for name in BUILT_IN if (row := _row(name)) is not None}

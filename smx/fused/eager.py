@@ -1,6 +1,6 @@
 """The backend in PyTorch's own operators, one block of examples at a time; README.md here explains its formulas.
 
-The functions are those of `smx.fused.backend.Backend`. Shapes stand in suffixes where they are not those of z:
+The functions are those of `smx.fused.operators.Backend`. Shapes stand in suffixes where they are not those of z:
 
     N neurons    K activations of the pool    C = 12 numbers a neuron, see `_expand`    J = 6 sums a neuron
 
@@ -11,12 +11,12 @@ for each axis of z after `dim`. z has at least two axes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from smx.fused.basis import Table, arithmetic_dtype, coefficients
-from smx.fused.constants import made_once
+from smx.fused.basis import Table, arithmetic_dtype, coefficients, made_once
 
 SCRATCH = 589824
 """Elements of all intermediate tensors of a pass together, at most; larger inputs are divided into blocks."""
@@ -167,10 +167,8 @@ def backward_fixed(g: Tensor, kept: Tensor, numbers: Numbers, dim: int, keeps_re
     dh/dz = base + linear m + square m^2 + (corner if h > 0)
     """
     g_z = torch.empty_like(kept)
-    if keeps_result:
-        _in_blocks(_fixed_from_result, 1, (g, kept, g_z), numbers, dim)
-    else:
-        _in_blocks(_fixed_from_input, 2, (g, kept, g_z), numbers, dim)
+    work, scratch = (_fixed_from_result, 1) if keeps_result else (_fixed_from_input, 2)
+    _in_blocks(work, scratch, (g, kept, g_z), numbers, dim)
     return g_z
 
 
@@ -191,23 +189,12 @@ def _fixed_from_result(g: Tensor, h: Tensor, g_z: Tensor, numbers: Numbers, dim:
 
 
 def _in_blocks(
-    work: Callable[..., None],
-    scratch: int,
-    tensors: tuple[Tensor, ...],
-    numbers: Numbers,
-    dim: int,
-    *rest: list[Tensor],
+    work: Callable[..., None], scratch: int, tensors: tuple[Tensor, ...], numbers: Numbers, dim: int, *rest: Any
 ) -> None:
-    """Do the work block by block, in the dtype of the numbers.
+    """Call `work` for each block of the tensors, in the dtype of the numbers; it writes into the last tensor's block.
 
-    A block has all neurons. All blocks but the last one are of one length, so that PyTorch divides them among its
-    threads in the same way.
-
-    Args:
-        work: takes a block of each of the tensors, then the arguments that follow `tensors` here.
-        scratch: how many intermediate tensors, each of the size of a block, the work takes.
-        tensors: of one shape; the work writes into the last one.
-        numbers, dim, rest: for the work.
+    `scratch` says how many intermediate tensors of the size of a block the work needs. A block has all neurons. All
+    blocks but the last one have one length, so that PyTorch divides them among its threads in the same way.
     """
     output, dtype = tensors[-1], numbers[0].dtype
     size = output.numel()

@@ -10,20 +10,13 @@ from torch import Tensor
 
 from smx.activations import Pool
 from smx.fused import operators
-from smx.fused.backend import Numbers
-from smx.fused.basis import table_of
-from smx.fused.constants import lasts
+from smx.fused.basis import lasts, table_of
 
 
 class FixedChoice:
-    """What a choice int64 (N,) means for a layer, without the choice itself, which is the layer's buffer.
+    """What a choice int64 (N,) means for a layer; the choice itself is the layer's buffer.
 
-    Args:
-        choice: with values, so not on the device `meta`.
-        pool: K activations.
-
-    Raises:
-        ValueError: the choice is not int64 (N,), or has an index that is not in the pool.
+    The constructor needs the choice's values, so not on the device `meta`, and raises the errors of `smx.Mixed`.
     """
 
     def __init__(self, choice: Tensor, pool: Pool) -> None:
@@ -39,7 +32,7 @@ class FixedChoice:
         self.groups = [(pool[k], size) for k, size in sizes.items()]
         # For one activation PyTorch's own function is the fastest.
         self._table = table_of(pool, sizes) if len(sizes) > 1 else None
-        self._numbers: dict[object, Numbers] = {}
+        self._numbers: dict[object, operators.Numbers] = {}
         self._order: Tensor | None = None
         if not bool((choice.diff() >= 0).all()):
             self._order = choice.argsort(stable=True)

@@ -1,36 +1,76 @@
 """The basis with its gradients of first order: `selective` for phase 1, `combine` for a fixed choice.
 
-README.md here explains them; a backend (`smx.fused.backend`) computes them.
+README.md here explains them; a backend computes them: `eager`, `triton` or `traced`.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable
-from functools import wraps
-from typing import Any
+from functools import cache, wraps
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from smx.fused.backend import Numbers, backend_for
+from smx.fused import eager, traced
 from smx.fused.basis import Table, arithmetic_dtype
+
+Numbers = Any
+"""The numbers of each neuron's activation, in the form that a backend takes."""
+
+
+class Backend(Protocol):
+    """What a backend, a module, computes: h = sum over j of c[j] b_j(z), for c = C[:, choice], and its gradients.
+
+    Shapes: z, h, g and g_z are (B, N, *), or have N on another axis `dim`, and one floating dtype. They may have any
+    layout in memory, and results have that of z. N neurons, K activations, J sums a neuron, as the backend has them.
+    """
+
+    def numbers(self, table: Table, choice_N: Tensor, z: Tensor, dim: int, fixed: bool, /) -> tuple[Tensor, Numbers]:
+        """Look up the numbers of each neuron's activation, for `backward_fixed` or for `backward`.
+
+        Of z only device, dtype and number of axes count. Returned are all numbers as one tensor, and in the form that
+        the other functions take, which may be views of it.
+        """
+
+    def forward(self, z: Tensor, numbers: Numbers, dim: int, /) -> Tensor:
+        """Return h."""
+
+    def backward(self, g: Tensor, z: Tensor, numbers: Numbers, dim: int, /) -> tuple[Tensor, Tensor]:
+        """Return g_z = g dh/dz, and sums over all axes but the neurons', (J, N), for `sums_of_pool`.
+
+        At z = 0 the slope is that of z < 0, as in PyTorch's ReLU, Leaky ReLU, ELU and SELU.
+        """
+
+    def sums_of_pool(self, sums_JN: Tensor, table: Table, /) -> Tensor:
+        """Return the sums of g f_k(z) for every activation of the pool, (K, N)."""
+
+    def backward_fixed(self, g: Tensor, kept: Tensor, numbers: Numbers, dim: int, keeps_result: bool, /) -> Tensor:
+        """Return g_z for a fixed choice, where `kept` is h if `keeps_result`, otherwise z."""
+
+
+def backend_for(z: Tensor) -> Backend:
+    """Return `traced` under `torch.compile`, `triton` on a GPU if Triton is installed, otherwise `eager`."""
+    if torch.compiler.is_compiling():
+        return traced
+    return (_triton() or eager) if z.is_cuda else eager
+
+
+@cache
+def _triton() -> Backend | None:
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return cast(Backend, importlib.import_module("smx.fused.triton"))
 
 
 def selective(z: Tensor, logits: Tensor, noise: Tensor, temperature: float, table: Table, dim: int = 1) -> Tensor:
     """Apply to each neuron the activation of its largest noisy logit, with the gradient of eq. 4.
 
-    Args:
-        z: (B, N, *), or N on another axis `dim`; any floating dtype.
-        logits: (N, K).
-        noise: Gumbel noise (N, K).
-        temperature: tau of eq. 2.
-        table: the coefficients of the pool.
-        dim: the axis of the neurons.
-
-    Returns:
-        h, of z's shape, dtype and layout in memory. z, the noisy logits and a few numbers a neuron are kept for the
-        backward pass.
+    The arguments are those of `smx.functional.selective`, with the table of the pool. The result has z's layout in
+    memory. z, the noisy logits and a few numbers a neuron are kept for the backward pass.
     """
     if z.dim() == 1:
         return selective(z[None], logits, noise, temperature, table)[0]
@@ -48,11 +88,10 @@ def combine(z: Tensor, numbers: Numbers, dim: int = 1, keep_result: bool = False
 
     Args:
         z: (B, N, *), or N on another axis `dim`; any floating dtype.
-        numbers: of the choice, see `prepare`.
+        numbers: of the choice, from `prepare`.
         dim: the axis of the neurons.
-        keep_result: keep h for the backward pass, as `nn.ReLU` does. It costs no memory, because the next layer keeps h
-            as well, but nothing may write into h. Otherwise z is kept, and h is computed again. Not under
-            `torch.compile`.
+        keep_result: keep h for the backward pass, as `nn.ReLU` does, not z. It costs no memory, because the next layer
+            keeps h as well, but nothing may write into h. Not under `torch.compile`.
 
     Returns:
         h, of z's shape, dtype and layout in memory.

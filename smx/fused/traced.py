@@ -1,6 +1,6 @@
 """The backend under `torch.compile`: plain formulas, which the compiler turns into kernels; see README.md here.
 
-The functions are those of `smx.fused.backend.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N.
+The functions are those of `smx.fused.operators.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N.
 """
 
 from __future__ import annotations

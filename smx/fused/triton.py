@@ -1,12 +1,13 @@
 """The backend on a GPU: one Triton kernel forward, two backward; see README.md here.
 
-The functions are those of `smx.fused.backend.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N. In the
+The functions are those of `smx.fused.operators.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N. In the
 kernels z has shape (M, N, L): M examples, N neurons, L positions of each neuron (1 in a plain network, height times
 width in a convolution). A program works on tiles (BLOCK_M, BLOCK_N, BLOCK_L) of z. Memory is read in long runs if a
 tile extends along the axis whose elements are adjacent: N where L is 1, L where it is large. So `_plan` serves both
 layouts, and the kernels need no division to find an element.
 """
-# mypy: disallow-untyped-decorators=False
+# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False
+# mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 
@@ -18,8 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from smx.fused.basis import Table, arithmetic_dtype, coefficients
-from smx.fused.constants import made_once
+from smx.fused.basis import Table, arithmetic_dtype, coefficients, made_once
 from smx.fused.eager import product, product_dtype
 
 TILE = 1024  # elements of z: four a thread, so that the backward pass keeps five running sums for each in registers
@@ -44,7 +44,7 @@ def forward(z: Tensor, c_5N: Tensor, dim: int) -> Tensor:
     h = torch.empty_like(z)
     flat = _flat(z, dim)
     constants, tiles, neuron_blocks = _plan(flat)
-    with torch.cuda.device_of(z):  # type: ignore[no-untyped-call] # Triton launches on the current device
+    with torch.cuda.device_of(z):  # Triton launches on the current device
         _forward[(tiles * neuron_blocks,)](flat, c_5N.contiguous(), _flat(h, dim), *flat.shape, **constants)
     return h
 
@@ -57,7 +57,7 @@ def backward(g: Tensor, z: Tensor, c_5N: Tensor, dim: int) -> tuple[Tensor, Tens
     # Each program writes the partial sums of its share of the tiles; PyTorch adds the shares up.
     shares = min(tiles, max(1, PROGRAMS // neuron_blocks))
     partial = c_5N.new_empty((shares, *c_5N.shape))
-    with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(z):
         _backward[(shares * neuron_blocks,)](
             _flat(g, dim), flat, c_5N.contiguous(), _flat(g_z, dim), partial, *flat.shape, shares, **constants
         )
@@ -82,7 +82,7 @@ def backward_fixed(g: Tensor, kept: Tensor, c_5N: Tensor, dim: int, keeps_result
     g, g_z, flat = _as(kept, g), torch.empty_like(kept), _flat(kept, dim)
     constants, tiles, neuron_blocks = _plan(flat)
     del constants["SERIES"]
-    with torch.cuda.device_of(kept):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(kept):
         _backward_from_result[(tiles * neuron_blocks,)](
             _flat(g, dim), flat, c_5N.contiguous(), _flat(g_z, dim), *flat.shape, **constants
         )
@@ -118,9 +118,7 @@ def _plan(z: Tensor) -> tuple[dict[str, Any], int, int]:
     block_m = TILE // (block_n * block_l)
     constants = {
         "SERIES": SERIES64 if z.dtype == torch.float64 else SERIES32,
-        "BLOCK_M": block_m,
-        "BLOCK_N": block_n,
-        "BLOCK_L": block_l,
+        "BLOCK": (block_m, block_n, block_l),
         "num_warps": 8,
         "enable_fp_fusion": True,  # Triton's default up to 3.9, which warns that 3.10 will have another
     }
@@ -128,7 +126,7 @@ def _plan(z: Tensor) -> tuple[dict[str, Any], int, int]:
 
 
 @triton.jit
-def _basis(z: tl.tensor, SERIES: tl.constexpr) -> tuple[tl.tensor, ...]:
+def _basis(z, SERIES: tl.constexpr):
     """Return the five functions of the basis at z, all of them from one exponential that can't overflow.
 
     With e = exp(-|z|) and m = expm1(-|z|): sigmoid(|z|) = 1 / (1 + e), sigmoid(-|z|) = e / (1 + e),
@@ -154,30 +152,21 @@ def _basis(z: tl.tensor, SERIES: tl.constexpr) -> tuple[tl.tensor, ...]:
 
 
 @triton.jit
-def _tile(
-    tile: tl.tensor,
-    n: tl.tensor,
-    M: tl.tensor,
-    N: tl.tensor,
-    L: tl.tensor,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_L: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:
-    """Return the offsets of a tile's elements, (BLOCK_M, BLOCK_N, BLOCK_L), and which of them exist.
+def _tile(tile, n, M, N, L, BLOCK: tl.constexpr):
+    """Return the offsets of a tile's elements, of shape BLOCK, and which of them exist.
 
     `tile` is int64, and makes everything derived from it so: a tensor may have more than 2**31 elements.
     """
-    blocks_l = tl.cdiv(L, BLOCK_L)
-    examples = (tile // blocks_l * BLOCK_M + tl.arange(0, BLOCK_M))[:, None, None]
+    blocks_l = tl.cdiv(L, BLOCK[2])
+    examples = (tile // blocks_l * BLOCK[0] + tl.arange(0, BLOCK[0]))[:, None, None]
     neurons = n[None, :, None]
-    positions = (tile % blocks_l * BLOCK_L + tl.arange(0, BLOCK_L))[None, None, :]
+    positions = (tile % blocks_l * BLOCK[2] + tl.arange(0, BLOCK[2]))[None, None, :]
     return (examples * N + neurons) * L + positions, (examples < M) & (neurons < N) & (positions < L)
 
 
 @triton.jit
-def _coefficients(pointer: tl.tensor, n: tl.tensor, N: tl.tensor) -> tuple[tl.tensor, ...]:
-    """Load the five coefficients of the neurons n, each (1, BLOCK_N, 1)."""
+def _coefficients(pointer, n, N):
+    """Load the five coefficients of the neurons n, each (1, N, 1)."""
     neurons = n[None, :, None]
     exists = neurons < N
     return (
@@ -190,24 +179,13 @@ def _coefficients(pointer: tl.tensor, n: tl.tensor, N: tl.tensor) -> tuple[tl.te
 
 
 @triton.jit(do_not_specialize=["M"])
-def _forward(
-    z_pointer: tl.tensor,
-    coefficients: tl.tensor,
-    h_pointer: tl.tensor,
-    M: tl.tensor,
-    N: tl.tensor,
-    L: tl.tensor,
-    SERIES: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_L: tl.constexpr,
-) -> None:
+def _forward(z_pointer, coefficients, h_pointer, M, N, L, SERIES: tl.constexpr, BLOCK: tl.constexpr):
     """One program a tile. Neighbouring programs have neighbouring neurons, so that they read neighbouring memory."""
     program = tl.program_id(0).to(tl.int64)
-    neuron_blocks = tl.cdiv(N, BLOCK_N)
-    n = program % neuron_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    neuron_blocks = tl.cdiv(N, BLOCK[1])
+    n = program % neuron_blocks * BLOCK[1] + tl.arange(0, BLOCK[1])
     c0, c1, c2, c3, c4 = _coefficients(coefficients, n, N)
-    offsets, exists = _tile(program // neuron_blocks, n, M, N, L, BLOCK_M, BLOCK_N, BLOCK_L)
+    offsets, exists = _tile(program // neuron_blocks, n, M, N, L, BLOCK)
     z = tl.load(z_pointer + offsets, exists, 0.0).to(c0.dtype)
     up, down, expm1, sigmoid, tanh = _basis(z, SERIES)
     h = c0 * up + c1 * down + c2 * expm1 + c3 * sigmoid + c4 * tanh
@@ -216,34 +194,19 @@ def _forward(
 
 @triton.jit(do_not_specialize=["M", "shares"])
 def _backward(
-    g_pointer: tl.tensor,
-    z_pointer: tl.tensor,
-    coefficients: tl.tensor,
-    g_z_pointer: tl.tensor,
-    partial: tl.tensor,
-    M: tl.tensor,
-    N: tl.tensor,
-    L: tl.tensor,
-    shares: tl.tensor,
-    SERIES: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_L: tl.constexpr,
-) -> None:
+    g_pointer, z_pointer, coefficients, g_z_pointer, partial, M, N, L, shares, SERIES: tl.constexpr, BLOCK: tl.constexpr
+):
     """One program a block of neurons and a share of the tiles: every `shares`-th, so that all advance side by side."""
     program = tl.program_id(0).to(tl.int64)
-    neuron_blocks = tl.cdiv(N, BLOCK_N)
-    n = program % neuron_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    neuron_blocks = tl.cdiv(N, BLOCK[1])
+    n = program % neuron_blocks * BLOCK[1] + tl.arange(0, BLOCK[1])
     share = program // neuron_blocks
     c0, c1, c2, c3, c4 = _coefficients(coefficients, n, N)
     # Each thread adds up its own elements; they meet across threads once, at the end.
-    sum0 = tl.zeros([BLOCK_M, BLOCK_N, BLOCK_L], c0.dtype)
-    sum1 = tl.zeros([BLOCK_M, BLOCK_N, BLOCK_L], c0.dtype)
-    sum2 = tl.zeros([BLOCK_M, BLOCK_N, BLOCK_L], c0.dtype)
-    sum3 = tl.zeros([BLOCK_M, BLOCK_N, BLOCK_L], c0.dtype)
-    sum4 = tl.zeros([BLOCK_M, BLOCK_N, BLOCK_L], c0.dtype)
-    for tile in range(share, tl.cdiv(M, BLOCK_M) * tl.cdiv(L, BLOCK_L), shares):
-        offsets, exists = _tile(tile, n, M, N, L, BLOCK_M, BLOCK_N, BLOCK_L)
+    zeros = tl.zeros(BLOCK, c0.dtype)
+    sum0, sum1, sum2, sum3, sum4 = zeros, zeros, zeros, zeros, zeros
+    for tile in range(share, tl.cdiv(M, BLOCK[0]) * tl.cdiv(L, BLOCK[2]), shares):
+        offsets, exists = _tile(tile, n, M, N, L, BLOCK)
         g = tl.load(g_pointer + offsets, exists, 0.0).to(c0.dtype)  # 0 where nothing is: adds nothing to the sums
         z = tl.load(z_pointer + offsets, exists, 0.0).to(c0.dtype)
         up, down, expm1, sigmoid, tanh = _basis(z, SERIES)
@@ -255,33 +218,19 @@ def _backward(
         sum2 += g * expm1
         sum3 += g * sigmoid
         sum4 += g * tanh
-    row = partial + share * 5 * N + n
-    tl.store(row, tl.sum(tl.sum(sum0, 2), 0), n < N)
-    tl.store(row + N, tl.sum(tl.sum(sum1, 2), 0), n < N)
-    tl.store(row + 2 * N, tl.sum(tl.sum(sum2, 2), 0), n < N)
-    tl.store(row + 3 * N, tl.sum(tl.sum(sum3, 2), 0), n < N)
-    tl.store(row + 4 * N, tl.sum(tl.sum(sum4, 2), 0), n < N)
+    sums, row = (sum0, sum1, sum2, sum3, sum4), partial + share * 5 * N + n
+    for i in tl.static_range(5):
+        tl.store(row + i * N, tl.sum(tl.sum(sums[i], 2), 0), n < N)
 
 
 @triton.jit(do_not_specialize=["M"])
-def _backward_from_result(
-    g_pointer: tl.tensor,
-    h_pointer: tl.tensor,
-    coefficients: tl.tensor,
-    g_z_pointer: tl.tensor,
-    M: tl.tensor,
-    N: tl.tensor,
-    L: tl.tensor,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_L: tl.constexpr,
-) -> None:
+def _backward_from_result(g_pointer, h_pointer, coefficients, g_z_pointer, M, N, L, BLOCK: tl.constexpr):
     """One program a tile, as in `_forward`."""
     program = tl.program_id(0).to(tl.int64)
-    neuron_blocks = tl.cdiv(N, BLOCK_N)
-    n = program % neuron_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    neuron_blocks = tl.cdiv(N, BLOCK[1])
+    n = program % neuron_blocks * BLOCK[1] + tl.arange(0, BLOCK[1])
     c0, c1, c2, c3, c4 = _coefficients(coefficients, n, N)
-    offsets, exists = _tile(program // neuron_blocks, n, M, N, L, BLOCK_M, BLOCK_N, BLOCK_L)
+    offsets, exists = _tile(program // neuron_blocks, n, M, N, L, BLOCK)
     g = tl.load(g_pointer + offsets, exists, 0.0).to(c0.dtype)
     h = tl.load(h_pointer + offsets, exists, 0.0).to(c0.dtype)
     slope = tl.where(h > 0.0, c0, c1 + tl.where(c2 != 0.0, h + c2, 0.0))  # c2 exp(z) = h + c2 where it is the curve

@@ -23,6 +23,7 @@ _SAME = """_to_copy alias alpha_dropout bernoulli copy detach dropout expand exp
     normal _prelu_kernel rrelu_with_noise _safe_softmax softmax _softmax uniform zero"""
 _NEW = """empty empty_like empty_strided full full_like new_empty new_empty_strided new_full new_ones new_zeros ones
     ones_like rand rand_like randn randn_like zeros zeros_like"""
+_REDUCTIONS = "mean sum amax amin max min logsumexp std var linalg_vector_norm"
 _POOLS = ("adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "max_pool", "reflection_pad", "replication_pad")
 _RESIZES = """_upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
     _upsample_nearest_exact3d max_pool2d_with_indices max_pool3d_with_indices upsample_bicubic2d upsample_bilinear2d
@@ -32,22 +33,19 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME.split(), rules.elementwise),
     **dict.fromkeys(_NEW.split(), rules.unrelated),
     **dict.fromkeys(("matmul", "mm", "bmm", "addmm", "baddbmm"), rules.matmul),
-    **dict.fromkeys(("batch_norm", "instance_norm"), rules.channelwise),
+    **dict.fromkeys(("batch_norm", "instance_norm", "group_norm"), rules.channelwise),
     **dict.fromkeys(("layer_norm", "rms_norm"), rules.trailing),
     **dict.fromkeys((f"{kind}{count}d" for kind in _POOLS for count in (1, 2, 3)), rules.positions),
-    **dict.fromkeys(_RESIZES.split(), rules.positions),
+    **dict.fromkeys((*_RESIZES.split(), "constant_pad_nd"), rules.positions),
     **dict.fromkeys(("view", "_unsafe_view", "squeeze", "unsqueeze"), rules.reshape),
     **dict.fromkeys(("permute", "t", "transpose"), rules.transpose),
     **dict.fromkeys(("split", "split_with_sizes"), rules.split),
     **dict.fromkeys(("select", "unbind"), rules.select),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "logsumexp", "std", "var", "linalg_vector_norm"), rules.reduction),
-    **dict.fromkeys(("max", "min"), rules.extreme),
+    **dict.fromkeys(_REDUCTIONS.split(), rules.reduction),
     "cat": rules.concat,
-    "constant_pad_nd": rules.pad,
     "convolution": rules.conv,
     "embedding": rules.embedding,
     "glu": rules.glu,
-    "group_norm": rules.group_norm,
     "linear": rules.linear,
     "slice": rules.slicing,
     "stack": rules.stack,
@@ -85,11 +83,10 @@ class DryRun(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        args, kwargs = self._on_meta(args, kwargs)
+        args, kwargs = _on_meta((args, kwargs))
         result = func(*args, **kwargs)
-        names = [argument.name for argument in func._schema.arguments]
         defaults = {argument.name: argument.default_value for argument in func._schema.arguments}
-        arguments = defaults | dict(zip(names, args, strict=False)) | kwargs
+        arguments = defaults | dict(zip(defaults, args, strict=False)) | kwargs
         call = Call(name, arguments, [x for x in tree_leaves(result) if isinstance(x, Tensor)])
         for x in call.inputs:
             if x not in self._shapes:
@@ -98,9 +95,9 @@ class DryRun(TorchDispatchMode):  # type: ignore[no-untyped-call]
         (rule or rules.opaque)(self.orders, call)
         return result
 
-    def _on_meta(self, args: Any, kwargs: Any) -> Any:
-        """Move tensors to the device `meta`, to which the others belong; they are the module's constants."""
-        devices = {x.device.type for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        if len(devices) < 2:
-            return args, kwargs
-        return tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, (args, kwargs))
+
+def _on_meta(arguments: Any) -> Any:
+    """Move the module's constants to the device `meta`, if other tensors are there."""
+    if len({x.device for x in tree_leaves(arguments) if isinstance(x, Tensor)}) < 2:
+        return arguments
+    return tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, arguments)

@@ -39,11 +39,6 @@ class Segment(NamedTuple):
     axes: AxisClass
     block: int
 
-    @property
-    def length(self) -> int:
-        """How many entries of the axis it covers."""
-        return self.axes.length * self.block
-
 
 Order = tuple[Segment, ...]
 
@@ -136,10 +131,10 @@ def sort_classes(keyed: Iterable[tuple[Order, Sequence[int]]]) -> None:
     keys: dict[AxisClass, list[Sequence[int]]] = defaultdict(list)
     for order, key in keyed:
         start = 0
-        for segment in resolve(order):
-            part = key[start : start + segment.length]
-            keys[segment.axes] += [part[inner :: segment.block] for inner in range(segment.block)]
-            start += segment.length
+        for axes, block in resolve(order):
+            part = key[start : start + axes.length * block]
+            keys[axes] += [part[inner::block] for inner in range(block)]
+            start += axes.length * block
     for axes, parts in keys.items():
         if not axes.pinned:
             rows = list(zip(*parts, strict=True))

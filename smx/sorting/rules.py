@@ -42,8 +42,8 @@ class Call:
         return f"{self.name} depends on the order"
 
     def get(self, *names: str) -> list[Tensor]:
-        """Return those of the named arguments that are not None."""
-        return [x for name in names if (x := self.arguments[name]) is not None]
+        """Return the tensors among the named arguments that the call has."""
+        return [x for name in names if (x := self.arguments.get(name)) is not None]
 
 
 Rule = Callable[[Orders, Call], None]
@@ -127,22 +127,16 @@ def conv(orders: Orders, call: Call) -> None:
 
 
 def channelwise(orders: Orders, call: Call) -> None:
-    """BatchNorm and InstanceNorm: one number of each parameter for each channel, on axis 1."""
-    _channelwise(orders, call, "weight", "bias", "running_mean", "running_var")
+    """BatchNorm and InstanceNorm: one number of each parameter for each channel, on axis 1.
 
-
-def group_norm(orders: Orders, call: Call) -> None:
-    """One group of all channels does not look at their order, one group for each keeps them apart."""
-    if call.arguments["num_groups"] in (1, call.inputs[0].shape[1]):
-        _channelwise(orders, call, "weight", "bias")
-    else:
-        opaque(orders, call)
-
-
-def _channelwise(orders: Orders, call: Call, *parameters: str) -> None:
+    GroupNorm too, if all channels are one group, whose order does not count, or each channel is a group of its own.
+    """
     x, y = call.ends
+    if call.arguments.get("num_groups", 1) not in (1, x.shape[1]):
+        opaque(orders, call)
+        return
     _same(orders, x, y)
-    for parameter in call.get(*parameters):
+    for parameter in call.get("weight", "bias", "running_mean", "running_var"):
         orders.tie(orders.of(parameter, 0), orders.of(y, 1))
 
 
@@ -156,22 +150,17 @@ def trailing(orders: Orders, call: Call) -> None:
 
 
 def positions(orders: Orders, call: Call) -> None:
-    """Pooling, padding and resizing over the last 1, 2 or 3 axes, as the operator's name says; channels stay apart."""
-    count = int(next(character for character in call.name if character.isdigit()))
+    """Pooling, padding and resizing over the last axes; channels stay apart.
+
+    The operator's name has the number of axes, 1, 2 or 3; padding with a constant has a pair of numbers for each.
+    """
+    x = call.inputs[0]
+    digits = [int(character) for character in call.name if character.isdigit()]
+    front = x.dim() - (digits[0] if digits else len(call.arguments["pad"]) // 2)
     for y in call.outputs:
-        _positions(orders, call, y, count)
-
-
-def pad(orders: Orders, call: Call) -> None:
-    """Padding with a constant over as many of the last axes as there are pairs of numbers."""
-    _positions(orders, call, call.outputs[0], len(call.arguments["pad"]) // 2)
-
-
-def _positions(orders: Orders, call: Call, y: Tensor, count: int) -> None:
-    x, front = call.inputs[0], y.dim() - count
-    _same(orders, x, y, range(front))
-    for tensor in (x, y):
-        orders.pin_axes(tensor, range(front, tensor.dim()), call.reason)
+        _same(orders, x, y, range(front))
+        for tensor in (x, y):
+            orders.pin_axes(tensor, range(front, tensor.dim()), call.reason)
 
 
 def reshape(orders: Orders, call: Call) -> None:
@@ -265,18 +254,15 @@ def stack(orders: Orders, call: Call) -> None:
 
 
 def reduction(orders: Orders, call: Call) -> None:
-    """A mean, sum or extreme over axes does not look at their order; the axes that remain keep theirs."""
-    x = call.inputs[0]
+    """A mean, sum or extreme over axes does not depend on their order, but the position of an extreme does."""
+    x, axes = call.inputs[0], call.arguments.get("dim")
+    axes = [axes] if isinstance(axes, int) else axes
+    reduced = {axis % x.dim() for axis in axes} if axes else set(range(x.dim()))
+    remaining = _without(x, reduced)
     for y in call.outputs:
-        remaining = _without(x, _reduced(call))
         _moved(orders, x, y, {axis: axis for axis in remaining} if y.dim() == x.dim() else remaining)
-
-
-def extreme(orders: Orders, call: Call) -> None:
-    """An extreme; where its position is returned too, the axes that it is taken over keep their order."""
-    reduction(orders, call)
     if len(call.outputs) > 1:
-        orders.pin_axes(call.inputs[0], _reduced(call), call.reason)
+        orders.pin_axes(x, reduced, call.reason)
 
 
 def embedding(orders: Orders, call: Call) -> None:
@@ -316,13 +302,6 @@ def _concat(orders: Orders, parts: Sequence[Tensor], whole: Tensor, axis: int) -
 def _in_blocks(order: Order, block: int) -> Order:
     """Return the order of an axis in which every entry became a block."""
     return tuple(Segment(axes, inner * block) for axes, inner in order)
-
-
-def _reduced(call: Call) -> set[int]:
-    rank = call.inputs[0].dim()
-    axes = call.arguments.get("dim")
-    axes = [axes] if isinstance(axes, int) else axes
-    return {axis % rank for axis in axes} if axes else set(range(rank))
 
 
 def _without(x: Tensor, gone: set[int]) -> dict[int, int]:

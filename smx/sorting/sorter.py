@@ -1,15 +1,22 @@
-"""Sorting a module's neurons, as a copy of the module, and the reasons where that is not possible."""
+"""Sorting a module's neurons: the permutations, found by a dry run without data, and a copy with them applied."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, pairwise
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
-from smx.example_input import ExampleInput
+from smx.example_input import ExampleInput, as_arguments, infer, without_data
 from smx.layers import Mixed, Selective
-from smx.sorting.planner import named_tensors, plan
+from smx.sorting.aten import DryRun
+from smx.sorting.axes import Order, indices, sort_classes
 
 
 def sort(module: nn.Module, *, example_input: ExampleInput | None = None) -> nn.Module:
@@ -27,13 +34,13 @@ def sort(module: nn.Module, *, example_input: ExampleInput | None = None) -> nn.
     Where the structure does not allow it, a layer keeps its order, and `refusals` says why. Where several layers share
     one order, as along a residual trunk, the layer with the most values is sorted, and the next one within its groups.
 
-    The structure is found by two dry runs without data, in `eval()` and in `train()`. Do not sort a module whose
-    forward branches at random, or hands out tensors by other means than its result.
+    Two dry runs without data, in `eval()` and in `train()`, find the structure. Do not sort a module whose forward
+    branches at random, or hands out tensors by other means than its result.
 
     Args:
         module: any module with `Mixed` layers; it stays as it is.
-        example_input: a tensor or array, or a tuple of the arguments, of which only shapes and dtypes count. None: a
-            shape is inferred from the first Linear (B, in_features), BatchNorm1d (B, C) or convolution (B, C, S, ...).
+        example_input: a tensor or array, or a tuple of the arguments; only shapes and dtypes count. None: a shape is
+            inferred from the first layer, see `smx.example_input.infer`.
 
     Raises:
         ValueError: `module` has no `Mixed`, or still a `Selective`.
@@ -53,23 +60,150 @@ def sort(module: nn.Module, *, example_input: ExampleInput | None = None) -> nn.
 
 
 def refusals(module: nn.Module, *, example_input: ExampleInput | None = None) -> dict[str, str]:
-    """Return why `sort` leaves layers unsorted: for each of them its module path, and the reason.
-
-    Args:
-        module: before or after `sort`.
-        example_input: as for `sort`.
-
-    Raises:
-        ValueError: as for `sort`.
-    """
+    """Return the layers that `sort` leaves unsorted, by module path, with the reasons; arguments as for `sort`."""
     _check(module)
     return plan(module, example_input).refusals
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How a module's tensors are permuted together, so that the module stays the same function.
+
+    Attributes:
+        permutations: the old index of each entry, by the name of a parameter or buffer (all its names) and by axis. An
+            axis that keeps its order is left out.
+        refusals: the reason for each `Mixed` that stays unsorted, by its module path.
+    """
+
+    permutations: dict[str, dict[int, list[int]]]
+    refusals: dict[str, str]
+
+
+def plan(
+    module: nn.Module,
+    example_input: ExampleInput | None = None,
+    *,
+    keys: Mapping[str, Sequence[int]] | None = None,
+    modes: Sequence[bool] = (False, True),
+) -> Plan:
+    """Find the permutations that sort the neurons of every `Mixed` of a module.
+
+    Args:
+        module: stays as it is.
+        example_input: as for `smx.sort`.
+        keys: what the neurons are sorted by, for layers by their module path; None, and for other layers: the choice.
+        modes: which dry runs are made: False is that in `eval()`, True that in `train()`.
+    """
+    layers = {
+        name: _Layer(part, (keys or {}).get(name, part.choice.tolist()))
+        for name, part in module.named_modules()
+        if isinstance(part, Mixed)
+    }
+    try:
+        example = infer(module) if example_input is None else example_input
+    except ValueError as error:
+        failure = str(error)
+    else:
+        try:
+            return _run(module, layers, as_arguments(example), modes)
+        except Exception as error:  # whatever a forward may raise
+            line = next(iter(str(error).splitlines()), "")
+            failure = f"the dry run ended in {type(error).__name__}: {line}"
+    return Plan({}, {name: failure for name, layer in layers.items() if not _ascends(layer.keys)})
+
+
 def _check(module: nn.Module) -> None:
-    parts = dict(module.named_modules())
-    if not any(isinstance(part, Mixed) for part in parts.values()):
+    if not any(isinstance(part, Mixed) for part in module.modules()):
         raise ValueError(f"{type(module).__name__} has no Mixed layer to sort; smx.commit makes them")
-    for name, part in parts.items():
+    for name, part in module.named_modules():
         if isinstance(part, Selective):
             raise ValueError(f"{name or 'the module'} is a Selective layer; fix the choices first, with smx.commit")
+
+
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters and buffers under all their names."""
+    return chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+
+
+@dataclass
+class _Layer:
+    """A `Mixed`, what its neurons are sorted by, and how many values it has in a call; 0 before it is called."""
+
+    part: Mixed
+    keys: Sequence[int]
+    size: int = 0
+
+
+def _run(module: nn.Module, layers: dict[str, _Layer], example: tuple[Any, ...], modes: Sequence[bool]) -> Plan:
+    run = DryRun()
+    orders = run.orders
+    dry, copies = without_data(module)
+    run.add(*copies.values())
+    choices = {name: copies[id(layer.part.choice)] for name, layer in layers.items()}
+    for name, layer in layers.items():
+        dry.get_submodule(name).forward = partial(_forward, run, layer, choices[name])
+    for training in modes:
+        arguments = tree_map(lambda x: _batch(x) if isinstance(x, Tensor) else x, example)
+        inputs = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
+        run.add(*inputs)
+        orders.pin_all(inputs, "it is an input of the module")
+        with torch.inference_mode(), torch.device("meta"), run:
+            outputs = tree_leaves(dry.train(training)(*arguments))
+        for y in outputs:
+            if not isinstance(y, Tensor | int | float | str | None):
+                raise TypeError(f"the module returns a {type(y).__name__}, whose tensors can't be found")
+        orders.pin_all([y for y in outputs if isinstance(y, Tensor)], "it is an output of the module")
+    orders.pin_all(_overlapping(module, copies), "a weight shares its memory with another one")
+    for name, layer in layers.items():
+        if not layer.size:
+            orders.pin_all([choices[name]], "the dry run does not reach it")
+    largest = sorted(layers, key=lambda name: layers[name].size, reverse=True)
+    sort_classes((orders.of(choices[name], 0), layers[name].keys) for name in largest)
+    permutations: dict[str, dict[int, list[int]]] = {}
+    for name, tensor in named_tensors(module):
+        for axis in range(tensor.dim()):
+            if moved := indices(orders.of(copies[id(tensor)], axis)):
+                permutations.setdefault(name, {})[axis] = moved
+    refusals = {}
+    for name, layer in layers.items():
+        order = orders.of(choices[name], 0)
+        moved = indices(order)
+        if not _ascends(layer.keys if moved is None else [layer.keys[i] for i in moved]):
+            refusals[name] = _reason(order)
+    return Plan(permutations, refusals)
+
+
+def _forward(run: DryRun, layer: _Layer, choice: Tensor, z: Tensor) -> Tensor:
+    """Stand for a `Mixed` in a dry run: its choice has the order of its neurons."""
+    dim = layer.part.dim
+    if not -z.dim() <= dim < z.dim() or z.shape[dim] != len(choice):
+        raise ValueError(f"Mixed expects {len(choice)} features on axis {dim}, got {tuple(z.shape)}")
+    run.orders.tie(run.orders.of(choice, 0), run.orders.of(z, dim))
+    layer.size = max(layer.size, z.numel())
+    return z.clone()
+
+
+def _reason(order: Order) -> str:
+    for axes, _ in order:
+        if axes.pinned:
+            return axes.pinned
+    return "its neurons come from several layers" if len(order) > 1 else "it shares the order of a larger layer"
+
+
+def _ascends(keys: Sequence[int]) -> bool:
+    return all(a <= b for a, b in pairwise(keys))
+
+
+def _batch(x: Tensor) -> Tensor:
+    """Return an input without data; a batch of 1 becomes one of 2, since BatchNorm does not train on a single value."""
+    shape = (2, *x.shape[1:]) if x.dim() and x.shape[0] == 1 else x.shape
+    return torch.empty(shape, dtype=x.dtype, device="meta")
+
+
+def _overlapping(module: nn.Module, copies: dict[int, Tensor]) -> Iterator[Tensor]:
+    """Find tensors that are different objects in one memory: permuting one would change the other."""
+    by_memory: dict[int, list[int]] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if pointer := tensor.untyped_storage().data_ptr():
+            by_memory.setdefault(pointer, []).append(id(tensor))
+    return (copies[key] for keys in by_memory.values() if len(keys) > 1 for key in keys)

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import smx
+
+
+class Net(nn.Module):
+    """A network of the given parts, whose forward is a function of itself and of its input."""
+
+    def __init__(self, function: Callable[[Any, Tensor], Tensor], **parts: Any) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
 
 
 def some(neurons: int, dim: int = 1, seed: int = 0) -> smx.Mixed:

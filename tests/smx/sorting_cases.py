@@ -11,73 +11,46 @@ from torch import Tensor, nn
 
 import smx
 from tests.export.test_random_networks import Residual
-from tests.smx.selected import some
+from tests.smx.selected import Net, some
 
 
-class Body(nn.Module):
-    """A first layer, what a permutation has to get through, and a last layer."""
-
-    def __init__(self, first: nn.Module, mixed: smx.Mixed, through: Callable[..., Tensor], last: nn.Module) -> None:
-        super().__init__()
-        self.first, self.mixed, self.last = first, mixed, last
-        if isinstance(through, nn.Module):
-            self.through = through
-        else:
-            self.function = (through,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.mixed(self.first(x))
-        return self.last(self.through(h) if hasattr(self, "through") else self.function[0](h))  # type: ignore[no-any-return]
+def body(first: nn.Module, mixed: smx.Mixed, through: Callable[..., Tensor], last: nn.Module) -> nn.Module:
+    """Return a first layer, what a permutation has to get through, and a last layer."""
+    through = through if isinstance(through, nn.Module) else Net(lambda net, h, f=through: f(h))  # type: ignore[misc]
+    parts = {"first": first, "mixed": mixed, "through": through, "last": last}
+    return Net(lambda net, x: net.last(net.through(net.mixed(net.first(x)))), **parts)
 
 
 def flat(through: Callable[..., Tensor], out: int = 12) -> tuple[nn.Module, Tensor]:
     """12 neurons, (B, 12), then something, then a Linear of `out` features."""
-    return Body(nn.Linear(3, 12), some(12), through, nn.Linear(out, 2)), torch.randn(4, 3)
+    return body(nn.Linear(3, 12), some(12), through, nn.Linear(out, 2)), torch.randn(4, 3)
 
 
 def image(through: Callable[..., Tensor], out: int = 12 * 36) -> tuple[nn.Module, Tensor]:
     """12 channels, (B, 12, 6, 6), then something that leaves `out` features, then a Linear."""
     last = nn.Sequential(nn.Flatten(), nn.Linear(out, 2))
-    return Body(nn.Conv2d(3, 12, 3, padding=1), some(12), through, last), torch.randn(4, 3, 6, 6)
+    return body(nn.Conv2d(3, 12, 3, padding=1), some(12), through, last), torch.randn(4, 3, 6, 6)
 
 
 def tokens(through: Callable[..., Tensor], out: int = 12) -> tuple[nn.Module, Tensor]:
     """12 neurons for each of 5 tokens, (B, 5, 12), then something, then a Linear of `out` features."""
-    return Body(nn.Linear(3, 12), some(12, -1), through, nn.Linear(out, 2)), torch.randn(4, 5, 3)
+    return body(nn.Linear(3, 12), some(12, -1), through, nn.Linear(out, 2)), torch.randn(4, 5, 3)
 
 
-class Scaled(nn.Module):
-    """A plain parameter, one number a channel."""
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.randn(shape))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
+def scaled(*shape: int) -> nn.Module:
+    """Return a plain parameter, one number a channel."""
+    return Net(lambda net, x: x * net.scale, scale=nn.Parameter(torch.randn(shape)))
 
 
-class Gated(nn.Module):
-    """Squeeze and excitation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(12, 4, 1), nn.ReLU(), nn.Conv2d(4, 12, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.gate(x))
+def gated() -> nn.Module:
+    """Return squeeze and excitation."""
+    gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(12, 4, 1), nn.ReLU(), nn.Conv2d(4, 12, 1))
+    return Net(lambda net, x: x * torch.sigmoid(net.gate(x)), gate=gate)
 
 
 def attention() -> nn.Module:
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.attention(x, x, x, need_weights=False)[0]  # type: ignore[no-any-return]
-
-    return Attention()
+    layer = nn.MultiheadAttention(12, 3, batch_first=True)
+    return Net(lambda net, x: net.attention(x, x, x, need_weights=False)[0], attention=layer)
 
 
 class Case(NamedTuple):
@@ -92,7 +65,7 @@ MOVES = [
     Case("RMSNorm", lambda: flat(nn.RMSNorm(12))),
     Case("PReLU", lambda: flat(nn.PReLU(12))),
     Case("Dropout", lambda: flat(nn.Sequential(nn.Dropout(0.3), nn.AlphaDropout(0.3)))),
-    Case("a parameter", lambda: flat(Scaled(12))),
+    Case("a parameter", lambda: flat(scaled(12))),
     Case("in-place", lambda: flat(lambda h: h.clone().mul_(2.0).add_(1.0).clamp_(-1, 3))),
     Case("functions", lambda: flat(lambda h: torch.where(h > 0, F.gelu(h), h.exp()) / (1 + h.abs()).rsqrt())),
     Case("Softmax", lambda: flat(lambda h: h.softmax(1) + h.log_softmax(-1))),
@@ -118,8 +91,8 @@ MOVES = [
     Case("resizing", lambda: image(nn.Sequential(nn.Upsample(scale_factor=2), nn.AvgPool2d(2)))),
     Case("padding", lambda: image(nn.Sequential(nn.ZeroPad2d(1), nn.ReflectionPad2d(2), nn.AvgPool2d(2)), 12 * 36)),
     Case("Dropout2d", lambda: image(nn.Dropout2d(0.3))),
-    Case("a parameter of channels", lambda: image(Scaled(12, 1, 1))),
-    Case("a gate", lambda: image(Gated())),
+    Case("a parameter of channels", lambda: image(scaled(12, 1, 1))),
+    Case("a gate", lambda: image(gated())),
     Case("channels last", lambda: image(lambda h: h.permute(0, 2, 3, 1).movedim(-1, 1))),
     Case("view", lambda: image(lambda h: h.view(4, 12, 36).transpose(1, 2).transpose(2, 1).unflatten(2, (6, 6)))),
     Case("tokens", lambda: tokens(nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 12), some(12, -1, 1)))),

@@ -1,49 +1,70 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import smx
+from smx.activations import resolve_pool
+from tests.smx.selected import Net, selectives
 
 
-class Residual(nn.Module):
-    """Parts defined in another order than they run, an activation that is used twice, and one that is not called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act = nn.ReLU(inplace=True)
-        self.never = nn.Tanh()
-        self.second = nn.Conv2d(8, 8, 3, padding=1)
-        self.first = nn.Conv2d(3, 8, 3, padding=1)
-        self.norm = nn.BatchNorm2d(8)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, 12), nn.GELU(), nn.Dropout(0.5), nn.Linear(12, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.norm(self.first(x)))
-        return self.head(self.act(self.second(x) + x))  # type: ignore[no-any-return]
+def gate(net: Any, x: Tensor) -> Any:
+    """Scale images by what Linear layers put out: squeeze and excitation."""
+    x = net.conv(x)
+    return net.act(x * net.squeeze(x.mean((2, 3)))[:, :, None, None])
 
 
-def selectives(module: nn.Module) -> dict[str, tuple[int, int]]:
-    return {
-        name: (layer.num_features, layer.dim)
-        for name, layer in module.named_modules()
-        if isinstance(layer, smx.Selective)
-    }
+RELU = nn.ReLU()
+GATED = Net(gate, conv=nn.Conv2d(1, 8, 3, padding=1), squeeze=nn.Linear(8, 8), act=nn.ReLU())
 
 
-def test_select_infers_channels_from_the_definition() -> None:
-    net = nn.Sequential(nn.Conv1d(2, 5, 3), nn.BatchNorm1d(5), nn.SiLU(), nn.Flatten(), nn.Linear(30, 7), nn.Tanh())
-    chosen = smx.select(net, pool=("relu", "mish"))
-    assert selectives(chosen) == {"2": (5, 1), "5": (7, -1)}
-    assert chosen(torch.randn(4, 2, 8)).shape == (4, 7)
-    assert isinstance(net[2], nn.SiLU)
+@pytest.mark.parametrize(
+    ("net", "shape", "channels"),
+    [
+        (
+            nn.Sequential(nn.Conv1d(2, 5, 3), nn.BatchNorm1d(5), nn.SiLU(), nn.Flatten(), nn.Linear(30, 7), nn.Tanh()),
+            (4, 2, 8),
+            {"2": (5, 1), "5": (7, -1)},
+        ),
+        (nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 24), nn.GELU(), nn.Linear(24, 6)), (2, 5, 6), {"2": (24, -1)}),
+        (nn.Sequential(nn.Flatten(0, 1), nn.Linear(3, 4), nn.Unflatten(0, (2, 5)), RELU), (2, 5, 3), {"3": (4, -1)}),
+        (GATED, (2, 1, 6, 7), {"act": (8, 1)}),
+        (GATED, (2, 1, 6, 8), {"act": (8, 1)}),  # as wide as it has channels
+        (nn.Sequential(nn.Linear(3, 4), RELU, nn.Linear(4, 5), RELU), (1, 3), {"1": (4, -1), "3": (5, -1)}),
+    ],
+    ids=["definition", "transformer", "reshaped", "gated", "gated, wide", "at two places"],
+)
+def test_channels(net: nn.Module, shape: tuple[int, ...], channels: dict[str, tuple[int, int]]) -> None:
+    before, x = repr(net), torch.randn(shape)
+    for example in (x, None) if isinstance(net, nn.Sequential) else (x,):
+        chosen = smx.select(net, pool=("relu", "mish"), temperature=0.9, example_input=example)
+        layers = {path: part for path, part in chosen.named_modules() if isinstance(part, smx.Selective)}
+        assert {path: (layer.num_features, layer.dim) for path, layer in layers.items()} == channels
+        assert {(layer.pool, layer.temperature) for layer in layers.values()} == {(resolve_pool(("relu", "mish")), 0.9)}
+        assert chosen(x).shape == net(x).shape
+    assert repr(net) == before
 
 
 def test_select_infers_channels_by_a_dry_run() -> None:
-    net = Residual()
+    """Parts defined in another order than they run, an activation that is used twice, and one that is not called."""
+
+    def forward(net: Any, x: Tensor) -> Any:
+        x = net.act(net.norm(net.first(x)))
+        return net.head(net.act(net.second(x) + x))
+
+    activations = {"act": nn.ReLU(inplace=True), "never": nn.Tanh()}
+    layers = {
+        "second": nn.Conv2d(8, 8, 3, padding=1),
+        "first": nn.Conv2d(3, 8, 3, padding=1),
+        "norm": nn.BatchNorm2d(8),
+    }
+    head = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, 12), nn.GELU(), nn.Dropout(0.5), nn.Linear(12, 2))
+    net = Net(forward, **activations, **layers, head=head)
     chosen = smx.select(net, example_input=torch.randn(1, 3, 4, 4))
-    assert selectives(chosen) == {"act": (8, 1), "head.2": (12, -1), "act_1": (8, 1)}
+    assert selectives(chosen) == {"act": 8, "head.2": 12, "act_1": 8}
     with pytest.warns(UserWarning, match="no longer in place: act, act_1;"):
         assert selectives(smx.select(net)) == selectives(chosen)
     assert isinstance(chosen.never, nn.Tanh)
@@ -57,35 +78,6 @@ def test_channels_that_cannot_be_told() -> None:
     flat = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0), nn.Sigmoid())
     with pytest.raises(ValueError, match=r"channels of '2' .*: in the dry run its input was not of the shape \(B, "):
         smx.select(flat, example_input=torch.zeros(4, 3))
-
-
-def test_a_transformers_feed_forward_block_has_its_neurons_last() -> None:
-    block = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 24), nn.GELU(), nn.Linear(24, 6))
-    chosen = smx.select(block, example_input=torch.randn(2, 5, 6))
-    assert selectives(chosen) == {"2": (24, -1)}
-    assert chosen(torch.randn(2, 5, 6)).shape == (2, 5, 6)
-
-
-class Gated(nn.Module):
-    """Images, scaled by what Linear layers put out: squeeze and excitation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.squeeze, self.act = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8, 8), nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return self.act(x * self.squeeze(x.mean((2, 3)))[:, :, None, None])  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("width", [7, 8])
-def test_images_have_their_channels_on_axis_1_however_wide_they_are(width: int) -> None:
-    assert selectives(smx.select(Gated(), example_input=torch.randn(2, 1, 6, width))) == {"act": (8, 1)}
-
-
-def test_linear_layers_have_their_neurons_last_after_a_reshape() -> None:
-    net = nn.Sequential(nn.Flatten(0, 1), nn.Linear(3, 4), nn.Unflatten(0, (2, 5)), nn.ReLU())
-    assert selectives(smx.select(net, example_input=torch.randn(2, 5, 3))) == {"3": (4, -1)}
 
 
 def test_select_inside_pytorchs_transformer_layer() -> None:
@@ -102,39 +94,21 @@ def test_select_inside_pytorchs_transformer_layer() -> None:
     assert not torch.allclose(net(x), plain.eval()(x), atol=1e-2)
 
 
-def test_select_passes_on_pool_and_temperature() -> None:
-    layer = smx.select(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), pool=("elu", "mish"), temperature=0.9)[1]  # type: ignore[index]
-    assert isinstance(layer, smx.Selective)
-    assert layer.temperature == 0.9
-    assert [activation.name for activation in layer.pool] == ["elu", "mish"]
-
-
 def test_a_kept_activation_may_be_shared() -> None:
     gate = nn.Sigmoid()
     net = nn.Sequential(nn.Linear(3, 4), gate, nn.Linear(4, 5), gate, nn.ReLU())
     assert list(selectives(smx.select(net, types=(nn.ReLU,), example_input=torch.zeros(1, 3)))) == ["4"]
 
 
-def test_an_activation_at_several_places_becomes_one_for_each() -> None:
-    act = nn.ReLU()
-    net = nn.Sequential(nn.Linear(3, 4), act, nn.Linear(4, 5), act)
-    for example in (None, torch.zeros(1, 3)):
-        assert selectives(smx.select(net, example_input=example)) == {"1": (4, -1), "3": (5, -1)}
-
-
 def test_one_activation_for_two_widths_is_refused_where_it_cannot_be_two() -> None:
-    class Loop(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linears, self.act = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 5)]), nn.ReLU()
+    def forward(net: Any, x: Tensor) -> Tensor:
+        for linear in net.linears:
+            x = net.act(linear(x)) if x.sum() < 9 else x
+        return x
 
-        def forward(self, x: Tensor) -> Tensor:
-            for linear in self.linears:
-                x = self.act(linear(x)) if x.sum() < 9 else x
-            return x
-
+    net = Net(forward, linears=nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 5)]), act=nn.ReLU())
     with pytest.raises(ValueError, match="act is used for inputs of 4 and of 5 channels"):
-        smx.select(Loop(), example_input=torch.zeros(1, 3))
+        smx.select(net, example_input=torch.zeros(1, 3))
 
 
 def test_nothing_to_replace() -> None:
@@ -142,11 +116,6 @@ def test_nothing_to_replace() -> None:
         smx.select(nn.Linear(3, 3))
     with pytest.raises(ValueError, match="no Selective layer to commit"):
         smx.commit(nn.Linear(3, 3))
-
-
-def test_types_narrow_what_is_replaced() -> None:
-    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Sigmoid())
-    assert list(selectives(smx.select(net, types=(nn.ReLU,)))) == ["1"]
 
 
 def test_commit_takes_the_largest_logit_and_keeps_the_rest() -> None:

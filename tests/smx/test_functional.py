@@ -147,13 +147,13 @@ def test_a_pool_may_have_names_and_activations() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_dtypes_are_kept(dtype: torch.dtype) -> None:
-    z = torch.randn(3, 6, 2, dtype=dtype)
+    z = torch.randn(3, 6, 2, dtype=dtype, requires_grad=True)
     logits = torch.randn(6, 6, dtype=dtype)
-    assert functional.selective(z, logits, torch.zeros(6, 6), 0.3, POOL).dtype == dtype
-    assert functional.mixed(z, logits.argmax(1), POOL).dtype == dtype
-    torch.testing.assert_close(
-        functional.selective(z, logits, torch.zeros(6, 6), 0.3, POOL), functional.mixed(z, logits.argmax(1), POOL)
-    )
+    h = functional.mixed(z, logits.argmax(1), POOL)
+    assert h.dtype == dtype
+    assert "Combine" in str(h.grad_fn)  # the fast path
+    torch.testing.assert_close(functional.mixed(z.movedim(1, 0), logits.argmax(1), POOL, 0), h.movedim(1, 0))
+    torch.testing.assert_close(functional.selective(z, logits, torch.zeros(6, 6), 0.3, POOL), h)
 
 
 def test_groups_are_equation_9() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 import smx
 from smx import functional
-from smx.activations import BUILT_IN, Activation, resolve_pool
-from smx.fused import basis, constants, eager
+from smx.activations import BUILT_IN, Activation, Pool, resolve_pool
+from smx.fused import basis, eager
 from smx.paper import PAPER_POOL
 from smx.stepbench.memory import peak_bytes
 
@@ -43,26 +45,17 @@ def gradients(function: Callable[..., Tensor], *inputs: Tensor, g: Tensor) -> li
 
 
 @settings(deadline=None, max_examples=150)
-@given(
-    pool=pools,
-    shape=shapes,
-    dim=st.integers(-4, 3),
-    dtype=dtypes,
-    temperature=st.sampled_from([0.05, 0.3, 1.0, 5.0]),
-    spread=st.sampled_from([0.1, 2.0, 30.0]),
-    seed=st.integers(0, 2**31),
-)
+@given(pools, shapes, dtypes, st.sampled_from([0.05, 0.3, 1, 5]), st.sampled_from([0.1, 2, 30]), st.integers(0, 2**31))
 def test_selective_is_the_plain_formula(
     pool: tuple[Activation, ...],
     shape: tuple[int, ...],
-    dim: int,
     dtype: torch.dtype,
     temperature: float,
     spread: float,
     seed: int,
 ) -> None:
-    dim %= len(shape)
     random = torch.Generator().manual_seed(seed)
+    dim = seed % (2 * len(shape)) - len(shape)
     z, g = (torch.randn(shape, dtype=dtype, generator=random) * scale for scale in (spread, 1))
     logits = torch.randn(shape[dim], len(pool), dtype=dtype, generator=random)
     noise = functional.gumbel_noise(logits.shape, dtype=dtype, generator=random)
@@ -79,7 +72,7 @@ def test_selective_is_the_plain_formula(
 @settings(deadline=None, max_examples=100)
 @given(pool=pools, shape=shapes, dim=st.integers(0, 3), dtype=dtypes, sort=st.booleans(), seed=st.integers(0, 2**31))
 def test_mixed_is_the_plain_formula(
-    pool: tuple[Activation, ...], shape: tuple[int, ...], dim: int, dtype: torch.dtype, sort: bool, seed: int
+    pool: Pool, shape: tuple[int, ...], dim: int, dtype: torch.dtype, sort: bool, seed: int
 ) -> None:
     dim %= len(shape)
     if not shape[dim]:
@@ -169,8 +162,7 @@ def test_compiles_without_graph_breaks(make: Callable[[], nn.Module]) -> None:
     torch._dynamo.reset()
     module, x = make(), torch.randn(6, 12)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    for actual, expected in zip(step(compiled, module, x), step(module, module, x), strict=True):
-        torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(step(compiled, module, x), step(module, module, x))
     module.eval()
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), module(x))
@@ -179,15 +171,11 @@ def test_compiles_without_graph_breaks(make: Callable[[], nn.Module]) -> None:
 def test_autocast_bfloat16() -> None:
     module, x = network(), torch.randn(6, 12)
     with torch.autocast("cpu", torch.bfloat16):
-        z = torch.randn(6, 20).bfloat16()
-        assert module[1](z).dtype == torch.bfloat16
+        assert module[1](torch.randn(6, 20).bfloat16()).dtype == torch.bfloat16
         low = step(module, module, x)
     for actual, expected in zip(low, step(module, module, x), strict=True):
-        assert torch.isfinite(actual).all()
         assert (actual.float() - expected).norm() <= 0.05 * expected.norm() + 1e-3
-    for p in module.parameters():
-        assert p.grad is not None
-        assert p.grad.dtype == torch.float32
+    assert [gradient.dtype for gradient in low[1:]] == [torch.float32] * len(list(module.parameters()))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -207,29 +195,20 @@ def test_half_precision_is_computed_in_float32_and_rounded_once(dtype: torch.dty
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_gradient_checkpointing(use_reentrant: bool) -> None:
     module, x = network(), torch.randn(6, 12, requires_grad=True)
-
-    def checkpointed(x: Tensor) -> Tensor:
-        h: Tensor = checkpoint(module, x, use_reentrant=use_reentrant)
-        return h
-
-    for actual, expected in zip(step(checkpointed, module, x), step(module, module, x), strict=True):
-        assert torch.equal(actual, expected)
+    checkpointed = partial(checkpoint, module, use_reentrant=use_reentrant)
+    torch.testing.assert_close(step(checkpointed, module, x), step(module, module, x), rtol=0, atol=0)
 
 
 def test_only_z_and_the_choice_are_kept() -> None:
     z = torch.randn(1000, 20, requires_grad=True)
-    layer, kept = smx.Selective(20), list[Tensor]()
-
-    def keep(x: Tensor) -> Tensor:
-        kept.append(x)
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        layer(z)
+    kept = list[Tensor]()
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x)  # type: ignore[func-returns-value]
+    with hooks:
+        smx.Selective(20)(z)
     assert sum(x.numel() for x in kept if len(x) == len(z)) == z.numel()
     assert sum(x.numel() for x in kept if len(x) != len(z)) <= 20 * (6 + 12)
     kept.clear()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+    with hooks:
         h = smx.Mixed(torch.arange(20) // 4)(z)
     assert [x.data_ptr() for x in kept] == [h.data_ptr()]
 
@@ -259,14 +238,11 @@ def test_any_layout_in_memory(layout: str, g_layout: str, kind: str) -> None:
     choice = torch.tensor([5, 3, 1, 0, 2, 4])
     choice = choice.sort().values if kind == "sorted" else choice
     if kind == "selective":
-        fast, plain = (
-            gradients(lambda z, x, f=f: f(z, x, noise, 0.3, pool), z, logits, g=g)
-            for f in (functional.selective, functional.selective_plain)
-        )
+        functions: list[Callable[..., Tensor]] = [functional.selective, functional.selective_plain]
+        fast, plain = (gradients(lambda z, x, f=f: f(z, x, noise, 0.3, pool), z, logits, g=g) for f in functions)
     else:
-        grouped = functional.groups(choice)
         fast = gradients(smx.Mixed(choice), z, g=g)
-        plain = gradients(lambda z: functional.grouped_plain(z, grouped, pool), z, g=g)
+        plain = gradients(lambda z: functional.grouped_plain(z, functional.groups(choice), pool), z, g=g)
     torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
     assert fast[0].is_contiguous(memory_format=torch.channels_last) or layout != "channels-last"
     if kind == "sorted":
@@ -300,24 +276,15 @@ def test_a_single_group_is_no_alias_of_the_input() -> None:
 
 @pytest.mark.parametrize("layer", [smx.Selective(6), smx.Mixed([0, 1, 1, 2, 4, 5]), smx.Mixed([5, 3, 1, 0, 2, 4])])
 def test_nothing_is_left_of_a_pass_that_computes_nothing(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    z, g = torch.randn(2, 4, 6)
+    torch.manual_seed(0)
+    expected = gradients(copy.deepcopy(layer), z, g=g)
     for name in ("_columns", "_weights", "_fractions"):
-        monkeypatch.setattr(eager, name, constants.made_once(getattr(eager, name).__wrapped__))  # nothing made yet
+        monkeypatch.setattr(eager, name, basis.made_once(getattr(eager, name).__wrapped__))  # nothing made yet
     with FakeTensorMode(allow_non_fake_inputs=True):
         layer(torch.randn(4, 6, requires_grad=True)).sum().backward()
-    layer.zero_grad()
-    z, g = torch.randn(2, 4, 6)
-    pool = resolve_pool(PAPER_POOL)
     torch.manual_seed(0)
-    actual = gradients(layer, z, g=g)
-    torch.manual_seed(0)
-    if isinstance(layer, smx.Mixed):
-        grouped = functional.groups(layer.choice)
-        expected = gradients(lambda z: functional.grouped_plain(z, grouped, pool), z, g=g)
-    else:
-        logits = layer.get_parameter("logits")
-        noise = functional.gumbel_noise(logits.shape)
-        expected = gradients(lambda z: functional.selective_plain(z, logits, noise, 0.3, pool), z, g=g)
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients(layer, z, g=g), expected, rtol=0, atol=0)
 
 
 def test_a_layer_is_loaded_onto_another_device(tmp_path: Path) -> None:

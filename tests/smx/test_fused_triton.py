@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -196,33 +197,24 @@ def test_any_strides_are_taken() -> None:
     assert torch.equal(strided, kernels.backward_fixed(one.contiguous(), h, coefficients, 1, True))
 
 
-class _NoDevice:
-    """What Triton asks of a driver when it only compiles."""
-
-    def get_current_target(self) -> Any:
-        return importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return device
-
-
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Any]]:
     """Compile what would be launched, for a GPU that need not be there, and return it."""
     found: list[Any] = []
+    target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
+    questions = {"get_current_target": target, "get_current_device": 0, "get_current_stream": 0}
+    driver = SimpleNamespace(**{name: lambda *_, answer=answer: answer for name, answer in questions.items()})
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(triton.runtime.driver, "_active", _NoDevice())
-    for kernel in (kernels._forward, kernels._backward, kernels._backward_from_result):
+    monkeypatch.setattr(triton.runtime.driver, "_active", driver)
+    launched = kernels._forward, kernels._backward, kernels._backward_from_result
+    for kernel in launched:
 
         def compile_only(*arguments: Any, run: Any = kernel.run, **options: Any) -> None:
             found.append(run(*arguments, **{**options, "warmup": True}))
 
         monkeypatch.setattr(kernel, "run", compile_only)
     yield found
-    for kernel in (kernels._forward, kernels._backward, kernels._backward_from_result):
+    for kernel in launched:
         kernel.device_caches.clear()
 
 
@@ -268,10 +260,9 @@ def test_the_kernels_in_a_cuda_graph(shape: tuple[int, int, int], dtype: torch.d
         for static, new in zip(inputs, tensors(shape, dtype, seed), strict=True):
             static.copy_(new)
         graph.replay()
-        for ours, theirs in zip((g_z, sums), kernels.backward(*inputs, 1), strict=True):
-            assert torch.equal(ours, theirs)
-        assert torch.equal(h, kernels.forward(*inputs[1:], 1))
-        assert torch.equal(g_z_from_h, kernels.backward_fixed(inputs[0], h, inputs[2], 1, True))
+        fixed = kernels.backward_fixed(inputs[0], h, inputs[2], 1, True)
+        expected = (kernels.forward(*inputs[1:], 1), *kernels.backward(*inputs, 1), fixed)
+        torch.testing.assert_close((h, g_z, sums, g_z_from_h), expected, rtol=0, atol=0)
 
 
 @needs_gpu
@@ -294,8 +285,8 @@ def test_more_than_2_to_the_31_elements() -> None:
 def test_on_a_device_that_is_not_the_current_one() -> None:
     g, z, coefficients = tensors((5, 7, 1), torch.float32)
     others = [tensor.to("cuda:1") for tensor in (g, z, coefficients)]
-    assert torch.equal(kernels.forward(*others[1:], 1).cpu(), kernels.forward(z, coefficients, 1).cpu())
-    for ours, theirs in zip(kernels.backward(*others, 1), kernels.backward(g, z, coefficients, 1), strict=True):
-        assert torch.equal(ours.cpu(), theirs.cpu())
-    elsewhere = kernels.backward_fixed(*others, 1, True)
-    assert torch.equal(elsewhere.cpu(), kernels.backward_fixed(g, z, coefficients, 1, True).cpu())
+    here, there = (
+        (kernels.forward(*inputs[1:], 1), *kernels.backward(*inputs, 1), kernels.backward_fixed(*inputs, 1, True))
+        for inputs in ((g, z, coefficients), others)
+    )
+    torch.testing.assert_close(there, here, rtol=0, atol=0, check_device=False)

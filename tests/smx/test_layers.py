@@ -41,12 +41,6 @@ def test_training_samples_and_eval_does_not() -> None:
     assert torch.equal(layer(z), layer(z))
 
 
-def test_one_draw_serves_the_whole_batch() -> None:
-    layer = smx.Selective(30)
-    h = layer(torch.randn(1, 30).expand(5, 30))
-    torch.testing.assert_close(h, h[:1].expand(5, 30))
-
-
 @pytest.mark.parametrize("pool", [("relu", "tanh"), ("relu", "gelu")])
 @pytest.mark.parametrize(
     ("dtype", "noise_dtype"), [(torch.float32,) * 2, (torch.float64,) * 2, (torch.bfloat16, torch.float32)]

@@ -6,6 +6,7 @@ import copy
 import pickle
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import smx
 from smx.activations import Activation
 from smx.convert import ACTIVATION_MODULES
 from smx.convert.modularize import modularize
-from tests.smx.selected import favour, same, selectives
+from tests.smx.selected import Net, favour, same, selectives
 
 
 class Draws(nn.Module):
@@ -142,20 +143,12 @@ def test_random_numbers_stay_though_a_forward_draws_some() -> None:
 
 @pytest.mark.parametrize("note", [[], {}])
 def test_what_a_forward_notes_is_still_noted(note: list[Tensor] | dict[str, Tensor]) -> None:
-    class Notes(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear, self.act, self.note = nn.Linear(3, 4), nn.ReLU(), note
+    def forward(net: Any, x: Tensor) -> Any:
+        h = F.relu(net.linear(x))
+        net.note.update(h=h) if isinstance(net.note, dict) else net.note.append(h)
+        return net.act(h)
 
-        def forward(self, x: Tensor) -> Tensor:
-            h = F.relu(self.linear(x))
-            if isinstance(self.note, dict):
-                self.note["h"] = h
-            else:
-                self.note.append(h)
-            return self.act(h)  # type: ignore[no-any-return]
-
-    net, x = Notes(), torch.randn(2, 3)
+    net, x = Net(forward, linear=nn.Linear(3, 4), act=nn.ReLU(), note=note), torch.randn(2, 3)
     with pytest.warns(UserWarning, match=r"it changes what its module holds \(note\)\): its relu stays"):
         chosen = smx.select(net, example_input=x)
     assert len(net.note) == len(chosen.note) == 0  # type: ignore[arg-type]
@@ -188,16 +181,11 @@ def test_a_function_wrapped_for_fx_stays_a_call() -> None:
 
 
 def test_arguments_of_functions_are_those_of_the_modules() -> None:
-    class Random(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(3, 4)
+    def forward(net: Any, x: Tensor) -> Tensor:
+        x = F.rrelu(net.linear(x), 0.1, 0.3, net.training)
+        return F.softshrink(F.hardshrink(torch.special.expit(x), 0.7), lambd=0.1)
 
-        def forward(self, x: Tensor) -> Tensor:
-            x = F.rrelu(self.linear(x), 0.1, 0.3, self.training)
-            return F.softshrink(F.hardshrink(torch.special.expit(x), 0.7), lambd=0.1)
-
-    net, x = Random(), torch.randn(2, 3)
+    net, x = Net(forward, linear=nn.Linear(3, 4)), torch.randn(2, 3)
     modularized = copy.deepcopy(net)
     assert modularize(modularized, ACTIVATION_MODULES) == ({}, set())
     kept = [repr(part) for part in modularized.children()][1:]
@@ -264,39 +252,22 @@ def test_an_optional_argument_that_is_passed_on_stays_optional() -> None:
 
 def test_in_place_across_modules_is_refused() -> None:
     """What comes after the block sees its input changed; no rewriting of one forward can show that."""
-
-    class Around(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear, self.block = nn.Linear(3, 4), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.linear(x)
-            return self.block(x) + x  # type: ignore[no-any-return]
-
+    block = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
+    net = nn.Sequential(nn.Linear(3, 4), Net(lambda net, x: net.block(x) + x, block=block))
     with pytest.raises(ValueError, match="the network computes something else on example_input"):
-        smx.select(Around(), example_input=torch.randn(8, 3))
-    with pytest.warns(UserWarning, match="no longer in place: block.0; give example_input= to check"):
-        smx.select(Around())
+        smx.select(net, example_input=torch.randn(8, 3))
+    with pytest.warns(UserWarning, match=r"no longer in place: 1\.block\.0; give example_input= to check"):
+        smx.select(net)
 
 
 def test_an_argument_changed_in_place_stays_so() -> None:
-    class Shifts(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            x -= 1
-            return F.relu(x)
+    def shift(net: Any, x: Tensor) -> Tensor:
+        x -= 1
+        return F.relu(x)
 
-    class Around(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear, self.tanh, self.shifts = nn.Linear(3, 4), nn.Tanh(), Shifts()
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.linear(x)
-            return self.tanh(self.shifts(x) + x)  # type: ignore[no-any-return]
-
-    net, x = Around(), torch.randn(8, 3)
-    with pytest.warns(UserWarning, match=r"'shifts' can't be rewritten \(it changes x in place, which others"):
+    around = Net(lambda net, x: net.tanh(net.shifts(x) + x), tanh=nn.Tanh(), shifts=Net(shift))
+    net, x = nn.Sequential(nn.Linear(3, 4), around), torch.randn(8, 3)
+    with pytest.warns(UserWarning, match=r"'1.shifts' can't be rewritten \(it changes x in place, which others"):
         chosen = smx.select(net)
-    assert selectives(chosen) == {"tanh": 4}
+    assert selectives(chosen) == {"1.tanh": 4}
     assert same(net, favour(chosen, "tanh"), x)
