@@ -14,7 +14,7 @@ from smx.cli.progress import progress
 
 
 @click.command(cls=options.Command)
-@click.argument("paths", metavar="MODEL.pt|MODEL.onnx...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="MODEL.pt|MODEL.onnx...", nargs=-1, required=True, type=options.PATH)
 @click.option(
     "--layouts",
     type=options.Commas(click.Choice(options.LAYOUTS)),
@@ -51,9 +51,7 @@ from smx.cli.progress import progress
 )
 @options.session
 @click.option("--profile", is_flag=True, help="Tell where the time goes, by layer and operator.")
-@click.option(
-    "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Tell what changed since an earlier bench."
-)
+@click.option("--compare", type=options.PATH, metavar="OLD.json", help="Tell what changed since an earlier bench.")
 @options.trust_code
 @options.bench
 def bench(

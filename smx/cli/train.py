@@ -49,14 +49,14 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
 @_run_option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     metavar="FILE.toml",
     help="Read settings from a file; options given beside it win.",
 )
 @options.data_dir
 @_run_option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     metavar="RUN",
     help="The run's folder.  [default: runs/DATA-ACTIVATION, with the model between if it is no mlp]",
 )

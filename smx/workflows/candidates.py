@@ -30,14 +30,8 @@ def export_candidates(
 
     The baselines keep the network's weights, because latency does not depend on them.
 
-    Args:
-        network, example_input, trust_code: see `smx.workflows.network.open_network`.
-        folder: for the files.
-        layouts: keys of `smx.export.compiler.LAYOUTS`.
-        baselines: names of activations.
-
     Returns:
-        The files by the name of the layout or the activation.
+        The files, which lie in `folder`, by the name of the layout or the activation.
 
     Raises:
         InputError: a layout or an activation is unknown, or the network can't be exported.

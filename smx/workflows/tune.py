@@ -48,8 +48,7 @@ def tune(
         rounds: at least this many, of the search and of the last measurement against the defaults.
         max_threads: at most this many threads; None is the number of cores.
         provider, allow_fallback: see `smx.runtime.Session`.
-        trust_code: see `smx.workflows.network.open_network`.
-        on_progress: see `smx.workflows.OnProgress`.
+        trust_code, on_progress: see `smx.bench`.
 
     Raises:
         InputError: a file, the goal or the number of rounds can't be used, or the file is not an export of the model.

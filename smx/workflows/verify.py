@@ -100,6 +100,9 @@ def verify(
     Raises:
         InputError: a file is missing or damaged, or the inputs do not fit the network.
     """
+    import torch
+
+    from smx.export.reference import in_parts
     from smx.workflows.network import open_network
 
     for name, tolerance in (("atol", atol), ("rtol", rtol)):
@@ -111,7 +114,7 @@ def verify(
     inputs, class_names = _given(opened, data, data_dir, raw=session.takes_raw)
     if max_changed is None or not inputs:
         inputs |= _generated(opened, session, next(iter(inputs.values()), None))
-    float32, float64 = opened.references()
+    float32, float64 = in_parts(opened.module), in_parts(opened.exact, torch.float64)
     done, total = count(), len(inputs) * len(batch_sizes)  # at most: some sets are small
     parity = check_parity(
         lambda *x: float32(*x, given=()).outputs,
