@@ -64,7 +64,7 @@ def tune(
             f"{variant} exists, but is not from an earlier smx tune of {onnx_path}, which could write over it; move or"
             " remove it"
         )
-    before = fingerprint(onnx_path)
+    measured = fingerprint(onnx_path)
     with tempfile.TemporaryDirectory() as folder:
         paths = {"": onnx_path}
         if model is not None:
@@ -82,7 +82,7 @@ def tune(
             before=machine_before,
             on_progress=on_progress,
         )
-        _leave(onnx_path, before, report, paths[report.winner.file])
+        _leave(onnx_path, measured, report, paths[report.winner.file])
     return report
 
 
@@ -149,17 +149,14 @@ def _check_same(session: Session, path: Path, otherwise: str) -> None:
         raise InputError(f"{otherwise}: their answers differ by up to {found.max_abs:.3g}")
 
 
-def _leave(onnx_path: Path, before: str, report: TuningReport, fastest: Path) -> None:
-    """Write the settings, and the fastest file if that is another one; remove what an earlier tuning left.
-
-    `before` is the fingerprint of the model before it was measured.
-    """
+def _leave(onnx_path: Path, model: str, report: TuningReport, fastest: Path) -> None:
+    """Write the settings, and the fastest file if that is another one; remove what an earlier tuning left."""
     variant, other = variant_path(onnx_path), fastest != onnx_path
     stale = not other and has_own_variant(onnx_path)
     if other:
         files.write_bytes(variant, fastest.read_bytes())
     tuning = Tuning(
-        model=before,
+        model=model,
         settings=report.winner.settings,
         provider=report.provider,
         batch_size=report.batch_size,

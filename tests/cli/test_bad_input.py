@@ -64,7 +64,6 @@ def test_what_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> None:
         (("export", run / "checkpoint.pt", out), "finish it with smx train --resume"),
         (("verify", model, tmp_path / "none.onnx"), "none.onnx does not exist"),
         (("verify", model, exported, "--data", tmp_path / "wide.npz"), "wide.npz does not fit the model: expected"),
-        (("bench", tmp_path / "none.pt"), "none.pt does not exist"),
         (("bench", model, "--plot", tmp_path / "b.pdf"), "b.pdf must end in .png"),
         (("predict", exported, wide), "must hold examples of 64 values (shape (64,)), got shape (2, 65)"),
         (("predict", exported, x, "--json", x), "is given twice"),
@@ -91,17 +90,8 @@ def test_wrong_usage_is_clicks(run: Path, exported: Path, tmp_path: Path) -> Non
         (("bench", model, "--layouts", "sideways"), "'sideways' is not one of 'scatter', 'sorted'"),
         (("bench-train", "--device", "tpu"), "'tpu' is not one of 'cpu', 'cuda'"),
         (("tune", exported, "--rounds", "19"), "19 is not in the range x>=20"),
-        (("completion", "tcsh"), "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
     )
     assert not out.exists()
-
-
-def test_names_are_shown_as_they_are(exported: Path, tmp_path: Path) -> None:
-    odd = tmp_path / "[bold]x[red].onnx"
-    odd.write_bytes(exported.read_bytes())
-    shown = smx("inspect", odd)
-    assert shown.returncode == 0, shown.stderr
-    assert "[bold]x[red].onnx" in shown.stdout
 
 
 def test_a_full_disk_leaves_the_old_file(run: Path, tmp_path: Path) -> None:

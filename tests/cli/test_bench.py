@@ -52,11 +52,6 @@ def test_the_mixed_model_the_baselines_and_pytorch(report: Path) -> None:
     assert verdicts == [(1, False), (8, False), (8, True)]
 
 
-def test_other_baselines_become_the_reference(run: Path) -> None:
-    result = smx("bench", run / "model.pt", "--layouts", "", "--baselines", "gelu,tanh", *FEW, "--json", "-")
-    assert json.loads(result.stdout)["baseline"] == "gelu"
-
-
 def test_files_alone_on_the_base_install(exported: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     shutil.copy(exported, other)

@@ -50,7 +50,7 @@ def test_a_limit_that_is_exceeded_ends_with_3() -> None:
     """JSON alone on standard output, and the first baseline as the reference."""
     result = smx(
         "bench-train", *TINY, "--batch-sizes", "8", "--rounds", "20", "--no-plain", "--baselines", "tanh",
-        "--limit", "phase 1/tanh<=0.01@8", "--limit", "phase 2/tanh<=1000", "--reference", "tanh", "--json", "-",
+        "--limit", "phase 1/tanh<=0.01@8", "--limit", "phase 2/tanh<=1000", "--json", "-",
     )  # fmt: skip
     assert result.returncode == 3, result.stderr
     content = json.loads(result.stdout)

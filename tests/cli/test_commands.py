@@ -172,11 +172,13 @@ def test_predict_reads_images(exported: Path, tmp_path: Path) -> None:
     assert all(sum(row["probabilities"]) == pytest.approx(1, abs=1e-4) for row in read)
 
 
-def test_inspect(run: Path, exported: Path) -> None:
-    paths = (run / "model.pt", exported)
+def test_inspect(run: Path, exported: Path, tmp_path: Path) -> None:
+    """Names are shown as they are."""
+    paths = (run / "model.pt", Path(shutil.copy(exported, tmp_path / "[bold]x[red].onnx")))
     results = smx_many(*((*("inspect", path), *json) for path in paths for json in ((), ("--json", "-"))))
     for path, shown, printed in zip(paths, results[::2], results[1::2], strict=True):
         assert "layer1.activation" in shown.stdout, shown.stderr
+        assert path.name in shown.stdout
         found: dict[str, Any] = json.loads(printed.stdout)
         assert [layer["neurons"] for layer in found["layers"]] == [24, 16]
         assert found["architecture"] == "64-24-16-10"
