@@ -83,10 +83,9 @@ def _saved(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "training": saved.training,
         "metrics": saved.metrics,
     }
-    choices = {name: choice.tolist() for name, choice in saved.choices.items()}
-    counts = ({own: chosen.count(k) for k, own in enumerate(saved.pool) if k in chosen} for chosen in choices.values())
-    layers = [
-        {"name": name, "neurons": len(chosen), "groups": groups}
-        for (name, chosen), groups in zip(choices.items(), counts, strict=True)
-    ]
+    layers = []
+    for name, choice in saved.choices.items():
+        chosen = choice.tolist()
+        groups = {own: chosen.count(k) for k, own in enumerate(saved.pool) if k in chosen}
+        layers.append({"name": name, "neurons": len(chosen), "groups": groups})
     return facts, layers
