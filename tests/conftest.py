@@ -15,10 +15,15 @@ import pytest
 SMALL = ("--hidden", "24,16", "--phase1-epochs", "3", "--phase2-epochs", "3", "--lr", "0.01", "--device", "cpu")
 
 
+def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **options)
+
+
 def smx(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does, in a process of its own."""
-    command = [sys.executable, "-m", "smx", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
+    """Run the command as a user does."""
+    return python("-m", "smx", *arguments, **options)
 
 
 MANY = """
@@ -39,8 +44,7 @@ print(json.dumps([(code, out.getvalue(), err.getvalue()) for code, out, err in a
 def smx_many(*commands: Sequence[str | Path], **options: Any) -> list[subprocess.CompletedProcess[str]]:
     """Run several commands one after the other in one process, because starting Python and torch takes seconds."""
     lines = [list(map(str, command)) for command in commands]
-    process = [sys.executable, "-c", MANY, json.dumps(lines)]
-    result = subprocess.run(process, capture_output=True, text=True, timeout=600, check=False, **options)
+    result = python("-c", MANY, json.dumps(lines), **options)
     assert result.returncode == 0, result.stderr
     answers = zip(lines, json.loads(result.stdout), strict=True)
     return [subprocess.CompletedProcess(line, code, out, err) for line, (code, out, err) in answers]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import SMALL
+from tests.conftest import SMALL, python
 
 CALLS = "openat,open,creat,mkdir,mkdirat,connect,sendto,sendmsg,sendmmsg"
 OPENED = re.compile(r'(open|creat|mkdir)\w*\((?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"(.*)')
@@ -102,22 +102,19 @@ socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", ("127.0.0.1", 9))
     assert "127.0.0.1" in network[0]
 
 
-@pytest.mark.parametrize(("given", "kept"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
-def test_telemetry_is_off_before_onnx_runtime_is_loaded(given: dict[str, str], kept: str) -> None:
-    code = "import smx.runtime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
-    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | given
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == kept
-
-
-def test_telemetry_ends_where_onnx_runtime_was_loaded_first() -> None:
-    code = """
+LOADED_FIRST = """
 import sys, types
-module = types.ModuleType("onnxruntime")
-module.disable_telemetry_events = lambda: print("off")
-sys.modules["onnxruntime"] = module
+sys.modules["onnxruntime"] = types.ModuleType("onnxruntime")
+sys.modules["onnxruntime"].disable_telemetry_events = lambda: print("off")
 import smx
 """
-    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == "off\n"
+ASKED = "import smx.runtime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "said"),
+    [(ASKED, {}, "1"), (ASKED, {"ORT_DISABLE_TELEMETRY": "0"}, "0"), (LOADED_FIRST, {}, "off")],
+)
+def test_telemetry_is_off_before_onnx_runtime_is_loaded(code: str, given: dict[str, str], said: str) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | given
+    assert python("-c", code, env=env).stdout.strip() == said

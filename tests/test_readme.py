@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smx.cli import main
+from tests.conftest import python
 from tests.faults import KINDS
 from tests.test_house import ROOT
 
@@ -33,7 +32,8 @@ def test_the_length_is_bounded() -> None:
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda code: f"{len(code.splitlines())}-lines")
 def test_the_snippets_run_as_written(snippet: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, check=False)
+    (tmp_path / "script.py").write_text(snippet)  # a script needs no main guard
+    done = python("script.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
     if "smx.classify" in snippet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from smx.cli.progress import progress
 
 
 @click.command(cls=options.Command)
-@click.argument("paths", metavar="MODEL.pt|MODEL.onnx...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="MODEL.pt|MODEL.onnx...", nargs=-1, required=True, type=options.PATH)
 @click.option(
     "--layouts",
     type=options.Commas(click.Choice(options.LAYOUTS)),
@@ -51,22 +52,10 @@ from smx.cli.progress import progress
 )
 @options.session
 @click.option("--profile", is_flag=True, help="Tell where the time goes, by layer and operator.")
-@click.option(
-    "--compare", type=click.Path(path_type=Path), metavar="OLD.json", help="Tell what changed since an earlier bench."
-)
+@click.option("--compare", type=options.PATH, metavar="OLD.json", help="Tell what changed since an earlier bench.")
 @options.trust_code
 @options.bench
-def bench(
-    paths: tuple[Path, ...],
-    threads: int,
-    spinning: bool,
-    execution_mode: str,
-    optimization: str,
-    compare: Path | None,
-    json_path: str | None,
-    plot: str | None,
-    **options: Any,
-) -> None:
+def bench(paths: tuple[Path, ...], json_path: str | None, plot: str | None, **options: Any) -> None:
     """Measure latency, beside the same network with one activation.
 
     All candidates are timed in turn, in a process without torch; the ratio to the reference within a round is what to
@@ -82,15 +71,15 @@ def bench(
 
     if plot:
         from smx.figures.latency import draw_latency
-    settings = Settings(threads=threads, spinning=spinning, execution_mode=execution_mode, optimization=optimization)
+    settings = Settings(**{field.name: options.pop(field.name) for field in fields(Settings)})
     with progress() as show:
-        report = bench(paths, settings=settings, compare=compare, on_progress=show, **options)
+        report = bench(paths, settings=settings, on_progress=show, **options)
     people = write_json(json_path, report.to_dict())
     if plot:
         draw_latency(report, Path(plot))
     show_latency(report, people)
     show_limits(report.limits, people)
     if report.changes:
-        show_changes(report.changes, str(compare), people)
+        show_changes(report.changes, options["compare"], people)
     if not report.passed:
         raise click.exceptions.Exit(3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -116,7 +117,7 @@ def show_limits(verdicts: Iterable[Verdict], people: Console) -> None:
         people.print(f"limit {verdict.limit}, batch {verdict.batch_size}: {interval}, {surely}", soft_wrap=True)
 
 
-def show_changes(changes: Changes, old: str, people: Console) -> None:
+def show_changes(changes: Changes, old: Path, people: Console) -> None:
     """Print what is faster or slower than in an older bench."""
     rows = [
         (

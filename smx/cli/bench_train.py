@@ -42,11 +42,7 @@ INPUTS, *HIDDEN, CLASSES = paper.LARGEST
 )
 @click.option("--cuda-graphs", is_flag=True, help="Capture a step as a CUDA graph, and time its replay.")
 @click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    metavar="SEED",
-    help="Seed of weights, choices and batches.",
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, metavar="SEED", help="Seed of weights, choices and batches."
 )
 @options.bench
 def bench_train(

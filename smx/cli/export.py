@@ -25,7 +25,7 @@ class Batch(click.IntRange):
 
 
 @click.command(cls=options.Command)
-@click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
+@click.argument("model_path", metavar="MODEL.pt", type=options.PATH)
 @click.argument("onnx_path", metavar="MODEL.onnx", type=options.OutputPath(".onnx"))
 @click.option(
     "--layout",
@@ -67,25 +67,21 @@ def export(model_path: Path, onnx_path: str, json_path: str | None, **options: A
         show("exporting", 0, 0)
         report = export_model(model_path, onnx_path, **options)
     people = write_json(json_path, {**report.to_dict(), "machine": machine()})
-    title = f"{report.path}: layout {report.layout}, batch {report.batch or 'dynamic'}, opset {report.opset}"
     layers = (
         (layer.name, str(layer.neurons), ", ".join(f"{name} {size}" for name, size in layer.groups.items()))
         for layer in report.layers
     )
-    title += f", {report.precision}, {report.bytes:,} bytes"
+    how = f"layout {report.layout}, batch {report.batch or 'dynamic'}, opset {report.opset}, {report.precision}"
+    title = f"{report.path}: {how}, {report.bytes:,} bytes"
     people.print(table(("mixed layer", ">neurons", "groups"), layers, title=title))
     passes = ((step.name, str(step.applied), str(len(step.refusals))) for step in report.passes)
     people.print(table(("pass", ">changes", ">refusals"), passes))
     before, after = (sum(counts.values()) for counts in (report.operators_before, report.operators))
-    lines = [
-        *(f"{step.name}, {scope}: {reason}" for step in report.passes for scope, reason in step.refusals.items()),
-        f"{before} operators became {after}; largest difference from PyTorch {report.max_abs:.2g};"
-        f" {report.seconds:.1f} s",
-    ]
+    lines = [f"{step.name}, {scope}: {why}" for step in report.passes for scope, why in step.refusals.items()]
+    difference = f"largest difference from PyTorch {report.max_abs:.2g}; {report.seconds:.1f} s"
+    lines.append(f"{before} operators became {after}; {difference}")
     if report.predictions:
         share = f"{report.changed / report.predictions:.3%}"
         lines.append(f"{report.precision} changes {report.changed} of {report.predictions} test predictions ({share})")
-    if report.advice:
-        lines.append(report.advice)
-    for line in lines:
+    for line in filter(None, (*lines, report.advice)):
         people.print(line, soft_wrap=True)

@@ -65,10 +65,6 @@ class Group(click.Group):
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
         finally:
-            remove_empty_cache()
-
-
-def remove_empty_cache() -> None:
-    """Remove the folder for compiled code that loading PyTorch makes in TMPDIR, unless it holds something."""
-    with suppress(OSError, KeyError):  # KeyError: the user has no name
-        Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}").rmdir()
+            # Loading PyTorch makes a folder for compiled code in TMPDIR; it goes, unless it holds something.
+            with suppress(OSError, KeyError):  # KeyError: the user has no name
+                Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}").rmdir()

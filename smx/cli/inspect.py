@@ -12,7 +12,7 @@ from smx.cli.output import table, write_json
 
 
 @click.command(cls=options.Command)
-@click.argument("path", metavar="MODEL.pt|MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("path", metavar="MODEL.pt|MODEL.onnx", type=options.PATH)
 @options.json
 def inspect(path: Path, json_path: str | None) -> None:
     """Show a model's layers with their groups, its operators, sizes and metadata.

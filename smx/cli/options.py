@@ -108,6 +108,7 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
+PATH = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 NUMBERS = Commas(POSITIVE, empty=False)
 

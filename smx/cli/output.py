@@ -30,10 +30,9 @@ def logs() -> Console:
 
 
 def write_json(json_path: str | None, content: Any) -> Console:
-    """Write JSON to a file, to standard output for `-`, or nowhere for None; numbers not finite become null.
+    """Write JSON to a file, to standard output for `-`, or nowhere for None; return where people then read.
 
-    Returns:
-        Where people read; it is returned here, so that a table that fails leaves the JSON.
+    Numbers that are not finite become null.
     """
     if json_path is not None:
         text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)

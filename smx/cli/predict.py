@@ -12,8 +12,8 @@ from smx.cli.output import logs, table, write_json
 
 
 @click.command(cls=options.Command)
-@click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
-@click.argument("samples_path", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("onnx_path", metavar="MODEL.onnx", type=options.PATH)
+@click.argument("samples_path", metavar="INPUT", type=options.PATH)
 @click.option("--invert", is_flag=True, help="The images are dark on light; MNIST and the digits are light on dark.")
 @options.session
 @options.json

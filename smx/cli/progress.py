@@ -33,12 +33,7 @@ def progress() -> Iterator[OnProgress]:
 def training_progress(
     config: TrainConfig, done: Iterable[EpochMetrics] = ()
 ) -> Iterator[Callable[[EpochMetrics], None]]:
-    """Yield a function to call after each epoch.
-
-    Args:
-        config: the settings of the run.
-        done: the epochs that are already done.
-    """
+    """Yield a function to call after each epoch; some may already be `done`."""
     console, phases = logs(), config.phases
     if not console.is_terminal:
         of = " of at most " if config.phase1_epochs == AUTO or config.patience else "/"

@@ -49,29 +49,21 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
 @_run_option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     metavar="FILE.toml",
     help="Read settings from a file; options given beside it win.",
 )
 @options.data_dir
 @_run_option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     metavar="RUN",
     help="The run's folder.  [default: runs/DATA-ACTIVATION, with the model between if it is no mlp]",
 )
 @_run_option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint, if there is one.")
 @options.trust_code
 @options.json
-def train(
-    config_path: Path | None,
-    out: Path | None,
-    data_dir: Path | None,
-    trust_code: bool,
-    json_path: str | None,
-    resume: bool,
-    **settings: Any,
-) -> None:
+def train(config_path: Path | None, json_path: str | None, **options: Any) -> None:
     """Train through both phases, or a baseline.
 
     Every neuron chooses its activation; then the choices are fixed and training goes on. RUN gets model.pt,
@@ -86,25 +78,16 @@ def train(
     from smx.workflows.train import train
 
     main = os.environ.get("RANK", "0") == "0"
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     show: list[Callable[[EpochMetrics], None]] = []
 
     with _one_voice(main), ExitStack() as stack:
 
         def on_start(config: TrainConfig, folder: Path, rows: Sequence[EpochMetrics]) -> None:
-            stack.enter_context(_how_to_continue(config, folder, data_dir, trust_code))
+            stack.enter_context(_how_to_continue(config, folder, options["data_dir"], options["trust_code"]))
             show.append(stack.enter_context(training_progress(config, rows)))
 
-        report = train(
-            config_path,
-            out=out,
-            data_dir=data_dir,
-            resume=resume,
-            trust_code=trust_code,
-            on_start=on_start,
-            on_epoch=lambda row: show[0](row),
-            **given,
-        )
+        report = train(config_path, on_start=on_start, on_epoch=lambda row: show[0](row), **given)
     if main:
         _show(report, json_path)
 

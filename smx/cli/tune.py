@@ -20,10 +20,10 @@ SHOWN = 6
 
 
 @click.command(cls=options.Command)
-@click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("onnx_path", metavar="MODEL.onnx", type=options.PATH)
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=options.PATH,
     metavar="MODEL.pt",
     help="Try the other layout, too: what MODEL.onnx was exported from.",
 )

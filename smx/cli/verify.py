@@ -26,8 +26,8 @@ TOLERANCE: dict[str, Any] = {"type": click.FloatRange(min=0), "metavar": "X"}
 
 
 @click.command(cls=options.Command)
-@click.argument("model_path", metavar="MODEL.pt", type=click.Path(path_type=Path))
-@click.argument("onnx_path", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("model_path", metavar="MODEL.pt", type=options.PATH)
+@click.argument("onnx_path", metavar="MODEL.onnx", type=options.PATH)
 @click.option("--data", metavar="NAME|FILE.npz", help="Whose test set to use.  [default: the one it was trained on]")
 @options.data_dir
 @click.option("--batch-sizes", type=options.NUMBERS, default="1,16,128,1000", help="Examples a run.")

@@ -116,7 +116,7 @@ def bench(
     parsed = parse_limits(limits, rounds)
     old = read_report(Path(compare)) if compare else None
     execution_providers(provider)
-    network, files = _separate(models, {*layouts, *baselines, *PYTORCH.values()})
+    network, files, title = _separate(models, {*layouts, *baselines, *PYTORCH.values()})
     path = Path(network) if isinstance(network, str | os.PathLike) else None
     if pytorch and path is None:
         raise InputError("only a MODEL.pt runs in PyTorch, and none is given; smx.save writes one for any network")
@@ -160,7 +160,7 @@ def bench(
         )
     return BenchReport(
         **vars(report),
-        model=_title(models),
+        model=title,
         limits=tuple(verdict for limit in parsed for verdict in judge(limit, report)),
         profiles=profiles,
         changes=compare_reports(old, report.to_dict()) if old is not None else None,
@@ -187,12 +187,12 @@ def _measure(
     return report, {name: tuple(profile_model(path, size, **how) for size in sizes) for name, path in profiled}
 
 
-def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path]]:
-    """Return the network, if there is one, and the ONNX files by names that are not taken."""
+def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path], str]:
+    """Return the network, if there is one, the ONNX files by names that are not taken, and all of it for people."""
     if isinstance(models, str | os.PathLike):
         models = [models]
     if not isinstance(models, Sequence):
-        return models, {}
+        return models, {}, type(models).__name__
     paths = [Path(path) for path in models]
     saved = [path for path in paths if path.suffix == ".pt"]
     files = [path for path in paths if path.suffix != ".pt"]
@@ -203,10 +203,5 @@ def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path]]:
     for path, name in zip(files, names, strict=True):
         if names.count(name) > 1 or (saved and name in taken):
             raise InputError(f"{path} has the name of another candidate, {name}; copy it under a name of its own")
-    return saved[0] if saved else None, dict(zip(names, files, strict=True))
-
-
-def _title(models: Any) -> str:
-    if isinstance(models, str | os.PathLike):
-        return str(models)
-    return ", ".join(map(str, models)) if isinstance(models, Sequence) else type(models).__name__
+    title = ", ".join(map(str, models))
+    return saved[0] if saved else None, dict(zip(names, files, strict=True)), title

@@ -42,17 +42,14 @@ def bench_train(
         sizes: inputs, neurons of each hidden layer, outputs; by default those of the paper's largest network.
         pool: names of the activations that neurons choose from.
         baselines: names of the activations of the plain networks.
-        reference: the candidate that ratios refer to; None is relu, or else the first baseline.
         plain: whether the paper's formulas as they are written are candidates.
         batch_sizes: examples a step.
-        rounds: at least this many, in each of which every candidate runs a short burst.
         device: `cpu` or `cuda`.
         threads: of the CPU.
         compiled: also measure the reference and both phases by `torch.compile`.
         cuda_graphs: capture a step as a CUDA graph, and time its replay.
         seed: of weights, choices and batches.
-        limits: stated limits, such as `phase 1/relu<=1.45@128`; see `smx.timing.limits.Limit`.
-        on_progress: see `smx.workflows.OnProgress`.
+        reference, rounds, limits, on_progress: see `smx.bench`.
 
     Raises:
         InputError: a name, a limit or the device can't be used.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smx.errors import InputError
 
@@ -30,14 +29,8 @@ def export_candidates(
 
     The baselines keep the network's weights, because latency does not depend on them.
 
-    Args:
-        network, example_input, trust_code: see `smx.workflows.network.open_network`.
-        folder: for the files.
-        layouts: keys of `smx.export.compiler.LAYOUTS`.
-        baselines: names of activations.
-
     Returns:
-        The files by the name of the layout or the activation.
+        The files, which lie in `folder`, by the name of the layout or the activation.
 
     Raises:
         InputError: a layout or an activation is unknown, or the network can't be exported.
@@ -69,16 +62,9 @@ def export_candidates(
     return paths
 
 
-def pytorch_runner(
-    model_path: str | os.PathLike[str], *, compiled: bool, device: str, threads: int | None, trust_code: bool
-) -> TorchRunner:
+def pytorch_runner(model_path: Path, *, trust_code: bool, **how: Any) -> TorchRunner:
     """Make the runner of a saved network in PyTorch, in the process that will run it."""
     from smx.modelfile import load_model
     from smx.torchrunner import TorchRunner
 
-    return TorchRunner(
-        lambda: load_model(Path(model_path), trust_code=trust_code).build(),
-        compiled=compiled,
-        device=device,
-        threads=threads,
-    )
+    return TorchRunner(lambda: load_model(model_path, trust_code=trust_code).build(), **how)

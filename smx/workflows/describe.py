@@ -83,13 +83,9 @@ def _saved(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "training": saved.training,
         "metrics": saved.metrics,
     }
-    layers = [
-        {"name": name, "neurons": len(choice), "groups": _groups(choice.tolist(), saved.pool)}
-        for name, choice in saved.choices.items()
-    ]
+    layers = []
+    for name, choice in saved.choices.items():
+        chosen = choice.tolist()
+        groups = {own: chosen.count(k) for k, own in enumerate(saved.pool) if k in chosen}
+        layers.append({"name": name, "neurons": len(chosen), "groups": groups})
     return facts, layers
-
-
-def _groups(choice: list[int], pool: tuple[str, ...]) -> dict[str, int]:
-    """Count the neurons of each activation, in the order of the pool."""
-    return {name: choice.count(k) for k, name in enumerate(pool) if k in choice}

@@ -31,11 +31,7 @@ def without_torch(function: Callable[P, T], *arguments: P.args, **options: P.kwa
 
 
 def parse_limits(limits: Iterable[str], rounds: int) -> list[Limit]:
-    """Read the stated limits.
-
-    Raises:
-        InputError: a limit has another form, or the rounds are too few to judge it.
-    """
+    """Read the stated limits, and check that the rounds are enough to judge them."""
     parsed = [Limit.parse(limit) for limit in limits]
     if parsed and rounds < MIN_ROUNDS:
         raise InputError(f"a limit needs at least {MIN_ROUNDS} rounds to be judged, got {rounds}")
@@ -43,11 +39,7 @@ def parse_limits(limits: Iterable[str], rounds: int) -> list[Limit]:
 
 
 def pick_reference(reference: str | None, names: Sequence[str], preferred: Iterable[str] = ()) -> str:
-    """Return the candidate that ratios refer to: the one that is named, or else relu, a preferred or the first one.
-
-    Raises:
-        InputError: there are no candidates, or none has this name.
-    """
+    """Return the candidate that ratios refer to: the one that is named, or else relu, a preferred or the first one."""
     if not names:
         raise InputError("there are no candidates: name at least one layout, baseline or ONNX file")
     found = reference or next(name for name in ("relu", *preferred, *names) if name in names)

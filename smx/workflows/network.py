@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from smx.modelfile import SavedModel
-    from smx.runtime.parity.locate import Reference
 
     NetworkLike: TypeAlias = str | os.PathLike[str] | SavedModel | nn.Module
 
@@ -36,14 +35,6 @@ class Network:
     exact: nn.Module
     example: tuple[Tensor, ...]
     saved: SavedModel | None
-
-    def references(self) -> tuple[Reference, Reference]:
-        """Return what runs the network on arrays, in float32 and in float64."""
-        import torch
-
-        from smx.export.reference import in_parts
-
-        return in_parts(self.module), in_parts(self.exact, torch.float64)
 
 
 def open_network(

@@ -87,7 +87,7 @@ def train(
     from smx.training.run import load_checkpoint, require_same
     from smx.training.run import train as run
 
-    given = _values(config) | {name: parse(name, value) for name, value in _known(settings).items()}
+    given = _values(config or {}) | _values(settings)
     named_by_caller = "model" in (settings if isinstance(config, str | os.PathLike) else given)
     if given.get("device") == AUTO:
         del given["device"]
@@ -113,19 +113,15 @@ def train(
     return TrainReport(out=folder, model=result.model, rows=result.rows, figures=figures, machine=machine())
 
 
-def _values(config: TrainConfig | Mapping[str, Any] | str | os.PathLike[str] | None) -> dict[str, Any]:
+def _values(config: TrainConfig | Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings that are given, each of its type."""
     if isinstance(config, TrainConfig):
         return dict(vars(config))
     if isinstance(config, str | os.PathLike):
         return read_toml(Path(config))
-    return {name: parse(name, value) for name, value in _known(config or {}).items()}
-
-
-def _known(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    if unknown := values.keys() - FIELDS.keys():
+    if unknown := config.keys() - FIELDS.keys():
         raise InputError(f"unknown setting {min(unknown)!r}; known are {', '.join(FIELDS)}")
-    return values
+    return {name: parse(name, value) for name, value in config.items()}
 
 
 def _default_folder(given: Mapping[str, Any]) -> Path:

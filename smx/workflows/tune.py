@@ -48,8 +48,7 @@ def tune(
         rounds: at least this many, of the search and of the last measurement against the defaults.
         max_threads: at most this many threads; None is the number of cores.
         provider, allow_fallback: see `smx.runtime.Session`.
-        trust_code: see `smx.workflows.network.open_network`.
-        on_progress: see `smx.workflows.OnProgress`.
+        trust_code, on_progress: see `smx.bench`.
 
     Raises:
         InputError: a file, the goal or the number of rounds can't be used, or the file is not an export of the model.
@@ -65,7 +64,7 @@ def tune(
             f"{variant} exists, but is not from an earlier smx tune of {onnx_path}, which could write over it; move or"
             " remove it"
         )
-    before = fingerprint(onnx_path)
+    measured = fingerprint(onnx_path)
     with tempfile.TemporaryDirectory() as folder:
         paths = {"": onnx_path}
         if model is not None:
@@ -83,7 +82,7 @@ def tune(
             before=machine_before,
             on_progress=on_progress,
         )
-        _leave(onnx_path, before, report, paths[report.winner.file])
+        _leave(onnx_path, measured, report, paths[report.winner.file])
     return report
 
 
@@ -150,17 +149,14 @@ def _check_same(session: Session, path: Path, otherwise: str) -> None:
         raise InputError(f"{otherwise}: their answers differ by up to {found.max_abs:.3g}")
 
 
-def _leave(onnx_path: Path, before: str, report: TuningReport, fastest: Path) -> None:
-    """Write the settings, and the fastest file if that is another one; remove what an earlier tuning left.
-
-    `before` is the fingerprint of the model before it was measured.
-    """
+def _leave(onnx_path: Path, model: str, report: TuningReport, fastest: Path) -> None:
+    """Write the settings, and the fastest file if that is another one; remove what an earlier tuning left."""
     variant, other = variant_path(onnx_path), fastest != onnx_path
     stale = not other and has_own_variant(onnx_path)
     if other:
         files.write_bytes(variant, fastest.read_bytes())
     tuning = Tuning(
-        model=before,
+        model=model,
         settings=report.winner.settings,
         provider=report.provider,
         batch_size=report.batch_size,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from smx.errors import InputError
 from smx.runtime.parity.check import ParityReport, check_parity
 from smx.runtime.parity.inputs import synthetic_inputs
-from smx.runtime.parity.locate import Location, Reference, locate
+from smx.runtime.parity.locate import Location
+from smx.runtime.parity.locate import locate as find_fault
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.timing.machine import machine
@@ -100,6 +102,9 @@ def verify(
     Raises:
         InputError: a file is missing or damaged, or the inputs do not fit the network.
     """
+    import torch
+
+    from smx.export.reference import in_parts
     from smx.workflows.network import open_network
 
     for name, tolerance in (("atol", atol), ("rtol", rtol)):
@@ -111,7 +116,7 @@ def verify(
     inputs, class_names = _given(opened, data, data_dir, raw=session.takes_raw)
     if max_changed is None or not inputs:
         inputs |= _generated(opened, session, next(iter(inputs.values()), None))
-    float32, float64 = opened.references()
+    float32, float64 = in_parts(opened.module), in_parts(opened.exact, torch.float64)
     done, total = count(), len(inputs) * len(batch_sizes)  # at most: some sets are small
     parity = check_parity(
         lambda *x: float32(*x, given=()).outputs,
@@ -127,7 +132,8 @@ def verify(
     location = located_on = None
     if locate and not parity.passed:
         located_on = next(row.inputs for row in parity.comparisons if not row.passed)
-        location = _locate(session, str(onnx_path), float32, float64, _tuple(inputs[located_on]), allow_fallback)
+        how: dict[str, Any] = {"provider": session.provider, "allow_fallback": allow_fallback}
+        location = _locate(partial(find_fault, str(onnx_path), float32, float64, **how), _tuple(inputs[located_on]))
     return VerifyReport(
         **vars(parity),
         model=str(onnx_path),
@@ -187,18 +193,10 @@ def _generated(network: Network, session: Session, test: Inputs | None) -> dict[
     return {"example": tiled, "random": tuple(drawn)}
 
 
-def _locate(
-    session: Session,
-    path: str,
-    float32: Reference,
-    float64: Reference,
-    inputs: tuple[NDArray[Any], ...],
-    allow_fallback: bool,
-) -> Location:
+def _locate(find: Callable[..., Location], inputs: tuple[NDArray[Any], ...]) -> Location:
     """Find the first fault on some inputs, one chunk after another."""
     for start in range(0, len(inputs[0]), CHUNK):
-        chunk = (x[start : start + CHUNK] for x in inputs)
-        location = locate(path, float32, float64, *chunk, provider=session.provider, allow_fallback=allow_fallback)
+        location = find(*(x[start : start + CHUNK] for x in inputs))
         if location.fault is not None:
             return replace(location, fault=replace(location.fault, example=location.fault.example + start))
     return location

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from torch import Tensor, nn
 import smx
 from smx.errors import InputError
 from tests.conftest import refused, smx_many
-from tests.test_house import HEAVY, loaded_after
 
 
 def small() -> nn.Sequential:
@@ -38,19 +35,14 @@ class TwoInputs(nn.Module):
         return h
 
 
-@pytest.fixture
-def exported(tmp_path: Path) -> Callable[[nn.Module, object], Path]:
-    def export(module: nn.Module, example: object) -> Path:
-        path = tmp_path / "m.onnx"
-        smx.export.export_onnx(module, path, example_input=example)  # type: ignore[arg-type]
-        return path
-
-    return export
+def export(module: nn.Module, folder: Path, example: Tensor | tuple[Tensor, ...]) -> Path:
+    smx.export.export_onnx(module, folder / "m.onnx", example_input=example)
+    return folder / "m.onnx"
 
 
-def test_a_module_is_verified_and_its_fault_located(exported: Callable[..., Path]) -> None:
+def test_a_module_is_verified_and_its_fault_located(tmp_path: Path) -> None:
     net, x = small(), torch.rand(2, 5)
-    path = exported(net, x)
+    path = export(net, tmp_path, x)
     seen: list[str] = []
     report = smx.verify(net, path, example_input=x, on_progress=lambda what, done, total: seen.append(what))
     assert report.passed
@@ -68,17 +60,17 @@ def test_a_module_is_verified_and_its_fault_located(exported: Callable[..., Path
     assert broken.to_dict()["location"]["inputs"] == "given"
 
 
-def test_a_network_of_several_inputs_is_verified_on_valid_ones(exported: Callable[..., Path]) -> None:
+def test_a_network_of_several_inputs_is_verified_on_valid_ones(tmp_path: Path) -> None:
     example = (torch.tensor([[0], [3], [1]])[:, 0], torch.rand(3, 6))
     net = TwoInputs().eval()
-    report = smx.verify(net, exported(net, example), example_input=example, batch_sizes=(1, 7))
+    report = smx.verify(net, export(net, tmp_path, example), example_input=example, batch_sizes=(1, 7))
     assert report.passed
     assert {(row.inputs, row.batch_size) for row in report.comparisons} == {
         (name, size) for name in ("example", "random") for size in (1, 7)
     }
 
 
-def test_a_module_is_benched_beside_its_baselines(exported: Callable[..., Path]) -> None:
+def test_a_module_is_benched_beside_its_baselines(tmp_path: Path) -> None:
     """In another process, because this one has loaded torch."""
     net = small()
     report = smx.bench(net, example_input=torch.rand(1, 5), baselines=["relu"], batch_sizes=[2], rounds=2)
@@ -94,12 +86,12 @@ def test_a_module_is_benched_beside_its_baselines(exported: Callable[..., Path])
     with pytest.raises(InputError, match=r"only a MODEL\.pt runs in PyTorch"):
         smx.bench(net, example_input=torch.rand(1, 5), pytorch=["eager"])
     with pytest.raises(InputError, match="a module takes data as arrays"):
-        smx.verify(net, exported(net, torch.rand(1, 5)), example_input=torch.rand(1, 5), data="digits")
+        smx.verify(net, export(net, tmp_path, torch.rand(1, 5)), example_input=torch.rand(1, 5), data="digits")
 
 
-def test_what_smx_save_writes_goes_through_the_commands(exported: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_smx_save_writes_goes_through_the_commands(tmp_path: Path) -> None:
     net, x, saved = small(), torch.rand(1, 5), tmp_path / "net.pt"
-    path = exported(net, x)
+    path = export(net, tmp_path, x)
     smx.save(net, saved, example_input=x, class_names=("a", "b", "c"))
     with torch.no_grad():
         net.get_parameter("0.bias")[7] += 0.01
@@ -107,15 +99,19 @@ def test_what_smx_save_writes_goes_through_the_commands(exported: Callable[..., 
     few = ("--baselines", "relu", "--pytorch", "eager", "--batch-sizes", "1", "--rounds", "2", "--json", "-")
     again = tmp_path / "again.onnx"
     good, bad, benched, made, low, shown = smx_many(
-        ("verify", saved, path, "--json", "-"),
-        ("verify", tmp_path / "other.pt", path, "--locate"),
+        ("verify", saved, path, "--locate", "--json", "-"),
+        ("verify", tmp_path / "other.pt", path, "--locate", "--json", tmp_path / "bad.json"),
         ("bench", saved, *few),
         ("export", saved, again, "--layout", "sorted"),
         ("export", saved, again, "--precision", "int8"),
         ("inspect", saved),
     )
     assert good.returncode == 0, good.stderr
-    assert {row["inputs"] for row in json.loads(good.stdout)["comparisons"]} >= {"random", "kinks"}
+    report = json.loads(good.stdout)
+    assert {row["inputs"] for row in report["comparisons"]} >= {"random", "kinks"}
+    assert (report["location"], "located" in good.stderr) == (None, False)
+    fault = json.loads((tmp_path / "bad.json").read_text())["location"]["fault"]
+    assert (fault["layer"], fault["neurons"], fault["activation"]) == ("1", [7], "sigmoid")
     assert bad.returncode == 3, bad.stderr
     assert "located: 1, neuron 7 (sigmoid), before the activation: on example" in bad.stdout
     assert benched.returncode == 0, benched.stderr
@@ -125,9 +121,9 @@ def test_what_smx_save_writes_goes_through_the_commands(exported: Callable[..., 
     assert shown.returncode == 0, shown.stderr
 
 
-def test_arrays_are_classified(exported: Callable[..., Path]) -> None:
+def test_arrays_are_classified(tmp_path: Path) -> None:
     net, x = small(), np.random.default_rng(0).random((6, 5), np.float32)
-    path = exported(net, torch.from_numpy(x))
+    path = export(net, tmp_path, torch.from_numpy(x))
     found = smx.classify(path, x)
     with torch.no_grad():
         expected = net.double()(torch.from_numpy(x).double()).softmax(1).numpy()
@@ -138,10 +134,4 @@ def test_arrays_are_classified(exported: Callable[..., Path]) -> None:
     empty = smx.classify(path, x[:0])
     assert empty.probabilities.shape == (0, 3)
     assert empty.to_dict()["predictions"] == []
-    assert replace(found, model="other").to_dict()["model"] == "other"
     assert smx.describe(path).layers == ({"name": "1", "neurons": 12, "groups": dict.fromkeys(smx.PAPER_POOL, 2)},)
-
-
-def test_workflows_load_nothing_heavy() -> None:
-    names = ("train", "export", "verify", "bench", "bench_train", "tune", "classify", "describe")
-    assert not loaded_after("\n".join(f"import smx.workflows.{name}" for name in names)) & HEAVY
