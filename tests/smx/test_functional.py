@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -62,25 +61,6 @@ def test_selective_and_its_gradients_are_the_formulas(
         np.testing.assert_allclose(got[1].numpy(), g_logits, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("temperature", [0.3, 2.0])
-def test_selective_agrees_with_torchs_gumbel_softmax(temperature: float) -> None:
-    torch.manual_seed(0)
-    logits = torch.randn(40, 6, dtype=torch.float64, requires_grad=True)
-    z = torch.randn(7, 40, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(7, 40, dtype=torch.float64)
-    # gumbel_softmax draws its noise so; the same seed gives the same draw.
-    torch.manual_seed(1)
-    noise = -torch.empty_like(logits).exponential_().log()
-    torch.manual_seed(1)
-    s = F.gumbel_softmax(logits, tau=temperature, hard=True)
-    theirs = (torch.stack([activation.function(z) for activation in POOL], -1) * s).sum(-1)
-    for function in (functional.selective, functional.selective_plain):
-        ours = function(z, logits, noise, temperature, POOL)
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-        own, their = (torch.autograd.grad((h * weights).sum(), (z, logits), retain_graph=True) for h in (ours, theirs))
-        torch.testing.assert_close(own, their, rtol=1e-10, atol=1e-12)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_the_sample_is_exactly_one_hot(dtype: torch.dtype) -> None:
     expected = torch.float64 if dtype == torch.float64 else torch.float32
@@ -122,16 +102,6 @@ def test_mixed_is_one_activation_a_neuron(
         functional.grouped_plain(tz, functional.groups(tchoice), names, axis),
     ):
         np.testing.assert_allclose(h.numpy(), expected, rtol=1e-10, atol=1e-12)
-
-
-def test_mixed_has_the_gradient_of_each_neurons_activation() -> None:
-    torch.manual_seed(0)
-    choice = torch.tensor([0, 1, 2, 3, 4, 5, 1, 1])
-    z = torch.randn(4, 8, 3, dtype=torch.float64, requires_grad=True)
-    slopes = [reference.DERIVATIVES[PAPER_POOL[k]](z.detach().numpy()[:, i]) for i, k in enumerate(choice)]
-    for h in (functional.mixed(z, choice, POOL), functional.grouped_plain(z, functional.groups(choice), POOL)):
-        (gradient,) = torch.autograd.grad(h.sum(), z)
-        np.testing.assert_allclose(gradient.numpy(), np.stack(slopes, 1), rtol=1e-10, atol=1e-12)
 
 
 def test_a_pool_may_have_names_and_activations() -> None:

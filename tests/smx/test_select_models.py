@@ -143,26 +143,6 @@ class Functional(nn.Module):
 EXAMPLE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_cnn_of_functions_goes_all_the_way(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    x, y = torch.randn(32, 1, 8, 8), torch.randint(3, (32,))
-    net = Functional()
-    chosen = smx.select(net, example_input=EXAMPLE)
-    assert selectives(chosen) == {"relu": 6, "relu_1": 9, "relu_2": 12}
-    assert same(net, favour(copy.deepcopy(chosen), "relu"), x)
-    before = {path: value.clone() for path, value in chosen.state_dict().items()}
-    for phase in (chosen, smx.commit(chosen)):
-        optimizer = torch.optim.SGD(phase.parameters(), 0.1)
-        for _ in range(3):
-            optimizer.zero_grad()
-            F.nll_loss(phase(x), y).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-    assert all(not torch.equal(chosen.state_dict()[path], value) for path, value in before.items())
-    for layout in ("scatter", "sorted"):
-        export_onnx(phase, tmp_path / f"{layout}.onnx", example_input=EXAMPLE, layout=layout)
-        assert agrees(tmp_path / f"{layout}.onnx", phase, x)
-
-
 def test_dropout_follows_the_mode_and_copies_keep_it() -> None:
     """A traced forward holds the value that self.training had; there is one for each mode."""
     torch.manual_seed(0)
