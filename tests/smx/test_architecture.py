@@ -43,10 +43,6 @@ class Overwrites(nn.Module):
 
 class Bare(nn.ReLU):
     pass
-
-class Linear(nn.Linear):
-    def __init__(self, input_shape, num_classes):
-        super().__init__(*input_shape, num_classes)
 """
 
 
@@ -135,12 +131,6 @@ def test_a_users_network_is_tried_on_more_than_zeros() -> None:
     assert torch.equal(x, factory.example((4,)))
     with pytest.raises(InputError, match=r"own:Overwrites: .* computes something else on example_input"):
         Architecture(kind="factory", input_shape=(4,), num_classes=3, name="own:Overwrites").mixed(["relu"])
-
-
-@pytest.mark.usefixtures("own")
-def test_a_network_without_activations_is_refused() -> None:
-    with pytest.raises(InputError, match="own:Linear: Linear has no activation"):
-        architecture_for("own:Linear", (4,), 4, hidden=()).selective(["relu"])
 
 
 def test_a_kind_of_a_later_release_is_refused() -> None:

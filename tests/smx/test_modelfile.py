@@ -36,10 +36,9 @@ def refuse(path: Path, message: str) -> None:
 
 def test_the_content_is_plain_and_means_the_formula(content: dict[str, Any], run: Path) -> None:
     """What a file of release 0.1 holds; later releases read it."""
-    pool = ["relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu"]
     fixed = {"format": "smx-model", "version": 1, "architecture": {"kind": "mlp", "sizes": [64, 24, 16, 10]}}
     data = {"name": "digits", "sample_shape": [8, 8], "maximum": 16.0, "class_names": list("0123456789")}
-    fixed |= {"pool": pool, "data": data}
+    fixed |= {"pool": ["relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu"], "data": data}
     assert {name: content[name] for name in fixed} == fixed
     assert content.keys() - fixed.keys() == {"smx_version", "training", "metrics", "choices", "weights"}
     raw = torch.randint(17, (5, 8, 8), dtype=torch.uint8)
@@ -47,7 +46,7 @@ def test_the_content_is_plain_and_means_the_formula(content: dict[str, Any], run
     for layer in ("layer1", "layer2"):
         z = h @ content["weights"][f"{layer}.linear.weight"].double().numpy().T
         z += content["weights"][f"{layer}.linear.bias"].numpy()
-        h = reference.mixed(z, content["choices"][f"{layer}.activation"].numpy(), pool)
+        h = reference.mixed(z, content["choices"][f"{layer}.activation"].numpy(), tuple(content["pool"]))
     expected = h @ content["weights"]["output.weight"].double().numpy().T + content["weights"]["output.bias"].numpy()
     network = load_model(run / "model.pt").build(raw=True, dtype=torch.float64)
     np.testing.assert_allclose(network(raw).detach(), expected, rtol=1e-12, atol=1e-12)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -108,14 +107,9 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def model_of(out: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(out / "model.pt", weights_only=True)
-    return content
-
-
 def require_equal_runs(ours: Path, theirs: Path) -> None:
     """Assert that two runs ended in the same model within the rounding of float32."""
-    a, b = model_of(ours), model_of(theirs)
+    a, b = (torch.load(out / "model.pt", weights_only=True) for out in (ours, theirs))
     assert all(a["choices"][layer].equal(b["choices"][layer]) for layer in b["choices"])
     for name, weight in b["weights"].items():
         torch.testing.assert_close(a["weights"][name], weight, rtol=1e-4, atol=1e-5)

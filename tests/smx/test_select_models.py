@@ -200,10 +200,12 @@ def test_pytorchs_transformer_encoder(activation: Any, padded: bool) -> None:
     assert selectives(chosen) == selectives(smx.select(net))
     name = "gelu" if activation in ("gelu", F.gelu) else "relu"
     valid = ~inputs[2] if padded else ...
-    for kept in (favour(chosen, name), smx.commit(chosen)):
+    other = smx.commit(favour(copy.deepcopy(chosen), "elu"))
+    like_net = favour(chosen, name)
+    for kept, same_as in ((like_net, net), (smx.commit(chosen), net), (other, copy.deepcopy(other))):
         with torch.no_grad():
             got = kept.eval()(*inputs)
-        expected = net.train()(*inputs)  # nothing is dropped, and no fast path taken
+        expected = same_as.train()(*inputs)  # nothing is dropped, and no fast path taken
         torch.testing.assert_close(got[valid], expected[valid], atol=1e-5, rtol=1e-4)
     F.mse_loss(chosen.train()(x), x).backward()  # type: ignore[no-untyped-call]
     assert all(layer.logits.grad.abs().sum() > 0 for layer in chosen.modules() if isinstance(layer, smx.Selective))  # type: ignore[union-attr]
