@@ -28,8 +28,7 @@ from smx.stepbench.networks import (
 )
 from smx.stepbench.runner import StepRunner, training_step
 
-FLOAT = 4
-"""Bytes."""
+FLOAT = 4  # bytes
 
 
 def batch(examples: int, features: int, classes: int) -> list[np.ndarray]:

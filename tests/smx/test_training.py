@@ -248,7 +248,6 @@ def test_config_goes_through_toml(tmp_path: Path) -> None:
     [
         ({"phase1_epochs": "0"}, "phase1_epochs must be at least 1, got 0"),
         ({"hidden": ""}, "hidden must be one or more layers"),
-        ({"hidden": "4,x"}, "hidden must be whole numbers, with commas between, got '4,x'"),
         ({"hidden": "10,,10"}, "hidden must be whole numbers, with commas between, got '10,,10'"),
         ({"lr": "fast"}, "lr must be a number, got 'fast'"),
         ({"lr": "nan"}, "lr must be positive and finite, got nan"),
