@@ -105,7 +105,7 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
             data.load(str(tmp_path / "z.npz"))
     with pytest.raises(InputError, match="can't be read"):  # objects could run code
         data.load(str(write_npz(tmp_path / "code.npz", x=np.array([print], object), y=y)))
-    with pytest.raises(InputError, match="unknown data set 'cifar'; give digits, mnist, .*, cifar10 or the path"):
+    with pytest.raises(InputError, match=r"unknown data set 'cifar'; give digits, mnist, .*, cifar10 or the path"):
         data.load("cifar")
 
 
