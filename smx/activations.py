@@ -59,16 +59,7 @@ class Activation:
 
     def clamped(self, limit: float) -> Activation:
         """Return the same activation with its values clamped to [-limit, limit]; it keeps its name."""
-        return Activation(self.name, _Clamped(self.function, limit))
-
-
-@dataclass(frozen=True)
-class _Clamped:
-    function: Callable[[Tensor], Tensor]
-    limit: float
-
-    def __call__(self, z: Tensor) -> Tensor:
-        return torch.clamp(self.function(z), -self.limit, self.limit)
+        return Activation(self.name, lambda z: torch.clamp(self.function(z), -limit, limit))
 
 
 Pool = tuple[Activation, ...]

@@ -142,11 +142,7 @@ def architecture_for(
 ) -> Architecture:
     """Return the architecture that `smx train --model` means, for the examples of a data set.
 
-    Args:
-        model: `mlp`, `cnn` or `module:factory`.
-        sample_shape: of one example in the data set; `smx.arrays.image_shape` says what an image becomes.
-        num_classes: of the data set.
-        hidden: neurons of each hidden layer of the mlp.
+    `smx.arrays.image_shape` says what an image becomes; `hidden` are the neurons of each hidden layer of an mlp.
     """
     if model == MLP:
         inputs = (math.prod(sample_shape),)

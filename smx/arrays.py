@@ -34,14 +34,10 @@ def is_channels_last(shape: Sequence[int]) -> bool:
 
 
 def as_taken(x: Examples, input_shape: Sequence[int]) -> Examples:
-    """Bring examples (B, *) to (B, *input_shape): an image's channels to the other end where they belong there.
+    """Bring an array or tensor (B, *) to (B, *input_shape): an image's channels move where the network takes them.
 
     Everything else, such as (B, H, W) for a network that takes (H * W,) or (1, H, W), is the same values in the same
     order.
-
-    Args:
-        x: an array or a tensor; the result is of the same kind.
-        input_shape: the shape of one example as a network takes it.
 
     Raises:
         InputError: the examples have more or fewer values.
@@ -61,12 +57,8 @@ def as_taken(x: Examples, input_shape: Sequence[int]) -> Examples:
 def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
     """Read all arrays of a file, by name; the one of an `.npy` file is called x. Nothing in it is run.
 
-    Args:
-        path: of the file.
-        expected: what the file should be, for the message.
-
     Raises:
-        InputError: the file is missing or damaged, or holds Python objects.
+        InputError: the file is missing or damaged, or holds Python objects; the message ends with `expected`.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder; {expected}")
@@ -79,7 +71,7 @@ def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
                 return {"x": content}
             return {name: content[name] for name in content.files}
     except Exception as error:  # whatever a damaged file makes zipfile, zlib and numpy run into
-        reason = one_line(error) or type(error).__name__
+        reason = one_line(error)
         if "pickle" in reason:  # numpy's advice would be to run it
             reason = "it is another kind of file, or holds Python objects"
         raise InputError(f"{path} can't be read ({reason}); {expected}") from error

@@ -24,12 +24,8 @@ def as_arguments(example_input: Any) -> tuple[Any, ...]:
 def infer(module: nn.Module, *, any_size: bool = True) -> Tensor:
     """Return an input without data that the module takes in `eval()`, of a shape that its first layer suggests.
 
-    That is (B, in_features) for Linear, (B, C) for BatchNorm1d, and (B, C, S, ...) for a convolution, for which several
-    sizes S are tried.
-
-    Args:
-        module: stays as it is.
-        any_size: try convolutions, too, whose size the first layer does not determine.
+    That is (B, in_features) for Linear, (B, C) for BatchNorm1d, and, with `any_size`, (B, C, S, ...) for a convolution,
+    for which several sizes S are tried.
 
     Raises:
         ValueError: no input is found.

@@ -87,7 +87,8 @@ def kinks(module: nn.Module, x: Tensor, *, neurons: int = 32, steps: int = 40, s
     if not len(chosen):
         return x[:0]
     random = torch.Generator().manual_seed(seed)
-    below, above = (x[_one_of_each_row(side[:, chosen].T, random)] for side in (z < 0, z >= 0))
+    sides = (side[:, chosen].T.cpu().float() for side in (z < 0, z >= 0))  # (M, B): 1 for examples on this side
+    below, above = (x[torch.multinomial(side, 1, generator=random)[:, 0]] for side in sides)
     best, smallest = above, torch.full_like(z[0, chosen], torch.inf)
     for _ in range(steps):
         middle = below + (above - below) / 2
@@ -110,11 +111,6 @@ def _spread(sizes: list[int], count: int) -> Tensor:
     starts = accumulate(sizes[:-1], initial=0)
     chosen = [start + torch.arange(min(count, n)) * n // min(count, n) for start, n in zip(starts, sizes, strict=True)]
     return torch.cat(chosen)
-
-
-def _one_of_each_row(mask: Tensor, random: torch.Generator) -> Tensor:
-    """Draw for each row the index of a true entry: (K, B) -> int64 (K,)."""
-    return torch.multinomial(mask.cpu().float(), 1, generator=random)[:, 0].to(mask.device)
 
 
 def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -50,8 +50,8 @@ class SavedModel:
     choices: dict[str, Tensor]
     weights: dict[str, Tensor]
     data: dict[str, Any]
-    training: dict[str, Any]
-    metrics: dict[str, Any]
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     trusted: bool = True
 
     def build(self, *, raw: bool = False, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -149,10 +149,6 @@ def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
 
     No code in the file is run. The file may name a factory of the user's; its module is imported only with
     `trust_code`, and as far as `smx.factory` lets it. Otherwise everything but `build` works.
-
-    Args:
-        path: of the file.
-        trust_code: whether the factory that the file names may be imported and called.
 
     Raises:
         InputError: not a model that `smx train` or `smx.save` wrote, damaged, or with weights that are not finite; or a

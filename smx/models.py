@@ -14,11 +14,8 @@ from smx.errors import InputError
 def mlp(sizes: Sequence[int], activation: Callable[[int], nn.Module] = lambda i: nn.ReLU()) -> nn.Sequential:
     """Build a multilayer perceptron, (B, sizes[0]) -> logits (B, sizes[-1]).
 
-    Hidden layer i is `layer{i}` with parts `linear` and `activation`; the last layer is `output`.
-
-    Args:
-        sizes: the number of inputs, of neurons of each hidden layer, and of outputs.
-        activation: makes the activation of hidden layer i = 1, 2, ...
+    Hidden layer i = 1, 2, ... is `layer{i}` with parts `linear` and `activation`, which is `activation(i)`; the last
+    layer is `output`.
     """
     hidden = [
         (f"layer{i}", nn.Sequential(OrderedDict(linear=nn.Linear(before, after), activation=activation(i))))
@@ -28,16 +25,12 @@ def mlp(sizes: Sequence[int], activation: Callable[[int], nn.Module] = lambda i:
 
 
 def cnn(input_shape: Sequence[int], num_classes: int, channels: Sequence[int]) -> nn.Sequential:
-    """Build a convolutional network with ReLU, (B, C, H, W) -> logits (B, num_classes).
+    """Build a convolutional network with ReLU, (B, C, H, W) -> logits (B, num_classes); `input_shape` is (C, H, W).
 
-    Block i is `layer{i}` with parts `conv` (3x3, without bias), `norm`, `pool` (which halves height and width; the last
-    block has none) and `activation`. The activation comes after the pool, because there it has a quarter of the values
-    to compute; for monotonic activations the result is the same. After the blocks come `flatten` and `output`.
-
-    Args:
-        input_shape: (C, H, W) of one image.
-        num_classes: the number of outputs.
-        channels: the number of channels of each block.
+    Block i, of `channels[i - 1]` channels, is `layer{i}` with parts `conv` (3x3, without bias), `norm`, `pool` (which
+    halves height and width; the last block has none) and `activation`. The activation comes after the pool, because
+    there it has a quarter of the values to compute; for monotonic activations the result is the same. After the blocks
+    come `flatten` and `output`.
 
     Raises:
         InputError: the examples are no images, or too small to be halved so often.

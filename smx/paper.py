@@ -18,10 +18,8 @@ _LAST = {"selu": 0.64, "elu": 0.31, "relu": 0.02, "leaky_relu": 0.02, "tanh": 0.
 def shares(depth: float) -> dict[str, float]:
     """Return what share of a hidden layer's neurons chose each of `PAPER_POOL`, about as the paper found it.
 
-    Between the first hidden layer (ReLU 37 %, Leaky ReLU 34 %) and the last (SELU 64 %, ELU 31 %) the shares are
-    interpolated; what the paper does not say of the rest is spread over the activations that it calls avoided or rare.
-
-    Args:
-        depth: from 0, the first hidden layer, to 1, the last one.
+    Between the first hidden layer, depth 0 (ReLU 37 %, Leaky ReLU 34 %), and the last one, depth 1 (SELU 64 %,
+    ELU 31 %), the shares are interpolated; what the paper does not say of the rest is spread over the activations that
+    it calls avoided or rare.
     """
     return {name: _FIRST[name] + depth * (_LAST[name] - _FIRST[name]) for name in PAPER_POOL}

@@ -60,11 +60,9 @@ class _Marked(nn.Module):
 
 
 def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str, Tensor]]:
-    """Trace a network in `eval()`, with a batch of any length.
+    """Trace a network of one tensor (B, *) in `eval()`, with a batch of any length.
 
-    Args:
-        module: takes one tensor and returns one; its `Selective` and `Mixed` layers become operators of their own.
-        example_input: (B, *) of any dtype.
+    Its `Selective` and `Mixed` layers become operators of their own.
 
     Returns:
         The program, as plain values for `Program`, and the tensors that it needs, by name: parameters, buffers and
@@ -87,8 +85,7 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str,
                 convert.replace(marked, layers), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)
             ).run_decompositions({})  # after which no operator changes a tensor
     except Exception as error:
-        reason = one_line(error) or type(error).__name__
-        raise ValueError(f"{name} can't be traced by torch.export: {reason[:200]}") from error
+        raise ValueError(f"{name} can't be traced by torch.export: {one_line(error)[:200]}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     signature = exported.graph_signature
@@ -178,7 +175,9 @@ class Program(nn.Module):
                 return values[word]
             if kind == "device":
                 return x.device
-            found = _constant(word)
+            found = getattr(torch, word, None)
+            if not isinstance(found, _CONSTANTS):
+                raise ValueError(f"{word!r} is no dtype, layout or memory format of PyTorch's")
             return dtype if found == torch.float32 else found
 
         for node, function, arguments, options in self._nodes:
@@ -230,10 +229,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"a saved network can't hold the argument {value!r}")
-
-
-def _constant(word: str) -> Any:
-    value = getattr(torch, word, None)
-    if not isinstance(value, _CONSTANTS):
-        raise ValueError(f"{word!r} is no dtype, layout or memory format of PyTorch's")
-    return value

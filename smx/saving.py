@@ -91,8 +91,6 @@ def save(
             "class_names": tuple(map(str, class_names)),
             "sample_shape": tuple(sample_shape or shape),
         },
-        training={},
-        metrics={},
     )
     with torch.no_grad():
         torch.testing.assert_close(saved.build()(example_input.cpu()), output, msg=lambda text: f"{path}: {text}")
@@ -102,9 +100,7 @@ def save(
 def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module:
     """Return the network of a `model.pt`, in `eval()`, whether `smx.save` or `smx train` wrote it.
 
-    Args:
-        path: of the file.
-        trust_code: for `smx train --model module:factory`: whether that module may be imported, which runs it.
+    A file of `smx train --model module:factory` needs `trust_code`: the module is imported, which runs it.
 
     Raises:
         InputError: the file is missing or damaged, or names code that is not trusted.

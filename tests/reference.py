@@ -39,6 +39,7 @@ DERIVATIVES: dict[str, Callable[[Array], Array]] = {
     "leaky_relu": lambda z: np.where(z > 0, 1.0, 0.01),
     "elu": lambda z: np.where(z > 0, 1.0, np.exp(np.minimum(z, 0))),
     "selu": lambda z: SELU_SCALE * np.where(z > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(z, 0))),
+    "identity": np.ones_like,
 }
 
 

@@ -16,9 +16,7 @@ NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 def load(name: str, data_dir: Path | None = None) -> Dataset:
     """Load a data set by its name or, for a user's own, by the path of its `.npz` file.
 
-    Args:
-        name: one of `NAMES`, or a path that ends in `.npz`.
-        data_dir: where torchvision's data sets lie, or are downloaded to when they are absent.
+    Torchvision's data sets lie in `data_dir`, or are downloaded to it when they are absent.
 
     Raises:
         InputError: the name is unknown, a file is missing or damaged, or the content is not usable.

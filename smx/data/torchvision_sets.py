@@ -53,7 +53,7 @@ def _read(kind: Any, source: _Source, name: str, data_dir: Path, *, train: bool)
     try:
         return kind(data_dir, train=train, download=True)
     except Exception as error:  # torchvision raises whatever the damage, or the network, runs into
-        reason = one_line(error) or type(error).__name__
+        reason = one_line(error)
         folder = data_dir / source.folder
         if all((folder / file).is_file() for file in source.files):
             raise InputError(

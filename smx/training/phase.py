@@ -21,7 +21,7 @@ from smx.training.parallel import ALONE, Ranks
 from smx.training.protocol import rules
 from smx.training.schedules import lr_scheduler, temperature
 from smx.training.settling import settled, stalled
-from smx.training.step import Step, adam, restore
+from smx.training.step import Step, adam
 
 
 def is_over(config: TrainConfig, phase: int, rows: Sequence[EpochMetrics], neurons: int) -> bool:
@@ -47,8 +47,7 @@ def train_phase(
         SmxError: the loss is no longer finite.
     """
     config, phase = state.config, state.phase
-    optimizer = adam(model, config)
-    restore(optimizer, state.optimizer, model, config)
+    optimizer = adam(model, config, state.optimizer)
     step = Step(model, optimizer, config, phase, ranks)
     if state.scaler:
         step.scaler.load_state_dict(state.scaler)

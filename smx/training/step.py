@@ -14,22 +14,18 @@ from smx.training.protocol import rules
 DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def adam(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Make the optimiser of a phase."""
-    return torch.optim.Adam(model.parameters(), lr=_rate(model, config), fused=True, capturable=config.cuda_graphs)
+def adam(model: nn.Module, config: TrainConfig, state: dict[str, object] | None = None) -> torch.optim.Optimizer:
+    """Make the optimiser of a phase, with a saved state but for its learning rate, which the schedule sets.
 
-
-def restore(optimizer: torch.optim.Optimizer, state: dict[str, object], model: nn.Module, config: TrainConfig) -> None:
-    """Load the optimiser's state, but not its learning rate, which the schedule sets."""
-    optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:
-        group["lr"] = _rate(model, config)
-
-
-def _rate(model: nn.Module, config: TrainConfig) -> float | Tensor:
-    """Return the learning rate; as a tensor on the device for a CUDA graph, which would keep a number for ever."""
-    device = next(model.parameters()).device
-    return torch.tensor(config.lr, device=device) if config.cuda_graphs else config.lr
+    For a CUDA graph, which would keep a number for ever, the rate is a tensor on the device.
+    """
+    rate = torch.tensor(config.lr, device=next(model.parameters()).device) if config.cuda_graphs else config.lr
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=config.cuda_graphs)
+    if state is not None:
+        optimizer.load_state_dict(state)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+    return optimizer
 
 
 class Tally:

@@ -56,13 +56,9 @@ def test_select_infers_channels_by_a_dry_run() -> None:
         return net.head(net.act(net.second(x) + x))
 
     activations = {"act": nn.ReLU(inplace=True), "never": nn.Tanh()}
-    layers = {
-        "second": nn.Conv2d(8, 8, 3, padding=1),
-        "first": nn.Conv2d(3, 8, 3, padding=1),
-        "norm": nn.BatchNorm2d(8),
-    }
+    first, second = (nn.Conv2d(channels, 8, 3, padding=1) for channels in (3, 8))
     head = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, 12), nn.GELU(), nn.Dropout(0.5), nn.Linear(12, 2))
-    net = Net(forward, **activations, **layers, head=head)
+    net = Net(forward, **activations, second=second, first=first, norm=nn.BatchNorm2d(8), head=head)
     chosen = smx.select(net, example_input=torch.randn(1, 3, 4, 4))
     assert selectives(chosen) == {"act": 8, "head.2": 12, "act_1": 8}
     with pytest.warns(UserWarning, match="no longer in place: act, act_1;"):
@@ -78,20 +74,6 @@ def test_channels_that_cannot_be_told() -> None:
     flat = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0), nn.Sigmoid())
     with pytest.raises(ValueError, match=r"channels of '2' .*: in the dry run its input was not of the shape \(B, "):
         smx.select(flat, example_input=torch.zeros(4, 3))
-
-
-def test_select_inside_pytorchs_transformer_layer() -> None:
-    """Its fast path, taken without gradients, computes ReLU on its own account unless it is told not to."""
-    torch.manual_seed(0)
-    plain = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, dropout=0.0, activation=nn.ReLU(), batch_first=True)
-    x = torch.randn(3, 5, 8)
-    net = smx.commit(smx.select(plain, pool=("tanh", "selu"), example_input=x, temperature=0.6)).eval()
-    assert isinstance(net.activation, smx.Mixed)
-    assert net.activation.num_features == 16
-    with torch.no_grad():
-        without_gradients = net(x)
-    torch.testing.assert_close(without_gradients, net(x))
-    assert not torch.allclose(net(x), plain.eval()(x), atol=1e-2)
 
 
 def test_a_kept_activation_may_be_shared() -> None:

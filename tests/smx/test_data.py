@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,6 @@ def test_a_users_file(tmp_path: Path) -> None:
         ({"y": np.full(60, 3), "names": ["a", "b"]}, "y must lie between 0 and 1, got 3 to 3"),
         ({"y": np.arange(60) - 1}, "y must lie between 0 and 58, got -1 to 58"),
         ({"y": np.arange(60) * 10**9}, "y must lie between 0 and 0, got 0 to 59000000000"),
-        ({"x": np.full((60, 2), 1e300)}, "x holds 120 values that are not finite in float32"),
         ({"y": np.zeros(60)}, "y must hold class indices of an integer dtype, got float64"),
         ({"x": np.full((60, 2), np.nan)}, "x holds 120 values that are not finite in float32"),
         ({"x": np.zeros(60)}, r"x must have the shape \(examples, values, ...\)"),
@@ -91,10 +89,6 @@ def test_unusable_content_is_refused(tmp_path: Path, change: dict[str, Any], mes
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     x, y = user_arrays()
-    whole = write_npz(tmp_path / "whole.npz", x=x, y=y).read_bytes()
-    (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"half\.npz can't be read"):
-        data.load(str(tmp_path / "half.npz"))
     with pytest.raises(InputError, match=r"none\.npz does not exist; expected an \.npz file with x"):
         data.load(str(tmp_path / "none.npz"))
     with pytest.raises(InputError, match="has no array y, only x"):
@@ -106,26 +100,13 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / "z.npz").write_bytes(flipped)
         with contextlib.suppress(InputError):  # no other error comes out
             data.load(str(tmp_path / "z.npz"))
+        (tmp_path / "z.npz").write_bytes(damaged[:position])
+        with pytest.raises(InputError, match=r"z\.npz can't be read"):
+            data.load(str(tmp_path / "z.npz"))
     with pytest.raises(InputError, match="can't be read"):  # objects could run code
         data.load(str(write_npz(tmp_path / "code.npz", x=np.array([print], object), y=y)))
-    with pytest.raises(
-        InputError, match="unknown data set 'cifar'; give digits, mnist, fashion-mnist, cifar10 or the path"
-    ):
+    with pytest.raises(InputError, match=r"unknown data set 'cifar'; give digits, mnist, .*, cifar10 or the path"):
         data.load("cifar")
-
-
-def test_a_truncated_mnist_file_is_refused(mnist_dir: Path, tmp_path: Path) -> None:
-    shutil.copytree(mnist_dir / "MNIST", tmp_path / "MNIST")
-    labels = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
-    labels.write_bytes(labels.read_bytes()[:5000])
-    with pytest.raises(InputError, match=r"mnist in .* is damaged .*; remove the folder"):
-        data.load("mnist", tmp_path)
-
-
-def test_absent_files_that_cant_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_datasets().FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
-    with pytest.raises(SmxError, match=r"fashion-mnist is not in .* and could not be downloaded .*--data-dir"):
-        data.load("fashion-mnist", tmp_path)
 
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -36,7 +36,6 @@ def test_a_replayed_step_trains_as_the_step_itself(tmp_path: Path) -> None:
 
 def test_a_run_of_graphs_resumes(tmp_path: Path) -> None:
     config = replace(SCHEDULED, cuda_graphs=True)
-
     whole = train(config, DIGITS, tmp_path / "whole")
     require_close(stopped_and_resumed(config, DIGITS, tmp_path / "parts", 1), whole, 1e-3)
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -16,7 +15,7 @@ from smx.paper import PAPER_POOL
 from tests import reference
 
 POOL = resolve_pool(PAPER_POOL)
-pools = st.lists(st.sampled_from(PAPER_POOL), min_size=1, unique=True).map(tuple)
+pools = st.lists(st.sampled_from((*PAPER_POOL, "identity")), min_size=1, unique=True).map(tuple)
 
 
 def test_gumbel_noise_is_equation_1() -> None:
@@ -35,22 +34,23 @@ def test_gumbel_noise_is_finite_for_any_uniform_value(monkeypatch: pytest.Monkey
 @settings(deadline=None, max_examples=60)
 @given(
     names=pools,
-    shape=st.lists(st.integers(1, 5), min_size=2, max_size=4),
+    shape=st.lists(st.integers(0, 5), min_size=1, max_size=4),
     data=st.data(),
     temperature=st.sampled_from([0.05, 0.3, 1.0, 5.0]),
+    spread=st.sampled_from([0.1, 2, 30]),
     seed=st.integers(0, 2**31),
 )
 def test_selective_and_its_gradients_are_the_formulas(
-    names: tuple[str, ...], shape: list[int], data: st.DataObject, temperature: float, seed: int
+    names: tuple[str, ...], shape: list[int], data: st.DataObject, temperature: float, spread: float, seed: int
 ) -> None:
     """Every position of (B, N, *) counts as an example of its neurons."""
     random = np.random.default_rng(seed)
     dim = data.draw(st.integers(-len(shape), len(shape) - 1))
-    z, g_h = random.normal(0, 2, (2, *shape))
+    z, g_h = random.normal(0, spread, (2, *shape))
     logits, noise = random.normal(0, 1, (2, shape[dim], len(names)))
 
     def flat(array: Any) -> Any:
-        return np.moveaxis(array, dim, -1).reshape(-1, shape[dim])
+        return np.moveaxis(array, dim, -1).reshape(array.size // max(1, shape[dim]), shape[dim])
 
     h, g_z, g_logits = reference.selective(flat(z), logits, noise, temperature, names, flat(g_h))
     tz, tlogits = torch.tensor(z, requires_grad=True), torch.tensor(logits, requires_grad=True)
@@ -59,26 +59,7 @@ def test_selective_and_its_gradients_are_the_formulas(
         got = torch.autograd.grad(out, (tz, tlogits), torch.tensor(g_h))
         np.testing.assert_allclose(flat(out.detach().numpy()), h, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(flat(got[0].numpy()), g_z, rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(got[1].numpy(), g_logits, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("temperature", [0.3, 2.0])
-def test_selective_agrees_with_torchs_gumbel_softmax(temperature: float) -> None:
-    torch.manual_seed(0)
-    logits = torch.randn(40, 6, dtype=torch.float64, requires_grad=True)
-    z = torch.randn(7, 40, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(7, 40, dtype=torch.float64)
-    # gumbel_softmax draws its noise so; the same seed gives the same draw.
-    torch.manual_seed(1)
-    noise = -torch.empty_like(logits).exponential_().log()
-    torch.manual_seed(1)
-    s = F.gumbel_softmax(logits, tau=temperature, hard=True)
-    theirs = (torch.stack([activation.function(z) for activation in POOL], -1) * s).sum(-1)
-    for function in (functional.selective, functional.selective_plain):
-        ours = function(z, logits, noise, temperature, POOL)
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-        own, their = (torch.autograd.grad((h * weights).sum(), (z, logits), retain_graph=True) for h in (ours, theirs))
-        torch.testing.assert_close(own, their, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(got[1].numpy(), g_logits, rtol=1e-9, atol=1e-12 * max(1, spread) ** 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -122,16 +103,6 @@ def test_mixed_is_one_activation_a_neuron(
         functional.grouped_plain(tz, functional.groups(tchoice), names, axis),
     ):
         np.testing.assert_allclose(h.numpy(), expected, rtol=1e-10, atol=1e-12)
-
-
-def test_mixed_has_the_gradient_of_each_neurons_activation() -> None:
-    torch.manual_seed(0)
-    choice = torch.tensor([0, 1, 2, 3, 4, 5, 1, 1])
-    z = torch.randn(4, 8, 3, dtype=torch.float64, requires_grad=True)
-    slopes = [reference.DERIVATIVES[PAPER_POOL[k]](z.detach().numpy()[:, i]) for i, k in enumerate(choice)]
-    for h in (functional.mixed(z, choice, POOL), functional.grouped_plain(z, functional.groups(choice), POOL)):
-        (gradient,) = torch.autograd.grad(h.sum(), z)
-        np.testing.assert_allclose(gradient.numpy(), np.stack(slopes, 1), rtol=1e-10, atol=1e-12)
 
 
 def test_a_pool_may_have_names_and_activations() -> None:

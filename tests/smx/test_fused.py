@@ -44,31 +44,6 @@ def gradients(function: Callable[..., Tensor], *inputs: Tensor, g: Tensor) -> li
     return [h.detach(), *torch.autograd.grad(h, leaves, g)]
 
 
-@settings(deadline=None, max_examples=150)
-@given(pools, shapes, dtypes, st.sampled_from([0.05, 0.3, 1, 5]), st.sampled_from([0.1, 2, 30]), st.integers(0, 2**31))
-def test_selective_is_the_plain_formula(
-    pool: tuple[Activation, ...],
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    temperature: float,
-    spread: float,
-    seed: int,
-) -> None:
-    random = torch.Generator().manual_seed(seed)
-    dim = seed % (2 * len(shape)) - len(shape)
-    z, g = (torch.randn(shape, dtype=dtype, generator=random) * scale for scale in (spread, 1))
-    logits = torch.randn(shape[dim], len(pool), dtype=dtype, generator=random)
-    noise = functional.gumbel_noise(logits.shape, dtype=dtype, generator=random)
-
-    def run(function: Callable[..., Tensor]) -> list[Tensor]:
-        return gradients(lambda z, logits: function(z, logits, noise, temperature, pool, dim), z, logits, g=g)
-
-    if len(z) == 0 or shape[dim] == 0:
-        assert functional.selective(z, logits, noise, temperature, pool, dim).shape == shape
-        return
-    assert_near(run(functional.selective), run(functional.selective_plain), g)
-
-
 @settings(deadline=None, max_examples=100)
 @given(pool=pools, shape=shapes, dim=st.integers(0, 3), dtype=dtypes, sort=st.booleans(), seed=st.integers(0, 2**31))
 def test_mixed_is_the_plain_formula(

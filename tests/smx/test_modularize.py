@@ -21,23 +21,17 @@ from smx.convert.modularize import modularize
 from tests.smx.selected import Net, favour, same, selectives
 
 
-class Draws(nn.Module):
-    """Makes tensors and random numbers as it runs, anew each time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 4)
-        self.register_buffer("steps", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.get_buffer("steps").add_(1)
-        total = torch.zeros(4)
-        total += F.relu(self.linear(x)).sum(0)
-        return total + torch.rand(4) + torch.ones((x.shape[0], 1))
+def draws(net: Any, x: Tensor) -> Tensor:
+    """Make tensors and random numbers, anew at each call."""
+    net.steps.add_(1)
+    total = torch.zeros(4)
+    total += F.relu(net.linear(x)).sum(0)
+    return total + torch.rand(4) + torch.ones((x.shape[0], 1))
 
 
 def test_what_a_forward_makes_it_makes_at_each_call() -> None:
-    net, x = Draws(), torch.randn(2, 3)
+    net, x = Net(draws, linear=nn.Linear(3, 4)), torch.randn(2, 3)
+    net.register_buffer("steps", torch.zeros(()))
     state = torch.get_rng_state()
     chosen = favour(smx.select(net, example_input=x), "relu")
     torch.set_rng_state(state)
@@ -89,16 +83,10 @@ def computed(x: Tensor) -> Tensor:
     return F.leaky_relu(x, float(x.shape[0])) if x.dim() == 2 else x
 
 
-class Wrapped(nn.Module):
-    """A function between two layers; one of its activations is a module, so that there is something to replace."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.first, self.tanh, self.second = nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)
-        self.wrapped = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.tanh(self.wrapped(self.first(x))))  # type: ignore[no-any-return]
+def around(function: Callable[[Tensor], Tensor]) -> Net:
+    """Return a network with a function between two layers; one of its activations, a module, can be replaced."""
+    parts = {"first": nn.Linear(3, 4), "tanh": nn.Tanh(), "second": nn.Linear(4, 2)}
+    return Net(lambda net, x: net.second(net.tanh(function(net.first(x)))), **parts)
 
 
 @pytest.mark.parametrize(
@@ -117,13 +105,13 @@ class Wrapped(nn.Module):
 def test_what_cannot_be_rewritten_stays_with_a_warning(
     function: Callable[[Tensor], Tensor], reason: str, what: str
 ) -> None:
-    net, x = Wrapped(function), torch.randn(2, 3)
-    with pytest.warns(UserWarning, match=f"the forward of 'Wrapped' can't be rewritten .*: its {what} stays") as caught:
+    net, x = around(function), torch.randn(2, 3)
+    with pytest.warns(UserWarning, match=f"the forward of 'Net' can't be rewritten .*: its {what} stays") as caught:
         chosen = smx.select(net, example_input=x)
     assert reason in str(caught[0].message)
     assert selectives(chosen) == {"tanh": 4}
     assert same(net, favour(chosen, "tanh"), x)
-    with pytest.raises(ValueError, match=f"Wrapped has no activation to replace; the forward .*: its {what} stays"):
+    with pytest.raises(ValueError, match=f"Net has no activation to replace; the forward .*: its {what} stays"):
         smx.select(net, example_input=x, types=(nn.ReLU, nn.LeakyReLU))
     with pytest.warns(UserWarning, match="example_input= finds them"):
         smx.select(net)
@@ -137,7 +125,7 @@ def test_random_numbers_stay_though_a_forward_draws_some() -> None:
     np.random.seed(0)
     for function in (by_chance, by_numpys_chance):
         with pytest.warns(UserWarning, match="it draws random numbers"):
-            smx.select(Wrapped(function))
+            smx.select(around(function))
     assert (random.random(), np.random.normal()) == expected
 
 
@@ -161,18 +149,13 @@ def wrapped_for_fx(x: Tensor, scale: int) -> Tensor:
     return x * scale if x.sum() < 1e9 else x
 
 
-class CallsWrapped(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.dropout(F.relu(wrapped_for_fx(self.linear(x), 2)), 0.5, self.training)
-        return x if self.training else wrapped_for_fx(x, 3)
+def calls_wrapped(net: Any, x: Tensor) -> Tensor:
+    x = F.dropout(F.relu(wrapped_for_fx(net.linear(x), 2)), 0.5, net.training)
+    return x if net.training else wrapped_for_fx(x, 3)
 
 
 def test_a_function_wrapped_for_fx_stays_a_call() -> None:
-    net, x = CallsWrapped(), torch.randn(2, 3)
+    net, x = Net(calls_wrapped, linear=nn.Linear(3, 4)), torch.randn(2, 3)
     chosen = favour(smx.select(net, example_input=x), "relu")
     assert selectives(chosen) == {"relu": 4}
     for kept in (chosen, pickle.loads(pickle.dumps(chosen)), smx.commit(chosen)):
@@ -265,8 +248,8 @@ def test_an_argument_changed_in_place_stays_so() -> None:
         x -= 1
         return F.relu(x)
 
-    around = Net(lambda net, x: net.tanh(net.shifts(x) + x), tanh=nn.Tanh(), shifts=Net(shift))
-    net, x = nn.Sequential(nn.Linear(3, 4), around), torch.randn(8, 3)
+    block = Net(lambda net, x: net.tanh(net.shifts(x) + x), tanh=nn.Tanh(), shifts=Net(shift))
+    net, x = nn.Sequential(nn.Linear(3, 4), block), torch.randn(8, 3)
     with pytest.warns(UserWarning, match=r"'1.shifts' can't be rewritten \(it changes x in place, which others"):
         chosen = smx.select(net)
     assert selectives(chosen) == {"1.tanh": 4}

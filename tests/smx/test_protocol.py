@@ -17,7 +17,7 @@ import smx
 from smx import data
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import TrainConfig
-from smx.training.protocol import AUTHOR, STANDARD, Protocol, rules
+from smx.training.protocol import AUTHOR, STANDARD, Protocol
 from smx.training.run import train
 
 Array = NDArray[np.float64]
@@ -61,14 +61,6 @@ def test_the_pool_of_phase_1() -> None:
     assert (identity.name, relu.name) == ("identity", "relu")
     assert identity.function(z).tolist() == [-10, -3, 5, 10]
     assert relu.function(z).tolist() == [0, 0, 5, 10]
-
-
-def test_the_settings_name_the_protocol() -> None:
-    assert rules(TrainConfig(protocol="standard")) is STANDARD
-    assert rules(TrainConfig(protocol="author")) is AUTHOR
-    assert Protocol() == STANDARD
-    assert (STANDARD.noisy_evaluation, STANDARD.warm_start) == (False, True)
-    assert (AUTHOR.noisy_evaluation, AUTHOR.warm_start) == (True, False)
 
 
 @pytest.mark.parametrize("protocol", ["standard", "author"])

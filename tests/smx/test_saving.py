@@ -15,9 +15,10 @@ import smx
 from smx.errors import InputError
 from smx.modelfile import load_model
 from smx.program import Program
+from tests.smx.selected import Net
 
 
-class Net(nn.Module):
+class Every(nn.Module):
     """What a file has to keep: convolution, norms, attention, views, constants, in-place arithmetic."""
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def selected() -> nn.Module:
     torch.manual_seed(0)
-    net = smx.select(Net(), example_input=torch.rand(2, 1, 8, 8))
+    net = smx.select(Every(), example_input=torch.rand(2, 1, 8, 8))
     for layer in net.modules():
         if isinstance(layer, smx.Selective):
             nn.init.normal_(layer.logits)
@@ -70,7 +71,7 @@ def test_a_committed_network_of_any_class(selected: nn.Module, tmp_path: Path) -
     layers = {name: part for name, part in net.named_modules() if isinstance(part, smx.Mixed)}
     assert saved.choices.keys() == layers.keys()
     assert all(torch.equal(saved.choices[name], layer.choice) for name, layer in layers.items())
-    assert (str(saved.architecture), saved.data["name"], saved.data["class_names"]) == ("Net 1x8x8-3", "", (*"abc",))
+    assert (str(saved.architecture), saved.data["name"], saved.data["class_names"]) == ("Every 1x8x8-3", "", (*"abc",))
     reports = [
         smx.export.export_onnx(each, tmp_path / "m.onnx", example_input=X, layout="sorted") for each in (net, loaded)
     ]
@@ -84,31 +85,23 @@ def test_a_selected_network_can_be_committed(selected: nn.Module, tmp_path: Path
         torch.testing.assert_close(committed(X), smx.commit(selected).eval()(X))
 
 
-def test_layers_with_pools_of_their_own(tmp_path: Path) -> None:
-    net = nn.Sequential(
-        nn.Linear(4, 3), smx.Mixed([1, 0, 1], ("tanh", "gelu")), nn.Linear(3, 2), smx.Mixed([0, 1], ("relu", "tanh"))
-    ).eval()
-    smx.save(net, tmp_path / "model.pt", example_input=torch.rand(1, 4))
-    x = torch.randn(6, 4)
+@pytest.mark.parametrize(
+    ("layers", "x"),
+    [
+        (
+            (nn.Linear(4, 3), smx.Mixed([1, 0, 1], ("tanh", "gelu")), nn.Linear(3, 2), smx.Mixed([0, 1])),
+            torch.randn(6, 4),
+        ),
+        ((nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 3), smx.Mixed([0, 1, 2])), torch.randint(9, (5, 2))),
+    ],
+)
+def test_layers_have_pools_of_their_own_and_whole_numbers_go_in(
+    layers: tuple[nn.Module, ...], x: Tensor, tmp_path: Path
+) -> None:
+    net = nn.Sequential(*layers).eval()
+    smx.save(net, tmp_path / "model.pt", example_input=x[:1])
     assert torch.equal(smx.load(tmp_path / "model.pt")(x), net(x))
-
-
-def test_whole_numbers_go_in(tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 3), smx.Mixed([0, 1, 2])).eval()
-    x = torch.randint(9, (5, 2))
-    smx.save(net, tmp_path / "model.pt", example_input=x)
-    assert torch.equal(smx.load(tmp_path / "model.pt")(x), net(x))
-    assert load_model(tmp_path / "model.pt").example_input().dtype == torch.int64
-
-
-class Branches(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x if x.sum() > 0 else -x
-
-
-class Two(nn.Module):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
+    assert load_model(tmp_path / "model.pt").example_input().dtype == x.dtype
 
 
 @pytest.mark.parametrize(
@@ -116,8 +109,14 @@ class Two(nn.Module):
     [
         (nn.Sequential(nn.Linear(4, 3), nn.ReLU()), "Sequential has no Selective or Mixed layers in it"),
         (smx.Mixed([0] * 4), "Mixed has no Selective or Mixed layers in it"),
-        (nn.Sequential(smx.Mixed([0] * 4), Branches()), "Sequential can't be traced by torch.export: "),
-        (nn.Sequential(smx.Mixed([0] * 4), Two()), "Sequential must take one tensor and return one"),
+        (
+            nn.Sequential(smx.Mixed([0] * 4), Net(lambda net, x: x if x.sum() > 0 else -x)),
+            "Sequential can't be traced by torch.export: ",
+        ),
+        (
+            nn.Sequential(smx.Mixed([0] * 4), Net(lambda net, x: (x, x))),
+            "Sequential must take one tensor and return one",
+        ),
         (nn.Sequential(smx.Selective(4), smx.Selective(4, ("relu",))), "must have one pool"),
         (
             nn.Sequential(smx.Mixed([0] * 4, (smx.Activation("relu", torch.sin),))),

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler as torchs
 
 from smx.training.config import LR_SCHEDULES, TrainConfig
 from smx.training.metrics import EpochMetrics
-from smx.training.schedules import lr_factor, lr_scheduler, temperature
+from smx.training.schedules import lr_factor, temperature
 from smx.training.settling import settled, stalled
 
 CONFIG = TrainConfig(device="cpu", lr=0.5, phase1_epochs=6)
@@ -52,16 +52,6 @@ def test_the_factor_rises_through_the_warm_up_then_never_again(schedule: str, st
     np.testing.assert_allclose(np.diff([0.0, *rising]), 1 / (warmup + 1), atol=1e-12)
     assert np.all(np.diff(falling) <= 0)
     assert falling[:1] in ([1], [])
-
-
-@pytest.mark.parametrize("schedule", LR_SCHEDULES)
-def test_a_scheduler_made_in_mid_phase_goes_on_as_the_first_one(schedule: str) -> None:
-    config = replace(CONFIG, lr_schedule=schedule, lr_warmup=1)
-    whole = rates(lr_scheduler(optimizer(), config, epochs=6, steps_per_epoch=5, done=0), 30)
-    for done in range(6):
-        rest = lr_scheduler(optimizer(), config, epochs=6, steps_per_epoch=5, done=done)
-        assert rates(rest, 5 * (6 - done)) == whole[5 * done :]
-    assert max(whole) == 0.5
 
 
 def test_temperatures() -> None:

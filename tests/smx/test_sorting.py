@@ -187,12 +187,9 @@ def test_what_only_training_does_counts() -> None:
 
 
 def test_an_output_whose_tensors_can_not_be_found_is_refused() -> None:
-    class Wrapped(nn.Sequential):
-        def forward(self, x: Tensor) -> object:
-            return iter([super().forward(x)])  # type: ignore[no-untyped-call]
-
-    assert refusals(Wrapped(nn.Linear(3, 8), some(8)), example_input=torch.zeros(1, 3)) == {
-        "1": "the dry run ended in TypeError: the module returns a list_iterator, whose tensors can't be found"
+    net = Net(lambda net, x: iter([net.mixed(net.linear(x))]), linear=nn.Linear(3, 8), mixed=some(8))
+    assert refusals(net, example_input=torch.zeros(1, 3)) == {
+        "mixed": "the dry run ended in TypeError: the module returns a list_iterator, whose tensors can't be found"
     }
 
 
