@@ -15,13 +15,13 @@ import smx
 class Net(nn.Module):
     """A network of the given parts, whose forward is a function of itself and of its input."""
 
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], **parts: Any) -> None:
+    def __init__(self, function: Callable[[Any, Tensor], Any], **parts: Any) -> None:
         super().__init__()
         self.function = function
         for name, part in parts.items():
             setattr(self, name, part)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.function(self, x)
 
 
