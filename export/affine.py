@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from smx.export.emit import add_initializer, free_name
 from smx.export.nodes import kept_axes, operand, permutation, rank
-from smx.export.weights import Exact, formula, is_weight, own, rewrite, zeros
+from smx.export.weights import Exact, formula, is_weight, own, rewrite
 
 Change = Callable[[], None]
 
@@ -181,7 +182,8 @@ def _biased(
     def change() -> None:
         if not _has(node, index):
             node.resize_inputs(max(len(node.inputs), index + 1))
-            node.replace_input_with(index, zeros(graph, operand(node, 1), length, f"{node.name}/bias"))
+            name, dtype = free_name(f"{node.name}/bias", set(graph.initializers)), operand(node, 1).dtype
+            node.replace_input_with(index, add_initializer(graph, name, np.zeros(length, dtype.numpy())))  # type: ignore[union-attr]
         rewrite(own(graph, node, index), lambda b: (b.reshape(-1) * scale + summand()).reshape(b.shape))
 
     return [change]
@@ -239,8 +241,7 @@ def _regrouped(node: ir.Node, x: ir.Value, axis: int) -> tuple[int, int]:
 
 def _is_linear(node: ir.Node) -> bool:
     """Whether a Gemm or MatMul is a b + c with a constant matrix b."""
-    factors = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
-    plain = factors == [1.0, 1.0] and not _flag(node, "transA")
+    plain = all(node.attributes.get_float(name, 1.0) == 1 for name in ("alpha", "beta")) and not _flag(node, "transA")
     return plain and is_weight(node.inputs[1]) and rank(node.inputs[1]) == 2
 
 

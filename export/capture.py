@@ -46,7 +46,6 @@ def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: i
     Args:
         module: its `Mixed` layers become MixedActivation nodes.
         example: tensors (B, *), one for each argument.
-        opset: version of the standard operators.
         batch: the length of the first axis of every input; None makes it dynamic.
 
     Raises:

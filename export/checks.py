@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from smx.errors import InputError, SmxError
 from smx.example_input import ExampleInput, as_arguments, infer
+from smx.export.capture import batched
 from smx.runtime.parity.isolated import Sample
 
 
 def samples(module: nn.Module, example: tuple[Tensor, ...], batch_sizes: tuple[int, ...]) -> list[Sample]:
     """Return what a file is compared on at each batch size: the example, and noise where its outputs are finite.
 
-    Args:
-        module: is run in `eval()`, and left in the mode that it is in.
-        example: a tensor (B, *) for each argument.
+    The module is run in `eval()`, and left in the mode that it is in.
 
     Raises:
         SmxError: the module can't be run, or returns something else than tensors with a batch.
@@ -30,7 +29,7 @@ def samples(module: nn.Module, example: tuple[Tensor, ...], batch_sizes: tuple[i
     module.eval()
     try:
         for batch in batch_sizes:
-            tiled = tuple(x[torch.arange(batch, device=x.device) % len(x)] for x in example)
+            tiled = batched(example, batch)
             noise = tuple(torch.randn(x.shape, generator=random).to(x) if x.is_floating_point() else x for x in tiled)
             for name, inputs in (("example", tiled), ("random", noise)):
                 expected = _outputs(module, inputs)

@@ -23,13 +23,7 @@ Passes = list[ir.passes.PassBase]
 
 @dataclass(frozen=True)
 class PassReport:
-    """What one pass did.
-
-    Attributes:
-        name: the pass.
-        applied: how many places it changed.
-        refusals: for each place that it had to leave, by its name scope, why.
-    """
+    """What the pass `name` did, see `Rewriting`."""
 
     name: str
     applied: int
@@ -38,26 +32,18 @@ class PassReport:
 
 def known_shapes() -> Passes:
     """Make every constant an initializer, and infer every shape: the passes below read both."""
-    return [
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.ShapeInferencePass(),
-    ]
+    lift = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+    return [lift, common.ShapeInferencePass()]
 
 
 def tidy() -> Passes:
     """Remove what is not used, and PyTorch's notes; sort the nodes."""
-    return [
-        common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedOpsetsPass(),
-        common.ClearMetadataAndDocStringPass(),
-        common.TopologicalSortPass(),
-    ]
+    unused = [common.RemoveUnusedNodesPass(), common.RemoveUnusedOpsetsPass()]
+    return [*unused, common.ClearMetadataAndDocStringPass(), common.TopologicalSortPass()]
 
 
 LAYOUTS: dict[str, Callable[[bool], Passes]] = {
-    "scatter": lambda shifts: [
-        LowerToScatter(),
-    ],
+    "scatter": lambda shifts: [LowerToScatter()],
     "sorted": lambda shifts: [
         FoldAffine(shifts=shifts),
         MergeGroups(shifts=shifts),

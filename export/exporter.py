@@ -44,11 +44,7 @@ class ExportReport:
     """What an export did.
 
     Attributes:
-        path: of the file.
-        layout: of the mixed layers.
-        batch: the batch size that the file is made for; None if it takes any.
-        opset: version of the standard operators.
-        precision: of the weights and the arithmetic.
+        path, layout, batch, opset, precision: as they were given to `export_onnx`.
         bytes: size of the file, with the weights that lie beside it.
         layers: the mixed layers and their groups.
         passes: what each pass of the compiler did, and what it had to leave.

@@ -47,7 +47,10 @@ def convert(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             if _fits(node, source) and not _fits(node, opset):
                 _rewrite(model.graph, node, opset)
         for node in model.graph.all_nodes():
-            _refuse(node, opset)
+            later = next((later for later in range(opset, OPSETS.stop) if _fits(node, later)), opset)
+            if later > opset:  # what no opset takes, the checker finds
+                name = node.name or node.outputs[0].name
+                raise InputError(f"{node.op_type} needs opset {later} or later, as it stands in {name!r}; got {opset}")
         common.RemoveUnusedNodesPass()(model)
         model.opset_imports[""] = opset
         model.ir_version = oldest_ir_version(opset)
@@ -100,14 +103,6 @@ def _changed_meaning(node: ir.Node) -> int:
         return 16  # another default
     reduction = node.attributes.get("reduction")
     return 18 if reduction is not None and reduction.value in ("max", "min") else 0
-
-
-def _refuse(node: ir.Node, opset: int) -> None:
-    """Raise an error for a node that only a later opset takes; the checker finds those that none takes."""
-    later = next((later for later in range(opset, OPSETS.stop) if _fits(node, later)), opset)
-    if later > opset:
-        name = node.name or node.outputs[0].name
-        raise InputError(f"{node.op_type} needs opset {later} or later, as it stands in {name!r}; got {opset}")
 
 
 NEUTRAL = {
@@ -171,11 +166,8 @@ def _reshape(node: ir.Node, emit: Emitter) -> None:
 
 def _shape(node: ir.Node, emit: Emitter) -> ir.Value:
     """The lengths of some axes were cut out of those of all."""
-    bounds = {"start": 0, "end": np.iinfo(np.int64).max}
-    values = [
-        emit.constant(np.array([node.attributes.get_int(name, default)]), part="", name=name)
-        for name, default in bounds.items()
-    ]
+    bounds = {name: node.attributes.get_int(name, default) for name, default in (("start", 0), ("end", 2**63 - 1))}
+    values = [emit.constant(np.array([value]), part="", name=name) for name, value in bounds.items()]
     return emit.node("Slice", [emit.node("Shape", [operand(node, 0)]), *values])
 
 

@@ -71,17 +71,14 @@ def to_int8(proto: onnx.ModelProto, *calibration: NDArray[Any]) -> onnx.ModelPro
     form: standard operators, which a runtime may fuse into integer arithmetic. The settings were chosen by measuring:
 
     1. Weights are int8 with a scale for each neuron, since neighbours with different activations differ in size.
-    2. They use 7 of the 8 bits. On x86 without VNNI the sum of two uint8 x int8 products saturates at 16 bits; with 7
-       bits it can't, and the integer arithmetic is exact on every processor.
-    3. Inputs of those operators are uint8 with one scale and zero point, from the least and the largest value that the
-       calibration data cause.
-    4. Results of Gemm and MatMul stay float32: what lies between them, the mixed activations, is exact, and the groups
-       need no common scale before they are put together. A Conv has an integer kernel only with a quantized result.
+    2. They use 7 of the 8 bits: on x86 without VNNI the sum of two uint8 x int8 products saturates at 16 bits.
+    3. Inputs of those operators are uint8, with a scale and a zero point from the extremes of the calibration data.
+    4. Results of Gemm and MatMul stay float32, and so do the mixed activations between them. A Conv has an integer
+       kernel only with a quantized result.
 
     Args:
         proto: a model of standard operators with float32 weights and a dynamic or fixed batch; it is not modified.
-        calibration: one array (B, *) for each input of the model, examples such as it will meet, prepared as for
-            inference; all of them are used, a thousand are enough.
+        calibration: for each input one array (B, *) of examples, prepared as for inference; a thousand are enough.
 
     Raises:
         InputError: weights of another floating-point type, nothing to quantize, or calibration data that are too few,

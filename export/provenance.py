@@ -69,13 +69,10 @@ def with_provenance(model: ir.Model, layers: tuple[LayerInfo, ...]) -> tuple[Lay
     for node in model.graph:
         for value in node.outputs:
             if (neurons := value.meta.get(_KEY)) is not None:
-                found.setdefault(neurons.layer, []).append(_provenance(neurons, value.name or ""))
+                columns = (neurons.activation, neurons.inner, neurons.scale, neurons.shift)
+                rows = list(zip(*(column.tolist() for column in columns), strict=True))
+                kinds, indices = tuple(dict.fromkeys(rows)), tuple(neurons.index.tolist())
+                kind, h = tuple(map(kinds.index, rows)), value.name or ""
+                entry = Provenance(z=neurons.z, h=h, neurons=indices, kinds=kinds, kind=kind)
+                found.setdefault(neurons.layer, []).append(entry)
     return tuple(replace(layer, provenance=found[layer.name].pop(0)) for layer in layers)
-
-
-def _provenance(neurons: Neurons, h: str) -> Provenance:
-    columns = (neurons.activation, neurons.inner, neurons.scale, neurons.shift)
-    rows = list(zip(*(column.tolist() for column in columns), strict=True))
-    kinds = tuple(dict.fromkeys(rows))
-    kind = tuple(map(kinds.index, rows))
-    return Provenance(z=neurons.z, h=h, neurons=tuple(neurons.index.tolist()), kinds=kinds, kind=kind)

@@ -24,9 +24,8 @@ def sort_neurons(model: ir.Model, module: nn.Module, example: tuple[Tensor, ...]
     The groups are those that `MergeGroups` makes in a copy of the model.
 
     Args:
-        model: as it was captured; layers that stay unsorted get a note at their node that says why.
-        module: the module that it was captured from.
-        example: the arguments that it was captured with.
+        model: as it was captured from `module` with the arguments `example`; a layer that stays unsorted gets a note at
+            its node that says why.
         shifts: as for `smx.export.compiler.compile`.
     """
     trial = model.clone()

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from smx.export.emit import add_initializer, free_name
+from smx.export.emit import free_name
 from smx.export.nodes import operand
 
 Exact = NDArray[np.float64]
@@ -36,18 +36,9 @@ def formula(value: ir.Value) -> Formula:
 
 
 def rewrite(value: ir.Value, function: Callable[[Exact], Exact]) -> None:
-    """Replace a weight by a function of it; the shape stays.
-
-    Args:
-        value: an initializer that nothing else uses, see `own`.
-        function: of a float64 array, which it must not change.
-    """
+    """Replace an initializer that nothing else uses, see `own`, by a function of its float64 array; the shape stays."""
     before = formula(value)
-
-    def after() -> Exact:
-        return function(before())
-
-    value.meta[_FORMULA] = after
+    value.meta[_FORMULA] = after = lambda: function(before())
     _replace(value, after)
 
 
@@ -83,10 +74,3 @@ def own(graph: ir.Graph, node: ir.Node, index: int) -> ir.Value:
     graph.register_initializer(copy)
     node.replace_input_with(index, copy)
     return copy
-
-
-def zeros(graph: ir.Graph, like: ir.Value, length: int, name: str) -> ir.Value:
-    """Add a vector of zeros of the dtype of a weight: a bias where there was none."""
-    assert like.const_value is not None
-    array = np.zeros(length, like.const_value.dtype.numpy())
-    return add_initializer(graph, free_name(name, set(graph.initializers)), array)

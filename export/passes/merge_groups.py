@@ -27,8 +27,7 @@ class Identity(NamedTuple):
     shift: float = 0.0
 
 
-Identities = Mapping[str, Identity]
-"""How to write some activations of a layer, by their names."""
+Identities = Mapping[str, Identity]  # by the names of the activations that are written so
 
 
 class MergeGroups(Rewriting):

@@ -19,7 +19,13 @@ Array = NDArray[np.float64]
 MAPS = ("signed", "factor", "positive", "shift")
 AS_THEY_ARE = "after it needs the values as they are"
 SHAPE = "Constant <value_ints = [{}]> ()"
-AROUND = "kernel_shape = [3, 3], pads = [1, 1, 1, 1]"
+NO_AXES = "Constant <value = int64[0] {}> ()"
+UNKNOWN = "c = Greater(a_4, b_4) t = Compress <axis = 1> (x, c)"
+MEAN = "ReduceMean <keepdims = 0> (h, a)"
+WINDOW = "kernel_shape = [3, 3]"
+AROUND = f"{WINDOW}, pads = [1, 1, 1, 1]"
+SAME = f'{WINDOW}, auto_pad = "SAME_UPPER"'
+CEIL = "kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1"
 CONV = "y = Conv(z, w_3_4_1_1)"
 NORM = f"the BatchNorm.* {AS_THEY_ARE}"
 
@@ -77,12 +83,7 @@ BEHIND = [  # the shape of h, its axis, what uses h, and which maps it takes
     ("batch,4,5,5", 1, "z = AveragePool <kernel_shape = [2, 3]> (h) y = Conv(z, w_3_4_1_1)", MAPS),
     ("batch,4,5,5", 1, "z = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (h) y = Conv(z, w_3_4_1_1)", MAPS),
     ("batch,4,5,5", 1, f"z = AveragePool <{AROUND}, count_include_pad = 1> (h) {CONV}", ("factor",)),
-    (
-        "batch,4,5,5",
-        1,
-        'z = AveragePool <kernel_shape = [3, 3], auto_pad = "VALID", count_include_pad = 1> (h) y = Conv(z, w_3_4_1_1)',
-        MAPS,
-    ),
+    ("batch,4,5,5", 1, f'z = AveragePool <{WINDOW}, auto_pad = "VALID", count_include_pad = 1> (h) {CONV}', MAPS),
     ("batch,4,5,5", 1, "z = MaxPool <kernel_shape = [2, 3]> (h) y = Conv(z, w_3_4_1_1)", ("positive", "shift")),
     ("batch,4,5,5", 1, f"z = MaxPool <{AROUND}, strides = [2, 2]> (h) {CONV}", ("positive", "shift")),
     ("batch,4,5,5", 1, "z = GlobalMaxPool(h) y = Conv(z, w_3_4_1_1)", ("positive", "shift")),
@@ -105,9 +106,7 @@ BEHIND = [  # the shape of h, its axis, what uses h, and which maps it takes
 ]
 
 
-@pytest.mark.parametrize(
-    ("h", "axis", "body", "kind"), [(h, axis, body, kind) for h, axis, body, kinds in BEHIND for kind in kinds]
-)
+@pytest.mark.parametrize(("h", "axis", "body", "kind"), [(*case, kind) for *case, kinds in BEHIND for kind in kinds])
 def test_what_follows_takes_a_map(h: str, axis: int, body: str, kind: str) -> None:
     before, after, fed = net(body, h), net(body, h), inputs(h)
     known = affine(kind, sizes(h)[axis])
@@ -152,61 +151,23 @@ NOT_BEHIND = [  # the shape of h, its axis, what uses h, a map, and why it is re
     ("4", 0, "y = BatchNormalization(h, g_1, b_1, m_1, var_1)", "factor", NORM),
     ("batch,4,3,3", 1, "y, a, b = BatchNormalization <training_mode = 1> (h, g_4, b_4, m_4, var_4)", "factor", NORM),
     ("batch,4", 1, "g = Abs(g_4) y = BatchNormalization(h, g, b_4, m_4, var_4)", "factor", NORM),
-    (
-        "batch,4,5,5",
-        1,
-        "z = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1> (h)"
-        " y = Conv(z, w_3_4_1_1)",
-        "shift",
-        f"the AveragePool {AS_THEY_ARE}",
-    ),
-    (
-        "batch,4,5,5",
-        1,
-        'z = AveragePool <kernel_shape = [3, 3], auto_pad = "SAME_UPPER", count_include_pad = 1> (h)'
-        " y = Conv(z, w_3_4_1_1)",
-        "shift",
-        f"the AveragePool {AS_THEY_ARE}",
-    ),
-    (
-        "batch,4,5,5",
-        1,
-        "z = AveragePool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1> (h) y = Conv(z, w_3_4_1_1)",
-        "shift",
-        f"the AveragePool {AS_THEY_ARE}",
-    ),
+    ("batch,4,5,5", 1, f"z = AveragePool <{AROUND}, count_include_pad = 1> (h) {CONV}", "shift", "the AveragePool"),
+    ("batch,4,5,5", 1, f"z = AveragePool <{SAME}, count_include_pad = 1> (h) {CONV}", "shift", "the AveragePool"),
+    ("batch,4,5,5", 1, f"z = AveragePool <{CEIL}> (h) {CONV}", "shift", f"the AveragePool {AS_THEY_ARE}"),
     ("batch,4,5,5", 1, f"z = MaxPool <kernel_shape = [2, 2]> (h) {CONV}", "signed", f"the MaxPool {AS_THEY_ARE}"),
     ("batch,4,5,5", 1, "z, i = MaxPool <kernel_shape = [2, 2]> (h) y = Conv(z, w_3_4_1_1)", "positive", "the MaxPool"),
     ("batch,4,5,5", 1, "z = GlobalMaxPool(h) y = Conv(z, w_3_4_1_1)", "factor", f"the GlobalMaxPool {AS_THEY_ARE}"),
-    (
-        "batch,4,4",
-        1,
-        f"a = {SHAPE.format('-2')} z = ReduceMean <keepdims = 0> (h, a) y = Gemm(z, w_4_3)",
-        "factor",
-        f"the ReduceMean {AS_THEY_ARE}",
-    ),
+    ("batch,4,4", 1, f"a = {SHAPE.format('-2')} z = {MEAN} y = Gemm(z, w_4_3)", "factor", f"ReduceMean {AS_THEY_ARE}"),
     ("batch,4", 1, f"a = {SHAPE.format('1')} z = ReduceMean(h, a) y = MatMul(z, w_1_3)", "factor", "the ReduceMean"),
     ("batch,4", 1, "z = ReduceMean <keepdims = 1> (h) y = MatMul(z, w_1_3)", "factor", "the ReduceMean"),
-    (
-        "batch,4",
-        1,
-        "a = Constant <value = int64[0] {}> () z = ReduceMean(h, a) y = MatMul(z, w_1_3)",
-        "factor",
-        "the ReduceMean",
-    ),
+    ("batch,4", 1, f"a = {NO_AXES} z = ReduceMean(h, a) y = MatMul(z, w_1_3)", "factor", "the ReduceMean"),
     ("batch,4,3", 1, f"s = {SHAPE.format('0, 6, 2')} z = Reshape(h, s) y = Conv(z, w_3_6_1)", "factor", "axis whole"),
     ("batch,4", 1, f"s = {SHAPE.format('0, 2, 2')} z = Reshape(h, s) y = Conv(z, w_3_2_1)", "factor", "axis whole"),
     ("2,2,3", 1, f"s = {SHAPE.format('3, 2, 2')} z = Reshape(h, s) y = Conv(z, w_3_2_1)", "factor", "axis whole"),
     ("batch,4", 1, f"s = {SHAPE.format('-1')} z = Reshape(h, s) y = Mul(z, k_)", "factor", "axis whole"),
     ("batch,4", 1, "z = Concat <axis = 1> (h, h) y = Gemm(z, w_8_3)", "factor", "the Concat after it"),
     ("4,4", 1, "z = Concat <axis = 0> (x, h) y = Gemm(z, w_4_3)", "factor", f"the Concat {AS_THEY_ARE}"),
-    (
-        "batch,4",
-        1,
-        "c = Greater(a_4, b_4) t = Compress <axis = 1> (x, c) z = Concat <axis = 1> (h, t) y = Gemm(z, w_8_3)",
-        "factor",
-        "the Concat after it has inputs of unknown size",
-    ),
+    ("batch,4", 1, f"{UNKNOWN} z = Concat <axis = 1> (h, t) y = Gemm(z, w_8_3)", "factor", "inputs of unknown size"),
 ]
 
 
@@ -270,9 +231,7 @@ BEFORE = [  # the shape of h, the axis of z, what computes z, and which maps it 
 ]
 
 
-@pytest.mark.parametrize(
-    ("h", "axis", "body", "kind"), [(h, axis, body, kind) for h, axis, body, kinds in BEFORE for kind in kinds]
-)
+@pytest.mark.parametrize(("h", "axis", "body", "kind"), [(*case, kind) for *case, kinds in BEFORE for kind in kinds])
 def test_what_comes_before_takes_a_map(h: str, axis: int, body: str, kind: str) -> None:
     before, after = (net(f"{body} y = Identity(z)", h) for _ in range(2))
     expected = run(before, **inputs(h))

@@ -1,4 +1,7 @@
-"""After all passes the values that a file's provenance names, brought back, are those of the formulas."""
+"""After all passes the values that a file's provenance names, brought back, are those of the formulas.
+
+`tests/runtime/test_locate.py` brings the values of networks of every kind back.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,9 @@ PAPER = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
 Passes = Sequence[type[Rewriting]]
 SORTED: Passes = (FoldAffine, MergeGroups, LowerToSorted, LowerToScatter)
 SCATTER: Passes = (FoldAffine, MergeGroups, LowerToScatter)
-both_layouts = pytest.mark.parametrize("passes", [SCATTER, SORTED], ids=["scatter", "sorted"])
 RANDOM = np.random.default_rng(0)
 W, B, V, C = (RANDOM.normal(size=shape).astype(np.float32) for shape in ((6, 4), (6,), (3, 6), (3,)))
-U = RANDOM.normal(size=(6, 6)).astype(np.float32)
-CHOICE = np.array([5, 1, 4, 2, 0, 3])
-"""In no order."""
+CHOICE = np.array([5, 1, 4, 2, 0, 3])  # in no order
 TEXT = ", ".join(map(str, CHOICE))
 
 
@@ -40,11 +40,10 @@ def initializers(**arrays: NDArray[np.float32]) -> str:
     return f"<{', '.join(parts)}>"
 
 
-def compiled(
-    body: str, passes: Passes, outputs: int = 3, **weights: NDArray[np.float32]
-) -> tuple[onnx.ModelProto, tuple[LayerInfo, ...]]:
-    """Return the lowered graph and its layers."""
-    model = graph(body, "float[batch,4] x", f"float[batch,{outputs}] y", initializers(**weights))
+def compiled(layer: str, passes: Passes) -> tuple[onnx.ModelProto, tuple[LayerInfo, ...]]:
+    """Return the lowered graph of a mixed layer between two linear ones, and its layers."""
+    body = f"z = Gemm <transB = 1> (x, w, b) {layer} y = Gemm <transB = 1> (h, v, c)"
+    model = graph(body, "float[batch,4] x", "float[batch,3] y", initializers(w=W, b=B, v=V, c=C))
     layers = describe_layers(model)
     for step in passes:
         step()(model)
@@ -69,26 +68,14 @@ def values_at(proto: onnx.ModelProto, provenance: Provenance, x: Array) -> tuple
     return z, h
 
 
-def examples() -> Array:
-    return np.random.default_rng(1).normal(size=(7, 4))
-
-
-def agree(got: tuple[Array, Array], expected: tuple[Array, Array]) -> None:
-    for a, b in zip(got, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-
-
-def between(layer: str = mixed("z", "h", TEXT, PAPER)) -> str:
-    return f"z = Gemm <transB = 1> (x, w, b) {layer} y = Gemm <transB = 1> (h, v, c)"
-
-
-@both_layouts
+@pytest.mark.parametrize("passes", [SCATTER, SORTED], ids=["scatter", "sorted"])
 def test_every_activation_is_found_in_its_order_and_scale(passes: Passes) -> None:
-    proto, (layer,) = compiled(between(), passes, w=W, b=B, v=V, c=C)
-    provenance, x = layer.provenance, examples()
+    proto, (layer,) = compiled(mixed("z", "h", TEXT, PAPER), passes)
+    provenance, x = layer.provenance, np.random.default_rng(1).normal(size=(7, 4))
     assert provenance is not None
     z = x @ W.T.astype(np.float64) + B
-    agree(values_at(proto, provenance, x), (z, reference.mixed(z, CHOICE, PAPER)))
+    for got, expected in zip(values_at(proto, provenance, x), (z, reference.mixed(z, CHOICE, PAPER)), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     names = [provenance.kinds[kind][0] for kind in provenance.kind]
     assert dict(zip(provenance.neurons, names, strict=True)) == {neuron: PAPER[k] for neuron, k in enumerate(CHOICE)}
     scales = {name: (inner, scale, shift) for name, inner, scale, shift in provenance.kinds}
@@ -99,74 +86,10 @@ def test_every_activation_is_found_in_its_order_and_scale(passes: Passes) -> Non
 
 
 def test_neurons_of_one_kind_share_an_entry() -> None:
-    body = between(mixed("z", "h", "1, 0, 1, 0, 1, 1", ("relu", "tanh")))
-    _, (layer,) = compiled(body, SCATTER, w=W, b=B, v=V, c=C)
+    _, (layer,) = compiled(mixed("z", "h", "1, 0, 1, 0, 1, 1", ("relu", "tanh")), SCATTER)
     assert layer.provenance is not None
     assert layer.provenance.kinds == (("tanh", 1.0, 1.0, 0.0), ("relu", 1.0, 1.0, 0.0))
     assert layer.provenance.kind == (0, 1, 0, 1, 0, 0)
-
-
-@both_layouts
-def test_layers_that_share_an_order_are_both_found(passes: Passes) -> None:
-    other = "0, 1, 1, 0, 2, 0"
-    body = (
-        f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'h', TEXT, PAPER)} r = Gemm <transB = 1> (x, w, b) s = Add(r, h)"
-        f" {mixed('s', 'k', other, ('tanh', 'relu', 'elu'))} y = Gemm <transB = 1> (k, v, c)"
-    )
-    proto, layers = compiled(body, passes, w=W, b=B, v=V, c=C)
-    x = examples()
-    z = x @ W.T.astype(np.float64) + B
-    h = reference.mixed(z, CHOICE, PAPER)
-    second = np.array([int(k) for k in other.split(", ")])
-    expected = [(z, h), (z + h, reference.mixed(z + h, second, ("tanh", "relu", "elu")))]
-    assert [layer.name for layer in layers] == ["h", "k"]
-    for layer, values in zip(layers, expected, strict=True):
-        assert layer.provenance is not None
-        agree(values_at(proto, layer.provenance, x), values)
-
-
-@both_layouts
-def test_a_layer_that_is_called_twice_is_found_twice(passes: Passes) -> None:
-    first = mixed("z", "h", TEXT, PAPER).replace('layer = "h"', 'layer = "act"')
-    second = mixed("t", "k", TEXT, PAPER).replace('layer = "k"', 'layer = "act"')
-    body = (
-        f"z = Gemm <transB = 1> (x, w, b) {first} t = Gemm <transB = 1> (h, u, b) {second}"
-        " y = Gemm <transB = 1> (k, v, c)"
-    )
-    proto, layers = compiled(body, passes, w=W, b=B, u=U, v=V, c=C)
-    x = examples()
-    assert [layer.name for layer in layers] == ["act", "act"]
-    h = x
-    for layer, weight in zip(layers, (W, U), strict=True):
-        z = h @ weight.T.astype(np.float64) + B
-        h = reference.mixed(z, CHOICE, PAPER)
-        assert layer.provenance is not None
-        agree(values_at(proto, layer.provenance, x), (z, h))
-
-
-@both_layouts
-def test_inputs_and_outputs_can_be_a_layers_values(passes: Passes) -> None:
-    proto, (layer,) = compiled(mixed("x", "y", "1, 0, 1, 2"), passes, outputs=4)
-    x = examples()
-    assert layer.provenance is not None
-    assert (layer.provenance.z, layer.provenance.h) == ("x", "y")
-    expected = reference.mixed(x, np.array([1, 0, 1, 2]), ("relu", "tanh", "elu"))
-    agree(values_at(proto, layer.provenance, x), (x, expected))
-
-
-@both_layouts
-def test_what_is_folded_before_a_layer_is_part_of_its_z(passes: Passes) -> None:
-    scale = np.array([[2, 3, -1, 0.5, 1, -2]], np.float32)
-    body = (
-        f"t = Gemm <transB = 1> (x, w, b) z = Mul(t, s) {mixed('z', 'h', TEXT, PAPER)} n = Mul(h, s)"
-        " y = Gemm <transB = 1> (n, v, c)"
-    )
-    proto, (layer,) = compiled(body, passes, w=W, b=B, s=scale, v=V, c=C)
-    assert "Mul" not in {node.op_type for node in proto.graph.node if "s" in node.input}
-    x = examples()
-    z = (x @ W.T.astype(np.float64) + B) * scale
-    assert layer.provenance is not None
-    agree(values_at(proto, layer.provenance, x), (z, reference.mixed(z, CHOICE, PAPER)))
 
 
 def test_several_changes_add_up() -> None:

@@ -11,26 +11,19 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import smx
 from smx.errors import InputError, ParityError, SmxError
 from smx.export import compiler, export_onnx, sort
 from tests.export.networks import mixed_net
-
-
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x, x, x, need_weights=False)[0]  # type: ignore[no-any-return]
+from tests.smx.selected import Net
+from tests.smx.sorting_cases import attention
 
 
 def test_a_file_that_ends_its_process_is_not_written(tmp_path: Path) -> None:
     """ONNX Runtime 1.31 aborts where it loads attention in float16."""
-    net, path, x = Attention().eval(), tmp_path / "m.onnx", torch.randn(1, 5, 8)
+    net, path, x = attention().eval(), tmp_path / "m.onnx", torch.randn(1, 5, 12)
     export_onnx(net, path, example_input=x)
     before = path.read_bytes()
     with pytest.raises(
@@ -66,6 +59,9 @@ def test_what_can_not_be_exported(tmp_path: Path) -> None:
     refuse("the activation 'cube' has no ONNX form", nn.Sequential(smx.Mixed([0], pool=(no_onnx,))))
     other_relu = smx.Activation("relu", torch.abs, smx.op("Abs"))
     refuse("two different activations are named 'relu'", nn.Sequential(net, smx.Mixed([0] * 3, pool=(other_relu,))))
+    refuse(r"returns a dict; only a tensor \(B, \*\) or a tuple of such", Net(lambda _, x: {"y": x}), SmxError)
+    undecidable = Net(lambda _, x: x if x.sum() > 0 else -x)
+    refuse(r"PyTorch's exporter can't convert Net: .+", undecidable, SmxError)
     broken = copy.deepcopy(net)
     with torch.no_grad():
         broken.get_parameter("0.bias")[2] = torch.inf
@@ -93,23 +89,3 @@ def test_a_pass_that_fails_is_reported_on_one_line(
     with pytest.raises(SmxError, match="Sequential can't be compiled: broken"):
         export_onnx(mixed_net(), tmp_path / "m.onnx", layout="sorted")
     assert not list(tmp_path.iterdir())
-
-
-class Named(nn.Module):
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {"y": x + 1}
-
-
-def test_other_outputs_than_tensors_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SmxError, match=r"Named returns a dict; only a tensor \(B, \*\) or a tuple of such"):
-        export_onnx(Named(), tmp_path / "m.onnx", example_input=torch.zeros(1, 3))
-
-
-class Undecidable(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x if x.sum() > 0 else -x
-
-
-def test_a_module_that_torch_cant_export(tmp_path: Path) -> None:
-    with pytest.raises(SmxError, match=r"PyTorch's exporter can't convert Undecidable: .+"):
-        export_onnx(Undecidable(), tmp_path / "m.onnx", example_input=torch.zeros(1, 5))

@@ -19,7 +19,8 @@ from smx.export.compiler import PassReport, compile
 from smx.export.sort import sort_neurons
 from smx.runtime import Session
 from tests import reference
-from tests.smx.selected import some
+from tests.smx.selected import Net, some
+from tests.smx.sorting_cases import MOVES, Case
 
 
 def compiled(net: nn.Module, example: Tensor) -> tuple[ir.Model, PassReport]:
@@ -32,93 +33,29 @@ def compiled(net: nn.Module, example: Tensor) -> tuple[ir.Model, PassReport]:
     return model, next(report for report in compile(model, "sorted") if report.name == "LowerToSorted")
 
 
-def image(*middle: nn.Module, channels: int) -> Callable[[], tuple[nn.Module, Tensor]]:
-    """A mixed layer of 12 channels of 6 x 6, then something that leaves `channels` values, then a Linear."""
-
-    def make() -> tuple[nn.Module, Tensor]:
-        first = (nn.Conv2d(2, 12, 3, padding=1), some(12))
-        return nn.Sequential(*first, *middle, nn.Flatten(), nn.Linear(channels, 4)), torch.randn(3, 2, 6, 6)
-
-    return make
-
-
-class Branches(nn.Module):
-    """BatchNorm, pooling, a depthwise Conv, a sum and a concatenation, between mixed layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(2, 12, 3, padding=1), nn.BatchNorm2d(12), some(12), nn.MaxPool2d(2))
-        self.branch = nn.Sequential(nn.Conv2d(12, 12, 1), some(12, seed=1), nn.Conv2d(12, 12, 3, padding=1))
-        self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12)
-        self.side = nn.Sequential(nn.Conv2d(2, 9, 2, stride=2), some(9, seed=2))
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(21 * 9, 15), some(15, seed=3), nn.Linear(15, 4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        stem = self.stem(x)
-        body = self.depthwise(stem + self.branch(stem))
-        return self.head(torch.cat([body, self.side(x)], 1))  # type: ignore[no-any-return]
-
-
-class Transformer(nn.Module):
-    """A block of a transformer, with a mixed layer in its feed-forward part."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.norms = nn.ModuleList([nn.LayerNorm(8), nn.LayerNorm(8)])
-        self.forward_block = nn.Sequential(nn.Linear(8, 32), some(32, dim=-1), nn.Linear(32, 8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norms[0](x + self.attention(x, x, x, need_weights=False)[0])
-        return self.norms[1](x + self.forward_block(x))  # type: ignore[no-any-return]
-
-
-def conv1d() -> tuple[nn.Module, Tensor]:
-    layers = [nn.Conv1d(2, 12, 3), some(12), nn.ConvTranspose1d(12, 8, 3), some(8, seed=1)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(80, 3)), torch.randn(3, 2, 10)
-
-
-def mlp() -> tuple[nn.Module, Tensor]:
-    net = nn.Sequential(nn.Linear(5, 32), nn.BatchNorm1d(32), some(32), nn.Linear(32, 9), some(9, seed=1))
-    return net.append(nn.Linear(9, 2)), torch.randn(3, 5)
-
-
-NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
-    "mlp": mlp,
-    "ConvTranspose2d": image(nn.ConvTranspose2d(12, 7, 3, padding=1), some(7, seed=1), channels=7 * 36),
-    "ConvTranspose1d": conv1d,
-    "Upsample": image(nn.Upsample(scale_factor=2), nn.Conv2d(12, 8, 3), some(8, seed=1), channels=8 * 100),
-    "adaptive pools": image(nn.AdaptiveAvgPool2d(3), nn.AdaptiveMaxPool2d(1), channels=12),
-    "padding": image(nn.ReflectionPad2d(1), nn.InstanceNorm2d(12, affine=True), channels=12 * 64),
-    "GroupNorm": image(nn.GroupNorm(12, 12), nn.GroupNorm(1, 12), some(12, seed=1), channels=12 * 36),
-    "PixelShuffle": image(nn.PixelShuffle(2), nn.Conv2d(3, 8, 1), some(8, seed=1), channels=8 * 144),
-    "branches": lambda: (Branches(), torch.randn(3, 2, 6, 6)),
-    "transformer": lambda: (Transformer(), torch.randn(3, 5, 8)),
-}
-STAY = {"GroupNorm": "shares the order of a larger layer", "PixelShuffle": "depends on the order"}
-"""Networks in which a layer can't be sorted, and why."""
+NAMES = {
+    "BatchNorm", "a residual sum", "concatenation", "Conv and depthwise", "transposed Conv", "InstanceNorm", "pooling",
+    "GroupNorm, one group", "GroupNorm, each for itself", "resizing", "padding", "tokens", "attention",
+}  # fmt: skip
 
 
 def operators(model: ir.Model) -> list[str]:
     return sorted(node.op_type for node in model.graph)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_export_is_as_good_without_sorting_by_hand(name: str) -> None:
+@pytest.mark.parametrize("case", [case for case in MOVES if case.name in NAMES], ids=lambda case: case.name)
+def test_the_export_is_as_good_without_sorting_by_hand(case: Case) -> None:
     """`smx.sort` before the export changes nothing but the order of the neurons in the module."""
     torch.manual_seed(0)
-    net, x = NETWORKS[name]()
+    net, x = case.network()
     net = net.eval()
     state = copy.deepcopy(net.state_dict())
     model, report = compiled(net, x)
     by_hand, _ = compiled(smx.sort(net, example_input=x), x)
     assert operators(model) == operators(by_hand)
     assert "Split" in operators(model)
-    if name in STAY:
-        assert all(STAY[name] in reason for reason in report.refusals.values())
-    else:
-        assert report.refusals == {}
-        assert not {"ScatterElements", "Gather"} & set(operators(model)) or name == "transformer"  # attention gathers
+    assert report.refusals == {}
+    assert case.name == "attention" or not {"ScatterElements", "Gather"} & set(operators(model))
     assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
     model.graph.inputs[0].name = "input"
     got = reference.evaluate_onnx(ir.to_proto(model), input=x.numpy())
@@ -156,13 +93,7 @@ def needs_data(h: Tensor) -> Tensor:
     ],
 )
 def test_why_a_layer_keeps_its_order_is_reported(function: Callable[[Tensor], Tensor], reason: str) -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.mixed, self.last = nn.Linear(3, 64), some(64), nn.Linear(64, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.last(function(self.mixed(self.first(x))))  # type: ignore[no-any-return]
-
-    _, report = compiled(Net(), torch.zeros(2, 3))
+    parts = {"first": nn.Linear(3, 64), "mixed": some(64), "last": nn.Linear(64, 2)}
+    net = Net(lambda net, x: net.last(function(net.mixed(net.first(x)))), **parts)
+    _, report = compiled(net, torch.zeros(2, 3))
     assert report.refusals["mixed"].endswith(f"since {reason}")
