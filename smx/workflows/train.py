@@ -108,8 +108,16 @@ def train(
             dataset = data.load(config.data, data_dir)
         if ranks.main:
             on_start(config, folder, tuple(checkpoint.rows) if checkpoint else ())
-        result = run(config, dataset, folder, checkpoint=checkpoint, on_epoch=on_epoch, ranks=ranks)
-        figures = draw_run(result.rows, make_folder(folder / "figures")) if ranks.main else []
+        figures: list[Path] = []  # drawn while the run has the folder to itself
+        result = run(
+            config,
+            dataset,
+            folder,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+            ranks=ranks,
+            on_end=lambda result: figures.extend(draw_run(result.rows, make_folder(folder / "figures"))),
+        )
     return TrainReport(out=folder, model=result.model, rows=result.rows, figures=figures, machine=machine())
 
 
