@@ -31,6 +31,21 @@ def test_gumbel_noise_is_finite_for_any_uniform_value(monkeypatch: pytest.Monkey
     np.testing.assert_allclose(functional.gumbel_noise((3,)), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.3, 2.0])
+def test_selective_agrees_with_torchs_gumbel_softmax(temperature: float) -> None:
+    torch.manual_seed(0)
+    z, weights = torch.randn(2, 7, 40, dtype=torch.float64)
+    logits = torch.randn(40, 6, dtype=torch.float64, requires_grad=True)
+    with torch.random.fork_rng():  # gumbel_softmax draws its noise so; the same state gives the same draw
+        noise = -torch.empty_like(logits).exponential_().log()
+    s = torch.nn.functional.gumbel_softmax(logits, tau=temperature, hard=True)
+    theirs = (torch.stack([activation.function(z) for activation in POOL], -1) * s).sum(-1)
+    ours = functional.selective(z, logits, noise, temperature, POOL)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad((h * weights).sum(), logits)[0] for h in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     names=pools,
