@@ -65,11 +65,7 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse early a path whose folder can't take a new file, before hours are spent on its content.
-
-    Raises:
-        InputError: the folder is missing, is a file, or may not be written to; or `path` is a folder.
-    """
+    """Raise InputError if no new file can be written to `path`, before hours are spent on its content."""
     target = Path(path)
     if target.is_dir():
         raise InputError(f"{target} is a folder; give the name of a file in it")

@@ -197,11 +197,7 @@ def _operator_name(node: fx.Node) -> str:
 
 
 def _operator(name: str) -> Callable[..., Any]:
-    """Return an operator that a file may name.
-
-    Raises:
-        ValueError: it may not.
-    """
+    """Return an operator that a file may name; raise ValueError for any other."""
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
     if found := _ATEN.fullmatch(name):

@@ -69,11 +69,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def check_baseline(old: Mapping[str, Any], baseline: str) -> None:
-    """Check that the ratios of two benches have the same baseline.
-
-    Raises:
-        InputError: the baselines differ.
-    """
+    """Raise InputError if the ratios of two benches have different baselines."""
     if old["baseline"] != baseline:
         raise InputError(
             f"the old ratios refer to {old['baseline']}, the new ones to {baseline}: they can't be compared"
@@ -81,11 +77,7 @@ def check_baseline(old: Mapping[str, Any], baseline: str) -> None:
 
 
 def compare_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-    """Compare two reports, in the form of `TimingReport.to_dict`.
-
-    Raises:
-        InputError: the baselines differ.
-    """
+    """Compare two reports in the form of `TimingReport.to_dict`; raise InputError if their baselines differ."""
     check_baseline(old, new["baseline"])
     before, after = _ratios(old), _ratios(new)
     rows = [

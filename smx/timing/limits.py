@@ -54,11 +54,7 @@ class Limit:
         return cls(name=name, baseline=baseline, most=float(most), batch_size=int(batch) if batch else None)
 
     def check(self, names: Collection[str], batch_sizes: Collection[int]) -> None:
-        """Check that the candidates and the batch size are measured.
-
-        Raises:
-            InputError: there is no such candidate or batch size.
-        """
+        """Raise InputError if a candidate or the batch size is not among those that are measured."""
         for name in (self.name, self.baseline):
             if name not in names:
                 raise InputError(f"the limit {self} names {name}, but the candidates are {', '.join(names)}")

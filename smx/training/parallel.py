@@ -157,11 +157,7 @@ def joined() -> Iterator[Ranks]:
 
 
 def require_device(name: str, ranks: Ranks) -> None:
-    """Check that the device `name` exists, and for cuda that there is one for each process of this machine.
-
-    Raises:
-        InputError: it does not, or there are too few.
-    """
+    """Raise InputError if the device `name` is missing, or has fewer devices than this machine has ranks."""
     devices = torch.cuda.device_count()
     if name == "cuda" and not devices:
         raise InputError("the device is cuda, but this PyTorch finds no CUDA device; start a new run with --device cpu")
