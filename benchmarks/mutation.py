@@ -2,7 +2,7 @@
 
 `make mutation` runs mutmut (its settings are `[tool.mutmut]` in pyproject.toml) in a copy of the project in which the
 links smx/export and smx/runtime are folders, because mutmut does not follow links. A mutant is killed when a test fails
-or hangs. The survivors with their differences go into the JSON; docs/mutation.md has the table and the reasons.
+or hangs. The survivors with their differences go into the JSON.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TEXTS = ("README.md", "docs/results.md", "docs/layouts.md", "docs/training.md", "docs/mutation.md", "runtime/README.md")
+TEXTS = ("README.md", "docs/results.md", "docs/layouts.md", "docs/training.md", "runtime/README.md")
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -59,15 +59,6 @@ def paper_bench() -> str:
 def latency() -> str:
     """What a user compares first: both layouts beside the cheapest and the dearest fixed activations."""
     return by_batch_size(cells(result("mnist-bench")["results"]), ("sorted", "scatter", "relu", "tanh", "elu", "selu"))
-
-
-def mutation() -> str:
-    """How many mutants of each file the tests kill."""
-    rows = [
-        [f"`{row['file']}`", str(row["mutants"]), str(row["killed"]), f"{row['killed'] / row['mutants']:.1%}"]
-        for row in result("mutation")["files"]
-    ]
-    return markdown(["", "mutants", "killed", "share"], rows)
 
 
 def resolution() -> str:
