@@ -178,6 +178,7 @@ def commit_rule() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "latency": latency,
     "mnist-bench": mnist_bench,
     "paper-bench": paper_bench,
     "forms": forms,
