@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from smx.errors import InputError, SmxError
+from smx.timing import settle as settling
 from smx.timing.runners import ProcessRunner, time_runs
 from tests.timing.fakes import FakeRunner, die
 
@@ -106,6 +107,7 @@ def test_stopping_ends_the_process_busy_or_not(monkeypatch: pytest.MonkeyPatch) 
 def test_the_process_ends_when_its_parent_is_killed() -> None:
     code = """
 import time
+from smx.timing import settle as settling
 from smx.timing.runners import ProcessRunner
 from tests.timing.fakes import FakeRunner
 print(int(ProcessRunner(FakeRunner).start()), flush=True)
@@ -120,3 +122,22 @@ time.sleep(60)
     while not gone(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert gone(pid)
+
+
+def test_waiting_until_all_threads_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads take 2 ms of each 2 ms, then 1, then none; or never rest."""
+    now, used = [0.0], [0.0]
+    shares = [1.0, 1.0, 0.5, 0.0, 1.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        used[0] += seconds * shares.pop(0)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "process_time", lambda: used[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    settling.settle()
+    assert shares == [1.0]
+    shares[:] = [1.0] * 1000
+    settling.settle()
+    assert 1000 - len(shares) == pytest.approx(settling.LIMIT / settling.WINDOW, abs=1)
