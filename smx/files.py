@@ -41,8 +41,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
         if fcntl:  # so that the rename lasts through a power cut; Windows can't open folders
             descriptor = os.open(target.parent, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     except OSError as error:
         raise SmxError(f"{target} could not be written: {error.strerror or error}") from error
     finally:
