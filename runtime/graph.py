@@ -165,6 +165,6 @@ def _model_class() -> Any:
             added.type = _Field.TYPE_MESSAGE if isinstance(kind, str) else kind
             if isinstance(kind, str):
                 added.type_name = f".{package}.{kind}"
-    pool = descriptor_pool.DescriptorPool()
+    pool: Any = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Model"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,18 @@ MAX_PIXELS = 2**26
 """Larger images are refused before they are decoded: a small file can hold an image that fills the memory."""
 
 
-def read_image(path: Path, height: int, width: int, *, colour: bool, invert: bool = False) -> NDArray[np.float32]:
+def read_image(
+    source: Path | BinaryIO, height: int, width: int, *, colour: bool, invert: bool = False, name: str = ""
+) -> NDArray[np.float32]:
     """Read an image, turned as its EXIF data say, and stretch it to a size.
 
     Args:
-        path: of the file. Of an animation, the first image is read.
+        source: the file, by its path or open. Of an animation, the first image is read.
         height, width: of the result, in pixels.
         colour: keep red, green and blue; otherwise the image becomes grey.
         invert: exchange black and white, for dark ink on light paper. Transparent pixels are paper: white with
             `invert`, black without.
+        name: of the file in messages, if it is not its path.
 
     Returns:
         Values from 0 to 1, (height, width) or (height, width, 3).
@@ -37,14 +41,16 @@ def read_image(path: Path, height: int, width: int, *, colour: bool, invert: boo
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow's own limit is higher
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(source, formats=FORMATS)
         with image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS}")
             rgba = _eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
     except Exception as error:  # whatever a damaged file makes Pillow's decoders run into
         reason = one_line(error) or type(error).__name__
-        raise InputError(f"{path} is no image that can be read ({reason}); expected {', '.join(FORMATS)}") from error
+        raise InputError(
+            f"{name or source} is no image that can be read ({reason}); expected {', '.join(FORMATS)}"
+        ) from error
     paper = (255, 255, 255, 255) if invert else (0, 0, 0, 255)
     opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, paper), rgba).convert("RGB" if colour else "L")
     pixels = np.asarray(opaque.resize((width, height), Image.Resampling.BOX), np.float32) / np.float32(255)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ EXPECTED = "expected a .npy or .npz file of examples, a .png or .jpg image, or a
 
 
 def load_samples(
-    source: Path | NDArray[Any],
+    source: Path | NDArray[Any] | BinaryIO,
     sample_shape: Sequence[int],
     info: ModelInfo | None,
     *,
@@ -38,7 +38,7 @@ def load_samples(
 
     Args:
         source: an array (B, *) or one example (*), as `.npy` file too; an `.npz` file with an array `x`, or with one
-            array; an image; a folder of images.
+            array; an image, be it a path or an open file; a folder of images.
         sample_shape: what the model takes after the batch axis, for example (784,).
         info: of the model, for the size of its images and the range of its data; None for another tool's model.
         invert: images are dark on light, and the model knows light on dark.
@@ -50,7 +50,7 @@ def load_samples(
     Raises:
         InputError: the source can't be read, or its examples don't have the model's size.
     """
-    name = "the array" if isinstance(source, np.ndarray) else str(source)
+    name = str(source) if isinstance(source, Path) else "the array" if isinstance(source, np.ndarray) else "the image"
     names, x = _load(source, name, sample_shape, info, invert)
     maximum = np.float32(info.maximum if info is not None else 255 if raw else 1)
     whole = bool(np.issubdtype(x.dtype, np.integer))
@@ -65,20 +65,28 @@ def load_samples(
 
 
 def _load(
-    source: Path | NDArray[Any], name: str, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool
+    source: Path | NDArray[Any] | BinaryIO,
+    name: str,
+    sample_shape: Sequence[int],
+    info: ModelInfo | None,
+    invert: bool,
 ) -> tuple[list[str], NDArray[Any]]:
     if isinstance(source, np.ndarray):
         x = _as_samples(name, source, sample_shape, info)
         return [str(i) for i in range(len(x))], x
+    if not isinstance(source, Path):
+        return [name], _image(source, name, sample_shape, info, invert)[None]
     if source.is_dir():
         images = sorted(file for file in source.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             raise InputError(f"{name} holds no {', '.join(IMAGE_SUFFIXES)} files; {EXPECTED}")
-        return [file.name for file in images], np.stack([_image(file, sample_shape, info, invert) for file in images])
+        return [file.name for file in images], np.stack(
+            [_image(file, str(file), sample_shape, info, invert) for file in images]
+        )
     if not source.is_file():
         raise InputError(f"{name} does not exist; {EXPECTED}")
     if source.suffix.lower() in IMAGE_SUFFIXES:
-        return [source.name], _image(source, sample_shape, info, invert)[None]
+        return [source.name], _image(source, name, sample_shape, info, invert)[None]
     if source.suffix.lower() in (".npy", ".npz"):
         x = _as_samples(name, _array(source), sample_shape, info)
         return [f"{source.name}[{i}]" for i in range(len(x))], x
@@ -106,12 +114,14 @@ def _as_samples(name: str, x: NDArray[Any], sample_shape: Sequence[int], info: M
     raise InputError(f"{name} must hold examples of {size} values (shape {tuple(sample_shape)}), got shape {x.shape}")
 
 
-def _image(path: Path, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool) -> NDArray[np.float32]:
+def _image(
+    source: Path | BinaryIO, name: str, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool
+) -> NDArray[np.float32]:
     """Read an image in the shape of the data's examples, and bring it to (*sample_shape)."""
     shape = tuple(info.sample_shape) if info is not None and info.sample_shape else tuple(sample_shape)
     channels, *size = image_shape(shape)
     if len(size) != 2 or channels not in COLOURS:
-        raise InputError(f"{path} is an image, but the model takes examples of shape {shape}; give it an array")
-    pixels = read_image(path, *size, colour=channels == 3, invert=invert)
+        raise InputError(f"{name} is an image, but the model takes examples of shape {shape}; give it an array")
+    pixels = read_image(source, *size, colour=channels == 3, invert=invert, name=name)
     example: NDArray[np.float32] = as_taken(as_taken(pixels.reshape(1, *size, channels), shape), sample_shape)[0]
     return example

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from smx.workflows.classify import classify as classify
     from smx.workflows.describe import describe as describe
     from smx.workflows.export_model import export_model as export_model
+    from smx.workflows.serve import serve as serve
     from smx.workflows.train import train as train
     from smx.workflows.tune import tune as tune
     from smx.workflows.verify import verify as verify
@@ -57,7 +58,7 @@ _NAMES = {
     "smx.saving": ("load", "save"),
     "smx.sorting": ("sort",),
 }
-_WORKFLOWS = ("train", "export_model", "verify", "bench", "bench_train", "tune", "classify", "describe")
+_WORKFLOWS = ("train", "export_model", "verify", "bench", "bench_train", "tune", "classify", "describe", "serve")
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 _HOMES |= {name: f"smx.workflows.{name}" for name in _WORKFLOWS}
 _MODULES = ("convert", "data", "export", "functional", "hooks", "models", "runtime", "sorting", "timing")

@@ -54,6 +54,11 @@ ROOMS = {
     "run": Room(RUN, ("torch", "numpy"), (*CORE, *METHOD, *SHARED)),
     "figures": Room(("smx.figures",), ("matplotlib", "numpy"), (*CORE, "smx.training.metrics", "smx.timing.report")),
     "runtime": Room(("smx.runtime",), ("numpy", "onnxruntime", "google", "PIL"), (*CORE, "smx.arrays", "smx.timing")),
+    "serving": Room(
+        ("smx.runtime.serving",),
+        ("numpy", "starlette", "uvicorn", "uvloop", "orjson", "prometheus_client", "grpc", "google"),
+        (*CORE, "smx.runtime"),
+    ),
     "export": Room(
         ("smx.export",),
         ("torch", "numpy", "onnx", "onnx_ir", "onnxruntime"),

@@ -12,11 +12,12 @@ from smx.cli.export import export
 from smx.cli.group import Group
 from smx.cli.inspect import inspect
 from smx.cli.predict import predict
+from smx.cli.serve import serve
 from smx.cli.train import train
 from smx.cli.tune import tune
 from smx.cli.verify import verify
 
-COMMANDS = [train, export, verify, bench, bench_train, tune, predict, inspect, completion]
+COMMANDS = [train, export, verify, bench, bench_train, tune, predict, serve, inspect, completion]
 """In the order of the work; help lists them so."""
 
 
@@ -31,4 +32,5 @@ def main() -> None:
     smx verify runs/digits-smartmixed/model.pt model.onnx
     smx bench  runs/digits-smartmixed/model.pt
     smx tune   model.onnx
+    smx serve  model.onnx
     """

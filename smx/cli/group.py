@@ -14,6 +14,7 @@ from smx.errors import SmxError
 
 EXTRAS = dict.fromkeys(("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib"), "train")
 EXTRAS["tensorboard"] = "tensorboard"
+EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "uvloop", "httptools", "orjson", "grpc", "prometheus_client"), "serve")
 """Which extra brings a package that the base install does not have."""
 
 INTERRUPTED = 130

@@ -1,0 +1,218 @@
+"""The HTTP side: the protocol's REST endpoints, an endpoint for images, metrics, and the page's files."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from smx.runtime.serving import rest
+from smx.runtime.serving.metrics import CONTENT_TYPE
+from smx.runtime.serving.protocol import Cause, Refusal
+from smx.runtime.serving.service import Service
+
+OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
+"""These need no key: probes ask for them."""
+ID_HEADER = "x-request-id"
+ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+UNREAD = {Cause.UNAUTHENTICATED, Cause.SLOW, Cause.TOO_LARGE, Cause.ENCODING}
+"""Refusals before the body is read: the connection is closed, since the rest of the body may still be coming."""
+CAUSES = {404: Cause.NOT_FOUND, 405: Cause.METHOD}
+
+
+class Front:
+    """What happens to every request: its id, its key, its log line, and errors in the protocol's shape.
+
+    Args:
+        app: what answers.
+        service: for its state.
+        api_key: what clients must send as `Authorization: Bearer KEY`; None lets everybody in.
+        log: is called with an event's name and its fields, for refused requests.
+        log_all: log answered requests, too.
+    """
+
+    def __init__(
+        self, app: ASGIApp, service: Service, api_key: str | None, log: Callable[..., None], log_all: bool
+    ) -> None:
+        self.app, self.service, self.log, self.log_all = app, service, log, log_all
+        self.api_key = api_key.encode() if api_key else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        start, headers = time.perf_counter(), Headers(scope=scope)
+        given = headers.get(ID_HEADER, "")
+        request_id = given if ID.fullmatch(given) else secrets.token_hex(8)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                added = MutableHeaders(scope=message)
+                added[ID_HEADER] = request_id
+                if self.service.draining:
+                    added["connection"] = "close"
+            await send(message)
+
+        scope["app"] = self  # Starlette raises what it refuses only then
+        error: str | None = None
+        try:
+            if self.api_key is not None and scope["path"] not in OPEN_PATHS:
+                self._check_key(headers)
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            error = "the client is gone"
+        except Exception as raised:
+            refusal, error = self._as_refusal(raised), str(raised)
+            if status == 0:
+                await _error(refusal)(scope, receive, send_with_id)
+        if error or self.log_all:
+            took = round((time.perf_counter() - start) * 1e3, 2)
+            what = {"method": scope["method"], "path": scope["path"][:200], "status": status, "ms": took}
+            self.log("request", id=request_id, **what, **({"error": error[:500]} if error else {}))
+
+    def _check_key(self, headers: Headers) -> None:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        assert self.api_key is not None
+        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key):
+            raise Refusal(Cause.UNAUTHENTICATED, "this server needs a key: send the header Authorization: Bearer KEY")
+
+    def _as_refusal(self, error: Exception) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, HTTPException):
+            return Refusal(CAUSES.get(error.status_code, Cause.INVALID), error.detail)
+        self.log("failed", error=f"{type(error).__name__}: {error}")
+        return Refusal(Cause.INTERNAL, "the server failed to answer this request; its log says why")
+
+
+def _error(refusal: Refusal) -> Response:
+    headers = {"connection": "close"} if refusal.cause in UNREAD else {}
+    if refusal.cause is Cause.BUSY:
+        headers["retry-after"] = "1"
+    if refusal.cause is Cause.UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"
+    return _json({"error": str(refusal)}, rest.STATUS[refusal.cause], headers)
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(rest.to_json(content), status, headers, "application/json")
+
+
+async def read_body(request: Request, max_body: int, seconds: float) -> bytes:
+    """Return a request's body.
+
+    Raises:
+        Refusal: it is compressed, larger than allowed, or does not come in time.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise Refusal(Cause.ENCODING, f"bodies are taken as they are, not encoded as {encoding!r:.50}")
+    declared = request.headers.get("content-length", "0")
+    too_large = Refusal(Cause.TOO_LARGE, f"a body may have {max_body} bytes")
+    if declared.isdecimal() and int(declared) > max_body:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > max_body:
+                    raise too_large
+    except TimeoutError as error:
+        raise Refusal(Cause.SLOW, f"the body did not come in {seconds:g} seconds") from error
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def make_app(
+    service: Service, *, api_key: str | None, log: Callable[..., None], log_all: bool = False, routes: list[Route]
+) -> ASGIApp:
+    """Return the ASGI application.
+
+    Args:
+        service: what answers.
+        api_key: see `Front`.
+        log, log_all: see `Front`.
+        routes: further ones, as of the page.
+    """
+    limits = service.limits
+
+    async def live(request: Request) -> Response:
+        return _json({"live": True})
+
+    async def ready(request: Request) -> Response:
+        return _json({"ready": service.ready}, 200 if service.ready else 503)
+
+    async def server_metadata(request: Request) -> Response:
+        return _json(service.server_metadata())
+
+    async def model_metadata(request: Request) -> Response:
+        return _json(service.model_metadata(*which(request)))
+
+    async def model_ready(request: Request) -> Response:
+        model = service.repository.find(*which(request))
+        return _json({"name": model.name, "ready": True})
+
+    async def index(request: Request) -> Response:
+        return _json(service.repository.index())
+
+    async def metrics(request: Request) -> Response:
+        return Response(service.metrics_text(), media_type=CONTENT_TYPE)
+
+    async def infer(request: Request) -> Response:
+        name, version = which(request)
+        with service.counted(name, "rest"):
+            length = request.headers.get(rest.LENGTH_HEADER)
+            if length is not None and not length.isdecimal():
+                raise rest.invalid(f"{rest.LENGTH_HEADER} must be a whole number, got {length!r:.50}")
+            body = await read_body(request, limits.max_body, limits.read_timeout)
+            asked = rest.read_request(body, None if length is None else int(length), limits.max_depth)
+            answer, json_length = rest.write_response(await service.infer(name, version, asked), asked)
+        if json_length is None:
+            return Response(answer, media_type="application/json")
+        return Response(answer, 200, {rest.LENGTH_HEADER: str(json_length)}, "application/octet-stream")
+
+    async def classify(request: Request) -> Response:
+        name, version = which(request)
+        with service.counted(name, "image"):
+            invert = request.query_params.get("invert", "false").lower()
+            top_k = request.query_params.get("top_k", "0")
+            if invert not in ("true", "false", "1", "0") or not top_k.isdecimal() or len(top_k) > 9:
+                raise rest.invalid("invert must be true or false, top_k a whole number")
+            body = await read_body(request, limits.max_body, limits.read_timeout)
+            answer = await service.classify(name, version, body, invert=invert in ("true", "1"), top_k=int(top_k))
+        return _json(answer)
+
+    model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+    found = [
+        *(Route(f"{path}/infer", infer, methods=["POST"]) for path in (model, versioned)),
+        *(Route(f"{path}/classify", classify, methods=["POST"]) for path in (model, versioned)),
+        *(Route(f"{path}/ready", model_ready) for path in (model, versioned)),
+        *(Route(path, model_metadata) for path in (model, versioned)),
+        *(Route(path, server_metadata) for path in ("/v2", "/v2/")),
+        Route("/v2/health/live", live),
+        Route("/v2/health/ready", ready),
+        Route("/v2/repository/index", index, methods=["POST"]),
+        Route("/metrics", metrics),
+        *routes,
+    ]
+    return Front(Router(found, redirect_slashes=False), service, api_key, log, log_all)
+
+
+def which(request: Request) -> tuple[str, str | None]:
+    """Return the name and version of the model in a request's path."""
+    return request.path_params["name"], request.path_params.get("version")

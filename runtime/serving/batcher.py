@@ -1,0 +1,165 @@
+"""Dynamic batching: requests that wait at the same time are answered by one run of the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx.runtime.serving.protocol import Cause, Refusal
+
+Arrays = list[NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How requests are put together.
+
+    Attributes:
+        max_rows: examples of one run; 1 runs each request by itself.
+        max_wait: seconds that a request waits for others while nothing runs. Requests that come while the model runs
+            wait for it anyway, so that batches form under load even with 0.
+        max_queue: requests that may wait; a further one is refused.
+        instances: runs at the same time.
+    """
+
+    max_rows: int = 64
+    max_wait: float = 0.0
+    max_queue: int = 1024
+    instances: int = 1
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A request in the queue.
+
+    Attributes:
+        inputs: an array (rows, *) for each input of the model.
+        kind: requests of the same kind (shapes and dtypes but for the rows) can run together.
+        answer: gets the outputs.
+        since: when it came, on the loop's clock.
+    """
+
+    inputs: Sequence[NDArray[Any]]
+    rows: int
+    kind: tuple[Any, ...]
+    answer: asyncio.Future[Arrays]
+    since: float
+
+
+class Batcher:
+    """The queue of one model.
+
+    Args:
+        run: what answers a batch: it takes an array for each input and returns one for each output. It is called in a
+            thread; what it raises is what the requests of the batch get, each after a try by itself.
+        batching: see `Batching`.
+        together: whether the examples of a batch do not depend on each other. If not, each request runs by itself.
+        observe: is called with the rows of each run.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[NDArray[Any]]], Arrays],
+        batching: Batching,
+        *,
+        together: bool = True,
+        observe: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        self.run = run
+        self.batching = batching
+        self.together = together
+        self.observe = observe
+        self.waiting: deque[Waiting] = deque()
+        self._idle = batching.instances
+        self._threads = ThreadPoolExecutor(batching.instances, thread_name_prefix="model")
+        self._due: asyncio.Handle | None = None
+
+    async def submit(self, inputs: Sequence[NDArray[Any]]) -> Arrays:
+        """Return the model's outputs for arrays (rows, *).
+
+        Raises:
+            Refusal: the queue is full, or closed.
+        """
+        if len(self.waiting) >= self.batching.max_queue:
+            raise Refusal(Cause.BUSY, f"{self.batching.max_queue} requests are waiting already; try again later")
+        loop = asyncio.get_running_loop()
+        kind = tuple((x.shape[1:], x.dtype) for x in inputs) if self.together else (object(),)
+        rows = len(inputs[0]) if self.together else 1
+        request = Waiting(inputs, rows, kind, loop.create_future(), loop.time())
+        self.waiting.append(request)
+        if self._idle and self._due is None:  # after the requests that come in this round of the loop
+            self._due = loop.call_soon(self._dispatch)
+        return await request.answer
+
+    def close(self) -> None:
+        """End the threads when what waits is answered."""
+        if self.waiting or self._idle < self.batching.instances:
+            asyncio.get_running_loop().call_later(0.05, self.close)
+        else:
+            self._threads.shutdown(wait=False)
+
+    def _dispatch(self) -> None:
+        self._due = None
+        loop = asyncio.get_running_loop()
+        while self._idle:
+            while self.waiting and self.waiting[0].answer.done():  # the client is gone, or out of time
+                self.waiting.popleft()
+            if not self.waiting:
+                return
+            batch = self._next()
+            rows, due = sum(request.rows for request in batch), batch[0].since + self.batching.max_wait
+            if len(batch) == len(self.waiting) and rows < self.batching.max_rows and loop.time() < due:
+                self._due = loop.call_at(due, self._dispatch)
+                return
+            for _ in batch:
+                self.waiting.popleft()
+            self._idle -= 1
+            self.observe(rows)
+            done = loop.run_in_executor(self._threads, self._answers, batch)
+            done.add_done_callback(lambda done, batch=batch: self._deliver(batch, done))  # type: ignore[misc]
+
+    def _next(self) -> list[Waiting]:
+        """Return the first requests of one kind that fit into one run; at least one."""
+        batch: list[Waiting] = []
+        rows = 0
+        for request in self.waiting:
+            rows += request.rows
+            if batch and (request.kind != batch[0].kind or rows > self.batching.max_rows):
+                break
+            batch.append(request)
+        return batch
+
+    def _answers(self, batch: list[Waiting]) -> list[Arrays | Exception]:
+        """Run a batch in a thread; where that fails, each request alone, so that the others get their answers."""
+        try:
+            return list(self._run_together(batch))
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+            return [answer for request in batch for answer in self._answers([request])]
+
+    def _run_together(self, batch: list[Waiting]) -> list[Arrays]:
+        if len(batch) == 1:
+            return [self.run(batch[0].inputs)]
+        outputs = self.run([np.concatenate(parts) for parts in zip(*(each.inputs for each in batch), strict=True)])
+        ends = np.cumsum([request.rows for request in batch])
+        return [[y[end - request.rows : end] for y in outputs] for request, end in zip(batch, ends, strict=True)]
+
+    def _deliver(self, batch: list[Waiting], done: asyncio.Future[list[Arrays | Exception]]) -> None:
+        self._idle += 1
+        for request, answer in zip(batch, done.result(), strict=True):
+            if request.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                request.answer.set_exception(answer)
+            else:
+                request.answer.set_result(answer)
+        if self.waiting and self._due is None:
+            self._dispatch()

@@ -1,0 +1,204 @@
+"""One loaded version of a model: what it takes, and how a request becomes an answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx.errors import InputError
+from smx.runtime.serving.batcher import Arrays, Batcher, Batching
+from smx.runtime.serving.classes import classification, further_outputs
+from smx.runtime.serving.protocol import DATATYPES, Cause, InferRequest, InferResponse, Refusal, Tensor
+from smx.runtime.session import DTYPES, Session
+from smx.runtime.settings import Settings
+
+PLATFORM = "onnxruntime_onnx"
+"""What Triton calls ONNX models in ONNX Runtime."""
+OPEN_LENGTH = 8
+"""What an axis of open length gets in a warm-up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How models are loaded.
+
+    Attributes:
+        provider, allow_fallback: see `smx.runtime.Session`.
+        threads: of one operator; None takes what `smx tune` wrote beside the file, or ONNX Runtime's default.
+        batching: see `Batching`.
+        max_rows: examples of one request.
+    """
+
+    provider: str = "cpu"
+    allow_fallback: bool = False
+    threads: int | None = None
+    batching: Batching = field(default_factory=Batching)
+    max_rows: int = 4096
+
+
+class ServedModel:
+    """A model in ONNX Runtime that answers requests.
+
+    Args:
+        path: of the ONNX file.
+        name, version: in the protocol.
+        loading: see `Loading`.
+        observe: is called with the rows of each run.
+
+    Raises:
+        InputError: the file is missing or no ONNX model, or ONNX Runtime can't run it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        version: str,
+        loading: Loading,
+        observe: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        start = time.perf_counter()
+        self.path, self.name, self.version, self.loading = path, name, version, loading
+        self.session = _open(path, loading)
+        self.inputs = {each.name: each for each in self.session.inputs}
+        for each in (*self.session.inputs, *self.session.outputs):
+            if each.type not in DTYPES:
+                raise InputError(f"{path} has {each.name!r} of {each.type}; only tensors of numbers are served")
+        self.info = self.session.info
+        self.class_names = self.info.class_names if self.info else ()
+        self.batched = self._warm_up(loading.batching.max_rows)
+        self.batcher = Batcher(self._run, loading.batching, together=self.batched, observe=observe)
+        self.load_seconds = time.perf_counter() - start
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the protocol says of a model; open axes have the length -1."""
+
+        def describe(each: Any) -> dict[str, Any]:
+            shape = [length if isinstance(length, int) else -1 for length in each.shape]
+            return {"name": each.name, "datatype": DATATYPES[DTYPES[each.type]], "shape": shape}
+
+        return {
+            "name": self.name,
+            "versions": [self.version],
+            "platform": PLATFORM,
+            "inputs": [describe(each) for each in self.session.inputs],
+            "outputs": [describe(each) for each in self.session.outputs],
+        }
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Answer a request.
+
+        Raises:
+            Refusal: the request does not fit the model, or the queue is full.
+        """
+        inputs = self._checked(request)
+        known = {each.name for each in self.session.outputs}
+        for output in request.outputs:
+            if output.name not in known:
+                raise Refusal(Cause.INVALID, f"{self.name} has no output {output.name!r}; it has {', '.join(known)}")
+        try:
+            arrays = await self.batcher.submit(inputs)
+        except InputError as error:
+            raise Refusal(Cause.INVALID, str(error)) from error
+        made = {each.name: Tensor(each.name, array) for each, array in zip(self.session.outputs, arrays, strict=True)}
+        names = self.class_names if arrays[0].shape[-1:] == (len(self.class_names),) else ()
+        outputs = []
+        for output in request.outputs:
+            k = output.parameters.get("classification")
+            outputs.append(made[output.name] if k is None else classification(made[output.name], k, names))
+        outputs = outputs or list(made.values())
+        outputs += further_outputs(request, next(iter(made.values())), names)
+        return InferResponse(model_name=self.name, model_version=self.version, outputs=outputs, id=request.id)
+
+    def _checked(self, request: InferRequest) -> list[NDArray[Any]]:
+        """Return the arrays in the model's order; refuse what the model does not take."""
+        given = {tensor.name: tensor for tensor in request.inputs}
+        if len(given) != len(request.inputs) or given.keys() != self.inputs.keys():
+            names = [tensor.name for tensor in request.inputs]
+            raise Refusal(Cause.INVALID, f"{self.name} takes the inputs {list(self.inputs)} once each, got {names}")
+        for tensor, wanted in ((given[name], wanted) for name, wanted in self.inputs.items()):
+            shape = tensor.array.shape
+            if tensor.array.dtype != DTYPES[wanted.type]:
+                expected = DATATYPES[DTYPES[wanted.type]]
+                raise Refusal(Cause.INVALID, f"the input {tensor.name!r} must be {expected}, got {tensor.datatype}")
+            fits = len(shape) == len(wanted.shape) and all(
+                length == size if isinstance(size, int) else length > 0
+                for size, length in list(zip(wanted.shape, shape, strict=True))[1:]
+            )
+            if not fits:
+                raise Refusal(
+                    Cause.INVALID,
+                    f"the input {tensor.name!r} must have the shape {_shape(wanted)}, got {list(shape)}",
+                )
+        arrays = [given[name].array for name in self.inputs]
+        rows = {len(array) if array.ndim else 1 for array in arrays}
+        if max(rows, default=0) > self.loading.max_rows:
+            raise Refusal(Cause.TOO_LARGE, f"a request may have {self.loading.max_rows} rows, got {max(rows)}")
+        if self.batched and len(rows) != 1:
+            raise Refusal(Cause.INVALID, f"all inputs need as many rows, got {sorted(rows)}")
+        return arrays
+
+    def _run(self, inputs: Sequence[NDArray[Any]]) -> Arrays:
+        return self.session.run_all(*inputs, batch_size=self.session.batch)
+
+    def _warm_up(self, max_rows: int) -> bool:
+        """Run the model on batches of 1, 2, 4, ... zeros, and find out whether examples can share a batch.
+
+        They can if each input and output has the examples on an open first axis, and two examples get the same answers
+        together as each alone.
+        """
+        try:
+            pair = [self._example(each, seed) for seed in (0, 1) for each in self.session.inputs]
+            count = len(self.session.inputs)
+            first, second = pair[:count], pair[count:]
+            alone = [self._run(first), self._run(second)]
+            if self.session.batch or any(
+                not each.shape or isinstance(each.shape[0], int) for each in self.inputs.values()
+            ):
+                return False
+            both = self._run([np.concatenate(parts) for parts in zip(first, second, strict=True)])
+            for y, *parts in zip(both, *alone, strict=True):
+                if any(part.shape[:1] != (1,) for part in parts) or y.shape[:1] != (2,):
+                    return False
+                if y.dtype.kind == "f" and not np.allclose(
+                    y, np.concatenate(parts), rtol=1e-2, atol=1e-2, equal_nan=True
+                ):
+                    return False
+            rows = 4
+            while rows <= max_rows:
+                self._run([np.concatenate([x] * rows) for x in first])
+                rows *= 2
+        except (InputError, ValueError):  # of inputs that were made up here: users' own may run
+            return False
+        return True
+
+    @staticmethod
+    def _example(wanted: Any, seed: int) -> NDArray[Any]:
+        """Return random values of the shape and dtype of an input, for one example."""
+        lengths = [size if isinstance(size, int) else OPEN_LENGTH for size in wanted.shape]
+        if lengths and not isinstance(wanted.shape[0], int):
+            lengths[0] = 1
+        dtype, random = DTYPES[wanted.type], np.random.default_rng(seed)
+        if dtype.kind in "iu":  # may be indices of something: 0 and 1 are always among them
+            return random.integers(0, 2, lengths).astype(dtype)
+        return random.random(lengths).astype(dtype) if dtype.kind == "f" else random.random(lengths) < 0.5
+
+
+def _open(path: Path, loading: Loading) -> Session:
+    """Load a file. Idle threads don't wait actively, because the server needs the cores for the requests."""
+    session = Session(path, loading.provider, loading.threads, allow_fallback=loading.allow_fallback)
+    if session.tuning is not None:
+        return session
+    settings = replace(Settings(), threads=loading.threads, spinning=False)
+    return Session(path, loading.provider, settings=settings, allow_fallback=loading.allow_fallback)
+
+
+def _shape(wanted: Any) -> list[Any]:
+    return [size if isinstance(size, int) else -1 for size in wanted.shape]

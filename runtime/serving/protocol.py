@@ -1,0 +1,173 @@
+"""The messages of the Open Inference Protocol, whatever carries them: JSON, binary tensors or gRPC.
+
+Source: https://github.com/kserve/open-inference-protocol, `specification/protocol/`. The extensions for binary
+tensors and for classification are Triton's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+BYTES = "BYTES"
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    BYTES: np.dtype(np.object_),
+}
+"""The protocol's datatypes; BYTES are texts, one `str` an element."""
+
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class Cause(Enum):
+    """Why a request is refused; `rest.py` and `grpc.py` give each its status."""
+
+    INVALID = "invalid"
+    UNAUTHENTICATED = "unauthenticated"
+    NOT_FOUND = "not_found"
+    METHOD = "method"
+    SLOW = "slow"
+    TOO_LARGE = "too_large"
+    ENCODING = "encoding"
+    BUSY = "busy"
+    INTERNAL = "internal"
+
+
+class Refusal(Exception):  # noqa: N818
+    """A request that is not answered; the message is one line for the client."""
+
+    def __init__(self, cause: Cause, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class Tensor(NamedTuple):
+    """A named array of one of the `DATATYPES`."""
+
+    name: str
+    array: NDArray[Any]
+
+    @property
+    def datatype(self) -> str:
+        """The protocol's name of the dtype."""
+        return DATATYPES[self.array.dtype]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestedOutput:
+    """An output that a request asks for.
+
+    Attributes:
+        parameters: `classification` of k asks for the k best classes instead of the values; `binary_data` for bytes.
+    """
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferRequest:
+    """What a client asks for.
+
+    Attributes:
+        inputs: the tensors; each has the whole batch.
+        outputs: those that are wanted; none means all of the model's.
+        id: comes back in the answer.
+        parameters: `probabilities` and `top_k` ask for further outputs, see `smx.runtime.serving.classes`;
+            `binary_data_output` for bytes in all outputs; `timeout` is in microseconds, as Triton has it.
+    """
+
+    inputs: Sequence[Tensor]
+    outputs: Sequence[RequestedOutput] = ()
+    id: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferResponse:
+    """What the model answers."""
+
+    model_name: str
+    model_version: str
+    outputs: Sequence[Tensor]
+    id: str = ""
+
+
+def from_bytes(name: str, datatype: Any, shape: Any, raw: bytes | memoryview) -> Tensor:
+    """Read a tensor from its raw bytes: row-major, little-endian; BYTES each after its length in four bytes.
+
+    Raises:
+        Refusal: the datatype is unknown, or there are more or fewer bytes than the shape needs.
+    """
+    dtype, count = dtype_of(name, datatype), size_of(name, shape)
+    if datatype == BYTES:
+        return Tensor(name, _texts(name, raw, count).reshape(shape))
+    if len(raw) != count * dtype.itemsize:
+        raise Refusal(
+            Cause.INVALID,
+            f"the input {name!r} of {datatype} {list(shape)} needs {count * dtype.itemsize} bytes, got {len(raw)}",
+        )
+    return Tensor(name, np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape))
+
+
+def to_bytes(array: NDArray[Any]) -> bytes:
+    """Write what `from_bytes` reads."""
+    if array.dtype != np.object_:
+        return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).tobytes()
+    encoded = (str(text).encode() for text in array.flat)
+    return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
+
+
+def _texts(name: str, raw: bytes | memoryview, count: int) -> NDArray[Any]:
+    texts, place = [], 0
+    try:
+        while place < len(raw):
+            end = place + 4 + int.from_bytes(raw[place : place + 4], "little")
+            if place + 4 > len(raw) or end > len(raw):
+                raise ValueError("a text is cut off")
+            texts.append(str(raw[place + 4 : end], "utf-8"))
+            place = end
+        if len(texts) != count:
+            raise ValueError(f"{len(texts)} texts for {count} elements")
+    except ValueError as error:
+        raise Refusal(Cause.INVALID, f"the input {name!r} has damaged BYTES: {error}") from error
+    array = np.empty(count, np.object_)
+    array[:] = texts
+    return array
+
+
+def dtype_of(name: str, datatype: Any) -> np.dtype[Any]:
+    """Return the dtype of a datatype's name."""
+    if not isinstance(datatype, str) or datatype not in DTYPES:
+        raise Refusal(Cause.INVALID, f"the input {name!r} needs a datatype of {', '.join(DTYPES)}, got {datatype!r}")
+    return DTYPES[datatype]
+
+
+def size_of(name: str, shape: Any) -> int:
+    """Return the number of elements of a shape, and refuse what is none."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise Refusal(Cause.INVALID, f"the input {name!r} needs a shape, a list of whole numbers, got {shape!r}")
+    size = 1
+    for length in shape:
+        if type(length) is not int or not 0 <= length < 2**63:
+            raise Refusal(Cause.INVALID, f"the input {name!r} has the length {length!r} in its shape; lengths are >= 0")
+        size *= length
+    if size >= 2**63:
+        raise Refusal(Cause.INVALID, f"the input {name!r} has a shape of {size} elements, which is too many")
+    return size

@@ -1,0 +1,251 @@
+"""The gRPC side: the protocol's calls, with the same answers as REST."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from smx.errors import SmxError
+from smx.runtime.serving.messages import CLASSES, SERVICE
+from smx.runtime.serving.protocol import (
+    BYTES,
+    Cause,
+    InferRequest,
+    InferResponse,
+    Refusal,
+    RequestedOutput,
+    Tensor,
+    dtype_of,
+    from_bytes,
+    size_of,
+    to_bytes,
+)
+from smx.runtime.serving.service import Service
+
+STATUS = {
+    Cause.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Cause.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Cause.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Cause.METHOD: grpc.StatusCode.UNIMPLEMENTED,
+    Cause.SLOW: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Cause.TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
+    Cause.ENCODING: grpc.StatusCode.INVALID_ARGUMENT,
+    Cause.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Cause.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+"""The status code of each refusal."""
+
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
+}
+"""Where a datatype's values are; FP16 comes as bytes only."""
+
+Call = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
+
+
+def read_request(message: Any) -> InferRequest:
+    """Read a `ModelInferRequest`.
+
+    Raises:
+        Refusal: it is not what the protocol says.
+    """
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise Refusal(Cause.INVALID, f"there are {len(raw)} raw_input_contents for {len(message.inputs)} inputs")
+    if not message.inputs:
+        raise Refusal(Cause.INVALID, "the request needs inputs")
+    inputs = []
+    for i, entry in enumerate(message.inputs):
+        shape = list(entry.shape)
+        if raw:
+            if entry.HasField("contents"):
+                raise Refusal(Cause.INVALID, f"the input {entry.name!r} has both contents and raw_input_contents")
+            inputs.append(from_bytes(entry.name, entry.datatype, shape, raw[i]))
+        else:
+            inputs.append(_from_contents(entry, shape))
+    return InferRequest(
+        inputs=inputs,
+        outputs=[RequestedOutput(name=each.name, parameters=_parameters(each)) for each in message.outputs],
+        id=message.id,
+        parameters=_parameters(message),
+    )
+
+
+def write_response(response: InferResponse) -> Any:
+    """Write a `ModelInferResponse`, its tensors as bytes."""
+    tensor = CLASSES["ModelInferResponse.InferOutputTensor"]
+    return CLASSES["ModelInferResponse"](
+        model_name=response.model_name,
+        model_version=response.model_version,
+        id=response.id,
+        outputs=[tensor(name=y.name, datatype=y.datatype, shape=y.array.shape) for y in response.outputs],
+        raw_output_contents=[to_bytes(y.array) for y in response.outputs],
+    )
+
+
+def _from_contents(entry: Any, shape: Sequence[int]) -> Tensor:
+    dtype, count = dtype_of(entry.name, entry.datatype), size_of(entry.name, shape)
+    field = CONTENTS.get(entry.datatype)
+    if field is None:
+        raise Refusal(Cause.INVALID, f"the input {entry.name!r} of {entry.datatype} needs raw_input_contents")
+    values = getattr(entry.contents, field)
+    if len(values) != count:
+        raise Refusal(
+            Cause.INVALID, f"the input {entry.name!r} of shape {shape} needs {count} {field}, got {len(values)}"
+        )
+    try:
+        return Tensor(
+            entry.name,
+            np.array([str(v, "utf-8") for v in values] if field == "bytes_contents" else values, dtype).reshape(shape),
+        )
+    except (OverflowError, UnicodeDecodeError) as error:
+        raise Refusal(Cause.INVALID, f"the input {entry.name!r} has values that {entry.datatype} can't hold") from error
+
+
+def _parameters(message: Any) -> Mapping[str, Any]:
+    kinds = {key: value.WhichOneof("parameter_choice") for key, value in message.parameters.items()}
+    return {key: getattr(message.parameters[key], kind) for key, kind in kinds.items() if kind}
+
+
+class Servicer:
+    """The calls; each takes a message and returns one."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def server_live(self, request: Any, context: Any) -> Any:
+        """Answer that the server runs."""
+        return CLASSES["ServerLiveResponse"](live=True)
+
+    async def server_ready(self, request: Any, context: Any) -> Any:
+        """Answer whether all models are ready."""
+        return CLASSES["ServerReadyResponse"](ready=self.service.ready)
+
+    async def model_ready(self, request: Any, context: Any) -> Any:
+        """Answer whether a model is ready."""
+        self.service.repository.find(request.name, request.version)
+        return CLASSES["ModelReadyResponse"](ready=True)
+
+    async def server_metadata(self, request: Any, context: Any) -> Any:
+        """Answer what the server is."""
+        return CLASSES["ServerMetadataResponse"](**self.service.server_metadata())
+
+    async def model_metadata(self, request: Any, context: Any) -> Any:
+        """Answer what a model takes and returns."""
+        return CLASSES["ModelMetadataResponse"](**self.service.model_metadata(request.name, request.version))
+
+    async def repository_index(self, request: Any, context: Any) -> Any:
+        """Answer which models there are."""
+        models = [each for each in self.service.repository.index() if not request.ready or each["state"] == "READY"]
+        return CLASSES["RepositoryIndexResponse"](models=models)
+
+    async def model_infer(self, request: Any, context: Any) -> Any:
+        """Run a model."""
+        with self.service.counted(request.model_name, "grpc"):
+            asked = read_request(request)
+            left = context.time_remaining()
+            answer = await self.service.infer(request.model_name, request.model_version, asked, left)
+            return write_response(answer)
+
+
+def guarded(call: Call, api_key: bytes | None, log: Callable[..., None]) -> Call:
+    """Return the call with its key checked, and refusals as statuses."""
+
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            if api_key is not None:
+                given = dict(context.invocation_metadata() or ()).get("authorization", "")
+                scheme, _, key = str(given).partition(" ")
+                if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), api_key):
+                    raise Refusal(Cause.UNAUTHENTICATED, "this server needs a key: send authorization: Bearer KEY")
+            return await call(request, context)
+        except Refusal as refusal:
+            found = refusal
+        except Exception as error:  # the client learns nothing of what is inside
+            log("failed", error=f"{type(error).__name__}: {error}")
+            found = Refusal(Cause.INTERNAL, "the server failed to answer this request; its log says why")
+        return await context.abort(STATUS[found.cause], str(found))
+
+    return answer
+
+
+def make_server(
+    service: Service,
+    address: str,
+    *,
+    api_key: str | None,
+    tls: tuple[Path, Path] | None,
+    log: Callable[..., None],
+) -> grpc.aio.Server:
+    """Return a server that is bound to `host:port` and not started; it must be made in a running loop.
+
+    Raises:
+        SmxError: the address can't be had.
+    """
+    limits = service.limits
+    servicer = Servicer(service)
+    key = api_key.encode() if api_key else None
+    calls = {
+        "ServerLive": servicer.server_live,
+        "ServerReady": servicer.server_ready,
+        "ModelReady": servicer.model_ready,
+        "ServerMetadata": servicer.server_metadata,
+        "ModelMetadata": servicer.model_metadata,
+        "RepositoryIndex": servicer.repository_index,
+        "ModelInfer": servicer.model_infer,
+    }
+    probes = ("ServerLive", "ServerReady")
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(
+            guarded(call, None if name in probes else key, log),
+            request_deserializer=CLASSES[f"{name}Request"].FromString,
+            response_serializer=CLASSES[f"{name}Response"].SerializeToString,
+        )
+        for name, call in calls.items()
+    }
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", limits.max_body),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_concurrent_streams", limits.max_connections),
+            ("grpc.max_connection_idle_ms", int(limits.idle_timeout * 1000)),
+            ("grpc.so_reuseport", 0),
+        ],
+        maximum_concurrent_rpcs=limits.max_connections,
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    try:
+        if tls is None:
+            server.add_insecure_port(address)
+        else:
+            cert, private = (path.read_bytes() for path in tls)
+            server.add_secure_port(address, grpc.ssl_server_credentials([(private, cert)]))
+    except RuntimeError as error:
+        raise SmxError(f"can't listen on {address}: it is in use, or none of this machine; choose another") from error
+    return server
+
+
+async def serve(server: grpc.aio.Server, grace: float) -> None:
+    """Answer until the task is cancelled; then answer what is asked already."""
+    await server.start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await server.stop(grace)

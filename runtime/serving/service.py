@@ -1,0 +1,175 @@
+"""What the server does, whoever asks: REST and gRPC call the same methods."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smx import __version__
+from smx.errors import InputError
+from smx.runtime.samples import load_samples
+from smx.runtime.serving.classes import best, softmax
+from smx.runtime.serving.metrics import Metrics
+from smx.runtime.serving.model import Loading, ServedModel
+from smx.runtime.serving.protocol import DATATYPES, Cause, InferRequest, InferResponse, Refusal, Tensor
+from smx.runtime.serving.repository import Repository
+
+NAME = "smx"
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a client may ask of the server.
+
+    Attributes:
+        max_body: bytes of a request's body.
+        max_depth: lists and objects in each other, in JSON.
+        timeout: seconds until a request must be answered.
+        read_timeout: seconds for the headers of a request, and again for its body.
+        idle_timeout: seconds that a connection may stay without a request.
+        max_connections: open HTTP connections. Above that, those are closed that have been idle for the longest time.
+    """
+
+    max_body: int = 16 * 2**20
+    max_depth: int = 32
+    timeout: float = 30.0
+    read_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    max_connections: int = 1024
+
+
+class Service:
+    """The models and what is counted of them.
+
+    Args:
+        source: an ONNX file or a folder of models; see `Repository`.
+        loading: how models are loaded.
+        limits: what a client may ask.
+        report: is called with an event's name and its fields.
+
+    Attributes:
+        draining: the server ends, so it is not ready any more.
+    """
+
+    def __init__(self, source: Path, loading: Loading, limits: Limits, report: Callable[..., None]) -> None:
+        self.loading, self.limits, self.report = loading, limits, report
+        self.metrics = Metrics()
+        self.draining = False
+        self.repository = Repository(source, self._load, report)
+
+    def _load(self, path: Path, name: str, version: str) -> ServedModel:
+        try:
+            model = ServedModel(path, name, version, self.loading, self.metrics.rows.labels(name).observe)
+        except InputError:
+            self.metrics.loads.labels(name, "refused").inc()
+            raise
+        self.metrics.loads.labels(name, "loaded").inc()
+        self.metrics.load_seconds.labels(name, version).set(model.load_seconds)
+        return model
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests for every model are answered."""
+        return self.repository.ready and not self.draining
+
+    def server_metadata(self) -> dict[str, Any]:
+        """What the protocol says of a server."""
+        return {"name": NAME, "version": __version__, "extensions": EXTENSIONS}
+
+    def model_metadata(self, name: str, version: str | None = None) -> dict[str, Any]:
+        """What the protocol says of a model.
+
+        Raises:
+            Refusal: there is none.
+        """
+        model = self.repository.find(name, version)
+        return model.metadata | {"versions": self.repository.versions(name)}
+
+    async def infer(
+        self, name: str, version: str | None, request: InferRequest, timeout: float | None = None
+    ) -> InferResponse:
+        """Answer a request.
+
+        Args:
+            name, version: of the model; None is its latest version.
+            request: what the client asks.
+            timeout: seconds that the client waits, if it says.
+
+        Raises:
+            Refusal: it is not answered.
+        """
+        asked = request.parameters.get("timeout", 0)
+        if type(asked) is not int or asked < 0:
+            raise Refusal(Cause.INVALID, f"the parameter timeout must be whole microseconds, got {asked!r}")
+        seconds = min(filter(None, (self.limits.timeout, timeout, asked / 1e6)))
+        model = self.repository.find(name, version)
+        try:
+            async with asyncio.timeout(seconds):
+                return await model.infer(request)
+        except TimeoutError as error:
+            raise Refusal(
+                Cause.BUSY, f"the request was not answered in {seconds:g} seconds; try again later"
+            ) from error
+
+    async def classify(
+        self, name: str, version: str | None, image: bytes, *, invert: bool, top_k: int
+    ) -> dict[str, Any]:
+        """Return class names and probabilities of an image.
+
+        Raises:
+            Refusal: the body is no image, or the model does not classify images.
+        """
+        model = self.repository.find(name, version)
+        session = model.session
+        if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
+            raise Refusal(Cause.INVALID, f"{name} does not take images: it needs one input of fixed sizes")
+        shape = session.inputs[0].shape[1:]
+        try:
+            _, x = load_samples(io.BytesIO(image), shape, model.info, invert=invert, raw=session.takes_raw)
+        except InputError as error:
+            raise Refusal(Cause.INVALID, str(error)) from error
+        wanted = model.metadata["inputs"][0]
+        tensor = Tensor(wanted["name"], x.astype(next(d for d, n in DATATYPES.items() if n == wanted["datatype"])))
+        answer = await self.infer(name, version, InferRequest(inputs=[tensor]))
+        scores = answer.outputs[0].array
+        if scores.ndim != 2 or len(scores) != 1:
+            raise Refusal(Cause.INVALID, f"{name} returns no class scores but the shape {list(scores.shape)}")
+        probabilities = softmax(scores)
+        names = (
+            model.class_names if len(model.class_names) == scores.shape[1] else tuple(map(str, range(scores.shape[1])))
+        )
+        classes = [
+            {"class": names[index], "index": int(index), "probability": float(probabilities[0, index])}
+            for index in best(probabilities, top_k or scores.shape[1])[0]
+        ]
+        return {"model_name": name, "model_version": model.version, "classes": classes}
+
+    @contextmanager
+    def counted(self, name: str, protocol: str) -> Iterator[None]:
+        """Count a request, and how long it takes; a model's name that is unknown counts as none."""
+        label = name if any(name == known for known, _ in self.repository.entries) else ""
+        start = time.perf_counter()
+        try:
+            yield
+        except Refusal as refusal:
+            self.metrics.errors.labels(label, protocol, refusal.cause.value).inc()
+            raise
+        self.metrics.requests.labels(label, protocol).inc()
+        self.metrics.seconds.labels(label, protocol).observe(time.perf_counter() - start)
+
+    def metrics_text(self) -> bytes:
+        """Return all series in Prometheus's text format."""
+        for model in self.models():
+            self.metrics.queue.labels(model.name).set(len(model.batcher.waiting))
+        return self.metrics.text()
+
+    def models(self) -> Sequence[ServedModel]:
+        """Return all versions that answer."""
+        return [entry.model for entry in self.repository.entries.values() if entry.model is not None]
