@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-install test-portability test-long mutation check results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-long mutation check results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -18,6 +18,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(RUN)/verify-scatter.json $(RUN)/verify-sorted.json $(RUN)/bench.json  ## train on real digits, export, verify and bench, into runs/demo
 	@echo 'Done; look at $(RUN)/figures and $(RUN)/bench.png. make clean starts over.'
+
+serve: $(RUN)/sorted.onnx  ## serve the demo's model and a page to draw digits on; WEB_RUNTIME=DIR runs it in the browser too
+	$(BIN)/smx serve $< $(if $(WEB_RUNTIME),--web-runtime $(WEB_RUNTIME))
 
 $(RUN)/model.pt: | $(INSTALLED)
 	$(BIN)/smx train --resume --out $(RUN)

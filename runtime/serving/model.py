@@ -51,6 +51,9 @@ class ServedModel:
         loading: see `Loading`.
         observe: is called with the rows of each run.
 
+    Attributes:
+        stamp: the state of the file that was loaded, see `smx.runtime.serving.repository.stamp`; set by who loads it.
+
     Raises:
         InputError: the file is missing or no ONNX model, or ONNX Runtime can't run it.
     """
@@ -64,6 +67,7 @@ class ServedModel:
         observe: Callable[[int], None] = lambda rows: None,
     ) -> None:
         start = time.perf_counter()
+        self.stamp: object = None
         self.path, self.name, self.version, self.loading = path, name, version, loading
         self.session = _open(path, loading)
         self.inputs = {each.name: each for each in self.session.inputs}
@@ -98,7 +102,7 @@ class ServedModel:
         Raises:
             Refusal: the request does not fit the model, or the queue is full.
         """
-        inputs = self._checked(request)
+        inputs = self.checked(request)
         known = {each.name for each in self.session.outputs}
         for output in request.outputs:
             if output.name not in known:
@@ -117,7 +121,7 @@ class ServedModel:
         outputs += further_outputs(request, next(iter(made.values())), names)
         return InferResponse(model_name=self.name, model_version=self.version, outputs=outputs, id=request.id)
 
-    def _checked(self, request: InferRequest) -> list[NDArray[Any]]:
+    def checked(self, request: InferRequest) -> list[NDArray[Any]]:
         """Return the arrays in the model's order; refuse what the model does not take."""
         given = {tensor.name: tensor for tensor in request.inputs}
         if len(given) != len(request.inputs) or given.keys() != self.inputs.keys():
