@@ -7,9 +7,10 @@ import contextlib
 import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -137,7 +138,7 @@ def run(
     address: Address,
     bound: socket.socket,
     *,
-    background: list[Callable[[], Awaitable[None]]],
+    background: list[Callable[[], Awaitable[Coroutine[Any, Any, None]]]],
     started: Callable[[], None],
     poll: float,
 ) -> signal.Signals | None:
@@ -146,14 +147,14 @@ def run(
     Args:
         service, app, address: see `Server`.
         bound: the socket of HTTP.
-        background: what runs beside HTTP until the end, and ends when it is cancelled.
+        background: each is awaited first, and returns what runs beside HTTP until the end, when it is cancelled.
         started: is called when requests are answered.
         poll: seconds between two looks at the models' files; 0 never looks.
     """
     server = Server(app, service, address)
 
     async def main() -> None:
-        tasks = [asyncio.ensure_future(each()) for each in background]
+        tasks = [asyncio.create_task(await each()) for each in background]
         if poll:
             tasks.append(asyncio.create_task(service.repository.watch(poll)))
         watcher = asyncio.create_task(_when_started(server, started))

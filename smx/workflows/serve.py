@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,20 +71,22 @@ def serve(
     host = f"[{address.host}]" if ":" in address.host else address.host
     about = {
         "url": f"{'https' if tls else 'http'}://{host}:{bound.getsockname()[1]}",
-        "grpc": f"{host}:{address.grpc_port}" if address.grpc_port is not None else None,
+        "grpc": None,
         "models": service.repository.names,
     }
 
-    async def serve_grpc() -> None:
-        made = rpc.make_server(service, f"{host}:{address.grpc_port}", api_key=api_key, tls=tls, log=log)
-        await rpc.serve(made, limits.timeout)
+    async def start_grpc() -> Coroutine[Any, Any, None]:
+        made, port = rpc.make_server(service, f"{host}:{address.grpc_port}", api_key=api_key, tls=tls, log=log)
+        await made.start()
+        about["grpc"] = f"{host}:{port}"
+        return rpc.serve(made, limits.timeout)
 
     return server.run(
         service,
         app,
         address,
         bound,
-        background=[serve_grpc] if address.grpc_port is not None else [],
+        background=[start_grpc] if address.grpc_port is not None else [],
         started=lambda: started(about),
         poll=poll,
     )
