@@ -106,6 +106,8 @@ def _from_contents(entry: Any, shape: Sequence[int]) -> Tensor:
     if field is None:
         raise Refusal(Cause.INVALID, f"the input {entry.name!r} of {entry.datatype} needs raw_input_contents")
     values = getattr(entry.contents, field)
+    if {given.name for given, _ in entry.contents.ListFields()} - {field}:
+        raise Refusal(Cause.INVALID, f"the input {entry.name!r} of {entry.datatype} takes {field} alone")
     if len(values) != count:
         raise Refusal(
             Cause.INVALID, f"the input {entry.name!r} of shape {shape} needs {count} {field}, got {len(values)}"
