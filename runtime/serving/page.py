@@ -15,7 +15,8 @@ from starlette.routing import Route
 from smx.arrays import image_shape
 from smx.errors import InputError
 from smx.runtime.serving import rest
-from smx.runtime.serving.app import read_body, which
+from smx.runtime.serving.app import which
+from smx.runtime.serving.bodies import Bodies
 from smx.runtime.serving.model import ServedModel
 from smx.runtime.serving.neurons import Neurons
 from smx.runtime.serving.protocol import Cause, Refusal
@@ -60,6 +61,8 @@ def page_routes(service: Service, web_runtime: Path | None = None) -> list[Route
     runtime_files = find_runtime(web_runtime) if web_runtime is not None else {}
     headers = HEADERS | {"content-security-policy": POLICY.format(wasm=" 'wasm-unsafe-eval'" if runtime_files else "")}
     files = {path.name: (path.read_bytes(), TYPES[path.suffix]) for path in WEB.iterdir() if path.suffix in TYPES}
+    limits = service.limits
+    bodies = Bodies(limits.max_body, limits.read_timeout)
     known: dict[tuple[str, str], Neurons] = {}
 
     def neurons_of(model: ServedModel) -> Neurons:
@@ -93,14 +96,14 @@ def page_routes(service: Service, web_runtime: Path | None = None) -> list[Route
     async def neurons(request: Request) -> Response:
         name, version = which(request)
         with service.counted(name, "neurons"):
-            body = await read_body(request, service.limits.max_body, service.limits.read_timeout)
-            asked = rest.read_request(body, None, service.limits.max_depth)
+            async with bodies.read(request) as body:
+                asked = rest.read_request(body, None, limits.max_depth)
             model = service.repository.find(name, version)
             try:
-                async with asyncio.timeout(service.limits.timeout):
+                async with asyncio.timeout(limits.timeout):
                     layers = await neurons_of(model).read(asked)
             except TimeoutError as error:
-                raise Refusal(Cause.BUSY, f"no answer in {service.limits.timeout:g} seconds; try later") from error
+                raise Refusal(Cause.BUSY, f"no answer in {limits.timeout:g} seconds; try later") from error
         content = {"model_name": model.name, "model_version": model.version, "layers": [vars(each) for each in layers]}
         return Response(rest.to_json(content), 200, HEADERS, "application/json")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smx.errors import InputError, SmxError
+from smx.errors import InputError, SmxError, one_line
 from smx.runtime.serving.model import ServedModel
 from smx.runtime.serving.protocol import Cause, Refusal
 from smx.runtime.tuning import tuning_path, variant_path
@@ -119,7 +119,7 @@ class Repository:
             try:
                 fresh = await asyncio.to_thread(self.load, path, *key)
             except (SmxError, OSError, MemoryError) as error:
-                entry.error = str(error)
+                entry.error = one_line(error)
                 self.report(
                     "refused", model=key[0], version=key[1], reason=entry.error, still_serving=bool(entry.model)
                 )
@@ -139,7 +139,10 @@ class Repository:
         """Look for changes every so often, for ever."""
         while True:
             await asyncio.sleep(seconds)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception as error:  # a folder that is just being moved, say; the next look may be better
+                self.report("failed", error=f"looking for models: {one_line(error)}")
 
     def _report_loaded(self, entry: Entry) -> None:
         model = entry.model

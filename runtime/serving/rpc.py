@@ -106,6 +106,8 @@ def _from_contents(entry: Any, shape: Sequence[int]) -> Tensor:
     if field is None:
         raise Refusal(Cause.INVALID, f"the input {entry.name!r} of {entry.datatype} needs raw_input_contents")
     values = getattr(entry.contents, field)
+    if {given.name for given, _ in entry.contents.ListFields()} - {field}:
+        raise Refusal(Cause.INVALID, f"the input {entry.name!r} of {entry.datatype} takes {field} alone")
     if len(values) != count:
         raise Refusal(
             Cause.INVALID, f"the input {entry.name!r} of shape {shape} needs {count} {field}, got {len(values)}"
@@ -193,8 +195,8 @@ def make_server(
     api_key: str | None,
     tls: tuple[Path, Path] | None,
     log: Callable[..., None],
-) -> grpc.aio.Server:
-    """Return a server that is bound to `host:port` and not started; it must be made in a running loop.
+) -> tuple[grpc.aio.Server, int]:
+    """Return a server that is bound to `host:port` and not started, and its port; there must be a running loop.
 
     Raises:
         SmxError: the address can't be had.
@@ -233,18 +235,17 @@ def make_server(
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     try:
         if tls is None:
-            server.add_insecure_port(address)
+            port = server.add_insecure_port(address)
         else:
             cert, private = (path.read_bytes() for path in tls)
-            server.add_secure_port(address, grpc.ssl_server_credentials([(private, cert)]))
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([(private, cert)]))
     except RuntimeError as error:
         raise SmxError(f"can't listen on {address}: it is in use, or none of this machine; choose another") from error
-    return server
+    return server, port
 
 
 async def serve(server: grpc.aio.Server, grace: float) -> None:
-    """Answer until the task is cancelled; then answer what is asked already."""
-    await server.start()
+    """Answer, with a server that is started, until the task is cancelled; then answer what is asked already."""
     try:
         await asyncio.Event().wait()
     finally:

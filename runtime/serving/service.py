@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from smx import __version__
 from smx.errors import InputError
 from smx.runtime.samples import load_samples
 from smx.runtime.serving.classes import best, softmax
 from smx.runtime.serving.metrics import Metrics
 from smx.runtime.serving.model import Loading, ServedModel
-from smx.runtime.serving.protocol import DATATYPES, Cause, InferRequest, InferResponse, Refusal, Tensor
-from smx.runtime.serving.repository import Repository, stamp
+from smx.runtime.serving.protocol import Cause, InferRequest, InferResponse, Refusal, Tensor
+from smx.runtime.serving.repository import Repository
+from smx.runtime.session import DTYPES
 
 NAME = "smx"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
@@ -111,7 +114,10 @@ class Service:
         if type(asked) is not int or asked < 0:
             raise Refusal(Cause.INVALID, f"the parameter timeout must be whole microseconds, got {asked!r}")
         seconds = min(filter(None, (self.limits.timeout, timeout, asked / 1e6)))
-        model = self.repository.find(name, version)
+        return await self._in_time(self.repository.find(name, version), request, seconds)
+
+    @staticmethod
+    async def _in_time(model: ServedModel, request: InferRequest, seconds: float) -> InferResponse:
         try:
             async with asyncio.timeout(seconds):
                 return await model.infer(request)
@@ -133,17 +139,21 @@ class Service:
         if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
             raise Refusal(Cause.INVALID, f"{name} does not take images: it needs one input of fixed sizes")
         shape = session.inputs[0].shape[1:]
-        try:
-            _, x = load_samples(io.BytesIO(image), shape, model.info, invert=invert, raw=session.takes_raw)
+        try:  # in a thread: large images take long
+            _, x = await asyncio.to_thread(
+                load_samples, io.BytesIO(image), shape, model.info, invert=invert, raw=session.takes_raw
+            )
         except InputError as error:
             raise Refusal(Cause.INVALID, str(error)) from error
-        wanted = model.metadata["inputs"][0]
-        tensor = Tensor(wanted["name"], x.astype(next(d for d, n in DATATYPES.items() if n == wanted["datatype"])))
-        answer = await self.infer(name, version, InferRequest(inputs=[tensor]))
+        wanted = session.inputs[0]
+        asked = InferRequest(inputs=[Tensor(wanted.name, x.astype(DTYPES[wanted.type]))])
+        answer = await self._in_time(model, asked, self.limits.timeout)
         scores = answer.outputs[0].array
         if scores.ndim != 2 or len(scores) != 1:
             raise Refusal(Cause.INVALID, f"{name} returns no class scores but the shape {list(scores.shape)}")
         probabilities = softmax(scores)
+        if not np.isfinite(probabilities).all():
+            raise Refusal(Cause.INVALID, f"{name} returns scores that are not finite for this image")
         names = (
             model.class_names if len(model.class_names) == scores.shape[1] else tuple(map(str, range(scores.shape[1])))
         )
@@ -162,6 +172,9 @@ class Service:
             yield
         except Refusal as refusal:
             self.metrics.errors.labels(label, protocol, refusal.cause.value).inc()
+            raise
+        except Exception:
+            self.metrics.errors.labels(label, protocol, Cause.INTERNAL.value).inc()
             raise
         self.metrics.requests.labels(label, protocol).inc()
         self.metrics.seconds.labels(label, protocol).observe(time.perf_counter() - start)
