@@ -20,7 +20,7 @@ from smx.runtime.serving.classes import best, softmax
 from smx.runtime.serving.metrics import Metrics
 from smx.runtime.serving.model import Loading, ServedModel
 from smx.runtime.serving.protocol import Cause, InferRequest, InferResponse, Refusal, Tensor
-from smx.runtime.serving.repository import Repository
+from smx.runtime.serving.repository import Repository, stamp
 from smx.runtime.session import DTYPES
 
 NAME = "smx"
