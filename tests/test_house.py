@@ -234,6 +234,7 @@ def test_the_wheel_is_one_package(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "smx").glob("*.py")}
     sources |= {f"smx/{path.relative_to(ROOT)}" for top in ("export", "runtime") for path in (ROOT / top).rglob("*.py")}
+    sources |= {f"smx/{path.relative_to(ROOT)}" for path in (ROOT / "runtime" / "serving" / "web").iterdir()}
     assert sources <= names
     assert {name.partition("/")[0] for name in names} == {"smx", wheel.name.partition("-py3")[0] + ".dist-info"}
 

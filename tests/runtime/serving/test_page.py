@@ -231,8 +231,8 @@ def check_neurons(server: Running, model: str, module: torch.nn.Module, x: np.nd
         np.testing.assert_allclose(layer["h"], by_formula, atol=2e-5)
 
 
-def test_neurons_are_pytorchs(run: Path, tmp_path: Path) -> None:
-    """In both layouts, and for convolutions; the sorted layout has the neurons in another order."""
+def test_neurons_are_pytorchs(run: Path, exported: Path, tmp_path: Path) -> None:
+    """Of a run, and of a network with channels in the sorted layout, where the neurons stand in another order."""
     torch.manual_seed(0)
     conv = torch.nn.Sequential(
         torch.nn.Conv2d(1, 6, 3, padding=1),
@@ -241,16 +241,18 @@ def test_neurons_are_pytorchs(run: Path, tmp_path: Path) -> None:
         torch.nn.Linear(384, 9),
         package.Mixed(torch.randint(6, (9,))),
         torch.nn.Linear(9, 4),
-    )
-    x = np.random.default_rng(0).random((1, 64), np.float32)
-    networks = {"scatter": package.load(run / "model.pt"), "sorted": package.load(run / "model.pt"), "conv": conv}
-    for name, network in networks.items():
-        example = torch.from_numpy(x.reshape(1, 1, 8, 8) if name == "conv" else x)
-        layout = "scatter" if name == "scatter" else "sorted"
-        package.export.export_onnx(network.eval(), tmp_path / f"{name}.onnx", example_input=example, layout=layout)
+    ).eval()
+    x = np.random.default_rng(0).random((1, 1, 8, 8), np.float32)
+    shutil.copy(exported, tmp_path / "run.onnx")
+    package.export.export_onnx(conv, tmp_path / "conv.onnx", example_input=torch.from_numpy(x), layout="sorted")
+    info = package.runtime.Session(tmp_path / "conv.onnx").info
+    assert info is not None
+    for layer in info.layers:
+        assert layer.provenance is not None
+        assert [*layer.provenance.neurons] != sorted(layer.provenance.neurons)
     with serving(tmp_path, grpc=False) as server:
-        for name, network in networks.items():
-            check_neurons(server, name, network, x.reshape(1, 1, 8, 8) if name == "conv" else x)
+        check_neurons(server, "run", package.load(run / "model.pt"), x.reshape(1, 64))
+        check_neurons(server, "conv", conv, x)
 
 
 def test_a_replaced_file_is_asked_anew(run: Path, exported: Path, tmp_path: Path) -> None:
