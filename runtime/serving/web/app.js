@@ -20,6 +20,7 @@ let runHere = null; // runs it in the browser
 let views = []; // of the layers, while the neurons are shown
 let running = false;
 let asked = false;
+let lost = false; // the server did not answer
 
 const pad = new Pad($("pad"), () => predictSoon(), (text) => ($("pen").textContent = text));
 
@@ -30,7 +31,8 @@ function tell(text, bad = false) {
 
 function report(error) {
   if (!(error instanceof server.Refused)) console.error(error);
-  if (error.status === 401) askKey();
+  if (error.status === 401 && $("key-form").hidden) askKey();
+  lost = error.status === 0;
   tell(error.message, true);
 }
 
@@ -192,6 +194,8 @@ async function poll() {
       const fresh = await server.about(current.name);
       if (about === current && fresh.state !== current.state) await choose(current.name); // the file was replaced
       else if (about === current) showLive(fresh.live);
+      if (lost) tell(`serving ${current.name}`);
+      lost = false;
     } catch (error) {
       report(error);
     }
@@ -210,6 +214,10 @@ $("key-form").addEventListener("submit", (event) => {
 });
 $("clear").addEventListener("click", () => pad.clear());
 $("undo").addEventListener("click", () => pad.undo());
-$("centre").addEventListener("change", () => predictSoon());
+$("centre").addEventListener("change", () => {
+  pad.scaled = $("centre").checked;
+  pad.paint();
+  predictSoon();
+});
 $("show-neurons").addEventListener("click", () => (views.length ? closeNeurons() : openNeurons()));
 start().then(poll);

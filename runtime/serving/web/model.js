@@ -5,6 +5,8 @@ import { $, facts, make, milliseconds, percent } from "./dom.js";
 const shape = (lengths) => `[${lengths.map((length) => (length < 0 ? "batch" : length)).join(", ")}]`;
 const tensor = ({ name, datatype, shape: lengths }) => `${name} ${datatype} ${shape(lengths)}`;
 
+const short = (value) => (value < 0.001 ? value.toExponential(1) : String(Number(value.toPrecision(3))));
+
 export function activationsOf(about) {
   const used = about.layers.flatMap((layer) => Object.keys(layer.groups));
   return [...new Set([...(about.pool ?? []).filter((name) => used.includes(name)), ...used])];
@@ -30,7 +32,7 @@ export function showModel(about, colours) {
     ["Classes", about.class_names?.join(", ")],
     ["Raw example", about.sample_shape?.length ? `${about.sample_shape.join(" × ")}, from 0 to ${about.maximum}` : null],
     ["Takes", about.raw ? "raw whole numbers" : null],
-    ["Tolerance", about.tolerance && Object.entries(about.tolerance).map(([k, v]) => `${k} ${v.toPrecision(3)}`).join(", ")],
+    ["Tolerance", about.tolerance && Object.entries(about.tolerance).map(([name, value]) => `${name} ${short(value)}`).join(", ")],
     ["Versions", about.versions.join(", ")],
     ["Loaded in", milliseconds(1000 * about.load_seconds)],
   ]);

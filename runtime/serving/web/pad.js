@@ -4,11 +4,12 @@ import { preparation, trace } from "./picture.js";
 
 const STEP = 1 / 28;
 const LARGE = 4; // steps with Shift
+const PEN = 0.085; // of the shorter side; where strokes stay as they are drawn, the pen is that of the data
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class Pad {
   constructor(canvas, changed, told) {
-    Object.assign(this, { canvas, changed, told, strokes: [], cursor: [0.5, 0.5], down: false, pointer: null });
+    Object.assign(this, { canvas, changed, told, strokes: [], cursor: [0.5, 0.5], down: false, pointer: null, scaled: true });
     this.size(28, 28);
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
@@ -27,6 +28,7 @@ export class Pad {
 
   clear() {
     this.strokes = [];
+    this.cursor = [0.5, 0.5];
     this.down = false;
     this.#told();
   }
@@ -109,7 +111,8 @@ export class Pad {
     const style = getComputedStyle(canvas);
     const at = ([x, y]) => [x * canvas.width, y * canvas.height];
     context.strokeStyle = style.color;
-    const pen = (preparation(height, width).pen * canvas.width) / width;
+    const { pen: ownPen } = preparation(height, width);
+    const pen = ((this.scaled ? PEN * Math.min(height, width) : ownPen) * canvas.width) / width;
     trace(context, this.strokes.map((stroke) => stroke.map(at)), pen);
     if (!canvas.matches(":focus-visible")) return;
     context.strokeStyle = context.fillStyle = style.getPropertyValue("--accent");
