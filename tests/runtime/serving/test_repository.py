@@ -49,7 +49,7 @@ def put(folder: Path, *names: str) -> None:
 
 def test_what_is_found_in_a_folder(tmp_path: Path) -> None:
     put(tmp_path, "a.onnx", "b/1/model.onnx", "b/10/model.onnx", "b/9/model.onnx", "c.tuned.onnx")
-    put(tmp_path, ".hidden.onnx", "b/x/model.onnx", "b/2/other.onnx", "d/model.onnx", "b/٣/model.onnx")  # noqa: RUF001
+    put(tmp_path, ".hidden.onnx", "b/x/model.onnx", "b/2/other.onnx", "d/model.onnx", "b/٣/model.onnx")
     (tmp_path / "notes.txt").touch()
     (tmp_path / "e.onnx").mkdir()
     assert {key for key, _ in find_models(tmp_path)} == {
@@ -172,7 +172,7 @@ def test_models_come_and_go_in_a_folder(tmp_path: Path) -> None:
             repository.find("d")
         with pytest.raises(Refusal, match="no model 'a'"):
             repository.find("a")
-        assert [each for each in repository.index() if each["name"] == "d"][0]["state"] == "UNAVAILABLE"
+        assert next(each for each in repository.index() if each["name"] == "d")["state"] == "UNAVAILABLE"
         replace(tmp_path / "d.onnx", PLUS_TWO)
         await repository.refresh()
         assert repository.ready

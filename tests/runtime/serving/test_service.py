@@ -97,7 +97,7 @@ def test_images_of_other_sizes_are_scaled(digits: Service) -> None:
 
 
 def test_class_names_are_those_of_the_file(digits: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = tuple("zero one two three four five six seven eight nine".split())
+    names = tuple(f"digit {i}" for i in range(10))
     monkeypatch.setattr(digits.repository.find("small"), "class_names", names)
     for each in classify(digits, encoded("PNG"))["classes"]:
         assert each["class"] == names[each["index"]]
