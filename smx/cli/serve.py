@@ -155,7 +155,7 @@ def serve(source: Path, api_key_file: Path | None, **given: Any) -> None:
         **{key: given[key] for key in ("timeout", "read_timeout", "idle_timeout", "max_connections")},
     )
     address = Address(**{key: given[key] for key in ("host", "port", "grpc_port", "tls_cert", "tls_key")})
-    received = run(
+    end = run(
         source,
         address=address,
         loading=loading,
@@ -166,8 +166,11 @@ def serve(source: Path, api_key_file: Path | None, **given: Any) -> None:
         web_runtime=given["web_runtime"],
         started=_show,
     )
-    if received == signal.SIGINT:
-        raise click.exceptions.Exit(INTERRUPTED)
+    code = INTERRUPTED if end.signal == signal.SIGINT else 0
+    if end.forced:  # without waiting for threads that run a model
+        console(None).file.flush()
+        os._exit(code)
+    raise click.exceptions.Exit(code)
 
 
 def _show(about: dict[str, Any]) -> None:
