@@ -17,6 +17,7 @@ from smx.runtime.serving.classes import classification, further_outputs
 from smx.runtime.serving.protocol import DATATYPES, Cause, InferRequest, InferResponse, Refusal, Tensor
 from smx.runtime.session import DTYPES, Session
 from smx.runtime.settings import Settings
+from smx.runtime.tuning import read_tuning
 
 PLATFORM = "onnxruntime_onnx"
 """What Triton calls ONNX models in ONNX Runtime."""
@@ -202,11 +203,13 @@ class ServedModel:
 
 def _open(path: Path, loading: Loading) -> Session:
     """Load a file. Idle threads don't wait actively, because the server needs the cores for the requests."""
-    session = Session(path, loading.provider, loading.threads, allow_fallback=loading.allow_fallback)
-    if session.tuning is not None:
-        return session
+    tuning, note = read_tuning(path, loading.provider)
+    if tuning is not None and not tuning.keeps_defaults:
+        return Session(path, loading.provider, loading.threads, allow_fallback=loading.allow_fallback)
     settings = replace(Settings(), threads=loading.threads, spinning=False)
-    return Session(path, loading.provider, settings=settings, allow_fallback=loading.allow_fallback)
+    session = Session(path, loading.provider, settings=settings, allow_fallback=loading.allow_fallback)
+    session.note = note
+    return session
 
 
 def _close(y: NDArray[Any], expected: NDArray[Any]) -> bool:

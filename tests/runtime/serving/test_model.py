@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from smx.errors import InputError
 from smx.runtime.serving.batcher import Batching
 from smx.runtime.serving.model import Loading, ServedModel
 from smx.runtime.serving.protocol import Cause, InferRequest, InferResponse, Refusal, RequestedOutput, Tensor
+from smx.runtime.settings import Settings
+from smx.runtime.tuning import Tuning, fingerprint, tuning_path
 from tests.runtime.serving import models
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -258,3 +261,34 @@ def test_without_batching_each_request_runs_alone(tmp_path: Path) -> None:
 def test_a_refused_input_says_what_can_be_done(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape("does not exist; expected an ONNX model")):
         load(tmp_path / "none.onnx")
+
+
+NEG = "(float[b,3] x) => (float[b,3] y) { y = Neg(x) }"
+ABS = "(float[b,3] x) => (float[b,3] y) { y = Abs(x) }"
+BEST = Settings(threads=2, optimization="basic")
+
+
+def tuned(path: Path, **fields: Any) -> Path:
+    """Put a tuning beside a model."""
+    tuning = Tuning(model=fingerprint(path), settings=BEST, provider="cpu", batch_size=1, goal="p50")
+    tuning_path(path).write_text(replace(tuning, **fields).to_json())
+    return path
+
+
+def test_what_smx_tune_found_is_used(tmp_path: Path) -> None:
+    path = tuned(models.make(tmp_path / "m.onnx"))
+    assert load(path).session.settings == BEST
+    assert load(path, threads=1).session.settings == replace(BEST, threads=1)
+    # The defaults of a bench keep the cores busy that requests need.
+    idle = load(tuned(path, settings=Settings())).session.settings
+    assert idle == load(models.make(tmp_path / "n.onnx")).session.settings == Settings(spinning=False)
+    session = load(tuned(path, model="another"), threads=3).session
+    assert session.settings == Settings(threads=3, spinning=False)
+    assert session.note == "m.onnx.tune.json is not used: the model is another one since smx tune"
+
+
+def test_the_variant_that_smx_tune_put_beside_a_model_answers(tmp_path: Path) -> None:
+    path, variant = models.make(tmp_path / "m.onnx", NEG), models.make(tmp_path / "m.tuned.onnx", ABS)
+    tuned(path, file=variant.name, file_hash=fingerprint(variant))
+    (answer,) = answers(load(path), ask({"x": np.full((1, 3), 2, np.float32)}))
+    assert (values(answer)["y"] == 2).all()
