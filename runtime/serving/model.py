@@ -72,6 +72,7 @@ class ServedModel:
         start = time.perf_counter()
         self.path, self.name, self.version, self.loading = path, name, version, loading
         self.session = _open(path, loading)
+        self.session.name = name  # in messages to clients, who need not know where the file is
         self.inputs = {each.name: each for each in self.session.inputs}
         for each in (*self.session.inputs, *self.session.outputs):
             if each.type not in DTYPES:

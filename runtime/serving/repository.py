@@ -100,7 +100,7 @@ class Repository:
         """Return name, version, state and reason of every version, as Triton's repository index has it."""
         return [
             {"name": name, "version": version, "state": "READY" if entry.model else "UNAVAILABLE"}
-            | ({"reason": entry.error} if entry.error else {})
+            | ({"reason": entry.error.replace(f"{entry.path.parent}/", "")} if entry.error else {})
             for (name, version), entry in sorted(self.entries.items())
         ]
 
