@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from smx.errors import SmxError
 from smx.runtime.serving.messages import CLASSES, SERVICE
@@ -167,19 +168,28 @@ class Servicer:
             return write_response(answer)
 
 
-def guarded(call: Call, api_key: bytes | None, log: Callable[..., None]) -> Call:
-    """Return the call with its key checked, and refusals as statuses."""
+def guarded(call: Call, message: Any, api_key: bytes | None, log: Callable[..., None]) -> Call:
+    """Return the call for a message's bytes, with its key checked, and refusals as statuses.
 
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    Args:
+        call: takes the message.
+        message: its class.
+        api_key: what clients must send; None lets everybody in.
+        log: see `make_server`.
+    """
+
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             if api_key is not None:
                 given = dict(context.invocation_metadata() or ()).get("authorization", "")
                 scheme, _, key = str(given).partition(" ")
                 if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), api_key):
                     raise Refusal(Cause.UNAUTHENTICATED, "this server needs a key: send authorization: Bearer KEY")
-            return await call(request, context)
+            return await call(message.FromString(request), context)
         except Refusal as refusal:
             found = refusal
+        except DecodeError:
+            found = Refusal(Cause.INVALID, f"the request is no {message.DESCRIPTOR.name}")
         except Exception as error:  # the client learns nothing of what is inside
             log("failed", error=f"{type(error).__name__}: {error}")
             found = Refusal(Cause.INTERNAL, "the server failed to answer this request; its log says why")
@@ -216,8 +226,7 @@ def make_server(
     probes = ("ServerLive", "ServerReady")
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            guarded(call, None if name in probes else key, log),
-            request_deserializer=CLASSES[f"{name}Request"].FromString,
+            guarded(call, CLASSES[f"{name}Request"], None if name in probes else key, log),
             response_serializer=CLASSES[f"{name}Response"].SerializeToString,
         )
         for name, call in calls.items()
@@ -228,6 +237,8 @@ def make_server(
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", limits.max_connections),
             ("grpc.max_connection_idle_ms", int(limits.idle_timeout * 1000)),
+            ("grpc.server_handshake_timeout_ms", max(1, int(limits.read_timeout * 1000))),
+            ("grpc.max_allowed_incoming_connections", limits.max_connections),
             ("grpc.so_reuseport", 0),
         ],
         maximum_concurrent_rpcs=limits.max_connections,

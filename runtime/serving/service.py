@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smx import __version__
 from smx.errors import InputError
@@ -24,6 +25,8 @@ from smx.runtime.serving.repository import Repository, stamp
 from smx.runtime.session import DTYPES
 
 NAME = "smx"
+MAX_PIXELS = 2**24
+"""Of an image: decoding takes up to 20 bytes for each."""
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
 
 
@@ -65,6 +68,7 @@ class Service:
         self.loading, self.limits, self.report = loading, limits, report
         self.metrics = Metrics()
         self.draining = False
+        self._decoding = asyncio.Semaphore(1)
         self.repository = Repository(source, self._load, report)
 
     def _load(self, path: Path, name: str, version: str) -> ServedModel:
@@ -136,13 +140,11 @@ class Service:
         """
         model = self.repository.find(name, version)
         session = model.session
-        if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
+        shape = session.inputs[0].shape[1:] if len(session.inputs) == 1 else ()
+        if not shape or not all(isinstance(size, int) for size in shape):
             raise Refusal(Cause.INVALID, f"{name} does not take images: it needs one input of fixed sizes")
-        shape = session.inputs[0].shape[1:]
-        try:  # in a thread: large images take long
-            _, x = await asyncio.to_thread(
-                load_samples, io.BytesIO(image), shape, model.info, invert=invert, raw=session.takes_raw
-            )
+        try:
+            x = await self._pixels(image, shape, model, invert)
         except InputError as error:
             raise Refusal(Cause.INVALID, str(error)) from error
         wanted = session.inputs[0]
@@ -162,6 +164,16 @@ class Service:
             for index in best(probabilities, top_k or scores.shape[1])[0]
         ]
         return {"model_name": name, "model_version": model.version, "classes": classes}
+
+    async def _pixels(self, image: bytes, shape: Sequence[int], model: ServedModel, invert: bool) -> NDArray[Any]:
+        """Decode an image: one after the other, since each may take much memory; in a thread, since it takes long."""
+        options: Any = {"invert": invert, "raw": model.session.takes_raw, "max_pixels": MAX_PIXELS}
+        try:
+            async with asyncio.timeout(self.limits.timeout), self._decoding:
+                _, x = await asyncio.to_thread(load_samples, io.BytesIO(image), shape, model.info, **options)
+        except TimeoutError as error:
+            raise Refusal(Cause.BUSY, "too many images are waiting; try again later") from error
+        return x
 
     @contextmanager
     def counted(self, name: str, protocol: str) -> Iterator[None]:
