@@ -87,7 +87,7 @@ async def call(
     except grpc.aio.AioRpcError as error:
         name, details = error.code().name, error.details() or ""
         faults = [f"{name}: {details[:200]}"] if name not in REFUSED | GONE else []
-        if len(details) > MAX_MESSAGE or (name in REFUSED and LEAKS.search(details)):
+        if len(details) > MAX_MESSAGE or (name in REFUSED and LEAKS.search(" ".join(details.split()))):
             faults.append(f"{name} tells too much: {details[:200]!r}")
         return name, faults
     return "OK", []

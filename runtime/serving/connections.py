@@ -75,6 +75,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        if self.transport is None:  # a TLS handshake failed
+            return
         self.crowd.leave(self)
         self._unwatch()
         self._unwatch_writing()
@@ -288,3 +290,11 @@ class _Gently:
         self.write = protocol.transport.write
         self.is_closing = protocol.transport.is_closing
         self.close = protocol.close
+
+
+def protocol_class(
+    crowd: Crowd, read_timeout: float, idle_timeout: float, draining: Callable[[], bool]
+) -> type[GuardedProtocol]:
+    """Return the class of the connections of one server; see `GuardedProtocol` for the arguments."""
+    own: dict[str, Any] = {"crowd": crowd, "read_timeout": read_timeout, "idle_timeout": idle_timeout}
+    return type("Connection", (GuardedProtocol,), {**own, "draining": staticmethod(draining)})
