@@ -75,6 +75,7 @@ async function choose(name) {
   $("picture-note").textContent = `what the model gets, ${height}\u00a0×\u00a0${width}`;
   $("preparation").textContent = picture.explain(height, width);
   pad.size(height, width);
+  predictSoon();
   if (browser.canRun(about)) await loadHere(found);
 }
 

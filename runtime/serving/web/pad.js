@@ -20,7 +20,9 @@ export class Pad {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.paint());
   }
 
+  // Another picture's size begins anew; with the same size the drawing stays, to be shown to another model.
   size(height, width) {
+    if (height === this.height && width === this.width) return;
     Object.assign(this, { height, width });
     this.canvas.style.aspectRatio = `${width} / ${height}`;
     this.clear();

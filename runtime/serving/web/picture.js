@@ -6,7 +6,7 @@
 //   Another size: it fits into the height and three quarters of the width, and is in the centre.
 
 const FINE = 8; // each pixel is the mean of so many by so many
-const LARGEST = 3; // a dot stays a dot
+const LARGEST = 6; // times larger at most: a dot stays a dot
 
 export function preparation(height, width) {
   const mnist = height === 28 && width === 28;
@@ -76,7 +76,7 @@ export function trace(context, strokes, pen) {
   for (const [first, ...rest] of strokes) {
     context.beginPath();
     context.moveTo(...first);
-    context.lineTo(...first);
+    context.lineTo(first[0] + pen / 100, first[1]); // a line of no length would be no dot
     rest.forEach((point) => context.lineTo(...point));
     context.stroke();
   }

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.conftest import smx
 from tests.runtime.serving.process import Running, serving
@@ -40,6 +42,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SEVEN = [(0.3, 0.2), (0.5, 0.2), (0.7, 0.2), (0.62, 0.4), (0.54, 0.6), (0.46, 0.85)]
 ZERO = [(0.5 + 0.2 * math.sin(k * math.pi / 12), 0.5 - 0.33 * math.cos(k * math.pi / 12)) for k in range(25)]
 
@@ -201,6 +204,42 @@ def test_a_digit_is_drawn_and_recognised(page: Page, server: Running, width: int
     assert {url for url in asked if not url.startswith(f"{server.url}/")} == set()
 
 
+def test_strokes_become_pictures_as_the_data_has_them(page: Page, server: Running) -> None:
+    page.open(server.url)
+
+    def render(strokes: list[list[tuple[float, float]]], size: int, centred: bool = True) -> NDArray[np.float64]:
+        code = "const [done, ...given] = [arguments[4], ...arguments].slice(0, 5);"
+        code += "import('./page/picture.js').then(({ render }) => done([...render(...given)]))"
+        values = page.driver.execute_async_script(code, strokes, size, size, centred)
+        return np.array(values).reshape(size, size)
+
+    small = [(0.1 + x / 4, 0.6 + y / 4) for x, y in ZERO]
+    for strokes in (
+        [ZERO],
+        [small],
+        [SEVEN],
+        [[(0.2, 0.2)] * 2],
+        [[(0.9, 0.1), (0.9, 0.8)]],
+        [[(0.1, 0.9), (0.9, 0.9)]],
+    ):
+        mnist = render(strokes, 28)
+        rows, columns = np.indices(mnist.shape) + 0.5
+        assert [np.average(each, weights=mnist) for each in (rows, columns)] == pytest.approx([14, 14], abs=0.05)
+        for axis in (0, 1):
+            assert np.count_nonzero(mnist.max(axis) > 0.5) <= 20
+        assert 0 <= mnist.min() < mnist.max() <= 1
+    line = render([[(0.5, 0.2), (0.5, 0.7)]], 28)
+    assert line[14].sum() == pytest.approx(2.4, abs=0.05)  # the pen's width
+    np.testing.assert_allclose(render([small], 28), render([ZERO], 28), atol=0.05)  # whatever size it is drawn in
+    digits = render([ZERO], 8)
+    assert (digits.max(1) > 0.3).all()  # the whole height
+    assert digits[:, [0, 7]].max() < 0.2
+    corner = render([[(0.02, 0.02), (0.08, 0.08)]], 28, centred=False)
+    assert corner[:4, :4].sum() > 0.9 * corner.sum() > 0
+    assert not render([], 28).any()
+    assert page.errors() == []
+
+
 def test_a_digit_is_drawn_with_keys_alone(page: Page, server: Running) -> None:
     from selenium.webdriver import Keys
 
@@ -262,4 +301,25 @@ def test_a_model_is_chosen_among_several(page: Page, model: Path, tmp_path: Path
         assert not page.element("neurons").is_displayed()
         page.driver.refresh()
         page.wait(lambda: "<b>other & none, version 1" in page.text("facts"))
+        assert page.errors() == []
+
+
+def test_a_replaced_file_is_shown_anew_and_the_drawing_stays(page: Page, model: Path, tmp_path: Path) -> None:
+    from onnx import helper, load, save
+
+    path, fresh = tmp_path / "digits.onnx", tmp_path / "fresh"
+    shutil.copy(model, path)
+    changed = load(str(model))
+    helper.set_model_props(
+        changed, {entry.key: entry.value for entry in changed.metadata_props} | {"smx.class_names": json.dumps(WORDS)}
+    )
+    save(changed, fresh)
+    with serving(path, "--poll", "0.1", grpc=False) as server:
+        page.open(server.url)
+        ready(page)
+        page.draw(ZERO)
+        page.shows("0")
+        fresh.replace(path)
+        page.shows("zero")
+        assert list(page.settled()) == WORDS
         assert page.errors() == []
