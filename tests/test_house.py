@@ -59,6 +59,7 @@ ROOMS = {
         ("numpy", "starlette", "uvicorn", "uvloop", "orjson", "prometheus_client", "grpc", "google"),
         (*CORE, "smx.runtime"),
     ),
+    "deploy": Room(("smx.runtime.deploy",), ("numpy", "google", "tritonclient", "yaml"), (*CORE, "smx.runtime")),
     "export": Room(
         ("smx.export",),
         ("torch", "numpy", "onnx", "onnx_ir", "onnxruntime"),
@@ -126,6 +127,9 @@ def test_every_room_holds_something() -> None:
         ("smx/fused/planted.py", "import onnxruntime", "may not import onnxruntime"),
         ("smx/planted.py", "import os", "stands in no room"),
         ("smx/planted/planted.py", "import os", "stands in no room"),
+        ("runtime/planted.py", "import tritonclient.grpc", "may not import tritonclient.grpc"),
+        ("runtime/serving/planted.py", "import yaml", "may not import yaml"),
+        ("runtime/deploy/planted.py", "import onnx", "may not import onnx"),
         ("runtime/planted.py", "import torch", "may not import torch"),
         ("runtime/planted.py", "from smx import layers", "may not import smx.layers"),
         ("smx/timing/planted.py", "def f():\n    from smx.runtime import Session", "may not import smx.runtime"),
