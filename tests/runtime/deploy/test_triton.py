@@ -98,7 +98,11 @@ def test_an_exported_file(exported: Path, tmp_path: Path) -> None:
 def test_the_server_of_smx_serves_it(exported: Path, tmp_path: Path) -> None:
     """A name, an input and an output, as the configuration says; the answers are those of the file."""
     config = read(write_repository(exported, tmp_path, Engine()))
-    repository = Repository(tmp_path, lambda *given: ServedModel(*given, Loading()), lambda *event, **fields: None)
+
+    def load(path: Path, name: str, version: str) -> ServedModel:
+        return ServedModel(path, name, version, Loading())
+
+    repository = Repository(tmp_path, load, lambda *event, **fields: None)
     model = repository.find(config.name)
     x = np.random.default_rng(0).random((3, *config.input[0].dims), np.float32)
     answer = asyncio.run(model.infer(InferRequest(inputs=[Tensor(config.input[0].name, x)])))
