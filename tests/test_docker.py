@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -100,6 +99,6 @@ def assert_it_answers(url: str, model: Path) -> None:
     tensor = {"name": "input", "datatype": "FP32", "shape": [3, 64], "data": x.ravel().tolist()}
     request = Request(f"{url}/v2/models/digits/infer", json.dumps({"inputs": [tensor]}).encode(), method="POST")
     with urlopen(request, timeout=30) as response:
-        (output,): list[Any] = json.loads(response.read())["outputs"]
+        (output,) = json.loads(response.read())["outputs"]
     expected = ort.InferenceSession(model).run(None, {"input": x})[0]
     np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), expected, rtol=1e-5, atol=1e-6)
