@@ -47,8 +47,7 @@ def installed(spec: str, folder: Path) -> Path:
     python = folder / "bin" / "python"
     constraints = ["--constraint", str(ROOT / "constraints.txt")] if ".whl" in spec else []
     if spec:
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *constraints, spec]
-        subprocess.run(command, check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, spec], check=True)
     return python
 
 
