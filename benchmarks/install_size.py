@@ -33,7 +33,7 @@ NOT_COUNTED = ("pip", "pkg_resources", "setuptools", "_distutils_hack", "distuti
 def counted(python: Path) -> dict[str, Any]:
     """Return the bytes and packages of an environment, and the version of each package."""
     code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
-    site = Path(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip())
+    site = Path(subprocess.run([python, "-I", "-c", code], check=True, capture_output=True, text=True).stdout.strip())
     parts = [path for path in site.iterdir() if not path.name.startswith(NOT_COUNTED)]
     files = [path for part in parts for path in (part.rglob("*") if part.is_dir() else [part])]
     found = sorted(path.name.removesuffix(".dist-info").rsplit("-", 1) for path in parts if path.suffix == ".dist-info")
@@ -47,7 +47,8 @@ def installed(spec: str, folder: Path) -> Path:
     python = folder / "bin" / "python"
     constraints = ["--constraint", str(ROOT / "constraints.txt")] if ".whl" in spec else []
     if spec:
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, spec], check=True)
+        # Isolated, because pip takes what PYTHONPATH has for installed.
+        subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", *constraints, spec], check=True)
     return python
 
 
@@ -60,7 +61,18 @@ def main(smallest: bool, json_path: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         wheel = ""
         if not smallest:
-            command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, str(ROOT)]
+            command = [
+                sys.executable,
+                "-I",
+                "-m",
+                "pip",
+                "wheel",
+                "--quiet",
+                "--no-deps",
+                "--wheel-dir",
+                folder,
+                str(ROOT),
+            ]
             subprocess.run(command, check=True)
             (wheel,) = map(str, Path(folder).glob("*.whl"))
         for number, (name, spec) in enumerate({"nothing": ""}.items() if smallest else WAYS.items()):

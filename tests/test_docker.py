@@ -51,8 +51,9 @@ def test_the_container_runs_as_nobody_special_and_ends_gently() -> None:
 
 @pytest.mark.install
 @pytest.mark.timeout(900)
-def test_the_steps_of_the_image(exported: Path, tmp_path: Path) -> None:
+def test_the_steps_of_the_image(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Build the wheel from the context, install it with [serve] alone, serve, ask, and end it as docker does."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # nothing but what is installed
     source = context(tmp_path / "source")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
     programs = tmp_path / "env" / "bin"

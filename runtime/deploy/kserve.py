@@ -20,6 +20,8 @@ from smx.runtime.graph import weight_files
 
 RUNTIME = "kserve-tritonserver"
 """The ClusterServingRuntime that comes with KServe. Its name differs where a cluster has its own."""
+ARGUMENTS = ["--disable-auto-complete-config"]
+"""Of Triton, beside KServe's own: it would make batches for a model whose `max_batch_size` of 0 forbids them."""
 LONGEST = 40
 """Characters of a name: KServe appends `-predictor` and more, and labels of the DNS have at most 63."""
 GIB = 2**30
@@ -37,7 +39,7 @@ def write_manifest(
         path: of the YAML file.
         uri: where the cluster finds the uploaded model repository: `s3://bucket/models`, `pvc://claim/models`, ...
         engine: see `Engine`.
-        runtime: see `RUNTIME`.
+        runtime: a Triton; see `RUNTIME`.
 
     Raises:
         InputError: `uri` is none, or the file is missing or no model.
@@ -67,6 +69,7 @@ def manifest(model: Path, uri: str, engine: Engine, runtime: str = RUNTIME) -> d
                     "runtime": runtime,
                     "protocolVersion": "v2",
                     "storageUri": uri,
+                    "args": ARGUMENTS,
                     "resources": {
                         "requests": {"cpu": cpu, "memory": memory} | gpus,
                         "limits": {"cpu": cpu, "memory": memory} | gpus,

@@ -78,7 +78,8 @@ def model_config(served: ServedModel, engine: Engine) -> Any:
 
     1. Examples that do not depend on each other, on an open first axis: Triton makes batches, and `dims` are without
        that axis.
-    2. Otherwise `max_batch_size` is 0, and `dims` are the whole shape.
+    2. Otherwise `max_batch_size` is 0, and `dims` are the whole shape. Where its axis is open, Triton must be started
+       with --disable-auto-complete-config, or it sets `max_batch_size` to its own default.
     """
     session, batched = served.session, served.batched
     config = messages.ModelConfig(name=served.name, backend="onnxruntime")

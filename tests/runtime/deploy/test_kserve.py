@@ -35,6 +35,7 @@ def test_the_manifest(exported: Path, tmp_path: Path) -> None:
                     "runtime": "kserve-tritonserver",
                     "protocolVersion": "v2",
                     "storageUri": URI,
+                    "args": ["--disable-auto-complete-config"],
                     "resources": {"requests": resources, "limits": resources},
                 }
             }
