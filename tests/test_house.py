@@ -57,7 +57,7 @@ ROOMS = {
     "serving": Room(
         ("smx.runtime.serving",),
         ("numpy", "starlette", "uvicorn", "uvloop", "orjson", "prometheus_client", "grpc", "google"),
-        (*CORE, "smx.runtime"),
+        (*CORE, "smx.arrays", "smx.runtime"),
     ),
     "deploy": Room(("smx.runtime.deploy",), ("numpy", "google", "tritonclient", "yaml"), (*CORE, "smx.runtime")),
     "export": Room(
