@@ -52,10 +52,13 @@ def write_repository(model: str | os.PathLike[str], folder: str | os.PathLike[st
     )
     own = files.make_folder(Path(folder) / source.stem)
     version = files.make_folder(own / str(engine.version))
-    for name in weight_files(source):
+    weights, before = weight_files(source), _weights_there(version / MODEL)
+    for name in weights:
         files.make_folder((version / name).parent)
         _copy(source.parent / name, version / name)
     _copy(source, version / MODEL)
+    for name in {*before} - {*weights}:
+        (version / name).unlink(missing_ok=True)
     labels = labelled(served)
     if labels:
         files.write_text(own / LABELS, "".join(f"{' '.join(name.split())}\n" for name in served.class_names))
@@ -135,6 +138,14 @@ def _closed(each: Any, batched: bool) -> list[int]:
     """Return the lengths of a warm-up; an open first axis that holds no batch gets one row."""
     sizes = [OPEN_LENGTH if size < 0 else size for size in _dims(each, batched)]
     return sizes if batched or not each.shape or isinstance(each.shape[0], int) else [1, *sizes[1:]]
+
+
+def _weights_there(model: Path) -> list[str]:
+    """Return the weights of the model that is replaced; none where it is missing or damaged."""
+    try:
+        return weight_files(model)
+    except InputError:
+        return []
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -153,9 +153,13 @@ def test_threads_that_tune_found(engine: Engine, found: int | None, threads: str
 
 
 def test_weights_beside_the_file_come_along(exported: Path, tmp_path: Path) -> None:
+    """And go with the model that is replaced, but no other file."""
     path = tmp_path / "large.onnx"
-    onnx.save(onnx.load(exported), path, save_as_external_data=True, location="large.weights", size_threshold=0)
-    folder = write_repository(path, tmp_path / "models", Engine())
+    for location in ("old.weights", "large.weights"):
+        onnx.save(onnx.load(exported), path, save_as_external_data=True, location=location, size_threshold=0)
+        folder = write_repository(path, tmp_path / "models", Engine())
+        (folder / "1" / "notes.txt").touch()
+    assert {file.name for file in (folder / "1").iterdir()} == {"model.onnx", "large.weights", "notes.txt"}
     moved = ort.InferenceSession(folder / "1" / "model.onnx")
     x = np.ones((2, 64), np.float32)
     np.testing.assert_array_equal(
