@@ -45,7 +45,7 @@ def option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], 
     "--threads",
     type=click.IntRange(1, 1024),
     metavar="N",
-    help="Threads of one operator.  [default: smx tune's, else 1]",
+    help="Threads of one operator.  [default: smx tune's, else one a core]",
 )
 @option(
     "Speed",

@@ -73,7 +73,8 @@ def serving(
                 line = process.stdout.readline()
                 started = STARTED.fullmatch(line)
                 assert started, f"{line}{log.read_text()}"
-                running = Running(process, *started.groups(), log)
+                models, scheme, http, rpc = started.groups()
+                running = Running(process, models, scheme, http, rpc or "", log)
                 yield running
                 if process.poll() is None:
                     assert running.end() == 0, log.read_text()

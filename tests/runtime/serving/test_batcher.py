@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,8 @@ async def behind(model: Model, batcher: Batcher, *requests: list[NDArray[Any]]) 
 @given(st.lists(st.lists(st.integers(0, 1000), max_size=6), min_size=1, max_size=12), st.integers(1, 8))
 @settings(max_examples=30)
 def test_answers_are_those_of_each_request_alone(requests: list[list[int]], max_rows: int) -> None:
-    model, seen = Model(), []
+    model = Model()
+    seen: list[int] = []
 
     async def test() -> None:
         batcher = Batcher(model, Batching(max_rows=max_rows), observe=seen.append)
@@ -90,7 +92,7 @@ def test_answers_are_those_of_each_request_alone(requests: list[list[int]], max_
         batcher.close()
 
     run(test)
-    assert sum(model.runs[1:], []) == sum(requests, [])  # in the order in which they came, each once
+    assert list(chain(*model.runs[1:])) == list(chain(*requests))  # in the order in which they came, each once
     assert [len(each) for each in model.runs] == seen
     sizes = list(map(len, requests))
     assert all(size <= max(max_rows, *sizes) for size in seen)
@@ -157,7 +159,8 @@ def test_kinds_do_not_mix() -> None:
 
 
 def test_a_model_that_mixes_runs_each_request_by_itself() -> None:
-    model, seen = Model(), []
+    model = Model()
+    seen: list[int] = []
 
     async def test() -> None:
         batcher = Batcher(model, Batching(), together=False, observe=seen.append)
