@@ -354,11 +354,12 @@ def test_who_does_not_read_is_cut_off() -> None:
     run(test)
 
 
-def test_who_reads_slowly_gets_all() -> None:
+@pytest.mark.parametrize("header", [b"Connection: close", b"Host: x"])
+def test_who_reads_slowly_gets_all(header: bytes) -> None:
     async def test() -> None:
-        async with serving(read=SOON) as server:
+        async with serving(read=SOON, idle=0.01) as server:
             reader, writer = await server.connect()
-            writer.write(b"GET /big HTTP/1.1\r\nConnection: close\r\n\r\n")
+            writer.write(b"GET /big HTTP/1.1\r\n" + header + b"\r\n\r\n")
             size = 0
             while part := await reader.read(BIG // 10):
                 size += len(part)
