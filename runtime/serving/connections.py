@@ -159,7 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if not self.cycle.keep_alive:
                 self._deaf = True
         elif not self._ending:
-            self._watch(self.idle_timeout, self.abort)
+            self._watch(self.idle_timeout, self._too_idle)
 
     # What uvicorn says
 
@@ -175,7 +175,7 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._begun:
             self._watch(self.read_timeout, self._too_slow)
         else:
-            self._watch(self.idle_timeout, self.abort)
+            self._watch(self.idle_timeout, self._too_idle)
 
     def drain(self) -> None:
         """End with the answer that is due; a connection without one may still get a request that is on its way."""
@@ -264,6 +264,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._refuse(408, f"the headers did not come in {self.read_timeout:g} seconds")
+
+    def _too_idle(self) -> None:
+        """End the connection, but for a client that is still reading its answer."""
+        if not self.transport.get_write_buffer_size():
+            self.abort()
+            return
+        if self._write_timer is None:
+            self._watch_writing()
+        self._watch(self.idle_timeout, self._too_idle)
 
     def _watch_writing(self) -> None:
         """End the connection where nothing at all is read for a while."""

@@ -136,7 +136,14 @@ def test_metadata_and_readiness(server: Running) -> None:
     index = over_http.get_model_repository_index()
     assert {(each["name"], each["version"], each["state"]) for each in index} == {
         (name, version, "READY")
-        for name, version in [("digits", "1"), ("lstm", "1"), ("pair", "1"), ("plain", "1"), ("plus", "3"), ("plus", "12")]
+        for name, version in [
+            ("digits", "1"),
+            ("lstm", "1"),
+            ("pair", "1"),
+            ("plain", "1"),
+            ("plus", "3"),
+            ("plus", "12"),
+        ]
     }
     assert over_grpc.get_model_repository_index(as_json=True)["models"] == index
     over_http.close()
