@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
-from typing import Any, ClassVar
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, ClassVar, TypeVar
 
 from smx.runtime.serving.connections import GuardedProtocol
 from smx.runtime.serving.crowd import Crowd
+
+T = TypeVar("T")
 
 
 def protocol_class(
@@ -39,14 +42,19 @@ class TlsDoor(asyncio.Protocol):
 
     def __init__(self, **options: Any) -> None:
         self.options = options
+        self.early = bytearray()
+        """What came before the handshake began: uvloop reads as soon as there is a connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the handshake."""
         self.transport = transport
         self.behind.crowd.enter(self)
         if not transport.is_closing():
-            transport.pause_reading()
             self.handshake = asyncio.get_running_loop().create_task(self._shake_hands())
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what comes too early."""
+        self.early += data
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -59,7 +67,7 @@ class TlsDoor(asyncio.Protocol):
     async def _shake_hands(self) -> None:
         lobby, seconds = _Lobby(), self.behind.read_timeout
         try:
-            transport = await asyncio.get_running_loop().start_tls(
+            starting = asyncio.get_running_loop().start_tls(
                 self.transport,
                 lobby,
                 self.tls,
@@ -67,6 +75,7 @@ class TlsDoor(asyncio.Protocol):
                 ssl_handshake_timeout=seconds,
                 ssl_shutdown_timeout=seconds,
             )
+            transport = await _then(starting, self._pass_on)
         except (OSError, asyncio.CancelledError):  # ssl.SSLError is one; so is what a client that vanishes causes
             self.transport.abort()
             return
@@ -79,6 +88,27 @@ class TlsDoor(asyncio.Protocol):
         inner.connection_made(transport)
         if lobby.data and not transport.is_closing():
             inner.data_received(bytes(lobby.data))
+
+
+    def _pass_on(self) -> None:
+        """Give TLS what came before it."""
+        reader: Any = self.transport.get_protocol()
+        if hasattr(reader, "get_buffer"):
+            while self.early and not self.transport.is_closing():
+                room = reader.get_buffer(len(self.early))
+                size = min(len(room), len(self.early))
+                room[:size] = self.early[:size]
+                del self.early[:size]
+                reader.buffer_updated(size)
+
+
+@types.coroutine
+def _then(begun: Coroutine[Any, Any, T], after: Callable[[], object]) -> Generator[Any, Any, T]:
+    """Await something, and call a function right behind those that its beginning puts on the loop."""
+    waited = begun.send(None)
+    asyncio.get_running_loop().call_soon(after)
+    yield waited
+    return (yield from begun.__await__())
 
 
 class _Lobby(asyncio.Protocol):

@@ -142,9 +142,10 @@ class Servicer:
         return CLASSES["ServerReadyResponse"](ready=self.service.ready)
 
     async def model_ready(self, request: Any, context: Any) -> Any:
-        """Answer whether a model is ready."""
-        self.service.repository.find(request.name, request.version)
-        return CLASSES["ModelReadyResponse"](ready=True)
+        """Answer whether a model is ready; one that is not there is not."""
+        versions = self.service.repository.versions(request.name)
+        ready = request.version in versions if request.version else bool(versions)
+        return CLASSES["ModelReadyResponse"](ready=ready)
 
     async def server_metadata(self, request: Any, context: Any) -> Any:
         """Answer what the server is."""
