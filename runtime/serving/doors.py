@@ -89,7 +89,6 @@ class TlsDoor(asyncio.Protocol):
         if lobby.data and not transport.is_closing():
             inner.data_received(bytes(lobby.data))
 
-
     def _pass_on(self) -> None:
         """Give TLS what came before it."""
         reader: Any = self.transport.get_protocol()

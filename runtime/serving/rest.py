@@ -36,6 +36,7 @@ STATUS = {
     Cause.TOO_LARGE: 413,
     Cause.ENCODING: 415,
     Cause.BUSY: 429,
+    Cause.ENDING: 503,
     Cause.INTERNAL: 500,
 }
 """The status code of each refusal."""

@@ -136,7 +136,14 @@ def test_metadata_and_readiness(server: Running) -> None:
     index = over_http.get_model_repository_index()
     assert {(each["name"], each["version"], each["state"]) for each in index} == {
         (name, version, "READY")
-        for name, version in [("digits", "1"), ("lstm", "1"), ("pair", "1"), ("plain", "1"), ("plus", "3"), ("plus", "12")]
+        for name, version in [
+            ("digits", "1"),
+            ("lstm", "1"),
+            ("pair", "1"),
+            ("plain", "1"),
+            ("plus", "3"),
+            ("plus", "12"),
+        ]
     }
     assert over_grpc.get_model_repository_index(as_json=True)["models"] == index
     over_http.close()
@@ -365,7 +372,10 @@ def test_settings_that_are_wrong(certificate: tuple[Path, Path], tmp_path: Path)
         (("serve", path, *port, "--tls-cert", key, "--tls-key", cert), "are no certificate and key"),
         (("serve", path, *port, "--api-key-file", tmp_path / "key"), "key must hold a key of at least 8"),
         (("serve", path, *port, "--api-key-file", tmp_path / "binary"), "binary must hold a key of at least 8"),
-        (("serve", models.make(tmp_path / "n.onnx"), *port, "--provider", "tensorrt"), "the provider 'tensorrt' is not in this ONNX"),
+        (
+            ("serve", models.make(tmp_path / "n.onnx"), *port, "--provider", "tensorrt"),
+            "the provider 'tensorrt' is not in this ONNX",
+        ),
     )
 
 
