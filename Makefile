@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-install test-portability test-long mutation check results benchmarks clean
+.PHONY: help demo test test-install test-portability test-serving test-long mutation check results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -48,6 +48,10 @@ $(NODE_MODULES)/.installed: $(INSTALLED) tests/portability/package.json
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[portability]'
 	npm install --prefix tests/portability --no-package-lock --ignore-scripts --loglevel error
 	touch $@
+
+test-serving: $(INSTALLED)  ## load, replace, end and search a running server for minutes, which downloads packages
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serving-tests]'
+	$(BIN)/python -m pytest -m serving
 
 test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a quarter of an hour
 	$(BIN)/python -m pytest -m long

@@ -201,7 +201,7 @@ def _from_json(name: str, entry: dict[str, Any]) -> Tensor:
         nested.append(len(values[0]))
         values = list(chain.from_iterable(values))
     # An empty list is the end of the nesting, whatever lengths follow.
-    if len(nested) > 1 and nested != shape[: len(nested) if 0 in nested else None]:
+    if len(nested) > 1 and nested != list(shape or ())[: len(nested) if 0 in nested else None]:
         raise invalid(f"the input {name!r} of shape {shape} has nested data of the shape {nested}")
     wrong = {*map(type, values)} - NUMBERS[dtype.kind]
     if wrong:

@@ -266,8 +266,8 @@ def make_server(
 async def serve(server: grpc.aio.Server, service: Service, grace: float) -> None:
     """Answer, with a server that is started, until the task is cancelled; then answer what is asked already.
 
-    A stopping server of gRPC cancels calls that are on their way, and clients can't tell whether those were run. So calls
-    are answered for a moment, then refused for a moment as UNAVAILABLE, upon which clients turn to other servers.
+    A stopping server of gRPC cancels calls that are on their way, and clients can't tell whether those were run. So
+    calls are answered for a moment, then refused for a moment as UNAVAILABLE: clients turn to other servers.
     """
     try:
         await asyncio.Event().wait()
