@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-install test-portability test-serving test-long mutation check results benchmarks clean
+.PHONY: help demo test test-install test-portability test-serving test-long mutation hostile check results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -59,6 +59,9 @@ test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a 
 mutation: $(INSTALLED)  ## change the code in small ways and count what no test notices, about an hour; downloads mutmut
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
 	$(BIN)/python benchmarks/mutation.py --json $(RESULTS)/mutation.json
+
+hostile: $(INSTALLED)  ## send thousands of hostile requests to smx serve, about a minute
+	$(BIN)/python benchmarks/serving_hostile.py --requests 2000 --json $(RESULTS)/serving-hostile.json
 
 check: $(INSTALLED)  ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -30,7 +30,10 @@ def numbers(content: Any) -> list[float]:
     return [content] if isinstance(content, int | float) and not isinstance(content, bool) else []
 
 
-@pytest.mark.parametrize("name", ["layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule"])
+NAMES = ("layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule", "serving_hostile")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_in_its_smallest_form(name: str, tmp_path: Path) -> None:
     benchmark(name, "--json", tmp_path / "out.json", cwd=tmp_path)
     assert numbers(json.loads((tmp_path / "out.json").read_text()))

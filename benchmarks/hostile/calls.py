@@ -11,10 +11,12 @@ from typing import Any
 import grpc
 
 from hostile.bodies import SHAPE, SIZE
-from hostile.talk import LEAKS, MAX_MESSAGE, Target
+from hostile.talk import LEAKS, Target
 from smx.runtime.serving.messages import CLASSES, SERVICE
 
 REFUSED = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "DEADLINE_EXCEEDED", "CANCELLED"}
+MAX_DETAILS = 16_384
+"""Letters; gRPC itself tells a client the size of each of its headers where these are too large."""
 GONE = {"UNAVAILABLE"}
 """The server ended the connection, as it may."""
 
@@ -87,7 +89,7 @@ async def call(
     except grpc.aio.AioRpcError as error:
         name, details = error.code().name, error.details() or ""
         faults = [f"{name}: {details[:200]}"] if name not in REFUSED | GONE else []
-        if len(details) > MAX_MESSAGE or (name in REFUSED and LEAKS.search(details)):
+        if len(details) > MAX_DETAILS or (name in REFUSED and LEAKS.search(" ".join(details.split()))):
             faults.append(f"{name} tells too much: {details[:200]!r}")
         return name, faults
     return "OK", []

@@ -13,7 +13,6 @@ from PIL import Image
 from hostile.bodies import ANSWERED
 from hostile.talk import Case, Kind, Target, request
 
-
 MOST = 2**25
 """Bytes before they are compressed."""
 

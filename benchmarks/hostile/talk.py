@@ -100,7 +100,8 @@ async def run(case: Case, target: Target) -> tuple[list[str], list[str]]:
     answers = await asyncio.gather(*(_talk(case, target) for _ in range(case.connections)))
     outcomes, faults = [], []
     for got in answers:
-        outcomes.append("+".join(str(answer.status) for answer in got) or "closed")
+        statuses = ", ".join(sorted({str(answer.status) for answer in got}))
+        outcomes.append(f"{statuses} ({len(got)} answers)" if len(got) > 1 else statuses or "closed")
         faults += [fault for answer in got if (fault := answer.fault(case.may))]
         faults += [fault for fault in [case.check(got)] if fault]
     return outcomes, faults

@@ -53,9 +53,10 @@ class Bodies:
         Raises:
             Refusal: it is compressed, larger than allowed, or does not come in time; or there is no room for it.
         """
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            raise Refusal(Cause.ENCODING, f"bodies are taken as they are, not encoded as {encoding!r:.50}")
+        for header, taken in (("content-encoding", ("", "identity")), ("transfer-encoding", ("", "chunked"))):
+            encoding = ",".join(request.headers.getlist(header)).strip().lower()
+            if encoding not in taken:
+                raise Refusal(Cause.ENCODING, f"bodies are taken as they are, not encoded as {encoding!r:.50}")
         if int(request.headers.get("content-length", "0")) > self.most:  # the parser took it for a number
             raise self._too_large()
         reading = Reading()

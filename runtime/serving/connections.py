@@ -75,6 +75,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        if self.transport is None:  # a TLS handshake failed
+            return
         self.crowd.leave(self)
         self._unwatch()
         self._unwatch_writing()
@@ -157,7 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
             if not self.cycle.keep_alive:
                 self._deaf = True
         elif not self._ending:
-            self._watch(self.idle_timeout, self.abort)
+            self._watch(self.idle_timeout, self._too_idle)
 
     # What uvicorn says
 
@@ -173,7 +175,7 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._begun:
             self._watch(self.read_timeout, self._too_slow)
         else:
-            self._watch(self.idle_timeout, self.abort)
+            self._watch(self.idle_timeout, self._too_idle)
 
     def drain(self) -> None:
         """End with the answer that is due; a connection without one may still get a request that is on its way."""
@@ -263,6 +265,15 @@ class GuardedProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._refuse(408, f"the headers did not come in {self.read_timeout:g} seconds")
 
+    def _too_idle(self) -> None:
+        """End the connection, but for a client that is still reading its answer."""
+        if not self.transport.get_write_buffer_size():
+            self.abort()
+            return
+        if self._write_timer is None:
+            self._watch_writing()
+        self._watch(self.idle_timeout, self._too_idle)
+
     def _watch_writing(self) -> None:
         """End the connection where nothing at all is read for a while."""
         self._unwatch_writing()
@@ -288,3 +299,11 @@ class _Gently:
         self.write = protocol.transport.write
         self.is_closing = protocol.transport.is_closing
         self.close = protocol.close
+
+
+def protocol_class(
+    crowd: Crowd, read_timeout: float, idle_timeout: float, draining: Callable[[], bool]
+) -> type[GuardedProtocol]:
+    """Return the class of the connections of one server; see `GuardedProtocol` for the arguments."""
+    own: dict[str, Any] = {"crowd": crowd, "read_timeout": read_timeout, "idle_timeout": idle_timeout}
+    return type("Connection", (GuardedProtocol,), {**own, "draining": staticmethod(draining)})

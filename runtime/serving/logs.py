@@ -42,7 +42,15 @@ class Handler(logging.Handler):
 
 
 def log_libraries() -> None:
-    """Let the warnings and errors of libraries come into this log."""
+    """Let the warnings and errors of libraries come into this log.
+
+    Some write to the numbers of the standard files by themselves: where one is closed, that must not be a connection.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
     root = logging.getLogger()
     if not any(isinstance(each, Handler) for each in root.handlers):
         root.addHandler(Handler(logging.WARNING))

@@ -19,9 +19,9 @@ import uvloop
 from starlette.types import ASGIApp
 
 from smx.errors import InputError, SmxError
-from smx.runtime.serving.connections import GuardedProtocol
+from smx.runtime.serving.connections import GuardedProtocol, protocol_class
 from smx.runtime.serving.crowd import Crowd
-from smx.runtime.serving.doors import protocol_class
+from smx.runtime.serving.listener import Listener
 from smx.runtime.serving.service import Service
 
 LINGER = 0.5
@@ -109,13 +109,12 @@ class Server(uvicorn.Server):
         limits = service.limits
         self.service = service
         self.crowd = Crowd(limits.max_connections)
-        protocol = protocol_class(
-            self.crowd, limits.read_timeout, limits.idle_timeout, lambda: service.draining, check_tls(address)
-        )
+        self.protocol = protocol_class(self.crowd, limits.read_timeout, limits.idle_timeout, lambda: service.draining)
+        self.tls = check_tls(address)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol,
+                http=self.protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -143,36 +142,36 @@ class Server(uvicorn.Server):
         self.should_exit = True
         self.signal = self.signal or received
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        loop = asyncio.get_running_loop()
+
+        def connection() -> GuardedProtocol:
+            return self.protocol(config=self.config, server_state=self.server_state, app_state={}, _loop=loop)
+
+        self.listener = Listener(sockets or [], connection, self.crowd, self.tls, self.service.limits.read_timeout)
+        self.servers = []
+        self.started = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen no more, answer what is asked on open connections and close each with its answer; then end.
 
         gRPC does the same meanwhile.
         """
         self.service.draining = True
-        last = [each for listening in sockets or [] for each in _accept_waiting(listening)]
-        for server in self.servers:
-            server.close()
+        self.listener.close()
         for task in self.beside:
             task.cancel()
-        for each in last:
-            await asyncio.get_running_loop().connect_accepted_socket(self._connection, each)
         for connection in self.server_state.connections:
             assert isinstance(connection, GuardedProtocol)
             connection.drain()
         waited = 0.0
-        while self.server_state.connections and waited < LINGER and not self.force_exit:
+        while (self.server_state.connections or self.listener.greeting) and waited < LINGER and not self.force_exit:
             await asyncio.sleep(0.05)
             waited += 0.05
         await super().shutdown(sockets)
         while not (self.force_exit or all(task.done() for task in self.beside)):
             await asyncio.sleep(0.05)
-
-    def _connection(self) -> asyncio.Protocol:
-        state = self.server_state
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=state, app_state=self.lifespan.state, _loop=asyncio.get_running_loop()
-        )
-        return made
 
 
 def run(
@@ -217,18 +216,6 @@ def run(
         if not server.force_exit:  # waits for threads, as of a model that is loading
             runner.close()
     return End(server.signal, server.force_exit)
-
-
-def _accept_waiting(listening: socket.socket) -> Iterator[socket.socket]:
-    """Accept the connections that the system has made already: closing the socket would end them."""
-    listening.setblocking(False)
-    while True:
-        try:
-            accepted, _ = listening.accept()
-        except OSError:
-            return
-        accepted.setblocking(False)
-        yield accepted
 
 
 async def _when_started(server: Server, started: Callable[[], None]) -> None:

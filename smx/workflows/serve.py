@@ -63,7 +63,8 @@ def serve(
         raise InputError(f"{source} does not exist; expected an ONNX file or a folder of them")
     server.check_tls(address)
     log_libraries()
-    possible = raise_file_limit(limits.max_connections + SPARE_FILES) - SPARE_FILES
+    ports = 1 if address.grpc_port is None else 2
+    possible = (raise_file_limit(ports * limits.max_connections + SPARE_FILES) - SPARE_FILES) // ports
     if possible < limits.max_connections:
         log("limited", connections=max(possible, 1), reason="this process may not open more files")
         limits = replace(limits, max_connections=max(possible, 1))
