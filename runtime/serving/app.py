@@ -24,6 +24,8 @@ from smx.runtime.serving.service import Service
 
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """These need no key: probes ask for them."""
+OPEN_FOLDERS = ("/page/", "/web-runtime/")
+"""Nor do the page's files: it is the page that asks for the key."""
 ID_HEADER = "x-request-id"
 ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 MAX_DIGITS = 18
@@ -68,7 +70,7 @@ class Front:
         scope["app"] = self  # Starlette raises what it refuses only then
         error: str | None = None
         try:
-            if self.api_key is not None and scope["path"] not in OPEN_PATHS:
+            if self.api_key is not None and not _is_open(scope["path"]):
                 self._check_key(headers)
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -96,6 +98,10 @@ class Front:
             return Refusal(CAUSES.get(error.status_code, Cause.INVALID), error.detail)
         self.log("failed", error=f"{type(error).__name__}: {error}")
         return Refusal(Cause.INTERNAL, "the server failed to answer this request; its log says why")
+
+
+def _is_open(path: str) -> bool:
+    return path == "/" or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
 
 
 def _error(refusal: Refusal, further: Mapping[str, str] | None = None) -> Response:

@@ -57,6 +57,9 @@ class ServedModel:
         loading: see `Loading`.
         observe: is called with the rows of each run.
 
+    Attributes:
+        stamp: the state of the file that was loaded, see `smx.runtime.serving.repository.stamp`; set by who loads it.
+
     Raises:
         InputError: the file is missing or no ONNX model, or ONNX Runtime can't run it.
     """
@@ -70,6 +73,7 @@ class ServedModel:
         observe: Callable[[int], None] = lambda rows: None,
     ) -> None:
         start = time.perf_counter()
+        self.stamp: object = None
         self.path, self.name, self.version, self.loading = path, name, version, loading
         self.session = _open(path, loading)
         self.session.name = name  # in messages to clients, who need not know where the file is
@@ -105,7 +109,7 @@ class ServedModel:
         Raises:
             Refusal: the request does not fit the model, or the queue is full.
         """
-        inputs = self._checked(request)
+        inputs = self.checked(request)
         known = [each.name for each in self.session.outputs]
         wanted = [output.name for output in request.outputs]
         if not {*wanted} <= {*known} or len({*wanted}) < len(wanted):
@@ -127,7 +131,7 @@ class ServedModel:
         """Return the class names, if the output (B, C) has a class for each."""
         return self.class_names if output.shape[1:] == (len(self.class_names),) else ()
 
-    def _checked(self, request: InferRequest) -> list[NDArray[Any]]:
+    def checked(self, request: InferRequest) -> list[NDArray[Any]]:
         """Return the arrays in the model's order; refuse what the model does not take."""
         given = {tensor.name: tensor for tensor in request.inputs}
         if len(given) != len(request.inputs) or given.keys() != self.inputs.keys():

@@ -21,7 +21,7 @@ from smx.runtime.serving.classes import best, softmax
 from smx.runtime.serving.metrics import Metrics
 from smx.runtime.serving.model import Loading, ServedModel
 from smx.runtime.serving.protocol import Cause, InferRequest, InferResponse, Refusal, Tensor
-from smx.runtime.serving.repository import Repository
+from smx.runtime.serving.repository import Repository, stamp
 from smx.runtime.session import DTYPES
 
 NAME = "smx"
@@ -73,11 +73,13 @@ class Service:
         self.repository = Repository(source, self._load, report)
 
     def _load(self, path: Path, name: str, version: str) -> ServedModel:
+        state = stamp(path)
         try:
             model = ServedModel(path, name, version, self.loading, self.metrics.rows.labels(name).observe)
         except InputError:
             self.metrics.loads.labels(name, "refused").inc()
             raise
+        model.stamp = state
         self.metrics.loads.labels(name, "loaded").inc()
         self.metrics.load_seconds.labels(name, version).set(model.load_seconds)
         return model

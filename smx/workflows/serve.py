@@ -56,6 +56,7 @@ def serve(
     from smx.runtime.serving.app import make_app
     from smx.runtime.serving.logs import log, log_libraries
     from smx.runtime.serving.model import Loading
+    from smx.runtime.serving.page import page_routes
     from smx.runtime.serving.service import Limits, Service
 
     address, loading, limits = address or server.Address(), loading or Loading(), limits or Limits()
@@ -70,7 +71,8 @@ def serve(
         limits = replace(limits, max_connections=max(possible, 1))
     bound = server.bind(address.host, address.port)
     service = Service(Path(source), loading, limits, log)
-    app = make_app(service, api_key=api_key, log=log, log_all=log_requests, routes=[])
+    routes = page_routes(service, web_runtime)
+    app = make_app(service, api_key=api_key, log=log, log_all=log_requests, routes=routes)
     tls = (address.tls_cert, address.tls_key) if address.tls_cert and address.tls_key else None
     host = f"[{address.host}]" if ":" in address.host else address.host
     about = {
