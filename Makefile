@@ -52,7 +52,7 @@ $(NODE_MODULES)/.installed: $(INSTALLED) tests/portability/package.json
 	npm install --prefix tests/portability --no-package-lock --ignore-scripts --loglevel error
 	touch $@
 
-test-serving: $(INSTALLED)  ## load and search a server, and draw on its page in Chromium where that is at hand; downloads packages
+test-serving: $(INSTALLED)  ## load, replace, end and search a server, and draw on its page in Chromium where that is at hand; downloads packages
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serving-tests]'
 	$(BIN)/python -m pytest -m serving
 

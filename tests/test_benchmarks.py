@@ -12,16 +12,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BENCHMARKS = (
-    "layouts",
-    "opsets",
-    "large_export",
-    "resolution",
-    "tune_check",
-    "commit_rule",
-    "install_size",
-    "serving_hostile",
-)
+SERVING = ("serving_hostile", "install_size")
+BENCHMARKS = ("layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule", *SERVING)
 
 
 def benchmark(name: str, *arguments: str | Path, cwd: Path) -> None:

@@ -48,6 +48,7 @@ class Cause(Enum):
     TOO_LARGE = "too_large"
     ENCODING = "encoding"
     BUSY = "busy"
+    ENDING = "ending"
     INTERNAL = "internal"
 
 

@@ -36,6 +36,7 @@ STATUS = {
     Cause.TOO_LARGE: 413,
     Cause.ENCODING: 415,
     Cause.BUSY: 429,
+    Cause.ENDING: 503,
     Cause.INTERNAL: 500,
 }
 """The status code of each refusal."""
@@ -193,10 +194,15 @@ def _from_json(name: str, entry: dict[str, Any]) -> Tensor:
     values = entry.get("data")
     if not isinstance(values, list):
         raise invalid(f"the input {name!r} needs data, a list, or binary_data_size")
+    nested = [len(values)]
     while values and isinstance(values[0], list):
         if {*map(type, values)} != {list} or len({*map(len, values)}) != 1:
             raise invalid(f"the input {name!r} has nested data of unequal lengths")
+        nested.append(len(values[0]))
         values = list(chain.from_iterable(values))
+    # An empty list is the end of the nesting, whatever lengths follow.
+    if len(nested) > 1 and nested != list(shape or ())[: len(nested) if 0 in nested else None]:
+        raise invalid(f"the input {name!r} of shape {shape} has nested data of the shape {nested}")
     wrong = {*map(type, values)} - NUMBERS[dtype.kind]
     if wrong:
         raise invalid(f"the input {name!r} of {datatype} has data of the type {sorted(t.__name__ for t in wrong)[0]}")

@@ -38,6 +38,7 @@ STATUS = {
     Cause.TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
     Cause.ENCODING: grpc.StatusCode.INVALID_ARGUMENT,
     Cause.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Cause.ENDING: grpc.StatusCode.UNAVAILABLE,
     Cause.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 """The status code of each refusal."""
@@ -57,6 +58,9 @@ CONTENTS = {
     BYTES: "bytes_contents",
 }
 """Where a datatype's values are; FP16 comes as bytes only."""
+
+LINGER = 0.25
+"""Seconds for calls that are on their way when the server ends, and again for clients to learn that it ends."""
 
 Call = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 
@@ -142,9 +146,10 @@ class Servicer:
         return CLASSES["ServerReadyResponse"](ready=self.service.ready)
 
     async def model_ready(self, request: Any, context: Any) -> Any:
-        """Answer whether a model is ready."""
-        self.service.repository.find(request.name, request.version)
-        return CLASSES["ModelReadyResponse"](ready=True)
+        """Answer whether a model is ready; one that is not there is not."""
+        versions = self.service.repository.versions(request.name)
+        ready = request.version in versions if request.version else bool(versions)
+        return CLASSES["ModelReadyResponse"](ready=ready)
 
     async def server_metadata(self, request: Any, context: Any) -> Any:
         """Answer what the server is."""
@@ -168,18 +173,21 @@ class Servicer:
             return write_response(answer)
 
 
-def guarded(call: Call, message: Any, api_key: bytes | None, log: Callable[..., None]) -> Call:
+def guarded(call: Call, message: Any, api_key: bytes | None, service: Service, log: Callable[..., None]) -> Call:
     """Return the call for a message's bytes, with its key checked, and refusals as statuses.
 
     Args:
         call: takes the message.
         message: its class.
         api_key: what clients must send; None lets everybody in.
+        service: says whether calls are taken.
         log: see `make_server`.
     """
 
     async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            if service.closed:
+                raise Refusal(Cause.ENDING, "this server ends")
             if api_key is not None:
                 given = dict(context.invocation_metadata() or ()).get("authorization", "")
                 scheme, _, key = str(given).partition(" ")
@@ -226,7 +234,7 @@ def make_server(
     probes = ("ServerLive", "ServerReady")
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            guarded(call, CLASSES[f"{name}Request"], None if name in probes else key, log),
+            guarded(call, CLASSES[f"{name}Request"], None if name in probes else key, service, log),
             response_serializer=CLASSES[f"{name}Response"].SerializeToString,
         )
         for name, call in calls.items()
@@ -255,9 +263,16 @@ def make_server(
     return server, port
 
 
-async def serve(server: grpc.aio.Server, grace: float) -> None:
-    """Answer, with a server that is started, until the task is cancelled; then answer what is asked already."""
+async def serve(server: grpc.aio.Server, service: Service, grace: float) -> None:
+    """Answer, with a server that is started, until the task is cancelled; then answer what is asked already.
+
+    A stopping server of gRPC cancels calls that are on their way, and clients can't tell whether those were run. So
+    calls are answered for a moment, then refused for a moment as UNAVAILABLE: clients turn to other servers.
+    """
     try:
         await asyncio.Event().wait()
     finally:
+        await asyncio.sleep(LINGER)
+        service.closed = True
+        await asyncio.sleep(LINGER)
         await server.stop(grace)

@@ -62,12 +62,13 @@ class Service:
 
     Attributes:
         draining: the server ends, so it is not ready any more.
+        closed: it ends, and takes no more calls over gRPC.
     """
 
     def __init__(self, source: Path, loading: Loading, limits: Limits, report: Callable[..., None]) -> None:
         self.loading, self.limits, self.report = loading, limits, report
         self.metrics = Metrics()
-        self.draining = False
+        self.draining = self.closed = False
         self._decoding = asyncio.Semaphore(1)
         self.repository = Repository(source, self._load, report)
 

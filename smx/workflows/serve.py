@@ -85,7 +85,7 @@ def serve(
         made, port = rpc.make_server(service, f"{host}:{address.grpc_port}", api_key=api_key, tls=tls, log=log)
         await made.start()
         about["grpc"] = f"{host}:{port}"
-        return rpc.serve(made, limits.timeout)
+        return rpc.serve(made, service, limits.timeout)
 
     return server.run(
         service,

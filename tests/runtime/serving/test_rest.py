@@ -90,6 +90,7 @@ NESTED = [
     ([2, 2], [[1, 2], [3, 4]]),
     ([1, 2, 2], [[[1, 2], [3, 4]]]),
     ([2, 0], [[], []]),
+    ([2, 0, 3], [[], []]),
     ([0, 2], []),
     ([], [5]),
 ]
@@ -142,6 +143,9 @@ WRONG: list[tuple[Any, str]] = [
     (with_input(data=[1, 2, 3]), "needs 2 values, got 3"),
     (with_input(data=[[1], [2, 3]]), "nested data of unequal lengths"),
     (with_input(data=[[1], 2]), "nested data of unequal lengths"),
+    (with_input(data=[[1], [2]]), "of shape [2] has nested data of the shape [2, 1]"),
+    (with_input(shape=[2, 1], data=[[1, 2]]), "of shape [2, 1] has nested data of the shape [1, 2]"),
+    (with_input(shape=[2, 0], data=[[]]), "of shape [2, 0] has nested data of the shape [1, 0]"),
     (with_input(data=[1, [2]]), "has data of the type list"),
     (with_input(data=[1, None]), "has data of the type NoneType"),
     (with_input(data=[1, "2"]), "of FP32 has data of the type str"),
