@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-install test-portability test-long mutation check results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-long mutation hostile check results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -18,6 +18,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(RUN)/verify-scatter.json $(RUN)/verify-sorted.json $(RUN)/bench.json  ## train on real digits, export, verify and bench, into runs/demo
 	@echo 'Done; look at $(RUN)/figures and $(RUN)/bench.png. make clean starts over.'
+
+serve: $(RUN)/sorted.onnx  ## serve the demo's model and a page to draw digits on; WEB_RUNTIME=DIR runs it in the browser too
+	$(BIN)/smx serve $< $(if $(WEB_RUNTIME),--web-runtime $(WEB_RUNTIME))
 
 $(RUN)/model.pt: | $(INSTALLED)
 	$(BIN)/smx train --resume --out $(RUN)
@@ -49,12 +52,19 @@ $(NODE_MODULES)/.installed: $(INSTALLED) tests/portability/package.json
 	npm install --prefix tests/portability --no-package-lock --ignore-scripts --loglevel error
 	touch $@
 
+test-serving: $(INSTALLED)  ## load, replace, end and search a server, and draw on its page in Chromium where that is at hand; downloads packages
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serving-tests]'
+	$(BIN)/python -m pytest -m serving
+
 test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a quarter of an hour
 	$(BIN)/python -m pytest -m long
 
 mutation: $(INSTALLED)  ## change the code in small ways and count what no test notices, about an hour; downloads mutmut
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
 	$(BIN)/python benchmarks/mutation.py --json $(RESULTS)/mutation.json
+
+hostile: $(INSTALLED)  ## send thousands of hostile requests to smx serve, about a minute
+	$(BIN)/python benchmarks/serving_hostile.py --requests 2000 --json $(RESULTS)/serving-hostile.json
 
 check: $(INSTALLED)  ## lint, formatting and types
 	$(BIN)/ruff check .
@@ -86,6 +96,7 @@ benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, lar
 	$(BIN)/python benchmarks/tune_check.py --json $(RESULTS)/tune-check.json
 	$(BIN)/smx bench-train --compile --baselines relu,selu --rounds 40 --json $(RESULTS)/train-step.json
 	$(BIN)/python benchmarks/commit_rule.py --json $(RESULTS)/commit-rule.json
+	$(BIN)/python benchmarks/install_size.py --json $(RESULTS)/install-size.json
 
 clean:  ## remove runs, caches and the virtual environment
 	rm -rf .venv $(NODE_MODULES) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TEXTS = ("README.md", "docs/results.md", "docs/layouts.md", "docs/training.md", "runtime/README.md")
+TEXTS = ("README.md", "docs/results.md", "docs/layouts.md", "docs/training.md", "docs/serving.md", "runtime/README.md")
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -177,6 +177,15 @@ def commit_rule() -> str:
     return markdown(head, rows)
 
 
+def install_size() -> str:
+    """What each way to serve installs."""
+    found = result("install-size")["results"].items()
+    return markdown(
+        ["", "MB", "packages"],
+        [[f"`{name}`", *(str(row[key]) for key in ("megabytes", "packages"))] for name, row in found],
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "latency": latency,
     "mnist-bench": mnist_bench,
@@ -190,6 +199,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tune-check": tune_check,
     "train-step": train_step,
     "commit-rule": commit_rule,
+    "install-size": install_size,
 }
 
 

@@ -26,7 +26,12 @@ _TEXT, _INT64 = _Field.TYPE_STRING, _Field.TYPE_INT64
 # message -> (field, number, type or message name, repeated)
 _MESSAGES: dict[str, list[tuple[str, int, Any, bool]]] = {
     "Opset": [("domain", 1, _TEXT, False), ("version", 2, _INT64, False)],
-    "Tensor": [("dims", 1, _INT64, True), ("data_type", 2, _Field.TYPE_INT32, False)],
+    "Entry": [("key", 1, _TEXT, False), ("value", 2, _TEXT, False)],
+    "Tensor": [
+        ("dims", 1, _INT64, True),
+        ("data_type", 2, _Field.TYPE_INT32, False),
+        ("external_data", 13, "Entry", True),
+    ],
     "Value": [("name", 1, _TEXT, False)],
     "Node": [
         ("input", 1, _TEXT, True),
@@ -113,6 +118,20 @@ def nodes(model: str | os.PathLike[str] | bytes) -> list[NodeInfo]:
         NodeInfo(name=n.name, operator=n.op_type, domain=n.domain, inputs=tuple(n.input), outputs=tuple(n.output))
         for n in _read(model).graph.node
     ]
+
+
+def weight_files(path: str | os.PathLike[str]) -> list[str]:
+    """Return the files of weights that a model refers to, relative to its folder; none where they are in the model.
+
+    Raises:
+        InputError: the file is missing or no ONNX model, or refers to files outside its folder.
+    """
+    entries = (entry for tensor in _read(path).graph.initializer for entry in tensor.external_data)
+    found = sorted({entry.value for entry in entries if entry.key == "location"})
+    for name in found:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{path} refers to weights outside its folder: {name!r}")
+    return found
 
 
 def expose(path: Path, values: Sequence[str]) -> bytes:

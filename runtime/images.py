@@ -16,11 +16,18 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 """The formats that are read, whatever the name of a file ends in. Pillow runs other programs for some further ones."""
 
 MAX_PIXELS = 2**26
-"""Larger images are refused before they are decoded: a small file can hold an image that fills the memory."""
+"""A small file can hold an image that fills the memory."""
 
 
 def read_image(
-    source: Path | BinaryIO, height: int, width: int, *, colour: bool, invert: bool = False, name: str = ""
+    source: Path | BinaryIO,
+    height: int,
+    width: int,
+    *,
+    colour: bool,
+    invert: bool = False,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.float32]:
     """Read an image, turned as its EXIF data say, and stretch it to a size.
 
@@ -31,20 +38,21 @@ def read_image(
         invert: exchange black and white, for dark ink on light paper. Transparent pixels are paper: white with
             `invert`, black without.
         name: of the file in messages, if it is not its path.
+        max_pixels: larger images are refused before they are decoded.
 
     Returns:
         Values from 0 to 1, (height, width) or (height, width, 3).
 
     Raises:
-        InputError: the file is damaged, of another format, or has more than `MAX_PIXELS` pixels.
+        InputError: the file is damaged, of another format, or has too many pixels.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow's own limit is higher
             image = Image.open(source, formats=FORMATS)
         with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS}")
+            if image.width * image.height > max_pixels:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {max_pixels}")
             rgba = _eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
     except Exception as error:  # whatever a damaged file makes Pillow's decoders run into
         reason = one_line(error) or type(error).__name__

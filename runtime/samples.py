@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from smx.arrays import COLOURS, as_taken, image_shape, read_arrays
 from smx.errors import InputError
-from smx.runtime.images import read_image
+from smx.runtime.images import MAX_PIXELS, read_image
 from smx.runtime.metadata import ModelInfo
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -26,6 +26,7 @@ def load_samples(
     *,
     invert: bool = False,
     raw: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[list[str], NDArray[Any]]:
     """Read examples from a file or a folder, or take them from an array.
 
@@ -43,6 +44,7 @@ def load_samples(
         info: of the model, for the size of its images and the range of its data; None for another tool's model.
         invert: images are dark on light, and the model knows light on dark.
         raw: the model takes uint8.
+        max_pixels: of an image; larger ones are refused before they are decoded.
 
     Returns:
         A name for each example, and the examples, (B, *sample_shape); B may be 0.
@@ -51,7 +53,7 @@ def load_samples(
         InputError: the source can't be read, or its examples don't have the model's size.
     """
     name = str(source) if isinstance(source, Path) else "the array" if isinstance(source, np.ndarray) else "the image"
-    names, x = _load(source, name, sample_shape, info, invert)
+    names, x = _load(source, name, sample_shape, info, invert, max_pixels)
     maximum = np.float32(info.maximum if info is not None else 255 if raw else 1)
     whole = bool(np.issubdtype(x.dtype, np.integer))
     if raw:
@@ -70,23 +72,24 @@ def _load(
     sample_shape: Sequence[int],
     info: ModelInfo | None,
     invert: bool,
+    max_pixels: int,
 ) -> tuple[list[str], NDArray[Any]]:
     if isinstance(source, np.ndarray):
         x = _as_samples(name, source, sample_shape, info)
         return [str(i) for i in range(len(x))], x
     if not isinstance(source, Path):
-        return [name], _image(source, name, sample_shape, info, invert)[None]
+        return [name], _image(source, name, sample_shape, info, invert, max_pixels)[None]
     if source.is_dir():
         images = sorted(file for file in source.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             raise InputError(f"{name} holds no {', '.join(IMAGE_SUFFIXES)} files; {EXPECTED}")
         return [file.name for file in images], np.stack(
-            [_image(file, str(file), sample_shape, info, invert) for file in images]
+            [_image(file, str(file), sample_shape, info, invert, max_pixels) for file in images]
         )
     if not source.is_file():
         raise InputError(f"{name} does not exist; {EXPECTED}")
     if source.suffix.lower() in IMAGE_SUFFIXES:
-        return [source.name], _image(source, name, sample_shape, info, invert)[None]
+        return [source.name], _image(source, name, sample_shape, info, invert, max_pixels)[None]
     if source.suffix.lower() in (".npy", ".npz"):
         x = _as_samples(name, _array(source), sample_shape, info)
         return [f"{source.name}[{i}]" for i in range(len(x))], x
@@ -115,13 +118,18 @@ def _as_samples(name: str, x: NDArray[Any], sample_shape: Sequence[int], info: M
 
 
 def _image(
-    source: Path | BinaryIO, name: str, sample_shape: Sequence[int], info: ModelInfo | None, invert: bool
+    source: Path | BinaryIO,
+    name: str,
+    sample_shape: Sequence[int],
+    info: ModelInfo | None,
+    invert: bool,
+    max_pixels: int,
 ) -> NDArray[np.float32]:
     """Read an image in the shape of the data's examples, and bring it to (*sample_shape)."""
     shape = tuple(info.sample_shape) if info is not None and info.sample_shape else tuple(sample_shape)
     channels, *size = image_shape(shape)
     if len(size) != 2 or channels not in COLOURS:
         raise InputError(f"{name} is an image, but the model takes examples of shape {shape}; give it an array")
-    pixels = read_image(source, *size, colour=channels == 3, invert=invert, name=name)
+    pixels = read_image(source, *size, colour=channels == 3, invert=invert, name=name, max_pixels=max_pixels)
     example: NDArray[np.float32] = as_taken(as_taken(pixels.reshape(1, *size, channels), shape), sample_shape)[0]
     return example

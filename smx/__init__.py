@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from smx.workflows.bench import bench as bench
     from smx.workflows.bench_train import bench_train as bench_train
     from smx.workflows.classify import classify as classify
+    from smx.workflows.deploy import deploy as deploy
     from smx.workflows.describe import describe as describe
     from smx.workflows.export_model import export_model as export_model
     from smx.workflows.serve import serve as serve
@@ -58,7 +59,18 @@ _NAMES = {
     "smx.saving": ("load", "save"),
     "smx.sorting": ("sort",),
 }
-_WORKFLOWS = ("train", "export_model", "verify", "bench", "bench_train", "tune", "classify", "describe", "serve")
+_WORKFLOWS = (
+    "train",
+    "export_model",
+    "verify",
+    "bench",
+    "bench_train",
+    "tune",
+    "classify",
+    "describe",
+    "serve",
+    "deploy",
+)
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 _HOMES |= {name: f"smx.workflows.{name}" for name in _WORKFLOWS}
 _MODULES = ("convert", "data", "export", "functional", "hooks", "models", "runtime", "sorting", "timing")

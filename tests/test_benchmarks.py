@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SERVING = ("serving_hostile", "install_size")
+BENCHMARKS = ("layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule", *SERVING)
 
 
 def benchmark(name: str, *arguments: str | Path, cwd: Path) -> None:
@@ -30,7 +32,7 @@ def numbers(content: Any) -> list[float]:
     return [content] if isinstance(content, int | float) and not isinstance(content, bool) else []
 
 
-@pytest.mark.parametrize("name", ["layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule"])
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_in_its_smallest_form(name: str, tmp_path: Path) -> None:
     benchmark(name, "--json", tmp_path / "out.json", cwd=tmp_path)
     assert numbers(json.loads((tmp_path / "out.json").read_text()))

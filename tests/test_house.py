@@ -57,8 +57,9 @@ ROOMS = {
     "serving": Room(
         ("smx.runtime.serving",),
         ("numpy", "starlette", "uvicorn", "uvloop", "orjson", "prometheus_client", "grpc", "google"),
-        (*CORE, "smx.runtime"),
+        (*CORE, "smx.arrays", "smx.runtime"),
     ),
+    "deploy": Room(("smx.runtime.deploy",), ("numpy", "google", "tritonclient", "yaml"), (*CORE, "smx.runtime")),
     "export": Room(
         ("smx.export",),
         ("torch", "numpy", "onnx", "onnx_ir", "onnxruntime"),
@@ -126,6 +127,9 @@ def test_every_room_holds_something() -> None:
         ("smx/fused/planted.py", "import onnxruntime", "may not import onnxruntime"),
         ("smx/planted.py", "import os", "stands in no room"),
         ("smx/planted/planted.py", "import os", "stands in no room"),
+        ("runtime/planted.py", "import tritonclient.grpc", "may not import tritonclient.grpc"),
+        ("runtime/serving/planted.py", "import yaml", "may not import yaml"),
+        ("runtime/deploy/planted.py", "import onnx", "may not import onnx"),
         ("runtime/planted.py", "import torch", "may not import torch"),
         ("runtime/planted.py", "from smx import layers", "may not import smx.layers"),
         ("smx/timing/planted.py", "def f():\n    from smx.runtime import Session", "may not import smx.runtime"),
@@ -193,6 +197,20 @@ def test_a_command_that_needs_more_says_so(command: str, run: Path) -> None:
     refused(result, 1, needed, "not installed; run: pip install 'smartmixed[train]'")
 
 
+@pytest.mark.parametrize(
+    "missing", ["starlette", "uvicorn", "uvloop", "httptools", "orjson", "grpc", "prometheus_client"]
+)
+def test_serving_needs_its_extra(missing: str, exported: Path) -> None:
+    result = base_install("serve", exported, "--port", "0", missing=(missing,))
+    refused(result, 1, f"smx serve needs {missing}", "run: pip install 'smartmixed[serve]'")
+
+
+def test_the_server_loads_nothing_heavy_and_no_torch_is_needed() -> None:
+    modules = [path.stem for path in (ROOT / "runtime" / "serving").glob("[a-z]*.py")]
+    code = "\n".join(f"import smx.runtime.serving.{name}" for name in modules)
+    assert not loaded_after(code) & (HEAVY | {"tritonclient", "yaml"})
+
+
 def test_events_need_tensorboard(tmp_path: Path) -> None:
     result = base_install("train", "--tensorboard", "--out", tmp_path / "run", missing=("tensorboard",))
     refused(result, 1, "smx train needs tensorboard", "run: pip install 'smartmixed[tensorboard]'")
@@ -234,14 +252,16 @@ def test_the_wheel_is_one_package(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "smx").glob("*.py")}
     sources |= {f"smx/{path.relative_to(ROOT)}" for top in ("export", "runtime") for path in (ROOT / top).rglob("*.py")}
+    sources |= {f"smx/{path.relative_to(ROOT)}" for path in (ROOT / "runtime" / "serving" / "web").iterdir()}
     assert sources <= names
     assert {name.partition("/")[0] for name in names} == {"smx", wheel.name.partition("-py3")[0] + ".dist-info"}
 
 
 @pytest.mark.install
 @pytest.mark.timeout(900)
-def test_the_wheel_without_torch(wheel: Path, exported: Path, tmp_path: Path) -> None:
+def test_the_wheel_without_torch(wheel: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Install the wheel with its base dependencies only, and use it."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # nothing but what is installed
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
     python = tmp_path / "env" / "bin" / "python"
     constraints = ROOT / "constraints.txt"
@@ -251,5 +271,6 @@ def test_the_wheel_without_torch(wheel: Path, exported: Path, tmp_path: Path) ->
     command = tmp_path / "env" / "bin" / "smx"
     subprocess.run([command, "predict", exported, tmp_path / "x.npy"], check=True)
     subprocess.run([command, "inspect", exported], check=True)
-    result = subprocess.run([command, "train"], capture_output=True, text=True, check=False)
-    refused(result, 1, "pip install 'smartmixed[train]'")
+    for arguments, extra in ((["train"], "train"), (["serve", exported], "serve")):
+        result = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+        refused(result, 1, f"pip install 'smartmixed[{extra}]'")

@@ -156,7 +156,7 @@ def locate(
         values = [
             [np.concatenate(parts)[:count] for parts in zip(*run, strict=True)] for run in zip(*runs, strict=True)
         ]
-        heads = [(layer.name, part, _activations(layer)) for layer in info.layers for part in (BEFORE, ACTIVATION)]
+        heads = [(layer.name, part, activations_of(layer)) for layer in info.layers for part in (BEFORE, ACTIVATION)]
         heads += [(name, OUTPUT, []) for name in outputs]
         for (layer, part, activations), got, expected, *rough in zip(heads, *values, strict=True):
             noise = np.max([_largest(other - expected, np.inf) for other in rough], 0)
@@ -195,7 +195,7 @@ def _run(
 ) -> list[list[Array]]:
     """Return the values of every place, see `_flat`: the model's, the exact ones, and `DRAWS` times the reference's."""
     named = dict(zip([output.name for output in session.outputs], session.run_all(*x), strict=True))
-    layers = [_in_order(session.name, layer, named) for layer in info.layers]
+    layers = [in_order(session.name, layer, named) for layer in info.layers]
     got = Values(layers, [named[name] for name in outputs])
     right = exact(*x, given=layers)
     _check_same(session.name, got, right)
@@ -203,7 +203,7 @@ def _run(
     return [_flat(values, info.layers, len(x[0])) for values in (got, right, *rough)]
 
 
-def _in_order(model: str, layer: LayerInfo, named: Mapping[str, Array]) -> LayerArrays:
+def in_order(model: str, layer: LayerInfo, named: Mapping[str, Array]) -> LayerArrays:
     """Bring a layer's values into the reference's order and scale."""
     provenance = _of(layer)
     try:
@@ -218,7 +218,7 @@ def _in_order(model: str, layer: LayerInfo, named: Mapping[str, Array]) -> Layer
         raise InputError(f"{model}: the metadata of {layer.name!r} do not fit its graph ({error})") from error
 
 
-def _activations(layer: LayerInfo) -> list[str]:
+def activations_of(layer: LayerInfo) -> list[str]:
     """Return the activations by neuron."""
     provenance = _of(layer)
     return [provenance.kinds[kind][0] for _, kind in sorted(zip(provenance.neurons, provenance.kind, strict=True))]

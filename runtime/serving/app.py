@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,16 +17,19 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smx.runtime.serving import rest
+from smx.runtime.serving.bodies import Bodies
 from smx.runtime.serving.metrics import CONTENT_TYPE
 from smx.runtime.serving.protocol import Cause, Refusal
 from smx.runtime.serving.service import Service
 
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """These need no key: probes ask for them."""
+OPEN_FOLDERS = ("/page/", "/web-runtime/")
+"""Nor do the page's files: it is the page that asks for the key."""
 ID_HEADER = "x-request-id"
 ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-UNREAD = {Cause.UNAUTHENTICATED, Cause.SLOW, Cause.TOO_LARGE, Cause.ENCODING}
-"""Refusals before the body is read: the connection is closed, since the rest of the body may still be coming."""
+MAX_DIGITS = 18
+"""Of a number in a header or a query: such a one fits into 64 bits."""
 CAUSES = {404: Cause.NOT_FOUND, 405: Cause.METHOD}
 
 
@@ -63,14 +65,12 @@ class Front:
                 status = message["status"]
                 added = MutableHeaders(scope=message)
                 added[ID_HEADER] = request_id
-                if self.service.draining:
-                    added["connection"] = "close"
             await send(message)
 
         scope["app"] = self  # Starlette raises what it refuses only then
         error: str | None = None
         try:
-            if self.api_key is not None and scope["path"] not in OPEN_PATHS:
+            if self.api_key is not None and not _is_open(scope["path"]):
                 self._check_key(headers)
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -78,7 +78,8 @@ class Front:
         except Exception as raised:
             refusal, error = self._as_refusal(raised), str(raised)
             if status == 0:
-                await _error(refusal)(scope, receive, send_with_id)
+                allowed = raised.headers if isinstance(raised, HTTPException) else None
+                await _error(refusal, allowed)(scope, receive, send_with_id)
         if error or self.log_all:
             took = round((time.perf_counter() - start) * 1e3, 2)
             what = {"method": scope["method"], "path": scope["path"][:200], "status": status, "ms": took}
@@ -99,8 +100,14 @@ class Front:
         return Refusal(Cause.INTERNAL, "the server failed to answer this request; its log says why")
 
 
-def _error(refusal: Refusal) -> Response:
-    headers = {"connection": "close"} if refusal.cause in UNREAD else {}
+def _is_open(path: str) -> bool:
+    return path == "/" or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+
+
+def _error(refusal: Refusal, further: Mapping[str, str] | None = None) -> Response:
+    headers = dict(further or {})
+    if refusal.cause is Cause.SLOW:  # and so may be what comes next
+        headers["connection"] = "close"
     if refusal.cause is Cause.BUSY:
         headers["retry-after"] = "1"
     if refusal.cause is Cause.UNAUTHENTICATED:
@@ -110,32 +117,6 @@ def _error(refusal: Refusal) -> Response:
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(rest.to_json(content), status, headers, "application/json")
-
-
-async def read_body(request: Request, max_body: int, seconds: float) -> bytes:
-    """Return a request's body.
-
-    Raises:
-        Refusal: it is compressed, larger than allowed, or does not come in time.
-    """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise Refusal(Cause.ENCODING, f"bodies are taken as they are, not encoded as {encoding!r:.50}")
-    declared = request.headers.get("content-length", "0")
-    too_large = Refusal(Cause.TOO_LARGE, f"a body may have {max_body} bytes")
-    if declared.isdecimal() and int(declared) > max_body:
-        raise too_large
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(seconds):
-            async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > max_body:
-                    raise too_large
-    except TimeoutError as error:
-        raise Refusal(Cause.SLOW, f"the body did not come in {seconds:g} seconds") from error
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def make_app(
@@ -150,6 +131,7 @@ def make_app(
         routes: further ones, as of the page.
     """
     limits = service.limits
+    bodies = Bodies(limits.max_body, limits.read_timeout)
 
     async def live(request: Request) -> Response:
         return _json({"live": True})
@@ -177,11 +159,11 @@ def make_app(
         name, version = which(request)
         with service.counted(name, "rest"):
             length = request.headers.get(rest.LENGTH_HEADER)
-            if length is not None and not length.isdecimal():
+            if length is not None and not _is_number(length):
                 raise rest.invalid(f"{rest.LENGTH_HEADER} must be a whole number, got {length!r:.50}")
-            body = await read_body(request, limits.max_body, limits.read_timeout)
-            asked = rest.read_request(body, None if length is None else int(length), limits.max_depth)
-            answer, json_length = rest.write_response(await service.infer(name, version, asked), asked)
+            async with bodies.read(request) as body:
+                asked = rest.read_request(body, None if length is None else int(length), limits.max_depth)
+                answer, json_length = rest.write_response(await service.infer(name, version, asked), asked)
         if json_length is None:
             return Response(answer, media_type="application/json")
         return Response(answer, 200, {rest.LENGTH_HEADER: str(json_length)}, "application/octet-stream")
@@ -191,10 +173,10 @@ def make_app(
         with service.counted(name, "image"):
             invert = request.query_params.get("invert", "false").lower()
             top_k = request.query_params.get("top_k", "0")
-            if invert not in ("true", "false", "1", "0") or not top_k.isdecimal() or len(top_k) > 9:
+            if invert not in ("true", "false", "1", "0") or not _is_number(top_k):
                 raise rest.invalid("invert must be true or false, top_k a whole number")
-            body = await read_body(request, limits.max_body, limits.read_timeout)
-            answer = await service.classify(name, version, body, invert=invert in ("true", "1"), top_k=int(top_k))
+            async with bodies.read(request) as body:
+                answer = await service.classify(name, version, body, invert=invert in ("true", "1"), top_k=int(top_k))
         return _json(answer)
 
     model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
@@ -216,3 +198,7 @@ def make_app(
 def which(request: Request) -> tuple[str, str | None]:
     """Return the name and version of the model in a request's path."""
     return request.path_params["name"], request.path_params.get("version")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS

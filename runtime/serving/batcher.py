@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,7 @@ class Batcher:
         self._idle = batching.instances
         self._threads = ThreadPoolExecutor(batching.instances, thread_name_prefix="model")
         self._due: asyncio.Handle | None = None
+        self._soon = False
 
     async def submit(self, inputs: Sequence[NDArray[Any]]) -> Arrays:
         """Return the model's outputs for arrays (rows, *).
@@ -94,9 +96,16 @@ class Batcher:
         rows = len(inputs[0]) if self.together else 1
         request = Waiting(inputs, rows, kind, loop.create_future(), loop.time())
         self.waiting.append(request)
-        if self._idle and self._due is None:  # after the requests that come in this round of the loop
-            self._due = loop.call_soon(self._dispatch)
-        return await request.answer
+        if self._idle and not self._soon:  # after the requests that come in this round of the loop
+            if self._due is not None:  # this request may fill the batch that waits
+                self._due.cancel()
+            self._due, self._soon = loop.call_soon(self._dispatch), True
+        try:
+            return await request.answer
+        except asyncio.CancelledError:  # the client is gone, or out of time: it takes no place any more
+            with suppress(ValueError):
+                self.waiting.remove(request)
+            raise
 
     def close(self) -> None:
         """End the threads when what waits is answered."""
@@ -106,11 +115,9 @@ class Batcher:
             self._threads.shutdown(wait=False)
 
     def _dispatch(self) -> None:
-        self._due = None
+        self._due, self._soon = None, False
         loop = asyncio.get_running_loop()
         while self._idle:
-            while self.waiting and self.waiting[0].answer.done():  # the client is gone, or out of time
-                self.waiting.popleft()
             if not self.waiting:
                 return
             batch = self._next()
@@ -150,6 +157,8 @@ class Batcher:
             return [self.run(batch[0].inputs)]
         outputs = self.run([np.concatenate(parts) for parts in zip(*(each.inputs for each in batch), strict=True)])
         ends = np.cumsum([request.rows for request in batch])
+        if any(len(y) != ends[-1] for y in outputs):
+            raise ValueError("an output does not have as many rows as the inputs")
         return [[y[end - request.rows : end] for y in outputs] for request, end in zip(batch, ends, strict=True)]
 
     def _deliver(self, batch: list[Waiting], done: asyncio.Future[list[Arrays | Exception]]) -> None:

@@ -17,8 +17,9 @@ from smx.runtime.serving.protocol import Cause, InferRequest, Refusal, Tensor
 def softmax(scores: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the probabilities (B, C) of class scores (B, C)."""
     scores = scores.astype(np.float64)
-    odds = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
-    probabilities: NDArray[np.float32] = (odds / odds.sum(1, keepdims=True)).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # infinite scores have no probabilities: NaN
+        odds = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
+        probabilities: NDArray[np.float32] = (odds / odds.sum(1, keepdims=True)).astype(np.float32)
     return probabilities
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
@@ -43,6 +45,31 @@ class Metrics:
 
     def _make(self, kind: Callable[..., M], name: str, text: str, *labels: str, **options: object) -> M:
         return kind(name, text, labels, registry=self.registry, **options)
+
+    def of_model(self, name: str) -> dict[str, Any]:
+        """Return what was counted of a model's requests, for the page; what that asks of neurons does not count.
+
+        Returns:
+            `requests` and `errors`, their numbers; `seconds`, the sum; `buckets`, pairs of a bound in seconds and how
+            many requests took no longer, the last without a bound (None); `runs` and `rows` of the model.
+        """
+        found: dict[str, float] = defaultdict(float)
+        buckets: dict[float, float] = defaultdict(float)
+        for series in (self.requests, self.errors, self.seconds, self.rows):
+            for sample in next(iter(series.collect())).samples:
+                if sample.labels.get("model") != name or sample.labels.get("protocol") == "neurons":
+                    continue
+                if sample.name == "smx_request_seconds_bucket":
+                    buckets[float(sample.labels["le"])] += sample.value
+                found[sample.name] += sample.value
+        return {
+            "requests": int(found["smx_requests_total"]),
+            "errors": int(found["smx_errors_total"]),
+            "seconds": found["smx_request_seconds_sum"],
+            "buckets": [[bound if math.isfinite(bound) else None, int(buckets[bound])] for bound in sorted(buckets)],
+            "runs": int(found["smx_batch_rows_count"]),
+            "rows": int(found["smx_batch_rows_sum"]),
+        }
 
     def text(self) -> bytes:
         """Return all series in Prometheus's text format."""

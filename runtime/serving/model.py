@@ -17,11 +17,17 @@ from smx.runtime.serving.classes import classification, further_outputs
 from smx.runtime.serving.protocol import DATATYPES, Cause, InferRequest, InferResponse, Refusal, Tensor
 from smx.runtime.session import DTYPES, Session
 from smx.runtime.settings import Settings
+from smx.runtime.tuning import read_tuning
 
 PLATFORM = "onnxruntime_onnx"
 """What Triton calls ONNX models in ONNX Runtime."""
 OPEN_LENGTH = 8
 """What an axis of open length gets in a warm-up."""
+
+
+CLOSE = 1e-2
+"""Relative to the largest value of an example: float16, TF32 and int8 round differently in other batches."""
+LARGER = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,9 @@ class ServedModel:
         loading: see `Loading`.
         observe: is called with the rows of each run.
 
+    Attributes:
+        stamp: the state of the file that was loaded, see `smx.runtime.serving.repository.stamp`; set by who loads it.
+
     Raises:
         InputError: the file is missing or no ONNX model, or ONNX Runtime can't run it.
     """
@@ -64,8 +73,10 @@ class ServedModel:
         observe: Callable[[int], None] = lambda rows: None,
     ) -> None:
         start = time.perf_counter()
+        self.stamp: object = None
         self.path, self.name, self.version, self.loading = path, name, version, loading
         self.session = _open(path, loading)
+        self.session.name = name  # in messages to clients, who need not know where the file is
         self.inputs = {each.name: each for each in self.session.inputs}
         for each in (*self.session.inputs, *self.session.outputs):
             if each.type not in DTYPES:
@@ -98,30 +109,33 @@ class ServedModel:
         Raises:
             Refusal: the request does not fit the model, or the queue is full.
         """
-        inputs = self._checked(request)
-        known = {each.name for each in self.session.outputs}
-        for output in request.outputs:
-            if output.name not in known:
-                raise Refusal(Cause.INVALID, f"{self.name} has no output {output.name!r}; it has {', '.join(known)}")
+        inputs = self.checked(request)
+        known = [each.name for each in self.session.outputs]
+        wanted = [output.name for output in request.outputs]
+        if not {*wanted} <= {*known} or len({*wanted}) < len(wanted):
+            raise Refusal(Cause.INVALID, f"{self.name} has the outputs {known}, each once; wanted were {wanted[:20]}")
         try:
             arrays = await self.batcher.submit(inputs)
         except InputError as error:
             raise Refusal(Cause.INVALID, str(error)) from error
         made = {each.name: Tensor(each.name, array) for each, array in zip(self.session.outputs, arrays, strict=True)}
-        names = self.class_names if arrays[0].shape[-1:] == (len(self.class_names),) else ()
         outputs = []
         for output in request.outputs:
-            k = output.parameters.get("classification")
-            outputs.append(made[output.name] if k is None else classification(made[output.name], k, names))
+            tensor, k = made[output.name], output.parameters.get("classification")
+            outputs.append(tensor if k is None else classification(tensor, k, self._names(tensor.array)))
         outputs = outputs or list(made.values())
-        outputs += further_outputs(request, next(iter(made.values())), names)
+        outputs += further_outputs(request, made[known[0]], self._names(arrays[0]))
         return InferResponse(model_name=self.name, model_version=self.version, outputs=outputs, id=request.id)
 
-    def _checked(self, request: InferRequest) -> list[NDArray[Any]]:
+    def _names(self, output: NDArray[Any]) -> Sequence[str]:
+        """Return the class names, if the output (B, C) has a class for each."""
+        return self.class_names if output.shape[1:] == (len(self.class_names),) else ()
+
+    def checked(self, request: InferRequest) -> list[NDArray[Any]]:
         """Return the arrays in the model's order; refuse what the model does not take."""
         given = {tensor.name: tensor for tensor in request.inputs}
         if len(given) != len(request.inputs) or given.keys() != self.inputs.keys():
-            names = [tensor.name for tensor in request.inputs]
+            names = [tensor.name for tensor in request.inputs[:20]]
             raise Refusal(Cause.INVALID, f"{self.name} takes the inputs {list(self.inputs)} once each, got {names}")
         for tensor, wanted in ((given[name], wanted) for name, wanted in self.inputs.items()):
             shape = tensor.array.shape
@@ -152,12 +166,10 @@ class ServedModel:
         """Run the model on batches of 1, 2, 4, ... zeros, and find out whether examples can share a batch.
 
         They can if each input and output has the examples on an open first axis, and two examples get the same answers
-        together as each alone.
+        together as each alone: whole numbers exactly, others up to `CLOSE`.
         """
         try:
-            pair = [self._example(each, seed) for seed in (0, 1) for each in self.session.inputs]
-            count = len(self.session.inputs)
-            first, second = pair[:count], pair[count:]
+            first, second = ([self._example(each, other) for each in self.session.inputs] for other in (False, True))
             alone = [self._run(first), self._run(second)]
             if self.session.batch or any(
                 not each.shape or isinstance(each.shape[0], int) for each in self.inputs.values()
@@ -167,9 +179,7 @@ class ServedModel:
             for y, *parts in zip(both, *alone, strict=True):
                 if any(part.shape[:1] != (1,) for part in parts) or y.shape[:1] != (2,):
                     return False
-                if y.dtype.kind == "f" and not np.allclose(
-                    y, np.concatenate(parts), rtol=1e-2, atol=1e-2, equal_nan=True
-                ):
+                if not (_close(y[:1], parts[0]) and _close(y[1:], parts[1])):
                     return False
             rows = 4
             while rows <= max_rows:
@@ -180,24 +190,41 @@ class ServedModel:
         return True
 
     @staticmethod
-    def _example(wanted: Any, seed: int) -> NDArray[Any]:
-        """Return random values of the shape and dtype of an input, for one example."""
+    def _example(wanted: Any, other: bool) -> NDArray[Any]:
+        """Return one of two examples of the shape and dtype of an input: random values that differ everywhere.
+
+        The other's numbers are `LARGER`, so that a model that scales its values by the largest of the batch (dynamic
+        quantization) gets other answers for the first.
+        """
         lengths = [size if isinstance(size, int) else OPEN_LENGTH for size in wanted.shape]
         if lengths and not isinstance(wanted.shape[0], int):
             lengths[0] = 1
-        dtype, random = DTYPES[wanted.type], np.random.default_rng(seed)
-        if dtype.kind in "iu":  # may be indices of something: 0 and 1 are always among them
-            return random.integers(0, 2, lengths).astype(dtype)
-        return random.random(lengths).astype(dtype) if dtype.kind == "f" else random.random(lengths) < 0.5
+        dtype, random = DTYPES[wanted.type], np.random.default_rng(int(other))
+        if dtype.kind == "f":
+            return (random.random(lengths) * (LARGER if other else 1)).astype(dtype)
+        numbers = np.random.default_rng(0).integers(0, 2, lengths)  # if they are indices, 0 and 1 are among them
+        return (1 - numbers if other else numbers).astype(dtype)
 
 
 def _open(path: Path, loading: Loading) -> Session:
     """Load a file. Idle threads don't wait actively, because the server needs the cores for the requests."""
-    session = Session(path, loading.provider, loading.threads, allow_fallback=loading.allow_fallback)
-    if session.tuning is not None:
-        return session
+    tuning, note = read_tuning(path, loading.provider)
+    if tuning is not None and not tuning.keeps_defaults:
+        return Session(path, loading.provider, loading.threads, allow_fallback=loading.allow_fallback)
     settings = replace(Settings(), threads=loading.threads, spinning=False)
-    return Session(path, loading.provider, settings=settings, allow_fallback=loading.allow_fallback)
+    session = Session(path, loading.provider, settings=settings, allow_fallback=loading.allow_fallback)
+    session.note = note
+    return session
+
+
+def _close(y: NDArray[Any], expected: NDArray[Any]) -> bool:
+    if y.shape != expected.shape:
+        return False
+    if y.dtype.kind != "f":
+        return np.array_equal(y, expected)
+    y, expected = y.astype(np.float64), expected.astype(np.float64)
+    scale = np.abs(expected, where=np.isfinite(expected), out=np.zeros_like(expected)).max(initial=0)
+    return np.allclose(y, expected, rtol=CLOSE, atol=CLOSE * scale, equal_nan=True)
 
 
 def _shape(wanted: Any) -> list[Any]:

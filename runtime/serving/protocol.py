@@ -33,6 +33,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """The protocol's datatypes; BYTES are texts, one `str` an element."""
 
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+MAX_RANK, MAX_SIZE = 64, 2**60
+"""Of an array in NumPy: lengths in a shape, and elements of up to eight bytes."""
 
 
 class Cause(Enum):
@@ -46,14 +48,20 @@ class Cause(Enum):
     TOO_LARGE = "too_large"
     ENCODING = "encoding"
     BUSY = "busy"
+    ENDING = "ending"
     INTERNAL = "internal"
 
 
+MAX_MESSAGE = 400
+"""Letters of a refusal, which may quote what the client sent; gRPC clients take 8 KiB, percent-encoded."""
+
+
 class Refusal(Exception):  # noqa: N818
-    """A request that is not answered; the message is one line for the client."""
+    """A request that is not answered; the message is one short line for the client."""
 
     def __init__(self, cause: Cause, message: str) -> None:
-        super().__init__(message)
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}...")
         self.cause = cause
 
 
@@ -123,7 +131,10 @@ def from_bytes(name: str, datatype: Any, shape: Any, raw: bytes | memoryview) ->
             Cause.INVALID,
             f"the input {name!r} of {datatype} {list(shape)} needs {count * dtype.itemsize} bytes, got {len(raw)}",
         )
-    return Tensor(name, np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape))
+    if dtype == np.bool_:  # any byte but 0 is true; in an array of truths it would be neither
+        return Tensor(name, (np.frombuffer(raw, np.uint8) != 0).reshape(shape))
+    array = np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False)
+    return Tensor(name, (array if array.flags.aligned else array.copy()).reshape(shape))
 
 
 def to_bytes(array: NDArray[Any]) -> bytes:
@@ -163,11 +174,15 @@ def size_of(name: str, shape: Any) -> int:
     """Return the number of elements of a shape, and refuse what is none."""
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise Refusal(Cause.INVALID, f"the input {name!r} needs a shape, a list of whole numbers, got {shape!r}")
+    if len(shape) > MAX_RANK:
+        raise Refusal(Cause.INVALID, f"the input {name!r} has a shape of {len(shape)} lengths; {MAX_RANK} are possible")
     size = 1
     for length in shape:
-        if type(length) is not int or not 0 <= length < 2**63:
-            raise Refusal(Cause.INVALID, f"the input {name!r} has the length {length!r} in its shape; lengths are >= 0")
-        size *= length
-    if size >= 2**63:
-        raise Refusal(Cause.INVALID, f"the input {name!r} has a shape of {size} elements, which is too many")
-    return size
+        if type(length) is not int or not 0 <= length < MAX_SIZE:
+            raise Refusal(
+                Cause.INVALID, f"the input {name!r} has the length {length!r} in its shape, expected 0 to 2**60"
+            )
+        size *= max(length, 1)  # NumPy has this limit even where another length is 0
+    if size >= MAX_SIZE:
+        raise Refusal(Cause.INVALID, f"the input {name!r} has more than 2**60 elements by its shape {list(shape)}")
+    return 0 if 0 in shape else size

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smx.errors import InputError, SmxError
+from smx.errors import InputError, SmxError, one_line
 from smx.runtime.serving.model import ServedModel
 from smx.runtime.serving.protocol import Cause, Refusal
 from smx.runtime.tuning import tuning_path, variant_path
@@ -56,7 +56,7 @@ class Repository:
     def __init__(self, source: Path, load: Load, report: Callable[..., None]) -> None:
         self.source, self.load, self.report = source, load, report
         self.entries: dict[Key, Entry] = {}
-        found = dict(find_models(source))
+        found = unique(find_models(source))
         if not found:
             raise InputError(f"{source} holds no NAME.onnx and no NAME/VERSION/model.onnx file")
         for key, path in found.items():
@@ -100,7 +100,7 @@ class Repository:
         """Return name, version, state and reason of every version, as Triton's repository index has it."""
         return [
             {"name": name, "version": version, "state": "READY" if entry.model else "UNAVAILABLE"}
-            | ({"reason": entry.error} if entry.error else {})
+            | ({"reason": entry.error.replace(f"{entry.path.parent}/", "")} if entry.error else {})
             for (name, version), entry in sorted(self.entries.items())
         ]
 
@@ -109,7 +109,7 @@ class Repository:
 
         Requests that wait for a replaced model are answered by it; later ones by the new one.
         """
-        found = dict(find_models(self.source))
+        found = unique(find_models(self.source))
         for key, path in found.items():
             entry = self.entries.get(key) or Entry(path)
             if (now := stamp(path)) in (entry.stamp, None):
@@ -119,7 +119,7 @@ class Repository:
             try:
                 fresh = await asyncio.to_thread(self.load, path, *key)
             except (SmxError, OSError, MemoryError) as error:
-                entry.error = str(error)
+                entry.error = one_line(error)
                 self.report(
                     "refused", model=key[0], version=key[1], reason=entry.error, still_serving=bool(entry.model)
                 )
@@ -137,9 +137,15 @@ class Repository:
 
     async def watch(self, seconds: float) -> None:
         """Look for changes every so often, for ever."""
+        said = None
         while True:
             await asyncio.sleep(seconds)
-            await self.refresh()
+            try:
+                await self.refresh()
+                said = None
+            except Exception as error:  # a folder that is just being moved, say; the next look may be better
+                if said != (said := one_line(error)):
+                    self.report("failed", error=f"looking for models: {said}")
 
     def _report_loaded(self, entry: Entry) -> None:
         model = entry.model
@@ -172,6 +178,20 @@ def find_models(source: Path) -> Iterator[tuple[Key, Path]]:
             for version in path.iterdir():
                 if version.name.isascii() and version.name.isdigit() and (version / "model.onnx").is_file():
                     yield (path.name, version.name), version / "model.onnx"
+
+
+def unique(found: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
+    """Return where each version of a model is.
+
+    Raises:
+        InputError: one has two files.
+    """
+    paths: dict[Key, Path] = {}
+    for key, path in found:
+        if key in paths:
+            raise InputError(f"{path} and {paths[key]} are both version {key[1]} of the model {key[0]}; remove one")
+        paths[key] = path
+    return paths
 
 
 def stamp(path: Path) -> object:

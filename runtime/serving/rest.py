@@ -6,7 +6,7 @@ With the extension, a body is JSON followed by the tensors' bytes in the order o
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -36,12 +36,12 @@ STATUS = {
     Cause.TOO_LARGE: 413,
     Cause.ENCODING: 415,
     Cause.BUSY: 429,
+    Cause.ENDING: 503,
     Cause.INTERNAL: 500,
 }
 """The status code of each refusal."""
 
 LENGTH_HEADER = "inference-header-content-length"
-STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 STEPS = np.zeros(256, np.int8)
 """What a letter of JSON does to the depth."""
 STEPS[list(b"[{")], STEPS[list(b"]}")] = 1, -1
@@ -100,8 +100,8 @@ def write_response(response: InferResponse, request: InferRequest) -> tuple[byte
     Raises:
         Refusal: an output that is wanted as JSON is not finite, which JSON can't say.
     """
-    by_default = request.parameters.get("binary_data_output", False)
-    binary = {output.name: output.parameters.get("binary_data", by_default) for output in request.outputs}
+    by_default = _flag(request.parameters, "binary_data_output", False)
+    binary = {output.name: _flag(output.parameters, "binary_data", by_default) for output in request.outputs}
     described, rest = [], []
     for output in response.outputs:
         entry: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.array.shape}
@@ -136,9 +136,10 @@ def parse(text: bytes, max_depth: int) -> dict[str, Any]:
 
 
 def depth(text: bytes) -> int:
-    """Return how deep lists and objects are in each other."""
-    letters = np.frombuffer(STRING.sub(b"", text), np.uint8)
-    return int(np.cumsum(STEPS[letters], dtype=np.int64).max(initial=0))
+    """Return how deep lists and objects are in each other; in time and memory that grow as the text does."""
+    letters = np.frombuffer(text.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
+    inside = np.cumsum(letters == ord('"'), dtype=np.uint8) & 1  # of a text; only odd and even matter
+    return int(np.cumsum(np.where(inside, 0, STEPS[letters]), dtype=np.int32).max(initial=0))
 
 
 def to_json(content: Any) -> bytes:
@@ -170,6 +171,13 @@ def parameters_of(content: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _flag(parameters: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = parameters.get(key, default)
+    if not isinstance(value, bool):
+        raise invalid(f"the parameter {key} must be true or false, got {value!r}")
+    return value
+
+
 def invalid(message: str) -> Refusal:
     """Return the refusal of a malformed request."""
     return Refusal(Cause.INVALID, message)
@@ -186,10 +194,15 @@ def _from_json(name: str, entry: dict[str, Any]) -> Tensor:
     values = entry.get("data")
     if not isinstance(values, list):
         raise invalid(f"the input {name!r} needs data, a list, or binary_data_size")
+    nested = [len(values)]
     while values and isinstance(values[0], list):
         if {*map(type, values)} != {list} or len({*map(len, values)}) != 1:
             raise invalid(f"the input {name!r} has nested data of unequal lengths")
+        nested.append(len(values[0]))
         values = list(chain.from_iterable(values))
+    # An empty list is the end of the nesting, whatever lengths follow.
+    if len(nested) > 1 and nested != list(shape or ())[: len(nested) if 0 in nested else None]:
+        raise invalid(f"the input {name!r} of shape {shape} has nested data of the shape {nested}")
     wrong = {*map(type, values)} - NUMBERS[dtype.kind]
     if wrong:
         raise invalid(f"the input {name!r} of {datatype} has data of the type {sorted(t.__name__ for t in wrong)[0]}")

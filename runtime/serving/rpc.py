@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from smx.errors import SmxError
 from smx.runtime.serving.messages import CLASSES, SERVICE
@@ -37,6 +38,7 @@ STATUS = {
     Cause.TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
     Cause.ENCODING: grpc.StatusCode.INVALID_ARGUMENT,
     Cause.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Cause.ENDING: grpc.StatusCode.UNAVAILABLE,
     Cause.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 """The status code of each refusal."""
@@ -56,6 +58,9 @@ CONTENTS = {
     BYTES: "bytes_contents",
 }
 """Where a datatype's values are; FP16 comes as bytes only."""
+
+LINGER = 0.25
+"""Seconds for calls that are on their way when the server ends, and again for clients to learn that it ends."""
 
 Call = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 
@@ -106,6 +111,8 @@ def _from_contents(entry: Any, shape: Sequence[int]) -> Tensor:
     if field is None:
         raise Refusal(Cause.INVALID, f"the input {entry.name!r} of {entry.datatype} needs raw_input_contents")
     values = getattr(entry.contents, field)
+    if {given.name for given, _ in entry.contents.ListFields()} - {field}:
+        raise Refusal(Cause.INVALID, f"the input {entry.name!r} of {entry.datatype} takes {field} alone")
     if len(values) != count:
         raise Refusal(
             Cause.INVALID, f"the input {entry.name!r} of shape {shape} needs {count} {field}, got {len(values)}"
@@ -139,9 +146,10 @@ class Servicer:
         return CLASSES["ServerReadyResponse"](ready=self.service.ready)
 
     async def model_ready(self, request: Any, context: Any) -> Any:
-        """Answer whether a model is ready."""
-        self.service.repository.find(request.name, request.version)
-        return CLASSES["ModelReadyResponse"](ready=True)
+        """Answer whether a model is ready; one that is not there is not."""
+        versions = self.service.repository.versions(request.name)
+        ready = request.version in versions if request.version else bool(versions)
+        return CLASSES["ModelReadyResponse"](ready=ready)
 
     async def server_metadata(self, request: Any, context: Any) -> Any:
         """Answer what the server is."""
@@ -165,19 +173,31 @@ class Servicer:
             return write_response(answer)
 
 
-def guarded(call: Call, api_key: bytes | None, log: Callable[..., None]) -> Call:
-    """Return the call with its key checked, and refusals as statuses."""
+def guarded(call: Call, message: Any, api_key: bytes | None, service: Service, log: Callable[..., None]) -> Call:
+    """Return the call for a message's bytes, with its key checked, and refusals as statuses.
 
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    Args:
+        call: takes the message.
+        message: its class.
+        api_key: what clients must send; None lets everybody in.
+        service: says whether calls are taken.
+        log: see `make_server`.
+    """
+
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            if service.closed:
+                raise Refusal(Cause.ENDING, "this server ends")
             if api_key is not None:
                 given = dict(context.invocation_metadata() or ()).get("authorization", "")
                 scheme, _, key = str(given).partition(" ")
                 if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), api_key):
                     raise Refusal(Cause.UNAUTHENTICATED, "this server needs a key: send authorization: Bearer KEY")
-            return await call(request, context)
+            return await call(message.FromString(request), context)
         except Refusal as refusal:
             found = refusal
+        except DecodeError:
+            found = Refusal(Cause.INVALID, f"the request is no {message.DESCRIPTOR.name}")
         except Exception as error:  # the client learns nothing of what is inside
             log("failed", error=f"{type(error).__name__}: {error}")
             found = Refusal(Cause.INTERNAL, "the server failed to answer this request; its log says why")
@@ -193,8 +213,8 @@ def make_server(
     api_key: str | None,
     tls: tuple[Path, Path] | None,
     log: Callable[..., None],
-) -> grpc.aio.Server:
-    """Return a server that is bound to `host:port` and not started; it must be made in a running loop.
+) -> tuple[grpc.aio.Server, int]:
+    """Return a server that is bound to `host:port` and not started, and its port; there must be a running loop.
 
     Raises:
         SmxError: the address can't be had.
@@ -214,8 +234,7 @@ def make_server(
     probes = ("ServerLive", "ServerReady")
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            guarded(call, None if name in probes else key, log),
-            request_deserializer=CLASSES[f"{name}Request"].FromString,
+            guarded(call, CLASSES[f"{name}Request"], None if name in probes else key, service, log),
             response_serializer=CLASSES[f"{name}Response"].SerializeToString,
         )
         for name, call in calls.items()
@@ -226,6 +245,8 @@ def make_server(
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", limits.max_connections),
             ("grpc.max_connection_idle_ms", int(limits.idle_timeout * 1000)),
+            ("grpc.server_handshake_timeout_ms", max(1, int(limits.read_timeout * 1000))),
+            ("grpc.max_allowed_incoming_connections", limits.max_connections),
             ("grpc.so_reuseport", 0),
         ],
         maximum_concurrent_rpcs=limits.max_connections,
@@ -233,19 +254,25 @@ def make_server(
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     try:
         if tls is None:
-            server.add_insecure_port(address)
+            port = server.add_insecure_port(address)
         else:
             cert, private = (path.read_bytes() for path in tls)
-            server.add_secure_port(address, grpc.ssl_server_credentials([(private, cert)]))
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([(private, cert)]))
     except RuntimeError as error:
         raise SmxError(f"can't listen on {address}: it is in use, or none of this machine; choose another") from error
-    return server
+    return server, port
 
 
-async def serve(server: grpc.aio.Server, grace: float) -> None:
-    """Answer until the task is cancelled; then answer what is asked already."""
-    await server.start()
+async def serve(server: grpc.aio.Server, service: Service, grace: float) -> None:
+    """Answer, with a server that is started, until the task is cancelled; then answer what is asked already.
+
+    A stopping server of gRPC cancels calls that are on their way, and clients can't tell whether those were run. So
+    calls are answered for a moment, then refused for a moment as UNAVAILABLE: clients turn to other servers.
+    """
     try:
         await asyncio.Event().wait()
     finally:
+        await asyncio.sleep(LINGER)
+        service.closed = True
+        await asyncio.sleep(LINGER)
         await server.stop(grace)

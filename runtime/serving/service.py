@@ -11,16 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from smx import __version__
 from smx.errors import InputError
 from smx.runtime.samples import load_samples
 from smx.runtime.serving.classes import best, softmax
 from smx.runtime.serving.metrics import Metrics
 from smx.runtime.serving.model import Loading, ServedModel
-from smx.runtime.serving.protocol import DATATYPES, Cause, InferRequest, InferResponse, Refusal, Tensor
-from smx.runtime.serving.repository import Repository
+from smx.runtime.serving.protocol import Cause, InferRequest, InferResponse, Refusal, Tensor
+from smx.runtime.serving.repository import Repository, stamp
+from smx.runtime.session import DTYPES
 
 NAME = "smx"
+MAX_PIXELS = 2**24
+"""Of an image: decoding takes up to 20 bytes for each."""
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
 
 
@@ -56,20 +62,24 @@ class Service:
 
     Attributes:
         draining: the server ends, so it is not ready any more.
+        closed: it ends, and takes no more calls over gRPC.
     """
 
     def __init__(self, source: Path, loading: Loading, limits: Limits, report: Callable[..., None]) -> None:
         self.loading, self.limits, self.report = loading, limits, report
         self.metrics = Metrics()
-        self.draining = False
+        self.draining = self.closed = False
+        self._decoding = asyncio.Semaphore(1)
         self.repository = Repository(source, self._load, report)
 
     def _load(self, path: Path, name: str, version: str) -> ServedModel:
+        state = stamp(path)
         try:
             model = ServedModel(path, name, version, self.loading, self.metrics.rows.labels(name).observe)
         except InputError:
             self.metrics.loads.labels(name, "refused").inc()
             raise
+        model.stamp = state
         self.metrics.loads.labels(name, "loaded").inc()
         self.metrics.load_seconds.labels(name, version).set(model.load_seconds)
         return model
@@ -109,7 +119,10 @@ class Service:
         if type(asked) is not int or asked < 0:
             raise Refusal(Cause.INVALID, f"the parameter timeout must be whole microseconds, got {asked!r}")
         seconds = min(filter(None, (self.limits.timeout, timeout, asked / 1e6)))
-        model = self.repository.find(name, version)
+        return await self._in_time(self.repository.find(name, version), request, seconds)
+
+    @staticmethod
+    async def _in_time(model: ServedModel, request: InferRequest, seconds: float) -> InferResponse:
         try:
             async with asyncio.timeout(seconds):
                 return await model.infer(request)
@@ -128,20 +141,22 @@ class Service:
         """
         model = self.repository.find(name, version)
         session = model.session
-        if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
+        shape = session.inputs[0].shape[1:] if len(session.inputs) == 1 else ()
+        if not shape or not all(isinstance(size, int) for size in shape):
             raise Refusal(Cause.INVALID, f"{name} does not take images: it needs one input of fixed sizes")
-        shape = session.inputs[0].shape[1:]
         try:
-            _, x = load_samples(io.BytesIO(image), shape, model.info, invert=invert, raw=session.takes_raw)
+            x = await self._pixels(image, shape, model, invert)
         except InputError as error:
             raise Refusal(Cause.INVALID, str(error)) from error
-        wanted = model.metadata["inputs"][0]
-        tensor = Tensor(wanted["name"], x.astype(next(d for d, n in DATATYPES.items() if n == wanted["datatype"])))
-        answer = await self.infer(name, version, InferRequest(inputs=[tensor]))
+        wanted = session.inputs[0]
+        asked = InferRequest(inputs=[Tensor(wanted.name, x.astype(DTYPES[wanted.type]))])
+        answer = await self._in_time(model, asked, self.limits.timeout)
         scores = answer.outputs[0].array
         if scores.ndim != 2 or len(scores) != 1:
             raise Refusal(Cause.INVALID, f"{name} returns no class scores but the shape {list(scores.shape)}")
         probabilities = softmax(scores)
+        if not np.isfinite(probabilities).all():
+            raise Refusal(Cause.INVALID, f"{name} returns scores that are not finite for this image")
         names = (
             model.class_names if len(model.class_names) == scores.shape[1] else tuple(map(str, range(scores.shape[1])))
         )
@@ -150,6 +165,16 @@ class Service:
             for index in best(probabilities, top_k or scores.shape[1])[0]
         ]
         return {"model_name": name, "model_version": model.version, "classes": classes}
+
+    async def _pixels(self, image: bytes, shape: Sequence[int], model: ServedModel, invert: bool) -> NDArray[Any]:
+        """Decode an image: one after the other, since each may take much memory; in a thread, since it takes long."""
+        options: Any = {"invert": invert, "raw": model.session.takes_raw, "max_pixels": MAX_PIXELS}
+        try:
+            async with asyncio.timeout(self.limits.timeout), self._decoding:
+                _, x = await asyncio.to_thread(load_samples, io.BytesIO(image), shape, model.info, **options)
+        except TimeoutError as error:
+            raise Refusal(Cause.BUSY, "too many images are waiting; try again later") from error
+        return x
 
     @contextmanager
     def counted(self, name: str, protocol: str) -> Iterator[None]:
@@ -160,6 +185,9 @@ class Service:
             yield
         except Refusal as refusal:
             self.metrics.errors.labels(label, protocol, refusal.cause.value).inc()
+            raise
+        except Exception:
+            self.metrics.errors.labels(label, protocol, Cause.INTERNAL.value).inc()
             raise
         self.metrics.requests.labels(label, protocol).inc()
         self.metrics.seconds.labels(label, protocol).observe(time.perf_counter() - start)

@@ -49,23 +49,55 @@ class Batch(click.IntRange):
     help="Of weights and arithmetic; float16 and int8 count the predictions that change on the test set.",
 )
 @click.option("--normalize", is_flag=True, help="Let the model take raw uint8 values, and normalise them itself.")
+@click.option(
+    "--triton",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    cls=options.Option,
+    group="Other engines",
+    help="Also write NAME/config.pbtxt and NAME/1/model.onnx into DIR, a model repository of Triton.",
+)
+@click.option(
+    "--triton-device",
+    type=click.Choice(options.DEVICES),
+    default="cpu",
+    cls=options.Option,
+    group="Other engines",
+    help="What Triton and KServe run it on.",
+)
+@click.option(
+    "--kserve",
+    type=options.OutputPath(".yaml"),
+    metavar="FILE.yaml",
+    cls=options.Option,
+    group="Other engines",
+    help="Also write the manifest of a KServe InferenceService.",
+)
+@click.option(
+    "--kserve-uri",
+    metavar="URI",
+    cls=options.Option,
+    group="Other engines",
+    help="Where the cluster will find DIR once you have uploaded it, as s3://bucket/models.",
+)
 @options.data_dir
 @options.trust_code
 @options.json
-def export(model_path: Path, onnx_path: str, json_path: str | None, **options: Any) -> None:
+def export(model_path: Path, onnx_path: str, json_path: str | None, **given: Any) -> None:
     """Write a trained model as one plain ONNX file.
 
     The file is compared with PyTorch before it is written. int8 is calibrated on the training data of the run.
 
     \b
     smx export runs/mnist/model.pt mnist.onnx --layout sorted
+    smx export runs/mnist/model.pt mnist.onnx --triton models --kserve mnist.yaml --kserve-uri s3://bucket/models
     """
     from smx.timing.machine import machine
     from smx.workflows.export_model import export_model
 
     with progress() as show:
         show("exporting", 0, 0)
-        report = export_model(model_path, onnx_path, **options)
+        report = export_model(model_path, onnx_path, **given)
     people = write_json(json_path, {**report.to_dict(), "machine": machine()})
     layers = (
         (layer.name, str(layer.neurons), ", ".join(f"{name} {size}" for name, size in layer.groups.items()))
@@ -83,5 +115,9 @@ def export(model_path: Path, onnx_path: str, json_path: str | None, **options: A
     if report.predictions:
         share = f"{report.changed / report.predictions:.3%}"
         lines.append(f"{report.precision} changes {report.changed} of {report.predictions} test predictions ({share})")
+    if given["triton"]:
+        lines.append(f"Triton: {given['triton'] / Path(onnx_path).stem}")
+    if given["kserve"]:
+        lines.append(f"KServe: {given['kserve']}")
     for line in filter(None, (*lines, report.advice)):
         people.print(line, soft_wrap=True)

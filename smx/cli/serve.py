@@ -30,7 +30,7 @@ def option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], 
 @click.argument("source", metavar="MODEL.onnx|FOLDER", type=options.PATH)
 @option("Address", "--host", default="127.0.0.1", help="Where to listen; 0.0.0.0 is every network of this machine.")
 @option("Address", "--port", type=PORT, default=8080, help="Of HTTP; 0 takes a free one.")
-@option("Address", "--grpc-port", type=PORT, default=None, help="Speak gRPC too, on this port; Triton's is 8001.")
+@option("Address", "--grpc-port", type=PORT, default=None, help="Speak gRPC too, on this port; 0 takes a free one.")
 @option("Address", "--tls-cert", type=options.PATH, metavar="FILE.pem", help="Certificate: both ports speak TLS.")
 @option("Address", "--tls-key", type=options.PATH, metavar="FILE.pem", help="Its private key.")
 @option(
@@ -45,7 +45,7 @@ def option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], 
     "--threads",
     type=click.IntRange(1, 1024),
     metavar="N",
-    help="Threads of one operator.  [default: smx tune's, else 1]",
+    help="Threads of one operator.  [default: smx tune's, else one a core]",
 )
 @option(
     "Speed",
@@ -155,7 +155,7 @@ def serve(source: Path, api_key_file: Path | None, **given: Any) -> None:
         **{key: given[key] for key in ("timeout", "read_timeout", "idle_timeout", "max_connections")},
     )
     address = Address(**{key: given[key] for key in ("host", "port", "grpc_port", "tls_cert", "tls_key")})
-    received = run(
+    end = run(
         source,
         address=address,
         loading=loading,
@@ -166,8 +166,11 @@ def serve(source: Path, api_key_file: Path | None, **given: Any) -> None:
         web_runtime=given["web_runtime"],
         started=_show,
     )
-    if received == signal.SIGINT:
-        raise click.exceptions.Exit(INTERRUPTED)
+    code = INTERRUPTED if end.signal == signal.SIGINT else 0
+    if end.forced:  # without waiting for threads that run a model
+        console(None).file.flush()
+        os._exit(code)
+    raise click.exceptions.Exit(code)
 
 
 def _show(about: dict[str, Any]) -> None:
@@ -177,7 +180,7 @@ def _show(about: dict[str, Any]) -> None:
 
 
 def _api_key(path: Path | None) -> str | None:
-    key = os.environ.get("SMX_API_KEY") if path is None else path.read_text(encoding="utf-8").strip()
+    key = os.environ.get("SMX_API_KEY") if path is None else path.read_text(encoding="utf-8", errors="replace").strip()
     if key is not None and not (key.isascii() and key.isprintable() and len(key) >= 8 and " " not in key):
         raise InputError(f"{path or 'SMX_API_KEY'} must hold a key of at least 8 printable ASCII characters, no spaces")
     return key

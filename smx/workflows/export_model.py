@@ -26,6 +26,10 @@ def export_model(
     normalize: bool = False,
     data_dir: Path | None = None,
     trust_code: bool = False,
+    triton: str | os.PathLike[str] | None = None,
+    triton_device: str = "cpu",
+    kserve: str | os.PathLike[str] | None = None,
+    kserve_uri: str | None = None,
 ) -> ExportReport:
     """Export the network of a `model.pt`, with what the file says of it in the ONNX metadata.
 
@@ -37,6 +41,8 @@ def export_model(
         normalize: let the file take raw uint8 values and normalise them itself.
         data_dir: where downloaded data sets are.
         trust_code: see `smx.workflows.network.open_network`.
+        triton, triton_device, kserve, kserve_uri: also write what Triton and KServe need, see
+            `smx.workflows.deploy.deploy`, which has more settings and takes ONNX files that are there already.
 
     Raises:
         InputError, ParityError, SmxError: see `smx.export.export_onnx`.
@@ -44,7 +50,9 @@ def export_model(
     from smx import data as datasets
     from smx.export import export_onnx
     from smx.modelfile import load_model
+    from smx.workflows.deploy import check, deploy
 
+    check(onnx_path, triton, kserve, kserve_uri)
     saved = load_model(Path(model_path), trust_code=trust_code)
     dataset = None
     if precision in ("float16", "int8"):
@@ -53,7 +61,7 @@ def export_model(
                 f"{model_path} names no data set to try {precision} on; use smx.export.export_onnx with calibration="
             )
         dataset = datasets.load(saved.data["name"], data_dir)
-    return export_onnx(
+    report = export_onnx(
         saved.build(raw=normalize),
         onnx_path,
         example_input=saved.example_input(raw=normalize),
@@ -65,3 +73,5 @@ def export_model(
         evaluation=saved.examples(dataset, dataset.test.x, raw=normalize) if dataset else None,
         describe=saved.description(),
     )
+    deploy(onnx_path, triton=triton, device=triton_device, kserve=kserve, kserve_uri=kserve_uri)
+    return report

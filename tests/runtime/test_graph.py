@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from smx.errors import InputError
 from smx.runtime import Session
-from smx.runtime.graph import NodeInfo, expose, nodes, summarise
+from smx.runtime.graph import NodeInfo, expose, nodes, summarise, weight_files
 from tests.runtime.fakes import save_wide
 
 
@@ -124,3 +124,17 @@ def test_weights_beside_the_file_are_found(tmp_path: Path) -> None:
     y, x = Session(expose(path, ["x"]), folder=tmp_path).run_all(np.full((2, 1), 3))
     np.testing.assert_array_equal(y, np.full((2, 300), 3))
     np.testing.assert_array_equal(x, [[3], [3]])
+
+
+def test_files_of_weights_are_named(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported)
+    assert weight_files(exported) == []
+    for name in ("w.bin", "deep/w.bin", "../w.bin", "/w.bin"):
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+        onnx.external_data_helper.set_external_data(tensor, name, offset=0)
+        (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+        if name[0] in "./":
+            with pytest.raises(InputError, match="weights outside its folder"):
+                weight_files(tmp_path / "m.onnx")
+        else:
+            assert weight_files(tmp_path / "m.onnx") == [name]

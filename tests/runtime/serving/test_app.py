@@ -1,0 +1,266 @@
+"""What happens to every HTTP request, without a network: the application is called as uvicorn calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from smx.runtime.serving.app import make_app
+from smx.runtime.serving.bodies import Bodies
+from smx.runtime.serving.model import Loading
+from smx.runtime.serving.protocol import Cause, Refusal
+from smx.runtime.serving.service import Limits, Service
+from tests.runtime.fakes import HEAD
+
+KEY = "a-key-that-nobody-may-see"
+INFER = "/v2/models/small/infer"
+BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}).encode()
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> str:
+        """The text of a refusal; checks its form."""
+        assert self.headers["content-type"] == "application/json"
+        content = json.loads(self.body)
+        assert content.keys() == {"error"}
+        text: str = content["error"]
+        return text
+
+
+class Log(list[dict[str, Any]]):
+    def __call__(self, event: str, **fields: Any) -> None:
+        self.append({"event": event, **fields})
+
+
+async def call(
+    app: Any, method: str, path: str, body: Sequence[bytes] = (BODY,), query: bytes = b"", **headers: str
+) -> Answer:
+    """Send a request, its body in parts, and return the answer."""
+    parts = [{"type": "http.request", "body": part, "more_body": True} for part in body]
+    parts.append({"type": "http.request", "body": b"", "more_body": False})
+    sent: list[Any] = []
+    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query}
+    scope |= {
+        "headers": [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
+    }
+
+    async def receive() -> Any:
+        await asyncio.sleep(0)
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start, *rest = sent
+    fields = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], fields, b"".join(message["body"] for message in rest))
+
+
+def ask(app: Any, *args: Any, **options: Any) -> Answer:
+    return asyncio.run(call(app, *args, **options))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
+    import onnx.parser
+
+    path = tmp_path_factory.mktemp("models") / "small.onnx"
+    onnx.save(onnx.parser.parse_model(HEAD + "(float[b,2] x) => (float[b,2] y) { y = Neg(x) }"), path)
+    limits = Limits(max_body=1000, read_timeout=0.2, timeout=5)
+    return Service(path, Loading(), limits, lambda event, **fields: None)
+
+
+async def broken(request: Request) -> Response:
+    raise RuntimeError(f"a secret of {Path(__file__).parent}")
+
+
+@contextmanager
+def application(service: Service, key: str | None = None, log_all: bool = False) -> Iterator[tuple[Any, Log]]:
+    log = Log()
+    yield make_app(service, api_key=key, log=log, log_all=log_all, routes=[Route("/broken", broken)]), log
+
+
+@pytest.mark.parametrize("given", ["abc", "a.b:c/d+e=f-0", "x" * 128])
+def test_a_requests_id_comes_back_and_is_logged(given: str, service: Service) -> None:
+    with application(service, log_all=True) as (app, log):
+        assert ask(app, "POST", INFER, x_request_id=given).headers["x-request-id"] == given
+        assert [entry["id"] for entry in log] == [given]
+
+
+@pytest.mark.parametrize("given", ["", "a b", "a\tb", "\x1b[31m", "a\r\nb: c", "\xe2\x80\xae", "x" * 129, '"'])
+def test_an_id_that_would_write_more_than_an_id_is_replaced(given: str, service: Service) -> None:
+    with application(service, log_all=True) as (app, log):
+        answers = [ask(app, "GET", "/v2", x_request_id=given) for _ in range(2)]
+    made = [answer.headers["x-request-id"] for answer in answers]
+    assert [entry["id"] for entry in log] == made
+    assert made[0] != made[1]
+    assert all(len(each) == 16 and each.isalnum() for each in made)
+
+
+def test_without_the_key_nothing_but_probes_is_answered(service: Service) -> None:
+    with application(service, KEY, log_all=True) as (app, log):
+        for given in (
+            {},
+            {"authorization": f"Basic {KEY}"},
+            {"authorization": f"Bearer {KEY}x"},
+            {"authorization": KEY},
+        ):
+            answer = ask(app, "POST", INFER, **given)
+            assert answer.status == 401
+            assert "needs a key" in answer.error
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert ask(app, "POST", INFER, authorization=f"bearer  {KEY}").status == 200
+        assert ask(app, "POST", INFER, query=f"key={KEY}".encode(), authorization=f"Bearer {KEY}").status == 200
+        for probe in ("/v2/health/live", "/v2/health/ready"):
+            assert ask(app, "GET", probe).status == 200
+    assert len(log) == 8
+    assert KEY not in str(log)
+
+
+def test_of_a_failure_the_client_learns_nothing(service: Service) -> None:
+    with application(service) as (app, log):
+        answer = ask(app, "GET", "/broken")
+    assert answer.status == 500
+    assert answer.error == "the server failed to answer this request; its log says why"
+    failed, request = log
+    assert failed["event"] == "failed"
+    assert failed["error"].startswith("RuntimeError: a secret")
+    assert request["status"] == 500
+
+
+def test_only_refused_requests_are_logged_unless_all_are(service: Service) -> None:
+    for log_all, statuses in ((False, [404]), (True, [200, 404])):
+        with application(service, log_all=log_all) as (app, log):
+            ask(app, "POST", INFER)
+            ask(app, "POST", "/v2/models/" + "a" * 5000 + "/infer")
+        assert [entry["status"] for entry in log] == statuses
+        assert all(len(entry["path"]) <= 200 for entry in log)
+
+
+def test_methods_and_paths_that_are_not_there(service: Service) -> None:
+    with application(service) as (app, _):
+        answer = ask(app, "DELETE", INFER)
+        assert (answer.status, answer.headers["allow"]) == (405, "POST")
+        assert answer.error
+        assert ask(app, "GET", "/nothing").status == 404
+        assert ask(app, "GET", "/nothing").error
+
+
+@pytest.mark.parametrize("length", ["-1", "1.5", "x", "", "9" * 5000, "\xb2", "+5", " 5"])
+def test_the_length_of_the_json_is_a_number(length: str, service: Service) -> None:
+    with application(service) as (app, _):
+        answer = ask(app, "POST", INFER, inference_header_content_length=length)
+        assert answer.status == 400
+        assert "must be a whole number" in answer.error
+
+
+@pytest.mark.parametrize(
+    "query", [b"invert=maybe", b"top_k=-1", b"top_k=" + b"9" * 5000, b"top_k=%D9%A3", b"top_k=1.0"]
+)
+def test_parameters_of_classify(query: bytes, service: Service) -> None:
+    with application(service) as (app, _):
+        assert "top_k a whole number" in ask(app, "POST", "/v2/models/small/classify", query=query).error
+
+
+def test_bodies_have_a_size_a_time_and_no_encoding(service: Service) -> None:
+    with application(service) as (app, _):
+        for options in ({"content_length": "1001"}, {"content_length": "9" * 18}, {"body": [bytes(500)] * 3}):
+            answer = ask(app, "POST", INFER, **options)
+            assert (answer.status, answer.error) == (413, "a body may have 1000 bytes")
+        for header in (
+            {"content_encoding": "gzip"},
+            {"content_encoding": "x" * 5000},
+            {"transfer_encoding": "gzip, chunked"},
+        ):
+            answer = ask(app, "POST", INFER, **header)
+            assert answer.status == 415
+            assert len(answer.error) < 200
+        assert ask(app, "POST", INFER, content_encoding="Identity", transfer_encoding="chunked").status == 200
+
+
+class Coming:
+    """A request whose body comes when it is told to."""
+
+    def __init__(self) -> None:
+        self.headers = Request({"type": "http", "headers": []}).headers
+        self.parts: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        while part := await self.parts.get():
+            yield part
+
+
+async def take(bodies: Bodies, request: Coming, hold: asyncio.Event | None = None) -> bytes | Cause:
+    try:
+        async with bodies.read(request) as body:  # type: ignore[arg-type]
+            if hold is not None:
+                await hold.wait()
+            return body
+    except Refusal as refusal:
+        return refusal.cause
+
+
+def test_a_body_that_does_not_come_is_refused() -> None:
+    async def test() -> None:
+        bodies, request = Bodies(100, 0.05), Coming()
+        request.parts.put_nowait(b"a")
+        assert await take(bodies, request) is Cause.SLOW
+        assert (bodies.size, bodies.held) == (0, set())
+
+    asyncio.run(test())
+
+
+def test_the_largest_body_that_is_coming_makes_room() -> None:
+    async def test() -> None:
+        bodies, hold = Bodies(100, 60), asyncio.Event()
+        bodies.room = 200
+        requests = [Coming() for _ in range(4)]
+        tasks = [asyncio.create_task(take(bodies, each, hold)) for each in requests]
+        for request, size in zip(requests, (90, 60, 40, 20), strict=True):
+            request.parts.put_nowait(bytes(size))
+            await asyncio.sleep(0.01)
+        assert await tasks[0] is Cause.BUSY
+        assert bodies.size == 120
+        for request in requests[1:]:
+            request.parts.put_nowait(b"")
+        await asyncio.sleep(0.01)
+        late = Coming()
+        late.parts.put_nowait(bytes(90))  # the others are complete: there is none but this one to refuse
+        assert await take(bodies, late) is Cause.BUSY
+        hold.set()
+        assert [len(body) for body in await asyncio.gather(*tasks[1:])] == [60, 40, 20]  # type: ignore[arg-type]
+        assert (bodies.size, bodies.held) == (0, set())
+
+    asyncio.run(test())
+
+
+def test_messages_do_not_say_where_the_model_is(service: Service) -> None:
+    folder = str(service.repository.source.parent)
+    model = service.repository.find("small")
+    assert model.session.name == "small"
+    entry = service.repository.entries["small", "1"]
+    entry.error = f"{entry.path} is no model: load {entry.path} failed"
+    try:
+        with application(service) as (app, _):
+            index = json.loads(ask(app, "POST", "/v2/repository/index").body)
+    finally:
+        entry.error = None
+    assert index[0]["reason"] == "small.onnx is no model: load small.onnx failed"
+    assert folder not in str(index)
+    assert np.array_equal(model.session.run(np.ones((1, 2), np.float32)), -np.ones((1, 2)))

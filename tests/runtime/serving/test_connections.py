@@ -1,0 +1,559 @@
+"""Connections of clients that are slow, silent, deaf or wrong, on sockets of the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from smx.runtime.serving.connections import MAX_FIELDS, MAX_HEAD, MAX_PIPELINED, protocol_class
+from smx.runtime.serving.crowd import Crowd
+from smx.runtime.serving.listener import Listener
+
+SOON = 0.3
+"""Seconds for what a client does, where it is to be too slow."""
+NEVER = 1000.0
+BIG = 8 * 2**20
+GET = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"POST /%s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@dataclass
+class Application:
+    """Answers by path: `/now` without the body, `/all` with the body's length, `/big`, `/later` when it may.
+
+    Attributes:
+        may: lets `/later` answer.
+        gone: requests whose client went before its body was complete.
+    """
+
+    may: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: int = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        size, more, path = 0, scope["path"] == "/all", scope["path"]
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.gone += 1
+                return
+            size, more = size + len(message["body"]), message["more_body"]
+        if path == "/later":
+            await self.may.wait()
+        body = bytes(BIG) if path == "/big" else f"{path} {size}".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+
+@dataclass
+class Server:
+    """A server in this process."""
+
+    port: int
+    app: Application
+    crowd: Crowd
+    tls: ssl.SSLContext | None
+    ending: list[bool]
+    listener: Listener
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, limit=2 * BIG)
+        self.writers.append(writer)
+        return reader, writer
+
+    async def talk(self, *parts: bytes) -> bytes:
+        """Send parts, and return all that comes until the connection ends."""
+        reader, writer = await self.connect()
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+        got = bytearray()
+        with contextlib.suppress(ConnectionError):
+            while part := await reader.read(2**16):
+                got += part
+        writer.close()
+        return bytes(got)
+
+    async def empty(self) -> None:
+        """Wait until all connections have ended."""
+        while self.crowd.members:
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    *, read: float = NEVER, idle: float = NEVER, most: int = 100, certificate: tuple[Path, Path] | None = None
+) -> AsyncIterator[Server]:
+    app, crowd, ending = Application(), Crowd(most), [False]
+    protocol = protocol_class(crowd, read, idle, lambda: ending[0])
+    config, state = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None), ServerState()
+    config.load()
+    tls = client = None
+    if certificate is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(*certificate)
+        client = ssl.create_default_context(cafile=str(certificate[0]))
+        client.check_hostname = False
+    bound = socket.create_server(("127.0.0.1", 0))
+    loop = asyncio.get_running_loop()
+    listener = Listener(
+        [bound], lambda: protocol(config=config, server_state=state, app_state={}, _loop=loop), crowd, tls, read
+    )
+    port = bound.getsockname()[1]
+    server = Server(port, app, crowd, client, ending, listener)
+    try:
+        yield server
+    finally:
+        for writer in server.writers:
+            writer.transport.abort()
+        listener.close()
+        app.may.set()
+        for member in [*crowd.members]:
+            member.abort()
+        await asyncio.gather(*state.tasks, *listener.greeting, return_exceptions=True)
+        await asyncio.sleep(0)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def within() -> None:
+        async with asyncio.timeout(60):
+            await test()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(within())
+
+
+def refusal(got: bytes, status: int) -> str:
+    """Return the text of a refusal, and check its form."""
+    head, _, body = got.partition(b"\r\n\r\n")
+    line, *fields = head.decode().split("\r\n")
+    assert line.split()[1] == str(status), got
+    assert "content-type: application/json" in fields
+    assert "connection: close" in fields
+    content = json.loads(body)
+    assert content.keys() == {"error"}
+    text: str = content["error"]
+    return text
+
+
+def bodies(got: bytes) -> list[str]:
+    """Return the bodies of answers to `/now`, `/all` and `/later`."""
+    return [part.split(b"HTTP/1.1")[0].decode() for part in got.split(b"\r\n\r\n")[1:]]
+
+
+@pytest.mark.parametrize("sent", [[], [b"\r\n"]])
+def test_a_silent_connection_is_closed(sent: list[bytes]) -> None:
+    async def test() -> None:
+        async with serving(read=SOON) as server:
+            assert await server.talk(*sent) == b""
+            await server.empty()
+
+    run(test)
+
+
+@pytest.mark.parametrize("sent", [b"G", GET[:-2] % b"now", b"GET /now HTTP/1.1\r\nA: b"])
+def test_headers_that_do_not_come_are_refused(sent: bytes) -> None:
+    async def test() -> None:
+        async with serving(read=SOON) as server:
+            assert "headers did not come in 0.3 seconds" in refusal(await server.talk(sent), 408)
+            got = await server.talk(GET % b"now" + sent)  # behind a request, too
+            assert got.startswith(b"HTTP/1.1 200")
+            refusal(got[got.rindex(b"HTTP/1.1") :], 408)
+            await server.empty()
+
+    run(test)
+
+
+def test_an_idle_connection_is_closed_after_its_own_time() -> None:
+    async def test() -> None:
+        async with serving(idle=SOON) as server:
+            assert bodies(await server.talk(GET % b"now", GET % b"now")) == ["/now 0"] * 2
+            await server.empty()
+
+    run(test)
+
+
+START = GET[:-2] % b"now"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [START, b"A: " + b"b" * 2 * MAX_HEAD + b"\r\n\r\n"],
+        [START, *[b"A: " + b"b" * 1000 + b"\r\n"] * 64, b"\r\n"],
+        [START, *[b"A: " + b"b" * 2**16] * 20],
+        [START + b"a: b\r\n" * (MAX_FIELDS + 1) + b"\r\n"],
+        [b"GET /" + b"a" * 2 * MAX_HEAD + b" HTTP/1.1\r\n\r\n"],
+        [*[b"\r\n" * 2**15] * 20],
+        [CHUNKED % b"all", b"5;", *[b"a=b;" * 2**14] * 20],
+        [CHUNKED % b"all", b"5\r\nhello\r\n0\r\n", *[b"a: " + b"b" * 2**15 + b"\r\n"] * 20],
+        [CHUNKED % b"all", b"5\r\nhello\r\n0\r\n", b"a: b\r\n" * MAX_FIELDS],
+    ],
+)
+def test_headers_have_a_size(parts: list[bytes]) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            got = await server.talk(*parts)
+            if got:  # the rest of what was sent may destroy it
+                refusal(got, 431)
+            await server.empty()
+            assert bodies(await server.talk(GET.replace(b"Host", b"Connection: close\r\nHost") % b"now")) == ["/now 0"]
+
+    run(test)
+
+
+def test_a_chunked_body_of_any_length_is_no_header() -> None:
+    async def test() -> None:
+        async with serving(idle=SOON) as server:
+            chunk = b"%x\r\n" % 2**15 + bytes(2**15) + b"\r\n"
+            single = b"1\r\na\r\n" * 20_000
+            got = await server.talk(CHUNKED % b"all", *[chunk] * 40, single, b"0\r\n\r\n", GET % b"now")
+            assert bodies(got) == [f"/all {40 * 2**15 + 20_000}", "/now 0"]
+
+    run(test)
+
+
+def test_the_one_that_waits_the_longest_makes_room() -> None:
+    async def test() -> None:
+        async with serving(most=3) as server:
+            first, second, third = [await server.connect() for _ in range(3)]
+            while len(server.crowd.waiting) < 3:
+                await asyncio.sleep(0.01)
+            first[1].write(GET % b"now")
+            await first[0].readuntil(b"/now 0")  # now it is the last of them
+            _, fourth = await server.connect()
+            assert await second[0].read() == b""
+            third[1].write(GET % b"now")
+            first[1].write(GET % b"now")
+            await third[0].readuntil(b"/now 0")
+            await first[0].readuntil(b"/now 0")
+            assert len(server.crowd.members) == 3
+            fourth.close()
+
+    run(test)
+
+
+def test_a_connection_whose_answer_is_due_makes_no_room() -> None:
+    async def test() -> None:
+        async with serving(most=2) as server:
+            busy = [await server.connect() for _ in range(2)]
+            for _, writer in busy:
+                writer.write(GET % b"later")
+            while server.crowd.waiting or len(server.crowd.members) < 2:
+                await asyncio.sleep(0.01)
+            assert await server.talk(GET % b"now") == b""
+            server.app.may.set()
+            for reader, _ in busy:
+                await reader.readuntil(b"/later 0")
+
+    run(test)
+
+
+def test_requests_behind_each_other_are_answered_in_order() -> None:
+    async def test() -> None:
+        async with serving(idle=SOON) as server:
+            paths = [b"now", b"later", b"now"] * 5
+            asyncio.get_running_loop().call_later(0.1, server.app.may.set)
+            assert bodies(await server.talk(b"".join(GET % path for path in paths))) == [
+                f"/{p.decode()} 0" for p in paths
+            ]
+
+    run(test)
+
+
+def test_not_any_number_of_requests_waits_behind_another() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            asyncio.get_running_loop().call_later(0.1, server.app.may.set)
+            got = bodies(await server.talk((GET % b"later") * 10 * MAX_PIPELINED))
+            assert got == ["/later 0"] * (MAX_PIPELINED + 1)
+            await server.empty()
+
+    run(test)
+
+
+def test_what_was_asked_before_nonsense_is_answered() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            asyncio.get_running_loop().call_later(0.1, server.app.may.set)
+            assert bodies(await server.talk(GET % b"later" + b"nonsense\r\n\r\n")) == ["/later 0"]
+            got = await server.talk(GET % b"now" + GET % b"now" + b"nonsense\r\n\r\n")
+            assert bodies(got)[:2] == ["/now 0"] * 2
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01",
+        b"GET /now HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        CHUNKED % b"all" + b"x\r\n",
+        CHUNKED % b"all" + b"fffffffffffffffff\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        CHUNKED % b"all" + b"5\r\nhelloX",
+        b"POST /all HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused(sent: bytes) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            assert refusal(await server.talk(sent), 400) == "this is no HTTP request"
+            await server.empty()
+            assert server.app.gone == sent.startswith(CHUNKED % b"all")  # what was started is told
+
+    run(test)
+
+
+def test_a_client_that_will_send_no_more_gets_its_answer() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            reader, writer = await server.connect()
+            writer.write(GET % b"later")
+            writer.write_eof()
+            await asyncio.sleep(0.1)
+            server.app.may.set()
+            assert bodies(await reader.read()) == ["/later 0"]
+            reader, writer = await server.connect()
+            writer.write(GET[:-2] % b"now")
+            writer.write_eof()
+            assert await reader.read() == b""
+
+    run(test)
+
+
+def test_who_does_not_read_is_cut_off() -> None:
+    async def test() -> None:
+        async with serving(read=SOON) as server:
+            for end in (b"", b"Connection: close\r\n"):
+                _reader, writer = await server.connect()
+                writer.transport.pause_reading()  # type: ignore[attr-defined]
+                writer.write((b"GET /big HTTP/1.1\r\n" + end + b"\r\n") * 3)
+                await server.empty()
+                writer.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("header", [b"Connection: close", b"Host: x"])
+def test_who_reads_slowly_gets_all(header: bytes) -> None:
+    async def test() -> None:
+        async with serving(read=SOON, idle=0.01) as server:
+            reader, writer = await server.connect()
+            writer.write(b"GET /big HTTP/1.1\r\n" + header + b"\r\n\r\n")
+            size = 0
+            while part := await reader.read(BIG // 10):
+                size += len(part)
+                await asyncio.sleep(SOON / 5)
+            assert size > BIG
+
+    run(test)
+
+
+def test_the_rest_of_a_body_after_its_answer_is_thrown_away() -> None:
+    async def test() -> None:
+        async with serving(read=SOON, idle=SOON) as server:
+            head = b"POST /now HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n"
+            reader, writer = await server.connect()
+            writer.write(head)
+            await reader.readuntil(b"/now 0")
+            writer.write(bytes(1_000_000) + GET % b"all")
+            await reader.readuntil(b"/all 0")
+            assert bodies(await server.talk(head)) == ["/now 0"]  # and then nothing comes
+            await server.empty()
+
+    run(test)
+
+
+def test_the_last_answer_is_not_destroyed_by_what_is_still_sent() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            got = await server.talk(
+                b"POST /now HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % BIG, *[bytes(2**16)] * 100
+            )
+            assert bodies(got) == ["/now 0"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /now HTTP/1.0\r\n\r\n",
+        b"GET /now\r\n\r\n",
+        b"GET http://example.com/now HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /now HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /now HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"GET /n%6fw HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /now HTTP/1.1\r\nConnection: close\r\n\r\n" + GET % b"all",
+    ],
+)
+def test_other_forms_are_answered_once(sent: bytes) -> None:
+    async def test() -> None:
+        async with serving() as server:
+            got = await server.talk(sent)
+            assert bodies(got) == ["/now 0"]
+            assert b"connection: close" in got
+            await server.empty()
+
+    run(test)
+
+
+def test_who_asks_whether_to_send_is_told() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            reader, writer = await server.connect()
+            writer.write(b"POST /all HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"abc")
+            await reader.readuntil(b"/all 3")
+            writer.write(b"POST /now HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            assert (await reader.readuntil(b"/now 0")).startswith(b"HTTP/1.1 200")
+
+    run(test)
+
+
+def test_connections_end_with_their_answers_when_the_server_does() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            reader, writer = await server.connect()
+            writer.write(GET % b"later" * 3)
+            while server.crowd.waiting or not server.crowd.members:
+                await asyncio.sleep(0.01)
+            server.ending[0] = True
+            for member in server.crowd.members:
+                member.drain()  # type: ignore[attr-defined]
+            server.app.may.set()
+            got = await reader.read()
+            assert bodies(got) == ["/later 0"] * 3
+            assert got.count(b"connection: close") == 1
+            assert b"connection: close" in await server.talk(GET % b"now" + GET % b"now")
+
+    run(test)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is needed for a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+def test_tls_has_the_same_limits(certificate: tuple[Path, Path]) -> None:
+    async def test() -> None:
+        async with serving(read=SOON, idle=SOON, certificate=certificate) as server:
+            assert bodies(await server.talk(GET % b"now")) == ["/now 0"]
+            assert await server.talk() == b""
+            refusal(await server.talk(START), 408)
+            refusal(await server.talk(b"nonsense\r\n\r\n"), 400)
+            await server.empty()
+
+    run(test)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", GET % b"now"])
+def test_a_handshake_that_is_not_done_has_a_time(sent: bytes, certificate: tuple[Path, Path]) -> None:
+    async def test() -> None:
+        async with serving(read=SOON, certificate=certificate) as server:
+            server.tls = None
+            assert b"HTTP" not in await server.talk(sent)
+            await server.empty()
+
+    run(test)
+
+
+def test_handshakes_make_room_like_others(certificate: tuple[Path, Path]) -> None:
+    async def test() -> None:
+        async with serving(most=5, certificate=certificate) as server:
+            silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+            reader, writer = await server.connect()
+            writer.write(GET % b"now")
+            await reader.readuntil(b"/now 0")
+            assert len(server.crowd.members) <= 5
+            for each in silent:
+                each.close()
+
+    run(test)
+
+
+def test_without_descriptors_it_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(socket.socket):
+        refused = 0
+
+        def accept(self) -> Any:
+            if self.refused < 2:
+                self.refused += 1
+                raise OSError(errno.EMFILE, "too many open files")
+            return super().accept()
+
+    async def test() -> None:
+        bound = Full()
+        bound.bind(("127.0.0.1", 0))
+        made: list[asyncio.Protocol] = []
+
+        def make() -> asyncio.Protocol:
+            made.append(asyncio.Protocol())
+            return made[-1]
+
+        listener = Listener([bound], make, Crowd(10), None, NEVER)
+        _, writer = await asyncio.open_connection("127.0.0.1", bound.getsockname()[1])
+        while not made:
+            await asyncio.sleep(0.01)
+        assert bound.refused == 2
+        writer.close()
+        listener.close()
+
+    run(test)
+
+
+def test_closing_takes_what_the_system_has_connected() -> None:
+    async def test() -> None:
+        async with serving(idle=SOON) as server:
+            waiting = [
+                socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)
+            ]  # in one turn of the loop
+            for each in waiting:
+                each.sendall(GET % b"now")
+            server.listener.close()
+            for each in waiting:
+                each.setblocking(False)
+                assert b"/now 0" in await asyncio.get_running_loop().sock_recv(each, 1000)
+                each.close()
+
+    run(test)
