@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,31 @@ class Loading:
     max_rows: int = 4096
 
 
+class Port(NamedTuple):
+    """An input or output of a model, as plain values: ONNX Runtime makes its own anew each time that they are read.
+
+    Attributes:
+        shape: -1 is an open length.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the protocol says of it."""
+        return {"name": self.name, "datatype": DATATYPES[self.dtype], "shape": list(self.shape)}
+
+    def takes(self, array: NDArray[Any]) -> bool:
+        """Whether an array has its shape. The first axis is the examples', of which there may be none."""
+        if array.ndim != len(self.shape):
+            return False
+        return all(
+            got == size if size >= 0 else got > 0 for size, got in zip(self.shape[1:], array.shape[1:], strict=True)
+        )
+
+
 class ServedModel:
     """A model in ONNX Runtime that answers requests.
 
@@ -77,10 +102,7 @@ class ServedModel:
         self.path, self.name, self.version, self.loading = path, name, version, loading
         self.session = _open(path, loading)
         self.session.name = name  # in messages to clients, who need not know where the file is
-        self.inputs = {each.name: each for each in self.session.inputs}
-        for each in (*self.session.inputs, *self.session.outputs):
-            if each.type not in DTYPES:
-                raise InputError(f"{path} has {each.name!r} of {each.type}; only tensors of numbers are served")
+        self.inputs, self.outputs = (self._ports(each) for each in (self.session.inputs, self.session.outputs))
         self.info = self.session.info
         self.class_names = self.info.class_names if self.info else ()
         self.batched = self._warm_up(loading.batching.max_rows)
@@ -90,18 +112,20 @@ class ServedModel:
     @property
     def metadata(self) -> dict[str, Any]:
         """What the protocol says of a model; open axes have the length -1."""
-
-        def describe(each: Any) -> dict[str, Any]:
-            shape = [length if isinstance(length, int) else -1 for length in each.shape]
-            return {"name": each.name, "datatype": DATATYPES[DTYPES[each.type]], "shape": shape}
-
         return {
             "name": self.name,
             "versions": [self.version],
             "platform": PLATFORM,
-            "inputs": [describe(each) for each in self.session.inputs],
-            "outputs": [describe(each) for each in self.session.outputs],
+            "inputs": [port.metadata for port in self.inputs.values()],
+            "outputs": [port.metadata for port in self.outputs.values()],
         }
+
+    def _ports(self, nodes: Sequence[Any]) -> dict[str, Port]:
+        for each in nodes:
+            if each.type not in DTYPES:
+                raise InputError(f"{self.path} has {each.name!r} of {each.type}; only tensors of numbers are served")
+        shapes = [tuple(size if isinstance(size, int) else -1 for size in each.shape) for each in nodes]
+        return {each.name: Port(each.name, DTYPES[each.type], shape) for each, shape in zip(nodes, shapes, strict=True)}
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Answer a request.
@@ -110,7 +134,7 @@ class ServedModel:
             Refusal: the request does not fit the model, or the queue is full.
         """
         inputs = self.checked(request)
-        known = [each.name for each in self.session.outputs]
+        known = list(self.outputs)
         wanted = [output.name for output in request.outputs]
         if not {*wanted} <= {*known} or len({*wanted}) < len(wanted):
             raise Refusal(Cause.INVALID, f"{self.name} has the outputs {known}, each once; wanted were {wanted[:20]}")
@@ -118,7 +142,7 @@ class ServedModel:
             arrays = await self.batcher.submit(inputs)
         except InputError as error:
             raise Refusal(Cause.INVALID, str(error)) from error
-        made = {each.name: Tensor(each.name, array) for each, array in zip(self.session.outputs, arrays, strict=True)}
+        made = {name: Tensor(name, array) for name, array in zip(known, arrays, strict=True)}
         outputs = []
         for output in request.outputs:
             tensor, k = made[output.name], output.parameters.get("classification")
@@ -137,20 +161,14 @@ class ServedModel:
         if len(given) != len(request.inputs) or given.keys() != self.inputs.keys():
             names = [tensor.name for tensor in request.inputs[:20]]
             raise Refusal(Cause.INVALID, f"{self.name} takes the inputs {list(self.inputs)} once each, got {names}")
-        for tensor, wanted in ((given[name], wanted) for name, wanted in self.inputs.items()):
-            shape = tensor.array.shape
-            if tensor.array.dtype != DTYPES[wanted.type]:
-                expected = DATATYPES[DTYPES[wanted.type]]
-                raise Refusal(Cause.INVALID, f"the input {tensor.name!r} must be {expected}, got {tensor.datatype}")
-            fits = len(shape) == len(wanted.shape) and all(
-                length == size if isinstance(size, int) else length > 0
-                for size, length in list(zip(wanted.shape, shape, strict=True))[1:]
-            )
-            if not fits:
-                raise Refusal(
-                    Cause.INVALID,
-                    f"the input {tensor.name!r} must have the shape {_shape(wanted)}, got {list(shape)}",
-                )
+        for port in self.inputs.values():
+            array = given[port.name].array
+            if array.dtype != port.dtype:
+                expected, got = DATATYPES[port.dtype], given[port.name].datatype
+                raise Refusal(Cause.INVALID, f"the input {port.name!r} must be {expected}, got {got}")
+            if not port.takes(array):
+                wanted = f"must have the shape {list(port.shape)}, got {list(array.shape)}"
+                raise Refusal(Cause.INVALID, f"the input {port.name!r} {wanted}")
         arrays = [given[name].array for name in self.inputs]
         rows = {len(array) if array.ndim else 1 for array in arrays}
         if max(rows, default=0) > self.loading.max_rows:
@@ -169,11 +187,9 @@ class ServedModel:
         together as each alone: whole numbers exactly, others up to `CLOSE`.
         """
         try:
-            first, second = ([self._example(each, other) for each in self.session.inputs] for other in (False, True))
+            first, second = ([self._example(port, other) for port in self.inputs.values()] for other in (False, True))
             alone = [self._run(first), self._run(second)]
-            if self.session.batch or any(
-                not each.shape or isinstance(each.shape[0], int) for each in self.inputs.values()
-            ):
+            if self.session.batch or any(port.shape[:1] != (-1,) for port in self.inputs.values()):
                 return False
             both = self._run([np.concatenate(parts) for parts in zip(first, second, strict=True)])
             for y, *parts in zip(both, *alone, strict=True):
@@ -190,16 +206,16 @@ class ServedModel:
         return True
 
     @staticmethod
-    def _example(wanted: Any, other: bool) -> NDArray[Any]:
+    def _example(port: Port, other: bool) -> NDArray[Any]:
         """Return one of two examples of the shape and dtype of an input: random values that differ everywhere.
 
         The other's numbers are `LARGER`, so that a model that scales its values by the largest of the batch (dynamic
         quantization) gets other answers for the first.
         """
-        lengths = [size if isinstance(size, int) else OPEN_LENGTH for size in wanted.shape]
-        if lengths and not isinstance(wanted.shape[0], int):
+        lengths = [size if size >= 0 else OPEN_LENGTH for size in port.shape]
+        if port.shape[:1] == (-1,):
             lengths[0] = 1
-        dtype, random = DTYPES[wanted.type], np.random.default_rng(int(other))
+        dtype, random = port.dtype, np.random.default_rng(int(other))
         if dtype.kind == "f":
             return (random.random(lengths) * (LARGER if other else 1)).astype(dtype)
         numbers = np.random.default_rng(0).integers(0, 2, lengths)  # if they are indices, 0 and 1 are among them
@@ -225,7 +241,3 @@ def _close(y: NDArray[Any], expected: NDArray[Any]) -> bool:
     y, expected = y.astype(np.float64), expected.astype(np.float64)
     scale = np.abs(expected, where=np.isfinite(expected), out=np.zeros_like(expected)).max(initial=0)
     return np.allclose(y, expected, rtol=CLOSE, atol=CLOSE * scale, equal_nan=True)
-
-
-def _shape(wanted: Any) -> list[Any]:
-    return [size if isinstance(size, int) else -1 for size in wanted.shape]

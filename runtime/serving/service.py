@@ -22,7 +22,6 @@ from smx.runtime.serving.metrics import Metrics
 from smx.runtime.serving.model import Loading, ServedModel
 from smx.runtime.serving.protocol import Cause, InferRequest, InferResponse, Refusal, Tensor
 from smx.runtime.serving.repository import Repository, stamp
-from smx.runtime.session import DTYPES
 
 NAME = "smx"
 MAX_PIXELS = 2**24
@@ -140,16 +139,15 @@ class Service:
             Refusal: the body is no image, or the model does not classify images.
         """
         model = self.repository.find(name, version)
-        session = model.session
-        shape = session.inputs[0].shape[1:] if len(session.inputs) == 1 else ()
-        if not shape or not all(isinstance(size, int) for size in shape):
+        (port, *others) = model.inputs.values()
+        shape = port.shape[1:]
+        if others or not shape or -1 in shape:
             raise Refusal(Cause.INVALID, f"{name} does not take images: it needs one input of fixed sizes")
         try:
             x = await self._pixels(image, shape, model, invert)
         except InputError as error:
             raise Refusal(Cause.INVALID, str(error)) from error
-        wanted = session.inputs[0]
-        asked = InferRequest(inputs=[Tensor(wanted.name, x.astype(DTYPES[wanted.type]))])
+        asked = InferRequest(inputs=[Tensor(port.name, x.astype(port.dtype))])
         answer = await self._in_time(model, asked, self.limits.timeout)
         scores = answer.outputs[0].array
         if scores.ndim != 2 or len(scores) != 1:
