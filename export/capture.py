@@ -13,10 +13,13 @@ and in its `meta`, under `FUNCTIONS`, how each activation of the pool that occur
 from __future__ import annotations
 
 import copy
+import functools
+import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +57,7 @@ def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: i
     marked = _mark(module).eval()
     dynamic = None if batch else tuple({0: torch.export.Dim("batch")} for _ in example)
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), library_read_once(), torch.no_grad():
             program = torch.onnx.export(
                 marked,
                 example,
@@ -204,6 +207,34 @@ def _mark(module: nn.Module) -> nn.Module:
         if isinstance(part, Mixed):
             marked.set_submodule(name, _Marker(part, name))
     return marked
+
+
+LIBRARY = "onnxscript._internal.values"
+_remembering = functools.cache(functools.cache)
+"""Make a function remember its results; always the same one of the same function."""
+
+
+@contextmanager
+def library_read_once() -> Iterator[None]:
+    """Spare PyTorch's exporter what takes most of a small export: reading its library of 500 functions, each time anew.
+
+    It parses them for nothing but their domain, derives the same signatures, and lists the same operators 60 times.
+    The names here are private; where a version has others, all goes on as without this.
+    """
+    try:
+        traced = importlib.import_module(LIBRARY).TracedOnnxFunction
+        schemas: Any = importlib.import_module("torch.onnx._internal.exporter._schemas")
+        utils: Any = importlib.import_module("torch._export.utils")
+        parse, derive, find = traced.function_ir, schemas.op_signature_from_function, utils._materialize_cpp_cia_ops
+    except (ImportError, AttributeError):
+        yield
+        return
+    traced.function_ir = property(lambda function: SimpleNamespace(domain=function.opset.domain))
+    schemas.op_signature_from_function, utils._materialize_cpp_cia_ops = _remembering(derive), functools.cache(find)
+    try:
+        yield
+    finally:
+        traced.function_ir, schemas.op_signature_from_function, utils._materialize_cpp_cia_ops = parse, derive, find
 
 
 @contextmanager

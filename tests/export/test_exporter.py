@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,27 @@ def test_a_script_without_a_main_guard_can_export(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr
     assert (tmp_path / "m.onnx").is_file()
+
+
+def test_pytorchs_library_is_not_read_at_each_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the file is that of an export that reads it, which one does where the library has other names."""
+    counts: list[int] = []
+    files = []
+    getsource = inspect.getsource
+
+    def counted(of: Any) -> str:
+        counts[-1] += 1
+        return getsource(of)
+
+    monkeypatch.setattr(inspect, "getsource", counted)
+    for module in ("onnxscript._internal.values", "absent", "onnxscript._internal.values"):
+        monkeypatch.setattr("smx.export.capture.LIBRARY", module)
+        counts.append(0)
+        export_onnx(mixed_net(), tmp_path / "m.onnx", example_input=torch.zeros(1, 5))
+        files.append((tmp_path / "m.onnx").read_bytes())
+    assert files[0] == files[1] == files[2]
+    assert counts[1] > 400
+    assert counts[2] == 0
 
 
 @pytest.mark.parametrize("layout", ["scatter", "sorted"])
