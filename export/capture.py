@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -209,32 +209,34 @@ def _mark(module: nn.Module) -> nn.Module:
     return marked
 
 
-LIBRARY = "onnxscript._internal.values"
 _remembering = functools.cache(functools.cache)
-"""Make a function remember its results; always the same one of the same function."""
 
 
 @contextmanager
 def library_read_once() -> Iterator[None]:
-    """Spare PyTorch's exporter what takes most of a small export: reading its library of 500 functions, each time anew.
+    """Spare PyTorch's exporter most of a small export's time: reading its library of 500 functions, each time anew.
 
-    It parses them for nothing but their domain, derives the same signatures, and lists the same operators 60 times.
-    The names here are private; where a version has others, all goes on as without this.
+    It parses them for their domain alone, derives the same signatures, and lists the same operators 60 times. The names
+    are private; where a version has others, all goes on as without this.
     """
-    try:
-        traced = importlib.import_module(LIBRARY).TracedOnnxFunction
-        schemas: Any = importlib.import_module("torch.onnx._internal.exporter._schemas")
-        utils: Any = importlib.import_module("torch._export.utils")
-        parse, derive, find = traced.function_ir, schemas.op_signature_from_function, utils._materialize_cpp_cia_ops
-    except (ImportError, AttributeError):
-        yield
-        return
-    traced.function_ir = property(lambda function: SimpleNamespace(domain=function.opset.domain))
-    schemas.op_signature_from_function, utils._materialize_cpp_cia_ops = _remembering(derive), functools.cache(find)
+    old: list[tuple[Any, str, Any]] = []
+    with suppress(ImportError, AttributeError):
+        for owner, name, new in (
+            (import_module("onnxscript._internal.values").TracedOnnxFunction, "function_ir", _domain_alone),
+            (import_module("torch.onnx._internal.exporter._schemas"), "op_signature_from_function", _remembering),
+            (import_module("torch._export.utils"), "_materialize_cpp_cia_ops", functools.cache),
+        ):
+            old.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, new(old[-1][2]))
     try:
         yield
     finally:
-        traced.function_ir, schemas.op_signature_from_function, utils._materialize_cpp_cia_ops = parse, derive, find
+        for entry in old:
+            setattr(*entry)
+
+
+def _domain_alone(parse: property) -> property:
+    return property(lambda function: SimpleNamespace(domain=function.opset.domain))
 
 
 @contextmanager

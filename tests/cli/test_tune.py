@@ -51,22 +51,10 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def tune(files: dict[str, Path], **options: Any) -> TuningReport:
             assert all(path.is_file() for path in files.values())
             return TuningReport(
-                goal=options["goal"],
-                batch_size=options["batch_size"],
-                provider=options["provider"],
-                measured=(),
-                best=Configuration(file=file, threads=1),
-                rounds=60,
-                level=0.99,
-                ratio=0.75,
-                low=0.7,
-                high=high,
-                default_figure=100.0,
-                best_figure=75.0,
-                machine=machine(),
-                warnings=("too noisy",),
-                seconds=1.0,
-            )
+                goal=options["goal"], batch_size=options["batch_size"], provider=options["provider"], measured=(),
+                best=Configuration(file=file, threads=1), rounds=60, level=0.99, ratio=0.75, low=0.7, high=high,
+                default_figure=100.0, best_figure=75.0, machine=machine(), warnings=("too noisy",), seconds=1.0,
+            )  # fmt: skip
 
         monkeypatch.setattr("smx.workflows.tune.without_torch", lambda _, *given, **options: tune(*given, **options))
 
