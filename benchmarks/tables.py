@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TEXTS = ("README.md", "docs/results.md", "docs/layouts.md", "docs/training.md", "runtime/README.md")
+TEXTS = ("README.md", "docs/results.md", "docs/layouts.md", "docs/training.md", "docs/mutation.md", "runtime/README.md")
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -114,6 +114,16 @@ def profile() -> str:
     )
 
 
+def mutation() -> str:
+    """How many mutants the tests killed, by file."""
+    files = [row for row in result("mutation")["files"] if row["mutants"]]
+    keys = ("mutants", "killed", "by_timeout")
+    rows = [[f"`{row['file']}`", *(row[key] for key in keys)] for row in files]
+    rows.append(["all", *(sum(row[key] for row in files) for key in keys)])
+    cells = [[name, *map(str, counts), f"{counts[1] / counts[0]:.1%}"] for name, *counts in rows]
+    return markdown(["file", "mutants", "killed", "of them by time-out", "share"], cells)
+
+
 def opsets() -> str:
     """The ratios to the first opset."""
     networks = result("opsets")["networks"]
@@ -183,6 +193,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "paper-bench": paper_bench,
     "forms": forms,
     "profile": profile,
+    "mutation": mutation,
     "opsets": opsets,
     "large-export": large_export,
     "precision": precision,
