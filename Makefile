@@ -38,7 +38,7 @@ $(RUN)/bench.json: $(RUN)/model.pt
 	$(BIN)/smx bench $< --json $@ --plot $(RUN)/bench.png
 
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-install: $(INSTALLED)  ## install the built wheel without torch and use it, which downloads packages
 	$(BIN)/python -m pytest -m install

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TEXTS = ("README.md", "docs/results.md", "docs/layouts.md", "docs/training.md", "docs/serving.md", "runtime/README.md")
+TEXTS = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("results", "layouts", "training", "serving", "mutation")),
+    "runtime/README.md",
+)
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -114,6 +118,31 @@ def profile() -> str:
     )
 
 
+def mutation() -> str:
+    """How many mutants the tests killed, by file."""
+    files = [row for row in result("mutation")["files"] if row["mutants"]]
+    keys = ("mutants", "killed", "by_timeout")
+    rows = [[f"`{row['file']}`", *(row[key] for key in keys)] for row in files]
+    rows.append(["all", *(sum(row[key] for row in files) for key in keys)])
+    cells = [[name, *map(str, counts), f"{counts[1] / counts[0]:.1%}"] for name, *counts in rows]
+    return markdown(["file", "mutants", "killed", "of them by time-out", "share"], cells)
+
+
+def serving() -> str:
+    """Throughput and latency of the servers at each number of connections."""
+    rows = [
+        [
+            f"`{row['server']}`" if row["server"].startswith("smx") else row["server"],
+            str(row["connections"]),
+            f"{row['requests_a_second']:,.0f} ({row['lowest']:,.0f}-{row['highest']:,.0f})",
+            *(f"{row[key]:.1f}" for key in ("p50_ms", "p99_ms")),
+            str(row["failed"]),
+        ]
+        for row in result("serving-load")["servers"]
+    ]
+    return markdown(["", "connections", "requests a second (lowest, highest)", "p50, ms", "p99, ms", "failed"], rows)
+
+
 def opsets() -> str:
     """The ratios to the first opset."""
     networks = result("opsets")["networks"]
@@ -192,6 +221,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "paper-bench": paper_bench,
     "forms": forms,
     "profile": profile,
+    "mutation": mutation,
+    "serving": serving,
     "opsets": opsets,
     "large-export": large_export,
     "precision": precision,

@@ -13,10 +13,13 @@ and in its `meta`, under `FUNCTIONS`, how each activation of the pool that occur
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +57,7 @@ def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: i
     marked = _mark(module).eval()
     dynamic = None if batch else tuple({0: torch.export.Dim("batch")} for _ in example)
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), library_read_once(), torch.no_grad():
             program = torch.onnx.export(
                 marked,
                 example,
@@ -204,6 +207,36 @@ def _mark(module: nn.Module) -> nn.Module:
         if isinstance(part, Mixed):
             marked.set_submodule(name, _Marker(part, name))
     return marked
+
+
+_remembering = functools.cache(functools.cache)
+
+
+@contextmanager
+def library_read_once() -> Iterator[None]:
+    """Spare PyTorch's exporter most of a small export's time: reading its library of 500 functions, each time anew.
+
+    It parses them for their domain alone, derives the same signatures, and lists the same operators 60 times. The names
+    are private; where a version has others, all goes on as without this.
+    """
+    old: list[tuple[Any, str, Any]] = []
+    with suppress(ImportError, AttributeError):
+        for owner, name, new in (
+            (import_module("onnxscript._internal.values").TracedOnnxFunction, "function_ir", _domain_alone),
+            (import_module("torch.onnx._internal.exporter._schemas"), "op_signature_from_function", _remembering),
+            (import_module("torch._export.utils"), "_materialize_cpp_cia_ops", functools.cache),
+        ):
+            old.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, new(old[-1][2]))
+    try:
+        yield
+    finally:
+        for entry in old:
+            setattr(*entry)
+
+
+def _domain_alone(parse: property) -> property:
+    return property(lambda function: SimpleNamespace(domain=function.opset.domain))
 
 
 @contextmanager

@@ -16,10 +16,7 @@ OPTIMIZATIONS = {
 }
 """ONNX Runtime's levels of graph optimisation, by short names."""
 
-EXECUTION_MODES = {
-    "sequential": ort.ExecutionMode.ORT_SEQUENTIAL,
-    "parallel": ort.ExecutionMode.ORT_PARALLEL,
-}
+EXECUTION_MODES = {"sequential": ort.ExecutionMode.ORT_SEQUENTIAL, "parallel": ort.ExecutionMode.ORT_PARALLEL}
 """Operators run one after the other, or independent ones at the same time."""
 
 

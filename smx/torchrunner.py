@@ -26,12 +26,7 @@ class TorchRunner(LocalRunner):
     """Whether one compiled program serves all batch sizes; None lets PyTorch decide."""
 
     def __init__(
-        self,
-        build: Callable[[], nn.Module],
-        device: str = "cpu",
-        *,
-        compiled: bool = False,
-        threads: int | None = None,
+        self, build: Callable[[], nn.Module], device: str = "cpu", *, compiled: bool = False, threads: int | None = None
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)

@@ -43,13 +43,7 @@ def run_bench(
         name += " again"
     controls = {} if control is None else {name: control}
     timings = time_in_turn(
-        {**runners, **controls},
-        inputs,
-        blocks=blocks,
-        rounds=per_block,
-        rest=rest,
-        seed=seed,
-        on_progress=on_progress,
+        {**runners, **controls}, inputs, blocks=blocks, rounds=per_block, rest=rest, seed=seed, on_progress=on_progress
     )
     now = machine()
     report = TimingReport(

@@ -47,7 +47,6 @@ def export_model(
     Raises:
         InputError, ParityError, SmxError: see `smx.export.export_onnx`.
     """
-    from smx import data as datasets
     from smx.export import export_onnx
     from smx.modelfile import load_model
     from smx.workflows.deploy import check, deploy
@@ -56,6 +55,8 @@ def export_model(
     saved = load_model(Path(model_path), trust_code=trust_code)
     dataset = None
     if precision in ("float16", "int8"):
+        from smx import data as datasets
+
         if not saved.data["name"]:
             raise InputError(
                 f"{model_path} names no data set to try {precision} on; use smx.export.export_onnx with calibration="

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from smx.training.checkpoint import Checkpoint
-from tests.conftest import SMALL, all_refused, refused, smx
+from tests.conftest import SMALL, all_refused, refused, smx, smx_many
 
 
 def test_cuda_where_there_is_none(tmp_path: Path, exported: Path) -> None:
@@ -103,14 +103,16 @@ def test_a_full_disk_leaves_the_old_file(run: Path, tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    refused(smx("export", run / "model.pt", old, preexec_fn=limit), 1, "m.onnx could not be written: File too large")
+    commands = ("export", run / "model.pt", old), ("train", *SMALL, "--out", tmp_path / "run")
+    export, train = smx_many(*commands, preexec_fn=limit)
+    refused(export, 1, "m.onnx could not be written: File too large")
+    refused(train, 1, "checkpoint.pt could not be written: File too large")
     assert old.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [old]
-    result = smx("train", *SMALL, "--out", tmp_path / "run", preexec_fn=limit)
-    refused(result, 1, "checkpoint.pt could not be written: File too large")
+    assert set(tmp_path.iterdir()) == {old, tmp_path / "run"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.toml"}
 
 
+MOMENTS = (0, 1.0), (1, 0.0), (39, 0.013), (55, 0.007), (80, 0.0)  # rows, seconds: starting, phases, commit, end
 LONG = ("--hidden", "16", "--phase1-epochs", "40", "--phase2-epochs", "40", "--device", "cpu")
 
 
@@ -150,13 +152,13 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_run_resumes_to_the_same_model(tmp_path: Path) -> None:
-    """SIGKILL at five moments: while starting, in both phases, around the commit, and at the very end."""
+@pytest.mark.parametrize("moments", [MOMENTS[2:4], pytest.param(MOMENTS, marks=pytest.mark.long)])
+def test_a_killed_run_resumes_to_the_same_model(moments: tuple[tuple[int, float], ...], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(whole)
     process.communicate(timeout=200)
     assert process.returncode == 0
-    for rows, delay in ((0, 1.0), (1, 0.0), (39, 0.013), (55, 0.007), (80, 0.0)):
+    for rows, delay in moments:
         process = start(killed, "--resume")
         wait_for_rows(process, killed, rows)
         time.sleep(delay)

@@ -51,22 +51,10 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def tune(files: dict[str, Path], **options: Any) -> TuningReport:
             assert all(path.is_file() for path in files.values())
             return TuningReport(
-                goal=options["goal"],
-                batch_size=options["batch_size"],
-                provider=options["provider"],
-                measured=(),
-                best=Configuration(file=file, threads=1),
-                rounds=60,
-                level=0.99,
-                ratio=0.75,
-                low=0.7,
-                high=high,
-                default_figure=100.0,
-                best_figure=75.0,
-                machine=machine(),
-                warnings=("too noisy",),
-                seconds=1.0,
-            )
+                goal=options["goal"], batch_size=options["batch_size"], provider=options["provider"], measured=(),
+                best=Configuration(file=file, threads=1), rounds=60, level=0.99, ratio=0.75, low=0.7, high=high,
+                default_figure=100.0, best_figure=75.0, machine=machine(), warnings=("too noisy",), seconds=1.0,
+            )  # fmt: skip
 
         monkeypatch.setattr("smx.workflows.tune.without_torch", lambda _, *given, **options: tune(*given, **options))
 
@@ -138,7 +126,8 @@ def test_another_layout_is_put_beside_it_and_removed_again(
 ) -> None:
     """Exported as the model was: from raw values, with its opset and batch size."""
     options = ("--normalize", "--batch", "3", "--opset", "20")
-    assert smx("export", run / "model.pt", model, *options).returncode == 0
+    main(["export", str(run / "model.pt"), str(model), *options], standalone_mode=False)
+    capsys.readouterr()
     x = np.random.default_rng(0).integers(0, 17, (3, 8, 8), np.uint8)
     before = Session(model).run(x)
     found("sorted")
@@ -185,7 +174,7 @@ def test_bad_input(model: Path, run: Path, tmp_path: Path) -> None:
     fails("choose another path for --json", model, "--json", tuning_path(model))
     fails("none.pt does not exist", model, "--model", tmp_path / "none.pt")
     fixed = tmp_path / "fixed.onnx"
-    assert smx("export", run / "model.pt", fixed, "--batch", "3").returncode == 0
+    main(["export", str(run / "model.pt"), str(fixed), "--batch", "3"], standalone_mode=False)
     fails("fixed.onnx is made for batch size 3, got 4", fixed, "--batch-size", "4")
     assert not list(tmp_path.glob("*.tune.json"))
 

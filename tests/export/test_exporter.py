@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -71,6 +73,21 @@ def test_a_script_without_a_main_guard_can_export(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr
     assert (tmp_path / "m.onnx").is_file()
+
+
+def test_pytorchs_library_is_not_read_at_each_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the file is that of an export that reads it, which one does where the library has other names."""
+    counts, files = [], []
+    for absent in ((), ("onnxscript._internal.values",), ()):
+        with monkeypatch.context() as patch:
+            patch.setattr(inspect, "getsource", read := Mock(side_effect=inspect.getsource))
+            for name in absent:
+                patch.setitem(sys.modules, name, None)
+            export_onnx(mixed_net(), tmp_path / "m.onnx", example_input=torch.zeros(1, 5))
+        counts.append(read.call_count)
+        files.append((tmp_path / "m.onnx").read_bytes())
+    assert files[0] == files[1] == files[2]
+    assert (counts[1] > 400, counts[2]) == (True, 0)
 
 
 @pytest.mark.parametrize("layout", ["scatter", "sorted"])

@@ -250,8 +250,7 @@ def test_modes_dtypes_hooks_and_random_numbers_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "layers", "left"),
-    [("resnet18", 17, 5), pytest.param("mobilenet_v2", 35, 17, marks=pytest.mark.long)],
+    ("name", "layers", "left"), [("resnet18", 17, 5), pytest.param("mobilenet_v2", 35, 17, marks=pytest.mark.long)]
 )
 def test_torchvisions_networks(name: str, layers: int, left: int, tmp_path: Path) -> None:
     """Select, train, commit, train, export in both layouts, verify; sort.
