@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,33 +24,77 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **options)
 
 
-def smx(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does."""
-    return python("-m", "smx", *arguments, **options)
-
-
-MANY = """
-import contextlib, io, json, sys
-from smx.cli import main
-answers = []
-for arguments in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main(arguments)
-        except SystemExit as end:
-            answers.append((end.code, out, err))
-print(json.dumps([(code, out.getvalue(), err.getvalue()) for code, out, err in answers]))
+LIBRARIES = "torch", "torch._dynamo", "sklearn.datasets", "sklearn.model_selection", "matplotlib.figure"
+SERVER = """
+import contextlib, importlib, io, json, os, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+for line in sys.stdin:
+    if not (child := os.fork()):
+        break
+    print("", os.waitpid(child, 0)[1], flush=True)
+else:
+    sys.exit()
+commands, folder, environment = json.loads(line)
+os.environ.clear()
+os.environ.update(environment)
+os.chdir(folder)
+with os.fdopen(os.dup(1), "w") as answer:
+    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    from smx.cli import main
+    answers = []
+    for arguments in commands:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main(arguments)
+            except SystemExit as end:
+                answers.append((end.code, out, err))
+    json.dump([(code, out.getvalue(), err.getvalue()) for code, out, err in answers], answer)
 """
 
 
-def smx_many(*commands: Sequence[str | Path], **options: Any) -> list[subprocess.CompletedProcess[str]]:
-    """Run several commands one after the other in one process, because starting Python and torch takes seconds."""
+@functools.cache
+def server() -> subprocess.Popen[str]:
+    """Start the process that loads the libraries, nothing of smx, and forks for commands; it ends with this one."""
+    command, pipe = [sys.executable, "-c", SERVER, *LIBRARIES], subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
+    atexit.register(process.communicate)
+    return process
+
+
+def smx_many(
+    *commands: Sequence[str | Path], cwd: Path | None = None, env: dict[str, str] | None = None, **options: Any
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run commands one after the other in one process, which starts with libraries that take seconds to load.
+
+    With a `preexec_fn` it starts with nothing, as the commands of test_house, test_readme and test_nothing_outside do:
+    an import that smx forgets, and that `LIBRARIES` make good, fails there.
+    """
     lines = [list(map(str, command)) for command in commands]
-    result = python("-c", MANY, json.dumps(lines), **options)
-    assert result.returncode == 0, result.stderr
-    answers = zip(lines, json.loads(result.stdout), strict=True)
+    request = json.dumps([lines, str(cwd or Path.cwd()), env or dict(os.environ)]) + "\n"
+    if options:
+        answer = python("-c", SERVER, input=request, **options).stdout
+    else:
+        process = server()
+        assert process.stdin and process.stdout  # noqa: PT018
+        try:
+            print(request, end="", file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+        except BaseException:  # a time limit, say
+            os.killpg(process.pid, signal.SIGKILL)
+            server.cache_clear()
+            raise
+    content, _, status = answer.rpartition(" ")
+    assert status.strip() == "0", answer
+    answers = zip(lines, json.loads(content), strict=True)
     return [subprocess.CompletedProcess(line, code, out, err) for line, (code, out, err) in answers]
+
+
+def smx(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run one command so."""
+    return smx_many(arguments, **options)[0]
 
 
 def all_refused(*cases: tuple[Sequence[str | Path], str], **options: Any) -> None:

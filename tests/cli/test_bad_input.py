@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_old_file(run: Path, tmp_path: Path) -> None:
 
 
 MOMENTS = (0, 1.0), (1, 0.0), (39, 0.013), (55, 0.007), (80, 0.0)  # rows, seconds: starting, phases, commit, end
-LONG = ("--hidden", "16", "--phase1-epochs", "40", "--phase2-epochs", "40", "--device", "cpu")
+LONG = ("--hidden", "16", "--phase1-epochs", "40", "--phase2-epochs", "40", "--batch-size", "512", "--device", "cpu")
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
@@ -155,9 +155,7 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("moments", [MOMENTS[2:4], pytest.param(MOMENTS, marks=pytest.mark.long)])
 def test_a_killed_run_resumes_to_the_same_model(moments: tuple[tuple[int, float], ...], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(whole)
-    process.communicate(timeout=200)
-    assert process.returncode == 0
+    assert smx("train", *LONG, "--out", whole).returncode == 0
     for rows, delay in moments:
         process = start(killed, "--resume")
         wait_for_rows(process, killed, rows)
@@ -166,10 +164,9 @@ def test_a_killed_run_resumes_to_the_same_model(moments: tuple[tuple[int, float]
         process.kill()
         process.communicate()
     assert not (killed / "model.pt").exists() or rows_of(killed) == 80
-    process = start(killed, "--resume")
-    _, stderr = process.communicate(timeout=200)
-    assert process.returncode == 0
-    assert "phase 1" not in stderr  # it did not start over
+    resumed = smx("train", "--resume", "--out", killed)
+    assert resumed.returncode == 0
+    assert "phase 1" not in resumed.stderr  # it did not start over
     ours, theirs = (torch.load(out / "model.pt", weights_only=True) for out in (killed, whole))
     for part in ("weights", "choices"):
         assert ours[part].keys() == theirs[part].keys()
