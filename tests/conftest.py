@@ -24,11 +24,9 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **options)
 
 
-LIBRARIES = "torch", "torch._dynamo", "sklearn.datasets", "sklearn.model_selection", "matplotlib.figure"
 SERVER = """
-import contextlib, importlib, io, json, os, sys
-for name in sys.argv[1:]:
-    importlib.import_module(name)
+import contextlib, io, json, os, sys
+import matplotlib.figure, sklearn.datasets, sklearn.model_selection, torch._dynamo
 for line in sys.stdin:
     if not (child := os.fork()):
         break
@@ -45,8 +43,7 @@ with os.fdopen(os.dup(1), "w") as answer:
     from smx.cli import main
     answers = []
     for arguments in commands:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             try:
                 main(arguments)
             except SystemExit as end:
@@ -58,36 +55,31 @@ with os.fdopen(os.dup(1), "w") as answer:
 @functools.cache
 def server() -> subprocess.Popen[str]:
     """Start the process that loads the libraries, nothing of smx, and forks for commands; it ends with this one."""
-    command, pipe = [sys.executable, "-c", SERVER, *LIBRARIES], subprocess.PIPE
+    command, pipe = [sys.executable, "-c", SERVER], subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
     atexit.register(process.communicate)
     return process
 
 
 def smx_many(
-    *commands: Sequence[str | Path], cwd: Path | None = None, env: dict[str, str] | None = None, **options: Any
+    *commands: Sequence[str | Path], cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> list[subprocess.CompletedProcess[str]]:
     """Run commands one after the other in one process, which starts with libraries that take seconds to load.
 
-    With a `preexec_fn` it starts with nothing, as the commands of test_house, test_readme and test_nothing_outside do:
-    an import that smx forgets, and that `LIBRARIES` make good, fails there.
+    Those of test_house, test_readme, test_nothing_outside and `python("-m", "smx")` start with nothing: there an import
+    fails that smx forgets and the server makes good.
     """
     lines = [list(map(str, command)) for command in commands]
-    request = json.dumps([lines, str(cwd or Path.cwd()), env or dict(os.environ)]) + "\n"
-    if options:
-        answer = python("-c", SERVER, input=request, **options).stdout
-    else:
-        process = server()
-        assert process.stdin and process.stdout  # noqa: PT018
-        try:
-            print(request, end="", file=process.stdin, flush=True)
-            answer = process.stdout.readline()
-        except BaseException:  # a time limit, say
-            os.killpg(process.pid, signal.SIGKILL)
-            server.cache_clear()
-            raise
-    content, _, status = answer.rpartition(" ")
-    assert status.strip() == "0", answer
+    process = server()
+    assert process.stdin and process.stdout  # noqa: PT018
+    try:
+        print(json.dumps([lines, str(cwd or Path.cwd()), env or dict(os.environ)]), file=process.stdin, flush=True)
+        content, _, status = process.stdout.readline().rpartition(" ")
+    except BaseException:  # a time limit, say
+        os.killpg(process.pid, signal.SIGKILL)
+        server.cache_clear()
+        raise
+    assert status == "0\n", content
     answers = zip(lines, json.loads(content), strict=True)
     return [subprocess.CompletedProcess(line, code, out, err) for line, (code, out, err) in answers]
 
@@ -95,6 +87,13 @@ def smx_many(
 def smx(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run one command so."""
     return smx_many(arguments, **options)[0]
+
+
+def done(*arguments: str | Path, **options: Any) -> str:
+    """Run one command, which must succeed, and return its standard output."""
+    result = smx(*arguments, **options)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def all_refused(*cases: tuple[Sequence[str | Path], str], **options: Any) -> None:
@@ -117,8 +116,7 @@ def refused(result: subprocess.CompletedProcess[str], exit_code: int, *parts: st
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a small run on the digits."""
     out = tmp_path_factory.mktemp("run") / "small"
-    result = smx("train", *SMALL, "--out", out)
-    assert result.returncode == 0, result.stderr
+    done("train", *SMALL, "--out", out)
     return out
 
 
@@ -126,8 +124,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(run: Path) -> Path:
     """Return the ONNX file of that run."""
     path = run.parent / "small.onnx"
-    result = smx("export", run / "model.pt", path)
-    assert result.returncode == 0, result.stderr
+    done("export", run / "model.pt", path)
     return path
 
 

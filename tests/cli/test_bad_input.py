@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from smx.training.checkpoint import Checkpoint
-from tests.conftest import SMALL, all_refused, refused, smx, smx_many
+from tests.conftest import SMALL, all_refused, done, python, refused, smx
 
 
 def test_cuda_where_there_is_none(tmp_path: Path, exported: Path) -> None:
@@ -96,17 +96,16 @@ def test_wrong_usage_is_clicks(run: Path, exported: Path, tmp_path: Path) -> Non
 
 def test_a_full_disk_leaves_the_old_file(run: Path, tmp_path: Path) -> None:
     """A limit on the size of files makes every larger write fail, as a full disk does."""
-    old = tmp_path / "m.onnx"
+    old, new = tmp_path / "m.onnx", ("--out", tmp_path / "run")
     old.write_text("old")
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    commands = ("export", run / "model.pt", old), ("train", *SMALL, "--out", tmp_path / "run")
-    export, train = smx_many(*commands, preexec_fn=limit)
-    refused(export, 1, "m.onnx could not be written: File too large")
-    refused(train, 1, "checkpoint.pt could not be written: File too large")
+    for command, name in (("export", run / "model.pt", old), old.name), (("train", *SMALL, *new), "checkpoint.pt"):
+        result = python("-m", "smx", *command, preexec_fn=limit)
+        refused(result, 1, f"{name} could not be written: File too large")
     assert old.read_text() == "old"
     assert set(tmp_path.iterdir()) == {old, tmp_path / "run"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.toml"}
@@ -155,7 +154,7 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("moments", [MOMENTS[2:4], pytest.param(MOMENTS, marks=pytest.mark.long)])
 def test_a_killed_run_resumes_to_the_same_model(moments: tuple[tuple[int, float], ...], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert smx("train", *LONG, "--out", whole).returncode == 0
+    done("train", *LONG, "--out", whole)
     for rows, delay in moments:
         process = start(killed, "--resume")
         wait_for_rows(process, killed, rows)
