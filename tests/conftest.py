@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
-import json
+import io
+import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from smx.cli import main
+from smx.subprocesses import hidden_main
 
 SMALL = ("--hidden", "24,16", "--phase1-epochs", "3", "--phase2-epochs", "3", "--lr", "0.01", "--device", "cpu")
 
@@ -24,64 +27,30 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **options)
 
 
-SERVER = """
-import contextlib, io, json, os, sys
-import matplotlib.figure, sklearn.datasets, sklearn.model_selection, torch._dynamo
-for line in sys.stdin:
-    if not (child := os.fork()):
-        break
-    print("", os.waitpid(child, 0)[1], flush=True)
-else:
-    sys.exit()
-commands, folder, environment = json.loads(line)
-os.environ.clear()
-os.environ.update(environment)
-os.chdir(folder)
-with os.fdopen(os.dup(1), "w") as answer:
-    os.dup2(2, 1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    from smx.cli import main
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "sklearn.model_selection", "matplotlib.figure"])
+
+
+def smx_many(*commands: Sequence[str | Path], **place: Any) -> list[subprocess.CompletedProcess[str]]:
+    """Run commands one after the other in one process, which starts with libraries that take seconds to load.
+
+    Others start with nothing (test_house, test_readme, test_nothing_outside): an import that smx forgets fails there.
+    """
+    with hidden_main(), ProcessPoolExecutor(1, FORKS) as process:
+        return process.submit(here, [list(map(str, command)) for command in commands], **place).result()
+
+
+def here(commands: list[list[str]], *, cwd: Path = Path(), env: Any = None) -> list[subprocess.CompletedProcess[str]]:
+    os.chdir(cwd)
+    os.environ |= env or {}
     answers = []
     for arguments in commands:
-        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
             try:
                 main(arguments)
             except SystemExit as end:
-                answers.append((end.code, out, err))
-    json.dump([(code, out.getvalue(), err.getvalue()) for code, out, err in answers], answer)
-"""
-
-
-@functools.cache
-def server() -> subprocess.Popen[str]:
-    """Start the process that loads the libraries, nothing of smx, and forks for commands; it ends with this one."""
-    command, pipe = [sys.executable, "-c", SERVER], subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
-    atexit.register(process.communicate)
-    return process
-
-
-def smx_many(
-    *commands: Sequence[str | Path], cwd: Path | None = None, env: dict[str, str] | None = None
-) -> list[subprocess.CompletedProcess[str]]:
-    """Run commands one after the other in one process, which starts with libraries that take seconds to load.
-
-    Those of test_house, test_readme, test_nothing_outside and `python("-m", "smx")` start with nothing: there an import
-    fails that smx forgets and the server makes good.
-    """
-    lines = [list(map(str, command)) for command in commands]
-    process = server()
-    assert process.stdin and process.stdout  # noqa: PT018
-    try:
-        print(json.dumps([lines, str(cwd or Path.cwd()), env or dict(os.environ)]), file=process.stdin, flush=True)
-        content, _, status = process.stdout.readline().rpartition(" ")
-    except BaseException:  # a time limit, say
-        os.killpg(process.pid, signal.SIGKILL)
-        server.cache_clear()
-        raise
-    assert status == "0\n", content
-    answers = zip(lines, json.loads(content), strict=True)
-    return [subprocess.CompletedProcess(line, code, out, err) for line, (code, out, err) in answers]
+                answers.append((arguments, int(end.code or 0), out.getvalue(), err.getvalue()))
+    return [subprocess.CompletedProcess(*answer) for answer in answers]
 
 
 def smx(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -89,11 +58,9 @@ def smx(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[s
     return smx_many(arguments, **options)[0]
 
 
-def done(*arguments: str | Path, **options: Any) -> str:
-    """Run one command, which must succeed, and return its standard output."""
-    result = smx(*arguments, **options)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+def done(*arguments: str | Path) -> None:
+    """Run one command, which must succeed."""
+    assert (result := smx(*arguments)).returncode == 0, result.stderr
 
 
 def all_refused(*cases: tuple[Sequence[str | Path], str], **options: Any) -> None:
