@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import io
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from smx.cli import main
+from smx.subprocesses import hidden_main
 
 SMALL = ("--hidden", "24,16", "--phase1-epochs", "3", "--phase2-epochs", "3", "--lr", "0.01", "--device", "cpu")
 
@@ -21,33 +27,40 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **options)
 
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "sklearn.model_selection", "matplotlib.figure"])
+
+
+def smx_many(*commands: Sequence[str | Path], **place: Any) -> list[subprocess.CompletedProcess[str]]:
+    """Run commands one after the other in one process, which starts with libraries that take seconds to load.
+
+    Others start with nothing (test_house, test_readme, test_nothing_outside): an import that smx forgets fails there.
+    """
+    with hidden_main(), ProcessPoolExecutor(1, FORKS) as process:
+        return process.submit(here, [list(map(str, command)) for command in commands], **place).result()
+
+
+def here(commands: list[list[str]], *, cwd: Path = Path(), env: Any = None) -> list[subprocess.CompletedProcess[str]]:
+    os.chdir(cwd)
+    os.environ |= env or {}
+    answers = []
+    for arguments in commands:
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+            try:
+                main(arguments)
+            except SystemExit as end:
+                answers.append((arguments, int(end.code or 0), out.getvalue(), err.getvalue()))
+    return [subprocess.CompletedProcess(*answer) for answer in answers]
+
+
 def smx(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does."""
-    return python("-m", "smx", *arguments, **options)
+    """Run one command so."""
+    return smx_many(arguments, **options)[0]
 
 
-MANY = """
-import contextlib, io, json, sys
-from smx.cli import main
-answers = []
-for arguments in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main(arguments)
-        except SystemExit as end:
-            answers.append((end.code, out, err))
-print(json.dumps([(code, out.getvalue(), err.getvalue()) for code, out, err in answers]))
-"""
-
-
-def smx_many(*commands: Sequence[str | Path], **options: Any) -> list[subprocess.CompletedProcess[str]]:
-    """Run several commands one after the other in one process, because starting Python and torch takes seconds."""
-    lines = [list(map(str, command)) for command in commands]
-    result = python("-c", MANY, json.dumps(lines), **options)
-    assert result.returncode == 0, result.stderr
-    answers = zip(lines, json.loads(result.stdout), strict=True)
-    return [subprocess.CompletedProcess(line, code, out, err) for line, (code, out, err) in answers]
+def done(*arguments: str | Path) -> None:
+    """Run one command, which must succeed."""
+    assert (result := smx(*arguments)).returncode == 0, result.stderr
 
 
 def all_refused(*cases: tuple[Sequence[str | Path], str], **options: Any) -> None:
@@ -70,8 +83,7 @@ def refused(result: subprocess.CompletedProcess[str], exit_code: int, *parts: st
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a small run on the digits."""
     out = tmp_path_factory.mktemp("run") / "small"
-    result = smx("train", *SMALL, "--out", out)
-    assert result.returncode == 0, result.stderr
+    done("train", *SMALL, "--out", out)
     return out
 
 
@@ -79,8 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(run: Path) -> Path:
     """Return the ONNX file of that run."""
     path = run.parent / "small.onnx"
-    result = smx("export", run / "model.pt", path)
-    assert result.returncode == 0, result.stderr
+    done("export", run / "model.pt", path)
     return path
 
 

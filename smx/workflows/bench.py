@@ -17,14 +17,13 @@ from smx.runtime.profile.fold import Profile
 from smx.runtime.profile.run import profile as profile_model
 from smx.runtime.providers import DEVICES, execution_providers
 from smx.runtime.settings import Settings
-from smx.subprocesses import in_subprocess
 from smx.timing.changes import Changes, check_baseline, compare_reports, read_report
 from smx.timing.limits import Verdict, judge
 from smx.timing.machine import machine
 from smx.timing.runners import ProcessRunner
 from smx.workflows import OnProgress, silent
 from smx.workflows.candidates import export_candidates, pytorch_runner
-from smx.workflows.measuring import by_round, parse_limits, pick_reference, without_torch
+from smx.workflows.measuring import by_round, parse_limits, pick_reference, with_torch, without_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,11 +125,7 @@ def bench(
         if network is not None and (layouts or baselines):
             on_progress("exporting the candidates", 0, 0)
             what = (network, Path(folder), layouts, baselines)
-            if path:
-                made = in_subprocess(export_candidates, *what, trust_code=trust_code)
-            else:  # a module can't go to another process
-                made = export_candidates(*what, example_input=example_input)
-            files = {**made, **files}
+            files = with_torch(export_candidates, *what, example_input=example_input, trust_code=trust_code) | files
         how: dict[str, Any] = {"device": DEVICES.get(provider, "cpu"), "threads": settings.threads}
         runs = {
             PYTORCH[kind]: partial(pytorch_runner, path, compiled=kind == "compiled", trust_code=trust_code, **how)

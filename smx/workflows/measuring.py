@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import count
 from typing import ParamSpec, TypeVar
 
@@ -28,6 +29,11 @@ def without_torch(function: Callable[P, T], *arguments: P.args, **options: P.kwa
         return function(*arguments, **options)
     options.pop("on_progress", None)
     return in_subprocess(function, *arguments, **options)
+
+
+def with_torch(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Call a function that loads torch here if that is loaded, or else in another process: this one may measure."""
+    return (function if "torch" in sys.modules else partial(in_subprocess, function))(*arguments, **options)
 
 
 def parse_limits(limits: Iterable[str], rounds: int) -> list[Limit]:

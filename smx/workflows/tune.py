@@ -15,10 +15,9 @@ from smx.runtime.settings import Settings
 from smx.runtime.tune import search
 from smx.runtime.tune.search import TuningReport
 from smx.runtime.tuning import Tuning, fingerprint, has_own_variant, tuning_path, variant_path
-from smx.subprocesses import in_subprocess
 from smx.timing.machine import machine
 from smx.workflows import OnProgress, silent
-from smx.workflows.measuring import without_torch
+from smx.workflows.measuring import with_torch, without_torch
 
 
 def tune(
@@ -103,7 +102,7 @@ def _other_layouts(
             f"other layouts are tried in float32 alone, {onnx_path} is {info.precision}: export it in both layouts and"
             " tune each"
         )
-    paths = in_subprocess(  # so that this process, which measures, does not load torch
+    paths = with_torch(
         export_layouts,
         model_path,
         folder,

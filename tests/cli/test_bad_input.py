@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from smx.training.checkpoint import Checkpoint
-from tests.conftest import SMALL, all_refused, refused, smx, smx_many
+from tests.conftest import SMALL, all_refused, done, python, refused, smx
 
 
 def test_cuda_where_there_is_none(tmp_path: Path, exported: Path) -> None:
@@ -96,24 +96,23 @@ def test_wrong_usage_is_clicks(run: Path, exported: Path, tmp_path: Path) -> Non
 
 def test_a_full_disk_leaves_the_old_file(run: Path, tmp_path: Path) -> None:
     """A limit on the size of files makes every larger write fail, as a full disk does."""
-    old = tmp_path / "m.onnx"
+    old, new = tmp_path / "m.onnx", ("--out", tmp_path / "run")
     old.write_text("old")
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    commands = ("export", run / "model.pt", old), ("train", *SMALL, "--out", tmp_path / "run")
-    export, train = smx_many(*commands, preexec_fn=limit)
-    refused(export, 1, "m.onnx could not be written: File too large")
-    refused(train, 1, "checkpoint.pt could not be written: File too large")
+    for command, name in (("export", run / "model.pt", old), old.name), (("train", *SMALL, *new), "checkpoint.pt"):
+        result = python("-m", "smx", *command, preexec_fn=limit)
+        refused(result, 1, f"{name} could not be written: File too large")
     assert old.read_text() == "old"
     assert set(tmp_path.iterdir()) == {old, tmp_path / "run"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.toml"}
 
 
 MOMENTS = (0, 1.0), (1, 0.0), (39, 0.013), (55, 0.007), (80, 0.0)  # rows, seconds: starting, phases, commit, end
-LONG = ("--hidden", "16", "--phase1-epochs", "40", "--phase2-epochs", "40", "--device", "cpu")
+LONG = ("--hidden", "16", "--phase1-epochs", "40", "--phase2-epochs", "40", "--batch-size", "512", "--device", "cpu")
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
@@ -155,9 +154,7 @@ def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("moments", [MOMENTS[2:4], pytest.param(MOMENTS, marks=pytest.mark.long)])
 def test_a_killed_run_resumes_to_the_same_model(moments: tuple[tuple[int, float], ...], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(whole)
-    process.communicate(timeout=200)
-    assert process.returncode == 0
+    done("train", *LONG, "--out", whole)
     for rows, delay in moments:
         process = start(killed, "--resume")
         wait_for_rows(process, killed, rows)
@@ -166,10 +163,8 @@ def test_a_killed_run_resumes_to_the_same_model(moments: tuple[tuple[int, float]
         process.kill()
         process.communicate()
     assert not (killed / "model.pt").exists() or rows_of(killed) == 80
-    process = start(killed, "--resume")
-    _, stderr = process.communicate(timeout=200)
-    assert process.returncode == 0
-    assert "phase 1" not in stderr  # it did not start over
+    resumed = smx("train", "--resume", "--out", killed)
+    assert (resumed.returncode, "phase 1" in resumed.stderr) == (0, False), "it started over"
     ours, theirs = (torch.load(out / "model.pt", weights_only=True) for out in (killed, whole))
     for part in ("weights", "choices"):
         assert ours[part].keys() == theirs[part].keys()

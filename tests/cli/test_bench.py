@@ -11,7 +11,7 @@ from rich.console import Console
 from smx.cli.bench_tables import show_profile
 from smx.cli.output import PLAIN
 from smx.runtime.profile.fold import FallenBack, Profile, ProfileRow
-from tests.conftest import all_refused, smx
+from tests.conftest import all_refused, python, smx
 from tests.test_house import base_install
 
 QUICK = ("--batch-sizes", "1,8", "--rounds", "20")
@@ -23,8 +23,8 @@ def report(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the JSON file of a bench of the small run, which ends with 3 because a limit is exceeded."""
     path = tmp_path_factory.mktemp("bench") / "bench.json"
     plot = path.with_suffix(".png")
-    result = smx(
-        "bench", run / "model.pt", *QUICK, "--pytorch", "eager", "--profile",
+    result = python(
+        "-m", "smx", "bench", run / "model.pt", *QUICK, "--pytorch", "eager", "--profile",
         "--limit", "sorted/relu<=1000", "--limit", "relu/relu<=0.5@8", "--json", path, "--plot", plot,
     )  # fmt: skip
     assert result.returncode == 3, result.stderr

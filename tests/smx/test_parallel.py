@@ -22,7 +22,7 @@ from smx.errors import InputError
 from smx.training.checkpoint import Checkpoint
 from smx.training.parallel import Ranks, joined, require_device
 from smx.training.protocol import STANDARD
-from tests.conftest import smx
+from tests.conftest import done, smx
 
 SETTINGS = ("--hidden", "16,8", "--phase1-epochs", "2", "--phase2-epochs", "2", "--lr", "0.01", "--device", "cpu")
 ROWS = 4
@@ -120,8 +120,7 @@ def require_equal_runs(ours: Path, theirs: Path) -> None:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("alone") / "run"
-    result = smx("train", *SETTINGS, "--out", out)
-    assert result.returncode == 0, result.stderr
+    done("train", *SETTINGS, "--out", out)
     return out
 
 
@@ -155,7 +154,7 @@ def test_a_run_killed_on_two_ranks_resumes_on_one(alone: Path, tmp_path: Path) -
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("failing", ["0", "1", "01"])
+@pytest.mark.parametrize("failing", [pytest.param("0", marks=pytest.mark.long), "1", "01"])
 def test_an_error_of_one_rank_or_all_is_shown_once(
     failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,7 @@ def test_what_smx_save_writes_goes_through_the_commands(tmp_path: Path) -> None:
         ("export", saved, again, "--precision", "int8"),
         ("inspect", saved),
     )
-    assert good.returncode == 0, good.stderr
+    assert not any(each.returncode for each in (good, benched, made, shown)), (good, benched, made, shown)
     report = json.loads(good.stdout)
     assert {row["inputs"] for row in report["comparisons"]} >= {"random", "kinks"}
     assert (report["location"], "located" in good.stderr) == (None, False)
@@ -114,11 +114,8 @@ def test_what_smx_save_writes_goes_through_the_commands(tmp_path: Path) -> None:
     assert (fault["layer"], fault["neurons"], fault["activation"]) == ("1", [7], "sigmoid")
     assert bad.returncode == 3, bad.stderr
     assert "located: 1, neuron 7 (sigmoid), before the activation: on example" in bad.stdout
-    assert benched.returncode == 0, benched.stderr
     assert [row["name"] for row in json.loads(benched.stdout)["results"]] == ["scatter", "sorted", "relu", "pytorch"]
-    assert made.returncode == 0, made.stderr
     refused(low, 2, "names no data set to try int8 on")
-    assert shown.returncode == 0, shown.stderr
 
 
 def test_arrays_are_classified(tmp_path: Path) -> None:
