@@ -16,6 +16,7 @@ from smx.errors import SmxError
 from smx.runtime.serving.messages import CLASSES, SERVICE
 from smx.runtime.serving.protocol import (
     BYTES,
+    MAX_TENSORS,
     Cause,
     InferRequest,
     InferResponse,
@@ -74,6 +75,8 @@ def read_request(message: Any) -> InferRequest:
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise Refusal(Cause.INVALID, f"there are {len(raw)} raw_input_contents for {len(message.inputs)} inputs")
+    if max(len(message.inputs), len(message.outputs)) > MAX_TENSORS:
+        raise Refusal(Cause.INVALID, f"a request may have {MAX_TENSORS} inputs and {MAX_TENSORS} outputs")
     if not message.inputs:
         raise Refusal(Cause.INVALID, "the request needs inputs")
     inputs = []
