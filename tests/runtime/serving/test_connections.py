@@ -69,6 +69,7 @@ class Server:
     tls: ssl.SSLContext | None
     ending: list[bool]
     listener: Listener
+    events: list[tuple[str, dict[str, Any]]]
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -101,7 +102,10 @@ async def serving(
     *, read: float = NEVER, idle: float = NEVER, most: int = 100, certificate: tuple[Path, Path] | None = None
 ) -> AsyncIterator[Server]:
     app, crowd, ending = Application(), Crowd(most), [False]
-    protocol = protocol_class(crowd, read, idle, lambda: ending[0])
+    events: list[tuple[str, dict[str, Any]]] = []
+    protocol = protocol_class(
+        crowd, read, idle, lambda: ending[0], lambda event, **fields: events.append((event, fields))
+    )
     config, state = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None), ServerState()
     config.load()
     tls = client = None
@@ -116,7 +120,7 @@ async def serving(
         [bound], lambda: protocol(config=config, server_state=state, app_state={}, _loop=loop), crowd, tls, read
     )
     port = bound.getsockname()[1]
-    server = Server(port, app, crowd, client, ending, listener)
+    server = Server(port, app, crowd, client, ending, listener, events)
     try:
         yield server
     finally:
@@ -319,6 +323,8 @@ def test_what_is_no_http_is_refused(sent: bytes) -> None:
         async with serving() as server:
             assert refusal(await server.talk(sent), 400) == "this is no HTTP request"
             await server.empty()
+            fields = {"status": 400, "error": "this is no HTTP request", "client": "127.0.0.1"}
+            assert server.events == [("refused_connection", fields)]
             assert server.app.gone == sent.startswith(CHUNKED % b"all")  # what was started is told
 
     run(test)
