@@ -45,6 +45,7 @@ def folder(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     shutil.copy(exported, folder / "digits.onnx")
     models.make(folder / "plain.onnx")
+    models.make(folder / "grün & 1%2f.onnx")
     models.make(folder / "lstm.onnx", models.LSTM, models.LSTM_WEIGHTS)
     models.make(folder / "pair" / "1" / "model.onnx", models.PAIR)
     for version, text in (("3", PLUS_ONE), ("12", PLUS_TWO)):
@@ -87,6 +88,7 @@ CASES: list[tuple[str, str, list[dict[str, Any]]]] = [
         "pair/1/model.onnx",
         [{"v": RNG.integers(-9, 9, (n, 3)), "u": RNG.random((n, 2), np.float32)} for n in (2, 5)],
     ),
+    ("grün & 1%2f", "plain.onnx", [{"x": RNG.random((2, 4), np.float32)}]),
     ("plus", "plus/12/model.onnx", [{"x": RNG.random((2, 3), np.float32)}]),
 ]
 
@@ -138,6 +140,7 @@ def test_metadata_and_readiness(server: Running) -> None:
     assert {(each["name"], each["version"], each["state"]) for each in index} == {
         (name, version, "READY")
         for name, version in [
+            ("grün & 1%2f", "1"),
             ("digits", "1"),
             ("lstm", "1"),
             ("pair", "1"),
@@ -266,7 +269,7 @@ def test_the_log_says_how_models_are_run(server: Running) -> None:
     (event,) = [event for event in server.events("loaded") if event["model"] == "plain"]
     assert event["settings"] == "1 thread, not spinning, sequential, optimisation all"
     assert event["batched"] is True
-    assert server.models == "digits, lstm, pair, plain, plus"
+    assert server.models == "digits, grün & 1%2f, lstm, pair, plain, plus"
 
 
 def test_files_are_replaced_added_and_removed_while_the_server_runs(tmp_path: Path) -> None:
