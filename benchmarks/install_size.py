@@ -7,6 +7,7 @@ Downloads packages. Counted are the files under site-packages, with their compil
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -43,8 +44,10 @@ def counted(python: Path) -> dict[str, Any]:
 
 def installed(spec: str, folder: Path) -> Path:
     """Install into a new environment; return its Python. The versions are those of constraints.txt, for our package."""
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
+    if folder.exists():
+        return python
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     constraints = ["--constraint", str(ROOT / "constraints.txt")] if ".whl" in spec else []
     if spec:
         # Isolated, because pip takes what PYTHONPATH has for installed.
@@ -53,30 +56,23 @@ def installed(spec: str, folder: Path) -> Path:
 
 
 @click.command()
+@click.option(
+    "--into", type=click.Path(path_type=Path), help="Keep the environments here; what is here is only counted."
+)
 @click.option("--smallest", is_flag=True, help="Count an empty environment, to see that everything runs.")
 @options.json
-def main(smallest: bool, json_path: str | None) -> None:
+def main(into: Path | None, smallest: bool, json_path: str | None) -> None:
     """Install and count."""
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        wheel = ""
+        temporary, wheel = Path(folder), ""
         if not smallest:
-            command = [
-                sys.executable,
-                "-I",
-                "-m",
-                "pip",
-                "wheel",
-                "--quiet",
-                "--no-deps",
-                "--wheel-dir",
-                folder,
-                str(ROOT),
-            ]
-            subprocess.run(command, check=True)
-            (wheel,) = map(str, Path(folder).glob("*.whl"))
-        for number, (name, spec) in enumerate({"nothing": ""}.items() if smallest else WAYS.items()):
-            results[name] = counted(installed(spec.format(wheel=wheel), Path(folder) / str(number)))
+            command = [sys.executable, "-I", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+            subprocess.run([*command, str(temporary), str(ROOT)], check=True)
+            (wheel,) = map(str, temporary.glob("*.whl"))
+        for name, spec in ({"nothing": ""} if smallest else WAYS).items():
+            place = (into or temporary) / re.sub(r"\W+", "-", name).strip("-")
+            results[name] = counted(installed(spec.format(wheel=wheel), place))
     rows = ((name, str(row["megabytes"]), str(row["packages"])) for name, row in results.items())
     console(json_path).print(table(("", ">MB", ">packages"), rows))
     python = sys.version.split()[0]

@@ -101,5 +101,12 @@ def test_the_other_lines_of_the_readme_are_measured() -> None:
     assert f"phase 1 takes {step['phase 1', 128]} times ReLU's, of phase 2 {step['phase 2', 128]} times" in README
 
 
+def test_the_size_of_a_server_is_measured() -> None:
+    serve = result("install-size")["results"]["smartmixed[serve]"]
+    assert f"{serve['megabytes']} MB, {serve['packages']} packages, no torch" in README
+    assert "starlette" in serve["versions"]
+    assert "torch" not in serve["versions"]
+
+
 def test_the_planted_faults_are_counted() -> None:
     assert f"All {len(KINDS)} kinds are caught" in RESULTS

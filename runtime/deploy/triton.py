@@ -24,6 +24,7 @@ from smx.runtime.serving.batcher import Batching
 from smx.runtime.serving.model import OPEN_LENGTH, Loading, ServedModel
 from smx.runtime.serving.protocol import DATATYPES
 from smx.runtime.session import DTYPES
+from smx.runtime.tuning import read_tuning
 
 MODEL, CONFIG, LABELS = "model.onnx", "config.pbtxt", "labels.txt"
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -120,9 +121,9 @@ def labelled(served: ServedModel) -> bool:
 
 def threads_of(served: ServedModel, engine: Engine) -> int:
     """Return the threads of one operator; 0 is one for each core, which `smx tune` may have found."""
-    tuning = served.session.tuning
     if engine.threads is not None:
         return engine.threads
+    tuning, _ = read_tuning(served.path, served.session.provider)
     return 1 if tuning is None else tuning.settings.threads or 0
 
 

@@ -214,7 +214,7 @@ def test_json_is_written_before_tables_are_shown(
         "predict": (exported, tmp_path / "x.npy"),
         "inspect": (exported,),
     }
-    assert commands.keys() == main.commands.keys() - {"completion"}
+    assert commands.keys() == main.commands.keys() - {"completion", "serve"}  # these report nothing
     for name, arguments in commands.items():
         path = tmp_path / f"{name}.json"
         with pytest.raises(RuntimeError, match="no table"):
