@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,27 @@ def test_a_second_signal_does_not_wait(model: Path) -> None:
         _until(server, READY, b"")  # it listens no more
         assert server.process.poll() is None
         assert server.end(signal.SIGINT) == 0
+
+
+def test_a_call_without_its_message_has_an_end(model: Path) -> None:
+    import grpc
+
+    async def begin(server: Running, seconds: float) -> Any:
+        async def nothing() -> AsyncIterator[bytes]:
+            await asyncio.sleep(seconds)
+            for message in ():
+                yield message
+
+        async with grpc.aio.insecure_channel(server.grpc) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.stream_unary(f"/{SERVICE}/ModelInfer")(nothing())
+        return caught.value
+
+    with serving(model, "--read-timeout", "0.5") as server:
+        error = asyncio.run(begin(server, 1000))
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert error.details() == "the request did not come in 0.5 seconds"
+        assert asyncio.run(begin(server, 0)).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_a_port_that_is_taken_for_grpc_ends_the_command(model: Path) -> None:
