@@ -58,6 +58,7 @@ MODELS = {
 @options.json
 def main(requests: int, seed: int, only: str, smallest: bool, json_path: str | None) -> None:
     """Send hostile requests to a server."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     kinds: dict[str, Kind | None] = {**bodies.KINDS, **heads.KINDS, **clients.KINDS, **pictures.KINDS}
     kinds |= {"for_neurons": bodies.for_neurons, **dict.fromkeys(calls.KINDS)}
     if only:

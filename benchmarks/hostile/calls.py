@@ -135,8 +135,9 @@ async def _silent(channel: Any, method: str, seconds: float, patience: float) ->
 
     async def nothing() -> AsyncIterator[bytes]:
         await asyncio.sleep(seconds)
-        for message in ():
-            yield message
+        none: tuple[bytes, ...] = ()
+        for each in none:
+            yield each
 
     running = channel.stream_unary(method, request_serializer=lambda x: x)(nothing(), timeout=patience)
     try:

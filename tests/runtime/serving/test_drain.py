@@ -149,8 +149,9 @@ def test_a_call_without_its_message_has_an_end(model: Path) -> None:
     async def begin(server: Running, seconds: float) -> Any:
         async def nothing() -> AsyncIterator[bytes]:
             await asyncio.sleep(seconds)
-            for message in ():
-                yield message
+            none: tuple[bytes, ...] = ()
+            for each in none:
+                yield each
 
         async with grpc.aio.insecure_channel(server.grpc) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
