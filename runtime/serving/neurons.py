@@ -80,12 +80,13 @@ class Neurons:
             values = iter(await self._queue.submit(inputs))
         except InputError as error:
             raise Refusal(Cause.INVALID, str(error)) from error
-        return [
-            LayerValues(
-                name=layer.name, activations=activations_of(layer), z=z.mean(0), h=h.mean(0), positions=z.shape[0]
-            )
-            for layer, z, h in zip(self.layers, values, values, strict=True)
-        ]
+        with np.errstate(all="ignore"):
+            return [
+                LayerValues(
+                    name=layer.name, activations=activations_of(layer), z=z.mean(0), h=h.mean(0), positions=z.shape[0]
+                )
+                for layer, z, h in zip(self.layers, values, values, strict=True)
+            ]
 
     def _run(self, inputs: Sequence[NDArray[np.generic]]) -> Arrays:
         """Return z and h of each layer, one after the other, (positions, N)."""
@@ -94,9 +95,10 @@ class Neurons:
         outputs = session.run_all(*(np.repeat(x, examples, 0) for x in inputs))
         named = dict(zip([output.name for output in session.outputs], outputs, strict=True))
         arrays = []
-        for layer in self.layers:
-            _, *both = in_order(session.name, layer, named)
-            arrays += [_of_first(values, layer.axis, examples) for values in both]
+        with np.errstate(all="ignore"):  # of values that are not finite
+            for layer in self.layers:
+                _, *both = in_order(session.name, layer, named)
+                arrays += [_of_first(values, layer.axis, examples) for values in both]
         return arrays
 
     def _open(self) -> Session:

@@ -296,6 +296,16 @@ def test_requests_for_neurons_that_are_refused(server: Running) -> None:
     assert ask(server, "/v2/models/other/neurons", request_for(one))[0] == 404
 
 
+def test_values_that_are_not_finite_are_null(server: Running) -> None:
+    for size in (3e38, -3e38):
+        status, _, content = ask(server, "/v2/models/small/neurons", request_for(np.full((1, 64), size, np.float32)))
+        assert status == 200, content
+        values = [value for layer in json.loads(content)["layers"] for value in layer["z"] + layer["h"]]
+        assert None in values
+        assert all(value is None or isinstance(value, float) for value in values)
+    assert "Warning" not in server.log.read_text()
+
+
 def test_a_model_of_another_tool_has_a_page_too(tmp_path: Path) -> None:
     from onnx import parser, save
 
