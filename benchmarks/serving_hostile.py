@@ -58,8 +58,9 @@ MODELS = {
 @options.json
 def main(requests: int, seed: int, only: str, smallest: bool, json_path: str | None) -> None:
     """Send hostile requests to a server."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     kinds: dict[str, Kind | None] = {**bodies.KINDS, **heads.KINDS, **clients.KINDS, **pictures.KINDS}
-    kinds |= dict.fromkeys(calls.KINDS)
+    kinds |= {"for_neurons": bodies.for_neurons, **dict.fromkeys(calls.KINDS)}
     if only:
         kinds = {name: kinds[name] for name in only.split(",") if name in kinds}
     each = 1 if smallest else -(-requests // max(len(kinds), 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -330,3 +331,11 @@ KINDS: dict[str, Kind] = {
         oversized,
     )
 }
+
+
+def for_neurons(random: Random, target: Target) -> Case:
+    """Any of these bodies, to where the page asks what neurons did."""
+    case = random.choice([*KINDS.values()])(random, target)
+    first, *rest = case.send
+    assert isinstance(first, bytes)
+    return replace(case, send=[first.replace(b"/infer HTTP", b"/neurons HTTP", 1), *rest])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
@@ -116,6 +116,8 @@ async def run(kind: str, random: Random, target: Target) -> tuple[list[str], lis
         elif kind == "grpc_cancelled":
             delay = random.choice([0.0, 0.001, 0.005])
             status, faults = await call(channel, infer, message(), timeout=patience, cancel=delay)
+        elif kind == "grpc_silent":
+            status, faults = await _silent(channel, infer, random.choice([0.0, 2 * patience]), patience)
         elif kind == "grpc_deadlines":
             seconds = random.choice([1e-6, 0.0005, 0.001, 0.002])
             status, faults = await call(channel, infer, message(), timeout=seconds)
@@ -126,6 +128,24 @@ async def run(kind: str, random: Random, target: Target) -> tuple[list[str], lis
             place = infer if flooded else random.choice(places)
             status, faults = await call(channel, place, message(), timeout=patience, metadata=flood if flooded else ())
     return [status], faults
+
+
+async def _silent(channel: Any, method: str, seconds: float, patience: float) -> tuple[str, list[str]]:
+    """Begin a call, and send no message for a while."""
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await asyncio.sleep(seconds)
+        none: tuple[bytes, ...] = ()
+        for each in none:
+            yield each
+
+    running = channel.stream_unary(method, request_serializer=lambda x: x)(nothing(), timeout=patience)
+    try:
+        await running
+    except grpc.aio.AioRpcError as error:
+        mine = error.code().name == "DEADLINE_EXCEEDED" and "did not come" not in (error.details() or "")
+        return error.code().name, ["the server waits for ever"] if mine else []
+    return "OK", ["it was answered"]
 
 
 async def _garbage(random: Random, target: Target) -> tuple[list[str], list[str]]:
@@ -155,6 +175,7 @@ KINDS: tuple[str, ...] = (
     "grpc_oversized",
     "grpc_cancelled",
     "grpc_deadlines",
+    "grpc_silent",
     "grpc_methods",
 )
 Run = Callable[[str, Random, Target], Any]

@@ -36,6 +36,10 @@ class Batching:
     instances: int = 1
 
 
+def _closed(inputs: Sequence[NDArray[Any]]) -> Arrays:
+    raise RuntimeError("this batcher is closed")
+
+
 @dataclass(eq=False)
 class Waiting:
     """A request in the queue.
@@ -113,6 +117,7 @@ class Batcher:
             asyncio.get_running_loop().call_later(0.05, self.close)
         else:
             self._threads.shutdown(wait=False)
+            self.run = _closed  # nothing holds the model any more: its memory is free at once
 
     def _dispatch(self) -> None:
         self._due, self._soon = None, False

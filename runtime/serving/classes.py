@@ -6,12 +6,16 @@ classes, texts `value:index:name`; the request's `probabilities` (true) and `top
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smx.runtime.serving.protocol import Cause, InferRequest, Refusal, Tensor
+
+MAX_TEXTS = 65_536
+"""Of classes in one output."""
 
 
 def softmax(scores: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -50,6 +54,7 @@ def further_outputs(request: InferRequest, scores: Tensor, class_names: Sequence
     added = [Tensor("probabilities", probabilities)] if wanted else []
     if k:
         indices = best(probabilities, k)
+        _check_texts(indices.shape)
         chosen = np.take_along_axis(probabilities, indices, 1)
         added += [Tensor("class_indices", indices), Tensor("class_probabilities", chosen)]
         added.append(Tensor("class_names", _names(indices, class_names)))
@@ -60,6 +65,7 @@ def classification(output: Tensor, k: object, class_names: Sequence[str]) -> Ten
     """Return an output's k best classes, BYTES (B, k): `value:index`, and `:name` where there is one."""
     values, count = _scores(output), _count("classification", k)
     indices = best(values, count)
+    _check_texts(indices.shape)
     chosen = np.take_along_axis(values, indices, 1)
     texts = np.empty(indices.shape, np.object_)
     for place, index in np.ndenumerate(indices):
@@ -76,6 +82,14 @@ def _scores(output: Tensor) -> NDArray[np.floating]:
             f" {list(output.array.shape)}",
         )
     return output.array
+
+
+def _check_texts(shape: Sequence[int]) -> None:
+    """Texts are made one by one, while other requests wait."""
+    if math.prod(shape) > MAX_TEXTS:
+        raise Refusal(
+            Cause.TOO_LARGE, f"an answer may have {MAX_TEXTS} texts, got {shape[0]} rows of {shape[1]} classes"
+        )
 
 
 def _count(name: str, value: object) -> int:

@@ -41,12 +41,14 @@ class GuardedProtocol(HttpToolsProtocol):
         idle_timeout: seconds until the next request begins.
         crowd: all connections.
         draining: whether the server ends: every connection does with its answer.
+        log: is called with an event's name and its fields, where what comes is refused before it is a request.
     """
 
     read_timeout: ClassVar[float] = 10.0
     idle_timeout: ClassVar[float] = 75.0
     crowd: ClassVar[Crowd] = Crowd(1024)
     draining: ClassVar[Callable[[], bool]] = staticmethod(lambda: False)
+    log: ClassVar[Callable[..., None]] = staticmethod(lambda event, **fields: None)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -232,6 +234,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, message: str) -> None:
         if self._ending or self.transport.is_closing():
             return
+        type(self).log("refused_connection", status=status, error=message, client=self.client and self.client[0])
         body = orjson.dumps({"error": message})
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
@@ -302,8 +305,13 @@ class _Gently:
 
 
 def protocol_class(
-    crowd: Crowd, read_timeout: float, idle_timeout: float, draining: Callable[[], bool]
+    crowd: Crowd,
+    read_timeout: float,
+    idle_timeout: float,
+    draining: Callable[[], bool],
+    log: Callable[..., None],
 ) -> type[GuardedProtocol]:
     """Return the class of the connections of one server; see `GuardedProtocol` for the arguments."""
     own: dict[str, Any] = {"crowd": crowd, "read_timeout": read_timeout, "idle_timeout": idle_timeout}
-    return type("Connection", (GuardedProtocol,), {**own, "draining": staticmethod(draining)})
+    own |= {"draining": staticmethod(draining), "log": staticmethod(log)}
+    return type("Connection", (GuardedProtocol,), own)

@@ -51,6 +51,7 @@ def log_libraries() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are of requests that are refused
     root = logging.getLogger()
     if not any(isinstance(each, Handler) for each in root.handlers):
         root.addHandler(Handler(logging.WARNING))

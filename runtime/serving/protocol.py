@@ -33,6 +33,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """The protocol's datatypes; BYTES are texts, one `str` an element."""
 
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+MAX_TENSORS = 1000
+"""Inputs, and outputs, of a request."""
 MAX_RANK, MAX_SIZE = 64, 2**60
 """Of an array in NumPy: lengths in a shape, and elements of up to eight bytes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from smx.errors import SmxError
 from smx.runtime.serving.messages import CLASSES, SERVICE
 from smx.runtime.serving.protocol import (
     BYTES,
+    MAX_TENSORS,
     Cause,
     InferRequest,
     InferResponse,
@@ -62,6 +63,9 @@ CONTENTS = {
 LINGER = 0.25
 """Seconds for calls that are on their way when the server ends, and again for clients to learn that it ends."""
 
+MAX_STREAMS = 128
+"""Calls on a connection at the same time; clients wait with further ones."""
+
 Call = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 
 
@@ -74,6 +78,8 @@ def read_request(message: Any) -> InferRequest:
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise Refusal(Cause.INVALID, f"there are {len(raw)} raw_input_contents for {len(message.inputs)} inputs")
+    if max(len(message.inputs), len(message.outputs)) > MAX_TENSORS:
+        raise Refusal(Cause.INVALID, f"a request may have {MAX_TENSORS} inputs and {MAX_TENSORS} outputs")
     if not message.inputs:
         raise Refusal(Cause.INVALID, "the request needs inputs")
     inputs = []
@@ -173,18 +179,30 @@ class Servicer:
             return write_response(answer)
 
 
+async def _receive(requests: AsyncIterator[bytes], seconds: float) -> bytes:
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(requests)
+    except TimeoutError as error:
+        raise Refusal(Cause.SLOW, f"the request did not come in {seconds:g} seconds") from error
+    except StopAsyncIteration as error:
+        raise Refusal(Cause.INVALID, "the call has no request") from error
+
+
 def guarded(call: Call, message: Any, api_key: bytes | None, service: Service, log: Callable[..., None]) -> Call:
-    """Return the call for a message's bytes, with its key checked, and refusals as statuses.
+    """Return the call for a stream of messages' bytes, with its key checked, and refusals as statuses.
+
+    On the wire, a call of one message looks the same as such a stream; but gRPC would wait for that message for ever.
 
     Args:
         call: takes the message.
         message: its class.
         api_key: what clients must send; None lets everybody in.
-        service: says whether calls are taken.
+        service: says whether calls are taken, and for how long a message may be coming.
         log: see `make_server`.
     """
 
-    async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def answer(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             if service.closed:
                 raise Refusal(Cause.ENDING, "this server ends")
@@ -193,6 +211,7 @@ def guarded(call: Call, message: Any, api_key: bytes | None, service: Service, l
                 scheme, _, key = str(given).partition(" ")
                 if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), api_key):
                     raise Refusal(Cause.UNAUTHENTICATED, "this server needs a key: send authorization: Bearer KEY")
+            request = await _receive(requests, service.limits.read_timeout)
             return await call(message.FromString(request), context)
         except Refusal as refusal:
             found = refusal
@@ -233,7 +252,7 @@ def make_server(
     }
     probes = ("ServerLive", "ServerReady")
     handlers = {
-        name: grpc.unary_unary_rpc_method_handler(
+        name: grpc.stream_unary_rpc_method_handler(
             guarded(call, CLASSES[f"{name}Request"], None if name in probes else key, service, log),
             response_serializer=CLASSES[f"{name}Response"].SerializeToString,
         )
@@ -243,13 +262,12 @@ def make_server(
         options=[
             ("grpc.max_receive_message_length", limits.max_body),
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_concurrent_streams", limits.max_connections),
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
             ("grpc.max_connection_idle_ms", int(limits.idle_timeout * 1000)),
             ("grpc.server_handshake_timeout_ms", max(1, int(limits.read_timeout * 1000))),
             ("grpc.max_allowed_incoming_connections", limits.max_connections),
             ("grpc.so_reuseport", 0),
         ],
-        maximum_concurrent_rpcs=limits.max_connections,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     try:

@@ -109,7 +109,9 @@ class Server(uvicorn.Server):
         limits = service.limits
         self.service = service
         self.crowd = Crowd(limits.max_connections)
-        self.protocol = protocol_class(self.crowd, limits.read_timeout, limits.idle_timeout, lambda: service.draining)
+        self.protocol = protocol_class(
+            self.crowd, limits.read_timeout, limits.idle_timeout, lambda: service.draining, service.report
+        )
         self.tls = check_tls(address)
         super().__init__(
             uvicorn.Config(

@@ -138,16 +138,9 @@ class Service:
         Raises:
             Refusal: the body is no image, or the model does not classify images.
         """
-        model = self.repository.find(name, version)
-        (port, *others) = model.inputs.values()
-        shape = port.shape[1:]
-        if others or not shape or -1 in shape:
-            raise Refusal(Cause.INVALID, f"{name} does not take images: it needs one input of fixed sizes")
-        try:
-            x = await self._pixels(image, shape, model, invert)
-        except InputError as error:
-            raise Refusal(Cause.INVALID, str(error)) from error
-        asked = InferRequest(inputs=[Tensor(port.name, x.astype(port.dtype))])
+        model = None
+        while model is not (model := self.repository.find(name, version)):  # once more, if it is replaced meanwhile
+            asked = await self._as_request(model, image, invert)
         answer = await self._in_time(model, asked, self.limits.timeout)
         scores = answer.outputs[0].array
         if scores.ndim != 2 or len(scores) != 1:
@@ -163,6 +156,17 @@ class Service:
             for index in best(probabilities, top_k or scores.shape[1])[0]
         ]
         return {"model_name": name, "model_version": model.version, "classes": classes}
+
+    async def _as_request(self, model: ServedModel, image: bytes, invert: bool) -> InferRequest:
+        ports = list(model.inputs.values())
+        shape = ports[0].shape[1:] if len(ports) == 1 else ()
+        if not shape or -1 in shape:
+            raise Refusal(Cause.INVALID, f"{model.name} does not take images: it needs one input of fixed sizes")
+        try:
+            x = await self._pixels(image, shape, model, invert)
+        except InputError as error:
+            raise Refusal(Cause.INVALID, str(error)) from error
+        return InferRequest(inputs=[Tensor(ports[0].name, x.astype(ports[0].dtype))])
 
     async def _pixels(self, image: bytes, shape: Sequence[int], model: ServedModel, invert: bool) -> NDArray[Any]:
         """Decode an image: one after the other, since each may take much memory; in a thread, since it takes long."""

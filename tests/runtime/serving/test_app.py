@@ -264,3 +264,11 @@ def test_messages_do_not_say_where_the_model_is(service: Service) -> None:
     assert index[0]["reason"] == "small.onnx is no model: load small.onnx failed"
     assert folder not in str(index)
     assert np.array_equal(model.session.run(np.ones((1, 2), np.float32)), -np.ones((1, 2)))
+
+
+@pytest.mark.parametrize("key", ["inputs", "outputs"])
+def test_requests_have_a_number_of_tensors(key: str, service: Service) -> None:
+    content = json.loads(BODY) | {key: [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}] * 1001}
+    app = make_app(Service(service.repository.source, Loading(), Limits(), Log()), api_key=None, log=Log(), routes=[])
+    answer = ask(app, "POST", INFER, [json.dumps(content).encode()])
+    assert (answer.status, answer.error) == (400, f"a request may have 1000 {key}, got 1001")

@@ -101,6 +101,19 @@ def test_other_outputs_have_no_classes(array: NDArray[Any]) -> None:
             ask()
 
 
+def test_the_number_of_texts_is_bounded() -> None:
+    """Each takes a microsecond, in which no other request is looked at."""
+    scores = Tensor("y", np.zeros((4097, 100), np.float32))
+    assert classification(scores, 15, ()).array.shape == (4097, 15)
+    for ask in (
+        lambda: classification(scores, 16, ()),
+        lambda: further_outputs(InferRequest(inputs=[], parameters={"top_k": 16}), scores, ()),
+    ):
+        with pytest.raises(Refusal, match="an answer may have 65536 texts, got 4097 rows of 16 classes") as caught:
+            ask()
+        assert caught.value.cause is Cause.TOO_LARGE
+
+
 def test_probabilities_is_true_or_false() -> None:
     with pytest.raises(Refusal, match="probabilities must be true or false, got 'yes'"):
         asked(probabilities="yes")

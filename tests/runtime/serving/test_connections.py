@@ -1,160 +1,23 @@
-"""Connections of clients that are slow, silent, deaf or wrong, on sockets of the loopback interface."""
+"""Connections of clients that are slow, silent, deaf or wrong."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import json
-import shutil
-import socket
-import ssl
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
-import uvloop
-from uvicorn.server import ServerState
 
-from smx.runtime.serving.connections import MAX_FIELDS, MAX_HEAD, MAX_PIPELINED, protocol_class
-from smx.runtime.serving.crowd import Crowd
-from smx.runtime.serving.listener import Listener
-
-SOON = 0.3
-"""Seconds for what a client does, where it is to be too slow."""
-NEVER = 1000.0
-BIG = 8 * 2**20
-GET = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
-CHUNKED = b"POST /%s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-@dataclass
-class Application:
-    """Answers by path: `/now` without the body, `/all` with the body's length, `/big`, `/later` when it may.
-
-    Attributes:
-        may: lets `/later` answer.
-        gone: requests whose client went before its body was complete.
-    """
-
-    may: asyncio.Event = field(default_factory=asyncio.Event)
-    gone: int = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        size, more, path = 0, scope["path"] == "/all", scope["path"]
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self.gone += 1
-                return
-            size, more = size + len(message["body"]), message["more_body"]
-        if path == "/later":
-            await self.may.wait()
-        body = bytes(BIG) if path == "/big" else f"{path} {size}".encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
-        await send({"type": "http.response.body", "body": body})
-
-
-@dataclass
-class Server:
-    """A server in this process."""
-
-    port: int
-    app: Application
-    crowd: Crowd
-    tls: ssl.SSLContext | None
-    ending: list[bool]
-    listener: Listener
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, limit=2 * BIG)
-        self.writers.append(writer)
-        return reader, writer
-
-    async def talk(self, *parts: bytes) -> bytes:
-        """Send parts, and return all that comes until the connection ends."""
-        reader, writer = await self.connect()
-        with contextlib.suppress(ConnectionError):
-            for part in parts:
-                writer.write(part)
-                await writer.drain()
-        got = bytearray()
-        with contextlib.suppress(ConnectionError):
-            while part := await reader.read(2**16):
-                got += part
-        writer.close()
-        return bytes(got)
-
-    async def empty(self) -> None:
-        """Wait until all connections have ended."""
-        while self.crowd.members:
-            await asyncio.sleep(0.01)
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    *, read: float = NEVER, idle: float = NEVER, most: int = 100, certificate: tuple[Path, Path] | None = None
-) -> AsyncIterator[Server]:
-    app, crowd, ending = Application(), Crowd(most), [False]
-    protocol = protocol_class(crowd, read, idle, lambda: ending[0])
-    config, state = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None), ServerState()
-    config.load()
-    tls = client = None
-    if certificate is not None:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(*certificate)
-        client = ssl.create_default_context(cafile=str(certificate[0]))
-        client.check_hostname = False
-    bound = socket.create_server(("127.0.0.1", 0))
-    loop = asyncio.get_running_loop()
-    listener = Listener(
-        [bound], lambda: protocol(config=config, server_state=state, app_state={}, _loop=loop), crowd, tls, read
-    )
-    port = bound.getsockname()[1]
-    server = Server(port, app, crowd, client, ending, listener)
-    try:
-        yield server
-    finally:
-        for writer in server.writers:
-            writer.transport.abort()
-        listener.close()
-        app.may.set()
-        for member in [*crowd.members]:
-            member.abort()
-        await asyncio.gather(*state.tasks, *listener.greeting, return_exceptions=True)
-        await asyncio.sleep(0)
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def within() -> None:
-        async with asyncio.timeout(60):
-            await test()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(within())
-
-
-def refusal(got: bytes, status: int) -> str:
-    """Return the text of a refusal, and check its form."""
-    head, _, body = got.partition(b"\r\n\r\n")
-    line, *fields = head.decode().split("\r\n")
-    assert line.split()[1] == str(status), got
-    assert "content-type: application/json" in fields
-    assert "connection: close" in fields
-    content = json.loads(body)
-    assert content.keys() == {"error"}
-    text: str = content["error"]
-    return text
-
-
-def bodies(got: bytes) -> list[str]:
-    """Return the bodies of answers to `/now`, `/all` and `/later`."""
-    return [part.split(b"HTTP/1.1")[0].decode() for part in got.split(b"\r\n\r\n")[1:]]
+from smx.runtime.serving.connections import MAX_FIELDS, MAX_HEAD, MAX_PIPELINED
+from tests.runtime.serving.loopback import (
+    BIG,
+    CHUNKED,
+    GET,
+    SOON,
+    START,
+    bodies,
+    refusal,
+    run,
+    serving,
+)
 
 
 @pytest.mark.parametrize("sent", [[], [b"\r\n"]])
@@ -187,9 +50,6 @@ def test_an_idle_connection_is_closed_after_its_own_time() -> None:
             await server.empty()
 
     run(test)
-
-
-START = GET[:-2] % b"now"
 
 
 @pytest.mark.parametrize(
@@ -319,6 +179,8 @@ def test_what_is_no_http_is_refused(sent: bytes) -> None:
         async with serving() as server:
             assert refusal(await server.talk(sent), 400) == "this is no HTTP request"
             await server.empty()
+            fields = {"status": 400, "error": "this is no HTTP request", "client": "127.0.0.1"}
+            assert server.events == [("refused_connection", fields)]
             assert server.app.gone == sent.startswith(CHUNKED % b"all")  # what was started is told
 
     run(test)
@@ -447,113 +309,5 @@ def test_connections_end_with_their_answers_when_the_server_does() -> None:
             assert bodies(got) == ["/later 0"] * 3
             assert got.count(b"connection: close") == 1
             assert b"connection: close" in await server.talk(GET % b"now" + GET % b"now")
-
-    run(test)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is needed for a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = [
-        openssl,
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(command, check=True, capture_output=True)
-    return cert, key
-
-
-def test_tls_has_the_same_limits(certificate: tuple[Path, Path]) -> None:
-    async def test() -> None:
-        async with serving(read=SOON, idle=SOON, certificate=certificate) as server:
-            assert bodies(await server.talk(GET % b"now")) == ["/now 0"]
-            assert await server.talk() == b""
-            refusal(await server.talk(START), 408)
-            refusal(await server.talk(b"nonsense\r\n\r\n"), 400)
-            await server.empty()
-
-    run(test)
-
-
-@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", GET % b"now"])
-def test_a_handshake_that_is_not_done_has_a_time(sent: bytes, certificate: tuple[Path, Path]) -> None:
-    async def test() -> None:
-        async with serving(read=SOON, certificate=certificate) as server:
-            server.tls = None
-            assert b"HTTP" not in await server.talk(sent)
-            await server.empty()
-
-    run(test)
-
-
-def test_handshakes_make_room_like_others(certificate: tuple[Path, Path]) -> None:
-    async def test() -> None:
-        async with serving(most=5, certificate=certificate) as server:
-            silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
-            reader, writer = await server.connect()
-            writer.write(GET % b"now")
-            await reader.readuntil(b"/now 0")
-            assert len(server.crowd.members) <= 5
-            for each in silent:
-                each.close()
-
-    run(test)
-
-
-def test_without_descriptors_it_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(socket.socket):
-        refused = 0
-
-        def accept(self) -> Any:
-            if self.refused < 2:
-                self.refused += 1
-                raise OSError(errno.EMFILE, "too many open files")
-            return super().accept()
-
-    async def test() -> None:
-        bound = Full()
-        bound.bind(("127.0.0.1", 0))
-        made: list[asyncio.Protocol] = []
-
-        def make() -> asyncio.Protocol:
-            made.append(asyncio.Protocol())
-            return made[-1]
-
-        listener = Listener([bound], make, Crowd(10), None, NEVER)
-        _, writer = await asyncio.open_connection("127.0.0.1", bound.getsockname()[1])
-        while not made:
-            await asyncio.sleep(0.01)
-        assert bound.refused == 2
-        writer.close()
-        listener.close()
-
-    run(test)
-
-
-def test_closing_takes_what_the_system_has_connected() -> None:
-    async def test() -> None:
-        async with serving(idle=SOON) as server:
-            waiting = [
-                socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)
-            ]  # in one turn of the loop
-            for each in waiting:
-                each.sendall(GET % b"now")
-            server.listener.close()
-            for each in waiting:
-                each.setblocking(False)
-                assert b"/now 0" in await asyncio.get_running_loop().sock_recv(each, 1000)
-                each.close()
 
     run(test)

@@ -1,4 +1,4 @@
-"""The end of the real command: what was asked is answered, and exit codes say how it ended."""
+"""The real command in need, and its end: what was asked is answered, and exit codes say how it ended."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +143,44 @@ def test_a_second_signal_does_not_wait(model: Path) -> None:
         assert server.end(signal.SIGINT) == 0
 
 
+def test_a_call_without_its_message_has_an_end(model: Path) -> None:
+    import grpc
+
+    async def begin(server: Running, seconds: float) -> Any:
+        async def nothing() -> AsyncIterator[bytes]:
+            await asyncio.sleep(seconds)
+            none: tuple[bytes, ...] = ()
+            for each in none:
+                yield each
+
+        async with grpc.aio.insecure_channel(server.grpc) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.stream_unary(f"/{SERVICE}/ModelInfer")(nothing())
+        return caught.value
+
+    with serving(model, "--read-timeout", "0.5") as server:
+        error = asyncio.run(begin(server, 1000))
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert error.details() == "the request did not come in 0.5 seconds"
+        assert asyncio.run(begin(server, 0)).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_a_port_that_is_taken_for_grpc_ends_the_command(model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = smx("serve", model, "--port", "0", "--grpc-port", str(port))
     refused(result, 1, f"can't listen on 127.0.0.1:{port}", "choose another")
     assert "Serving" not in result.stdout
+
+
+def test_crowds_on_both_ports_leave_files_for_a_good_client(model: Path) -> None:
+    few = ("/bin/sh", "-c", 'ulimit -n 160; exec "$@"', "-")
+    with serving(model, "--read-timeout", "5000", prefix=few) as server, ExitStack() as stack:
+        assert server.events("limited")[0]["connections"] == 48
+        for address in (server.http, server.grpc, server.http):
+            for _ in range(200):
+                stack.enter_context(socket.create_connection(tuple(address.split(":"))))  # type: ignore[arg-type]
+            _until(server, READY, b'{"ready":true}')
 
 
 def test_a_closed_log_stops_nothing(model: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,27 @@ def test_a_replaced_file_is_loaded_and_a_corrupt_one_is_refused(tmp_path: Path) 
     assert events[2][1] == {
         "model": "m", "version": "1", "reason": events[2][1]["reason"], "still_serving": True,
     }  # fmt: skip
+
+
+def test_the_memory_of_a_replaced_model_is_free_at_once(tmp_path: Path) -> None:
+    """Models are large, and the garbage collector does not know that."""
+    path = save(tmp_path / "m.onnx")
+    repository, _ = make(path)
+
+    async def test() -> None:
+        old = weakref.ref(repository.find("m"))
+        await answer(repository.find("m"))
+        replace(path, PLUS_TWO)
+        await repository.refresh()
+        async with asyncio.timeout(20):
+            while old() is not None:
+                await asyncio.sleep(0.01)
+
+    gc.disable()
+    try:
+        asyncio.run(test())
+    finally:
+        gc.enable()
 
 
 def test_models_come_and_go_in_a_folder(tmp_path: Path) -> None:

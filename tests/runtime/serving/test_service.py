@@ -18,7 +18,7 @@ from smx.runtime.serving.batcher import Batching
 from smx.runtime.serving.model import Loading
 from smx.runtime.serving.protocol import Cause, InferRequest, Refusal, Tensor
 from smx.runtime.serving.service import Limits, Service
-from tests.conftest import smx
+from smx.workflows.export_model import export_model
 from tests.runtime.serving import models
 
 
@@ -35,7 +35,7 @@ def digits(exported: Path) -> Service:
 def raw(run: Path) -> Service:
     """A model that takes uint8."""
     path = run.parent / "raw.onnx"
-    assert smx("export", run / "model.pt", path, "--normalize").returncode == 0
+    export_model(run / "model.pt", path, normalize=True)
     return serve(path)
 
 
@@ -109,6 +109,27 @@ def test_what_is_no_image(body: bytes, digits: Service) -> None:
         classify(digits, body)
     assert caught.value.cause is Cause.INVALID
     assert "/" not in str(caught.value).partition(";")[0].replace("PNG/", "")  # no path of this machine
+
+
+def test_a_model_that_is_replaced_while_an_image_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one has ended by then; the new one takes other sizes."""
+    text = "(float[b,1,{0},{0}] x) => (float[b,{1}] y) <int64[2] shape = {{-1, {1}}}> {{ y = Reshape(x, shape) }}"
+    path = models.make(tmp_path / "m.onnx", text.format(2, 4))
+    service = serve(path)
+    real, seen = service._pixels, []
+
+    async def pixels(image: bytes, shape: Any, model: Any, invert: bool) -> Any:
+        x = await real(image, shape, model, invert)
+        seen.append(tuple(shape))
+        if len(seen) == 1:
+            models.make(path, text.format(3, 9))
+            await service.repository.refresh()
+            await asyncio.sleep(0.1)
+        return x
+
+    monkeypatch.setattr(service, "_pixels", pixels)
+    assert len(classify(service, encoded("PNG"))["classes"]) == 9
+    assert seen == [(1, 2, 2), (1, 3, 3)]
 
 
 OTHERS = [
