@@ -178,7 +178,11 @@ def test_the_memory_of_a_replaced_model_is_free_at_once(tmp_path: Path) -> None:
 def test_models_come_and_go_in_a_folder(tmp_path: Path) -> None:
     put(tmp_path, "a.onnx", "b/1/model.onnx")
     repository, events = make(tmp_path)
-    before = threading.active_count()
+
+    def running() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("model")}
+
+    before = running()
 
     async def test() -> None:
         put(tmp_path, "c.onnx", "b/2/model.onnx")
@@ -203,8 +207,9 @@ def test_models_come_and_go_in_a_folder(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "b")
         await repository.refresh()
         assert repository.names == ["c", "d"]
-        while threading.active_count() > before + 2:  # the default executor and d's own thread
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while len(running() - before) > 1:  # that of d
+                await asyncio.sleep(0.01)
 
     asyncio.run(test())
     assert sorted(name for name, _ in events) == ["loaded"] * 5 + ["refused"] + ["removed"] * 3
