@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hmac
+import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -26,7 +26,7 @@ OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 """These need no key: probes ask for them."""
 OPEN_FOLDERS = ("/page/", "/web-runtime/")
 """Nor do the page's files: it is the page that asks for the key."""
-ID_HEADER = "x-request-id"
+ID_HEADER = b"x-request-id"
 ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 MAX_DIGITS = 18
 """Of a number in a header or a query: such a one fits into 64 bits."""
@@ -49,22 +49,22 @@ class Front:
     ) -> None:
         self.app, self.service, self.log, self.log_all = app, service, log, log_all
         self.api_key = api_key.encode() if api_key else None
+        self.unique, self.count = secrets.token_hex(4), itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        start, headers = time.perf_counter(), Headers(scope=scope)
-        given = headers.get(ID_HEADER, "")
-        request_id = given if ID.fullmatch(given) else secrets.token_hex(8)
+        start, headers = time.perf_counter(), dict(scope["headers"])
+        given = headers.get(ID_HEADER, b"").decode("latin-1")
+        request_id = given if ID.fullmatch(given) else f"{self.unique}{next(self.count):08x}"
         status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                added = MutableHeaders(scope=message)
-                added[ID_HEADER] = request_id
+                message["headers"] = [*message["headers"], (ID_HEADER, request_id.encode())]
             await send(message)
 
         scope["app"] = self  # Starlette raises what it refuses only then
@@ -85,8 +85,8 @@ class Front:
             what = {"method": scope["method"], "path": scope["path"][:200], "status": status, "ms": took}
             self.log("request", id=request_id, **what, **({"error": error[:500]} if error else {}))
 
-    def _check_key(self, headers: Headers) -> None:
-        scheme, _, key = headers.get("authorization", "").partition(" ")
+    def _check_key(self, headers: Mapping[bytes, bytes]) -> None:
+        scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         assert self.api_key is not None
         if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key):
             raise Refusal(Cause.UNAUTHENTICATED, "this server needs a key: send the header Authorization: Bearer KEY")
@@ -117,6 +117,26 @@ def _error(refusal: Refusal, further: Mapping[str, str] | None = None) -> Respon
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(rest.to_json(content), status, headers, "application/json")
+
+
+class Endpoint:
+    """A function from a request to a response, as an ASGI application: `Front` handles what it raises.
+
+    Starlette's own wrapping of a function handles that, too, and takes a tenth of the time of a request.
+    """
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self.answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        response = await self.answer(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+def route(path: str, answer: Callable[[Request], Awaitable[Response]], method: str = "GET") -> Route:
+    """Return the route of an endpoint."""
+    return Route(path, Endpoint(answer), methods=[method])
 
 
 def make_app(
@@ -181,15 +201,15 @@ def make_app(
 
     model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     found = [
-        *(Route(f"{path}/infer", infer, methods=["POST"]) for path in (model, versioned)),
-        *(Route(f"{path}/classify", classify, methods=["POST"]) for path in (model, versioned)),
-        *(Route(f"{path}/ready", model_ready) for path in (model, versioned)),
-        *(Route(path, model_metadata) for path in (model, versioned)),
-        *(Route(path, server_metadata) for path in ("/v2", "/v2/")),
-        Route("/v2/health/live", live),
-        Route("/v2/health/ready", ready),
-        Route("/v2/repository/index", index, methods=["POST"]),
-        Route("/metrics", metrics),
+        *(route(f"{path}/infer", infer, "POST") for path in (model, versioned)),
+        *(route(f"{path}/classify", classify, "POST") for path in (model, versioned)),
+        *(route(f"{path}/ready", model_ready) for path in (model, versioned)),
+        *(route(path, model_metadata) for path in (model, versioned)),
+        *(route(path, server_metadata) for path in ("/v2", "/v2/")),
+        route("/v2/health/live", live),
+        route("/v2/health/ready", ready),
+        route("/v2/repository/index", index, "POST"),
+        route("/metrics", metrics),
         *routes,
     ]
     return Front(Router(found, redirect_slashes=False), service, api_key, log, log_all)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from starlette.requests import Request
 
@@ -13,21 +10,8 @@ from smx.runtime.serving.protocol import Cause, Refusal
 
 ROOM = 256 * 2**20
 """Bytes of all bodies together; or of four, where these are more."""
-
-
-@dataclass(eq=False)
-class Reading:
-    """A body that is being read, or answered.
-
-    Attributes:
-        size: bytes so far.
-        time: in which it must come; None when it is complete.
-        crowded_out: it was given up for others.
-    """
-
-    size: int = 0
-    time: asyncio.Timeout | None = None
-    crowded_out: bool = False
+TAKEN = {b"content-encoding": (b"", b"identity"), b"transfer-encoding": (b"", b"chunked")}
+"""How a body may come."""
 
 
 class Bodies:
@@ -43,60 +27,96 @@ class Bodies:
 
     def __init__(self, most: int, seconds: float) -> None:
         self.most, self.seconds, self.room = most, seconds, max(ROOM, 4 * most)
-        self.held: set[Reading] = set()
+        self.held: set[Body] = set()
         self.size = 0
 
-    @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """Read a body, and hold it until the request is answered.
+    def read(self, request: Request) -> Body:
+        """Return a request's body, for `async with`: it is read, and held until the request is answered."""
+        return Body(self, request)
+
+    def make_room(self, newest: Body) -> None:
+        """Give up the largest body that is still coming.
 
         Raises:
-            Refusal: it is compressed, larger than allowed, or does not come in time; or there is no room for it.
+            Refusal: this is the newest.
         """
-        for header, taken in (("content-encoding", ("", "identity")), ("transfer-encoding", ("", "chunked"))):
-            encoding = ",".join(request.headers.getlist(header)).strip().lower()
-            if encoding not in taken:
-                raise Refusal(Cause.ENCODING, f"bodies are taken as they are, not encoded as {encoding!r:.50}")
-        if int(request.headers.get("content-length", "0")) > self.most:  # the parser took it for a number
-            raise self._too_large()
-        reading = Reading()
-        self.held.add(reading)
-        try:
-            yield await self._parts(request, reading)
-        finally:
-            self.held.remove(reading)
-            self.size -= reading.size
-
-    async def _parts(self, request: Request, reading: Reading) -> bytes:
-        parts = []
-        try:
-            async with asyncio.timeout(self.seconds) as reading.time:
-                async for part in request.stream():
-                    parts.append(part)
-                    reading.size += len(part)
-                    self.size += len(part)
-                    if reading.size > self.most:
-                        raise self._too_large()
-                    if self.size > self.room:
-                        self._make_room(reading)
-        except TimeoutError as error:
-            if reading.crowded_out:
-                raise self._full() from error
-            raise Refusal(Cause.SLOW, f"the body did not come in {self.seconds:g} seconds") from error
-        reading.time = None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _make_room(self, newest: Reading) -> None:
         coming = [each for each in self.held if each.time is not None and not each.crowded_out]
         largest = max(coming, key=lambda each: each.size)
         if largest is newest:
-            raise self._full()
+            raise self.full()
         largest.crowded_out = True
         assert largest.time is not None
         largest.time.reschedule(asyncio.get_running_loop().time())
 
-    def _too_large(self) -> Refusal:
-        return Refusal(Cause.TOO_LARGE, f"a body may have {self.most} bytes")
-
-    def _full(self) -> Refusal:
+    def full(self) -> Refusal:
+        """Return the refusal of a body for which there is no room."""
         return Refusal(Cause.BUSY, f"bodies of more than {self.room} bytes are being read; try again later")
+
+
+class Body:
+    """A body that is being read, or answered.
+
+    Attributes:
+        size: bytes so far.
+        time: in which it must come; None when it is complete.
+        crowded_out: it was given up for others.
+    """
+
+    def __init__(self, bodies: Bodies, request: Request) -> None:
+        self.bodies, self.request = bodies, request
+        self.size = 0
+        self.time: asyncio.Timeout | None = None
+        self.crowded_out = False
+
+    async def __aenter__(self) -> bytes:
+        """Read it.
+
+        Raises:
+            Refusal: it is compressed, larger than allowed, or does not come in time; or there is no room for it.
+        """
+        self._check_headers()
+        self.bodies.held.add(self)
+        try:
+            return await self._read()
+        except BaseException:
+            self._release()
+            raise
+
+    async def __aexit__(self, *raised: object) -> None:
+        """Let it go."""
+        self._release()
+
+    def _check_headers(self) -> None:
+        for name, value in self.request.scope["headers"]:
+            if name in TAKEN and value.strip().lower() not in TAKEN[name]:
+                encoding = value.decode("latin-1")
+                raise Refusal(Cause.ENCODING, f"bodies are taken as they are, not encoded as {encoding!r:.50}")
+            if name == b"content-length" and int(value) > self.bodies.most:  # the parser took it for a number
+                raise self._too_large()
+
+    async def _read(self) -> bytes:
+        parts, bodies = [], self.bodies
+        try:
+            async with asyncio.timeout(bodies.seconds) as self.time:
+                async for part in self.request.stream():
+                    parts.append(part)
+                    self.size += len(part)
+                    bodies.size += len(part)
+                    if self.size > bodies.most:
+                        raise self._too_large()
+                    if bodies.size > bodies.room:
+                        bodies.make_room(self)
+        except TimeoutError as error:
+            if self.crowded_out:
+                raise bodies.full() from error
+            raise Refusal(Cause.SLOW, f"the body did not come in {bodies.seconds:g} seconds") from error
+        self.time = None
+        return parts[0] if len(parts) == 2 else b"".join(parts)  # the last part is empty
+
+    def _release(self) -> None:
+        self.bodies.held.discard(self)
+        self.bodies.size -= self.size
+        self.size = 0
+
+    def _too_large(self) -> Refusal:
+        return Refusal(Cause.TOO_LARGE, f"a body may have {self.bodies.most} bytes")

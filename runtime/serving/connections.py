@@ -59,6 +59,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Bytes since the last part of a request began, without the data of its body."""
         self._begun = False
         """Whether a request has begun whose headers are not complete."""
+        self._head_timed = False
+        """Whether the time of those headers runs; most come whole, and need none."""
         self._receiving = False
         """Whether a request's headers are complete and its body is not."""
         self._deaf = False
@@ -90,6 +92,9 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._loose = max(self._loose, 0) + len(data)
         super().data_received(data)
+        if self._begun and not self._head_timed and not self._active and not self._ending:
+            self._head_timed = True
+            self._watch(self.read_timeout, self._too_slow)
         if self._loose > MAX_HEAD and not self._deaf:
             self._refusal = 431, f"the headers have more than {MAX_HEAD} bytes"
             self.send_400_response("")
@@ -119,22 +124,21 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start the time of the headers."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise self._refused(429, f"more than {MAX_PIPELINED} requests wait on this connection")
-        if not self._active:
-            self._watch(self.read_timeout, self._too_slow)
-        self._begun = True
+        self._begun, self._head_timed = True, False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count the headers."""
+        """Count the headers, and trailers with them."""
         if len(self.headers) >= MAX_FIELDS:
             raise self._refused(431, f"a request may have {MAX_FIELDS} headers")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Start the request."""
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > MAX_HEAD:
-            raise self._refused(431, f"the headers have more than {MAX_HEAD} bytes")
+        if self._loose > MAX_HEAD:  # with the begin of the body
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > MAX_HEAD:
+                raise self._refused(431, f"the headers have more than {MAX_HEAD} bytes")
         if not self._active:
             self._unwatch()
         self._loose, self._begun, self._receiving = 0, False, True

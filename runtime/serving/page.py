@@ -15,7 +15,7 @@ from starlette.routing import Route
 from smx.arrays import image_shape
 from smx.errors import InputError
 from smx.runtime.serving import rest
-from smx.runtime.serving.app import which
+from smx.runtime.serving.app import route, which
 from smx.runtime.serving.bodies import Bodies
 from smx.runtime.serving.model import ServedModel
 from smx.runtime.serving.neurons import Neurons
@@ -114,12 +114,12 @@ def page_routes(service: Service, web_runtime: Path | None = None) -> list[Route
 
     def both(path: str, endpoint: Callable[..., Any], method: str) -> list[Route]:
         paths = (f"/v2/models/{{name}}{path}", f"/v2/models/{{name}}/versions/{{version}}{path}")
-        return [Route(each, endpoint, methods=[method]) for each in paths]
+        return [route(each, endpoint, method) for each in paths]
 
-    routes = [Route("/", index), Route("/page/{file}", page_file)]
+    routes = [route("/", index), route("/page/{file}", page_file)]
     routes += [*both("/about", about, "GET"), *both("/neurons", neurons, "POST")]
     if runtime_files:
-        routes += [Route("/web-runtime/{file}", runtime_file), *both("/file", model_file, "GET")]
+        routes += [route("/web-runtime/{file}", runtime_file), *both("/file", model_file, "GET")]
     return routes
 
 

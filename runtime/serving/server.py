@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import signal
 import socket
@@ -24,6 +25,8 @@ from smx.runtime.serving.crowd import Crowd
 from smx.runtime.serving.listener import Listener
 from smx.runtime.serving.service import Service
 
+COLLECT_AFTER = 50_000
+"""Objects more than there were, until the next look for garbage."""
 LINGER = 0.5
 """Seconds at the end that open connections get to send a request that is on its way."""
 
@@ -213,11 +216,26 @@ def run(
 
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
-        runner.run(main())
+        with rare_collections():
+            runner.run(main())
     finally:
         if not server.force_exit:  # waits for threads, as of a model that is loading
             runner.close()
     return End(server.signal, server.force_exit)
+
+
+@contextlib.contextmanager
+def rare_collections() -> Iterator[None]:
+    """Look for garbage in cycles rarely, and not among what is loaded: a quarter of the time of a request otherwise."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 async def _when_started(server: Server, started: Callable[[], None]) -> None:

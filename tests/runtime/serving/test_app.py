@@ -198,7 +198,7 @@ class Coming:
     """A request whose body comes when it is told to."""
 
     def __init__(self) -> None:
-        self.headers = Request({"type": "http", "headers": []}).headers
+        self.scope: dict[str, Any] = {"headers": []}
         self.parts: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def stream(self) -> AsyncIterator[bytes]:
