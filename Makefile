@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-long mutation hostile check results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-long mutation load hostile check results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -62,6 +62,11 @@ test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a 
 mutation: $(INSTALLED)  ## change the code in small ways and count what no test notices, about an hour; downloads mutmut
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
 	$(BIN)/python benchmarks/mutation.py --json $(RESULTS)/mutation.json
+
+load: $(INSTALLED)  ## load smx serve with wrk for half an hour; KSERVE=PYTHON compares with kserve as installed for that interpreter
+	@command -v wrk > /dev/null || { echo 'wrk is needed: install it, as Debian has it'; exit 1; }
+	$(BIN)/python benchmarks/serving_load.py --waits 0,1,2,5 --connections 1,8,64 --seconds 10 --block 5 --json $(RESULTS)/serving-wait.json
+	$(BIN)/python benchmarks/serving_load.py $(if $(KSERVE),--kserve $(KSERVE)) --soak 600 --json $(RESULTS)/serving-load.json
 
 hostile: $(INSTALLED)  ## send thousands of hostile requests to smx serve, about a minute
 	$(BIN)/python benchmarks/serving_hostile.py --requests 2000 --json $(RESULTS)/serving-hostile.json

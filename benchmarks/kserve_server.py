@@ -31,7 +31,7 @@ class OnnxModel(Model):  # type: ignore[misc]
         (y,) = self.session.run(None, {given.name: given.as_numpy()})
         output = InferOutput(name="output", shape=list(y.shape), datatype="FP32")
         output.set_data_from_numpy(np.ascontiguousarray(y), binary_data=True)
-        return InferResponse(model_name=self.name, response_id=payload.id, infer_outputs=[output])
+        return InferResponse(model_name=self.name, response_id=payload.id or "none", infer_outputs=[output])
 
 
 ModelServer(workers=1, enable_grpc=False, access_log_format=None).start([OnnxModel(arguments.onnx)])

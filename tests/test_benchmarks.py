@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SERVING = ("serving_hostile", "install_size")
+SERVING = [
+    pytest.param(name, marks=pytest.mark.serving) for name in ("serving_hostile", "serving_load", "install_size")
+]
 BENCHMARKS = ("layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule", *SERVING)
 
 
@@ -34,6 +37,8 @@ def numbers(content: Any) -> list[float]:
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_in_its_smallest_form(name: str, tmp_path: Path) -> None:
+    if name == "serving_load" and shutil.which("wrk") is None:
+        pytest.skip("wrk is not on this machine")
     benchmark(name, "--json", tmp_path / "out.json", cwd=tmp_path)
     assert numbers(json.loads((tmp_path / "out.json").read_text()))
 

@@ -101,6 +101,13 @@ def test_the_other_lines_of_the_readme_are_measured() -> None:
     assert f"phase 1 takes {step['phase 1', 128]} times ReLU's, of phase 2 {step['phase 2', 128]} times" in README
 
 
+def test_the_gain_of_batching_is_measured() -> None:
+    rates = {
+        row["server"]: row["requests_a_second"] for row in result("serving-load")["servers"] if row["connections"] == 64
+    }
+    assert f"batching gives {rates['smx serve'] / rates['smx serve --max-batch 1']:.1f} times the requests" in README
+
+
 def test_the_size_of_a_server_is_measured() -> None:
     serve = result("install-size")["results"]["smartmixed[serve]"]
     assert f"{serve['megabytes']} MB, {serve['packages']} packages, no torch" in README
