@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import itertools
 import re
 import secrets
@@ -19,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from smx.runtime.serving import rest
 from smx.runtime.serving.bodies import Bodies
 from smx.runtime.serving.metrics import CONTENT_TYPE
-from smx.runtime.serving.protocol import Cause, Refusal
+from smx.runtime.serving.protocol import Cause, Refusal, check_key
 from smx.runtime.serving.service import Service
 
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
@@ -71,7 +70,8 @@ class Front:
         error: str | None = None
         try:
             if self.api_key is not None and not _is_open(scope["path"]):
-                self._check_key(headers)
+                given = headers.get(b"authorization", b"").decode("latin-1")
+                check_key(given, self.api_key, "the header Authorization")
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             error = "the client is gone"
@@ -84,12 +84,6 @@ class Front:
             took = round((time.perf_counter() - start) * 1e3, 2)
             what = {"method": scope["method"], "path": scope["path"][:200], "status": status, "ms": took}
             self.log("request", id=request_id, **what, **({"error": error[:500]} if error else {}))
-
-    def _check_key(self, headers: Mapping[bytes, bytes]) -> None:
-        scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        assert self.api_key is not None
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self.api_key):
-            raise Refusal(Cause.UNAUTHENTICATED, "this server needs a key: send the header Authorization: Bearer KEY")
 
     def _as_refusal(self, error: Exception) -> Refusal:
         if isinstance(error, Refusal):

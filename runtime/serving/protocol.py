@@ -6,6 +6,7 @@ tensors and for classification are Triton's.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -65,6 +66,13 @@ class Refusal(Exception):  # noqa: N818
         line = " ".join(message.split())
         super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}...")
         self.cause = cause
+
+
+def check_key(authorization: str, api_key: bytes, how: str) -> None:
+    """Refuse a client whose `Authorization` is not `Bearer KEY`; `how` tells it what to send."""
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), api_key):
+        raise Refusal(Cause.UNAUTHENTICATED, f"this server needs a key: send {how}: Bearer KEY")
 
 
 class Tensor(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from smx.runtime.serving.protocol import (
     Refusal,
     RequestedOutput,
     Tensor,
+    check_key,
     dtype_of,
     from_bytes,
     size_of,
@@ -208,9 +208,7 @@ def guarded(call: Call, message: Any, api_key: bytes | None, service: Service, l
                 raise Refusal(Cause.ENDING, "this server ends")
             if api_key is not None:
                 given = dict(context.invocation_metadata() or ()).get("authorization", "")
-                scheme, _, key = str(given).partition(" ")
-                if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), api_key):
-                    raise Refusal(Cause.UNAUTHENTICATED, "this server needs a key: send authorization: Bearer KEY")
+                check_key(str(given), api_key, "authorization")
             request = await _receive(requests, service.limits.read_timeout)
             return await call(message.FromString(request), context)
         except Refusal as refusal:
