@@ -18,6 +18,7 @@ SMARTMIXED = "smartmixed"
 MODELS = ("mlp", "cnn")
 DEVICES = ("auto", "cpu", "cuda")
 PROTOCOLS = ("standard", "author")
+PHASE2_CHOICES = ("learned", "shuffled", "random", "majority")
 LR_SCHEDULES = ("constant", "linear", "cosine", "step")
 TEMPERATURE_SCHEDULES = ("constant", "linear", "exponential")
 PRECISIONS = ("none", "bfloat16", "float16")
@@ -71,6 +72,9 @@ class TrainConfig:
         50, "Epochs in which neurons choose; auto: until the choices have settled.", "EPOCHS|auto", word=AUTO
     )
     phase2_epochs: int = _phases(350, "Epochs with the choices fixed.", "EPOCHS")
+    phase2_choices: str = _phases(
+        "learned", "Another word: a control, which shows what learning the choices is worth.", choices=PHASE2_CHOICES
+    )
     max_phase1_epochs: int = _commit(50, "Epochs after which phase 1 ends in any case.", "EPOCHS")
     settle_window: int = _commit(5, "How many of the last epochs the rule looks at.", "EPOCHS")
     settle_changed: float = _commit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from smx.errors import InputError, one_line
 from smx.modelfile import SavedModel, save_model, split_state
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import TrainConfig, as_text
+from smx.training.controls import replace_choices
 from smx.training.engine import evaluate, seed_for
 from smx.training.events import tensorboard
 from smx.training.examples import Examples, load_examples
@@ -64,6 +65,7 @@ def train(
     on_epoch: Callable[[EpochMetrics], None] = lambda row: None,
     on_end: Callable[[TrainResult], None] = lambda result: None,
     ranks: Ranks = ALONE,
+    load: Callable[[Dataset, Sequence[int], str], tuple[Examples, Examples, Examples]] = load_examples,
 ) -> TrainResult:
     """Train through both phases and leave `model.pt`, `checkpoint.pt`, `config.toml` and `metrics.csv` in `out`.
 
@@ -79,6 +81,7 @@ def train(
         on_end: the main rank calls it when `model.pt` is on disk, while no other run can use `out`.
         ranks: the processes that train together, all with the same arguments; the main one writes. A run may be resumed
             with another number of them, and ends in the same model up to rounding.
+        load: what `load_examples` does; for callers that keep its result for several runs.
 
     Raises:
         InputError: `out` holds a run that is not to be continued, the checkpoint is of other settings or data, or
@@ -101,7 +104,7 @@ def train(
         if config.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS needs
             torch.use_deterministic_algorithms(True, warn_only=True)
-        examples = load_examples(dataset, run.architecture.input_shape, config.device)
+        examples = load(dataset, run.architecture.input_shape, config.device)
         with _recording(state, out, on_epoch, ranks) as record:
             state = _train_phases(run, network.to(config.device), state, examples, record)
         result = TrainResult(_saved(run, state, dataset), state.rows)
@@ -139,7 +142,9 @@ def _train_phases(
 
 def _next_network(run: _Run, phase1: nn.Module) -> nn.Module:
     """Return the network that phase 2 begins with: committed and sorted, or with fresh weights and the same choices."""
-    committed = sorting.sort(convert.commit(phase1), example_input=torch.zeros(2, *run.architecture.input_shape))
+    committed = convert.commit(phase1)
+    replace_choices(committed, run.config.phase2_choices, seed_for(run.config.seed, 3))
+    committed = sorting.sort(committed, example_input=torch.zeros(2, *run.architecture.input_shape))
     if rules(run.config).warm_start:
         return committed
     torch.manual_seed(seed_for(run.config.seed, 2))

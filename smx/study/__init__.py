@@ -1,0 +1,1 @@
+"""Many runs that are compared: a grid of cells, what trains them, and the table of their results."""

@@ -1,0 +1,168 @@
+"""One cell of a study: its folder, its training, and the row that it leaves in the table."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from smx import files
+from smx.errors import InputError
+from smx.study.grid import Cell
+
+if TYPE_CHECKING:
+    from smx.data import Dataset
+    from smx.training.examples import Examples
+    from smx.training.metrics import EpochMetrics
+    from smx.training.run import TrainResult
+
+RESULT, ERROR = "result.json", "error.json"
+DONE, FAILED, MISSING = "done", "failed", "missing"
+DIGITS = 5
+"""Of what is recorded of epochs."""
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """Where a cell's run lies, with `result.json` when it is done, or `error.json` when it failed."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, cell: Cell, out: Path) -> CellFolder:
+        """Return a cell's folder in a study's."""
+        return cls(out / "cells" / cell.id)
+
+    def result(self) -> dict[str, Any] | None:
+        """Return what the cell left, as `train_cell` returned it; None if it is not done."""
+        return self._read(RESULT)
+
+    def error(self) -> str | None:
+        """Return why the cell failed; None if it did not."""
+        content = self._read(ERROR)
+        return None if content is None else str(content["error"])
+
+    def fail(self, error: str) -> None:
+        """Keep the reason why the cell failed."""
+        files.write_text(files.make_folder(self.path) / ERROR, json.dumps({"error": error}))
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Keep the result; the cell is done from here on, and needs its checkpoint no more."""
+        files.write_text(files.make_folder(self.path) / RESULT, json.dumps(result))
+        for name in ("checkpoint.pt", ERROR):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        try:
+            return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is damaged ({error}); remove it, and the sweep makes it again") from error
+
+
+def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[str, Any]:
+    """Train a cell in its folder, from its last checkpoint if there is one; return its results as plain values.
+
+    The results are, besides those of `curves` and `measures`:
+
+        test_accuracy, validation_accuracy                of the best epoch of the last phase
+        phase1_test_accuracy, ..._sampled, ...            of the best epoch of phase 1; None for a baseline
+        epochs, best_epoch                                how many, and which one counts, of the last phase
+        seconds, phase1_seconds                           of all epochs, and of phase 1
+        threads                                           of PyTorch
+        machine                                           see `smx.timing.machine.machine`
+
+    Raises:
+        InputError, SmxError: as `smx.train`.
+    """
+    import torch
+
+    from smx.study.measures import measures
+    from smx.timing.machine import machine
+    from smx.training.config import AUTO, from_values
+    from smx.training.run import load_checkpoint, train
+
+    config = cell.config
+    if config.device == AUTO:
+        config = from_values({**vars(config), "device": "cuda" if torch.cuda.is_available() else "cpu"})
+    dataset = _dataset(config.data, data_dir)
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is not None:
+        config = checkpoint.config
+    result = train(config, dataset, folder, checkpoint=checkpoint, load=_examples)
+    metrics = result.model.metrics
+    last, first = metrics[max(metrics)], metrics.get("phase1", {}) if len(metrics) > 1 else {}
+    return {
+        **{name: last[name] for name in ("test_accuracy", "validation_accuracy", "epochs", "best_epoch")},
+        **{f"phase1_{name}": first.get(name) for name in PHASE1},
+        "seconds": round(sum(row.seconds for row in result.rows), 2),
+        "phase1_seconds": round(sum(row.seconds for row in result.rows if row.phase == 1), 2),
+        **measures(result.model, dataset, _examples(dataset, result.model.architecture.input_shape, config.device)[2]),
+        **curves(result),
+        "threads": torch.get_num_threads(),
+        "machine": machine(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+PHASE1 = ("test_accuracy", "validation_accuracy", "test_accuracy_sampled", "validation_accuracy_sampled")
+
+
+def curves(result: TrainResult) -> dict[str, Any]:
+    """Return what the epochs recorded.
+
+    Returns:
+        `curves`: for each column of `EpochMetrics` that figures need, its value in each epoch; `shares`: by layer and
+        activation, in the network that is left; `shares_by_epoch`: by layer and activation, in each epoch of phase 1.
+    """
+    rows = result.rows
+    columns = ("phase", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy", "changed", "margin")
+    phase1 = [row.shares for row in rows if row.phase == 1]
+    by_epoch = {
+        layer.removesuffix(".activation"): {name: _rounded([each[layer][name] for each in phase1]) for name in shares}
+        for layer, shares in (phase1[0].items() if phase1 else ())
+    }
+    return {
+        "curves": {name: _rounded([getattr(row, name) for row in rows]) for name in columns},
+        "shares": _shares(rows),
+        "shares_by_epoch": by_epoch,
+    }
+
+
+def _shares(rows: Sequence[EpochMetrics]) -> dict[str, dict[str, float]]:
+    return {
+        layer.removesuffix(".activation"): {name: round(share, DIGITS) for name, share in shares.items()}
+        for layer, shares in rows[-1].shares.items()
+    }
+
+
+def _rounded(values: Sequence[Any]) -> list[Any]:
+    return [round(value, DIGITS) if isinstance(value, float) and math.isfinite(value) else value for value in values]
+
+
+@lru_cache(maxsize=1)
+def _dataset(name: str, data_dir: Path | None) -> Dataset:
+    """Load a data set once for all cells of this process."""
+    from smx import data
+
+    return data.load(name, data_dir)
+
+
+_kept: list[tuple[object, tuple[Examples, Examples, Examples]]] = []
+
+
+def _examples(dataset: Dataset, input_shape: Sequence[int], device: str) -> tuple[Examples, Examples, Examples]:
+    """Normalise a data set once for all cells of this process that take it in the same shape."""
+    from smx.training.examples import load_examples
+
+    key = (id(dataset), tuple(input_shape), device)
+    if not _kept or _kept[0][0] != key:
+        _kept[:] = [(key, load_examples(dataset, input_shape, device))]
+    return _kept[0][1]

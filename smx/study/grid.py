@@ -1,0 +1,171 @@
+"""A grid: every combination of settings that a TOML file names, each one a cell."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from smx.errors import InputError
+from smx.paper import TABLE_1
+from smx.study.methods import PAPER_METHODS, settings_of
+from smx.training.config import FIELDS, TrainConfig, as_text, from_values, parse
+
+METHOD = "method"
+PAPER = "paper"
+OF_THE_PAPER: Mapping[str, Sequence[Any]] = {"hidden": list(TABLE_1), METHOD: PAPER_METHODS}
+"""What the word "paper" stands for, as the values of an axis."""
+SHIPPED = {path.name.removesuffix(".toml"): path for path in (resources.files("smx.study") / "grids").iterdir()}
+"""The grids that come with smx, by their names."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a study.
+
+    Attributes:
+        method: its name in tables.
+        config: all its settings.
+    """
+
+    method: str
+    config: TrainConfig
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of the whole configuration, 12 hexadecimal digits.
+
+        Settings that have their defaults do not count, so that a setting that a later release adds changes no id.
+        """
+        values = {name: value for name, value in self.config.to_dict().items() if value != _default(name)}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting, and `method`, as one value each for a table: several values have commas between."""
+        values = {name: as_text(value) if isinstance(value, list) else value for name, value in self._items()}
+        return {METHOD: self.method, **values}
+
+    def _items(self) -> Iterable[tuple[str, Any]]:
+        return self.config.to_dict().items()
+
+    def __str__(self) -> str:
+        """Describe it for people: `smartmixed 512,256,128 seed 0`."""
+        return f"{self.method} {as_text(self.config.hidden)} seed {self.config.seed}"
+
+
+def _default(name: str) -> Any:
+    default = FIELDS[name].default
+    return list(default) if isinstance(default, tuple) else default
+
+
+def cell_of(settings: Mapping[str, Any]) -> Cell:
+    """Return the cell of a row's settings, as `Cell.settings` wrote them; what is missing has its default.
+
+    Raises:
+        InputError: a setting has a value of another type, or one that is out of range.
+    """
+    known = {name: settings[name] for name in FIELDS if name in settings}
+    config = from_values(known)
+    return Cell(str(settings.get(METHOD) or config.activation), config)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a study consists of.
+
+    Attributes:
+        base: settings of every cell.
+        axes: for settings, or `method`, the values that are combined, each with each.
+        methods: settings under a name of one's own.
+    """
+
+    base: Mapping[str, Any] = field(default_factory=dict)
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def cells(self) -> list[Cell]:
+        """Return the cells, without repetitions, in the order in which the last axis changes fastest.
+
+        Raises:
+            InputError: a setting is unknown or has a bad value, or two methods are the same settings.
+        """
+        found: dict[str, Cell] = {}
+        for values in itertools.product(*self.axes.values()):
+            chosen = dict(zip(self.axes, values, strict=True))
+            method = chosen.pop(METHOD, None)
+            named = settings_of(method, self.methods) if method else {}
+            config = from_values({**self.base, **named, **chosen})
+            cell = Cell(method or config.activation, config)
+            if found.setdefault(cell.id, cell).method != cell.method:
+                raise InputError(f"the methods {found[cell.id].method} and {cell.method} are the same settings")
+        return list(found.values())
+
+    def with_values(self, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None) -> Grid:
+        """Return the grid with other seeds, and with settings that win over its base and axes."""
+        settings = {name: _one(name, value) for name, value in (settings or {}).items()}
+        axes = {name: values for name, values in self.axes.items() if name not in settings}
+        if METHOD in settings:
+            axes[METHOD] = [settings.pop(METHOD)]
+        if seeds is not None:
+            axes["seed"] = list(seeds)
+        return Grid({**self.base, **settings}, axes, self.methods)
+
+
+def read_grid(grid: str | Path | Mapping[str, Any]) -> Grid:
+    """Read a grid: a TOML file's path, the name of a grid that comes with smx, or the content of such a file.
+
+    Raises:
+        InputError: there is no such file, it is no TOML, or says something that no grid has.
+    """
+    if isinstance(grid, Mapping):
+        return _parsed(grid, "the grid")
+    path = Path(grid)
+    source = SHIPPED.get(str(grid)) if not path.exists() else path
+    if source is None:
+        raise InputError(f"there is no grid {grid}; give a TOML file, or one of {', '.join(sorted(SHIPPED))}")
+    try:
+        return _parsed(tomllib.loads(source.read_text(encoding="utf-8")), str(grid))
+    except OSError as error:
+        raise InputError(f"{grid} can't be read ({error.strerror}); expected a TOML file with a grid") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{grid} is no TOML file ({error})") from error
+
+
+def _parsed(content: Mapping[str, Any], name: str) -> Grid:
+    for table, values in content.items():
+        if table not in ("base", "grid", "methods") or not isinstance(values, Mapping):
+            raise InputError(f"{name} has {table!r}; a grid has the tables [base], [grid] and [methods.NAME]")
+    methods = {}
+    for method, settings in content.get("methods", {}).items():
+        if not isinstance(settings, Mapping):
+            raise InputError(f"{name}: methods.{method} must be a table of settings, got {settings!r}")
+        methods[method] = {setting: _one(setting, value) for setting, value in settings.items()}
+    base = {setting: _one(setting, value) for setting, value in content.get("base", {}).items()}
+    axes = {setting: _values(setting, values, name) for setting, values in content.get("grid", {}).items()}
+    if clash := axes.keys() & {setting for settings in methods.values() for setting in settings}:
+        raise InputError(f"{name}: {min(clash)} is set by [grid] and by a method; it must be one of them")
+    return Grid(base, axes, methods)
+
+
+def _one(setting: str, value: Any) -> Any:
+    if setting == METHOD:
+        return str(value)
+    if setting not in FIELDS:
+        raise InputError(f"unknown setting {setting!r}; known are {METHOD}, {', '.join(FIELDS)}")
+    return parse(setting, value)
+
+
+def _values(setting: str, values: Any, name: str) -> list[Any]:
+    if values == PAPER and setting in OF_THE_PAPER:
+        values = OF_THE_PAPER[setting]
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise InputError(f"{name}: {setting} in [grid] must be a list of values, got {values!r}")
+    return [_one(setting, value) for value in values]

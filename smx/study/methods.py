@@ -1,0 +1,26 @@
+"""The methods that a study compares, each as settings of training: names of a column of Table 1, and controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from smx.paper import PAPER_POOL
+from smx.training.config import SMARTMIXED
+
+PAPER_METHODS = (SMARTMIXED, *PAPER_POOL)
+"""The paper's seven."""
+
+CONTROLS: Mapping[str, Mapping[str, Any]] = {
+    "shuffled": {"activation": SMARTMIXED, "phase2_choices": "shuffled"},
+    "random": {"activation": SMARTMIXED, "phase2_choices": "random"},
+    "majority": {"activation": SMARTMIXED, "phase2_choices": "majority"},
+    "relu_two_phases": {"activation": SMARTMIXED, "pool": ["relu"]},
+}
+"""Does it matter which neuron has which activation, do the shares matter, is any mixture as good, what does the
+schedule of two phases cost? See `TrainConfig.phase2_choices`; a pool of one leaves nothing to choose."""
+
+
+def settings_of(method: str, own: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the settings of a method: one of the grid's `own`, a control, smartmixed, or any activation's name."""
+    return own.get(method) or CONTROLS.get(method) or {"activation": method}

@@ -1,0 +1,136 @@
+"""The table of a study: one row a cell, its settings under their names, its results beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from smx import files
+from smx.errors import InputError
+from smx.study.cell import DONE, FAILED, MISSING
+from smx.study.grid import METHOD, Cell, cell_of
+from smx.training.config import FIELDS
+
+NESTED = ("curves", "shares", "shares_by_epoch", "connections", "machine")
+"""Columns that hold dicts, in files as JSON."""
+TEXTS = ("cell", "status", METHOD, "finished", "error")
+FORMATS = (".csv", ".parquet")
+
+
+def row(cell: Cell, result: Mapping[str, Any] | None = None, error: str | None = None) -> dict[str, Any]:
+    """Return a cell's row: with its result it is done, with an error failed, with neither missing."""
+    status = DONE if result is not None else FAILED if error is not None else MISSING
+    return {"cell": cell.id, "status": status, **cell.settings, **(result or {}), "error": error}
+
+
+def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows as a data frame."""
+    return pd.DataFrame(list(rows))
+
+
+def known_results(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the results of a table's finished cells by the cells' ids, which are computed anew from their settings.
+
+    Raises:
+        InputError: a setting has a bad value.
+    """
+    found = {}
+    for values in rows(table):
+        if values.get("status") == DONE:
+            cell = cell_of(values)
+            own = {"cell", "status", "error", *cell.settings}
+            found[cell.id] = {name: value for name, value in values.items() if name not in own}
+    return found
+
+
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as plain values, without those that are missing."""
+    records = table.to_dict("records")
+    return [{str(name): value for name, value in each.items() if not _missing(value)} for each in records]
+
+
+def check_format(path: Path) -> None:
+    """Refuse a path that is neither .csv nor .parquet."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path} must end in {' or '.join(FORMATS)}")
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV or Parquet, by the suffix of its name, atomically.
+
+    Raises:
+        InputError: the suffix is another, or the folder can't be written to.
+    """
+    check_format(path)
+    made = table.copy()
+    for name in made.columns:
+        if name in NESTED:
+            made[name] = [None if _missing(value) else json.dumps(value, sort_keys=True) for value in made[name]]
+        elif len({type(value) for value in made[name]}) > 1 and made[name].dtype == object:
+            made[name] = [None if _missing(value) else str(value) for value in made[name]]
+    with files.replacing(path) as temporary:
+        if path.suffix == ".csv":
+            made.to_csv(temporary, index=False)
+        else:
+            made.to_parquet(temporary, index=False, compression="zstd")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read what `write` wrote.
+
+    Raises:
+        InputError: the file is missing, no table, or no table of cells.
+    """
+    check_format(path)
+    try:
+        if path.suffix == ".csv":
+            table = _typed(pd.read_csv(path, dtype=str, keep_default_na=False))
+        else:
+            table = pd.read_parquet(path)
+        for name in table.columns.intersection(NESTED):
+            table[name] = [None if _missing(value) else _decoded(value) for value in table[name]]
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; expected a table that smx sweep --collect wrote") from error
+    except (OSError, ValueError, RecursionError) as error:  # pandas' and pyarrow's errors are among them
+        raise InputError(f"{path} is no table of a sweep ({' '.join(str(error).split())[:200]})") from error
+    if missing := {"cell", "status", METHOD} - {*table.columns}:
+        raise InputError(f"{path} has no column {min(missing)!r}; expected a table that smx sweep --collect wrote")
+    return table
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Give the columns of a CSV file their types."""
+    typed = {}
+    for name in table.columns:
+        texts = [None if text == "" else text for text in table[name]]
+        default = FIELDS[name].default if name in FIELDS else None
+        if isinstance(default, bool):
+            typed[name] = pd.Series([{"True": True, "False": False}.get(str(text)) for text in texts])
+        elif name in NESTED or name in TEXTS or isinstance(default, str | tuple):
+            typed[name] = pd.Series(texts, dtype=object)
+        else:
+            typed[name] = _numbers(texts)
+    return pd.DataFrame(typed)
+
+
+def _numbers(texts: list[str | None]) -> pd.Series:
+    try:
+        return pd.to_numeric(pd.Series(texts, dtype=object))
+    except ValueError:  # a number or a word, as phase1_epochs
+        return pd.Series(texts, dtype=object)
+
+
+def _decoded(text: object) -> object:
+    value = json.loads(str(text))
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got {str(text)[:40]}")
+    return value
+
+
+def _missing(value: object) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
