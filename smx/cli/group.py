@@ -16,6 +16,7 @@ EXTRAS = dict.fromkeys(("torch", "torchvision", "onnx", "onnx_ir", "onnxscript",
 EXTRAS["tensorboard"] = "tensorboard"
 EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "uvloop", "httptools", "orjson", "grpc", "prometheus_client"), "serve")
 EXTRAS |= dict.fromkeys(("tritonclient", "yaml"), "deploy")
+EXTRAS |= dict.fromkeys(("jinja2", "markupsafe", "pandas", "pyarrow", "scipy"), "study")
 """Which extra brings a package that the base install does not have."""
 
 INTERRUPTED = 130
