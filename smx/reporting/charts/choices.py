@@ -21,11 +21,11 @@ def by_layer(shares: pd.DataFrame, pool: Sequence[str], name: str) -> str:
     """Draw the mean share of each activation in each layer (the paper's figure 3).
 
     Args:
-        shares: with `position`, `activation`, `share`; several rows of a layer and activation are averaged.
+        shares: with `layer`, `activation`, `share`; several rows of a layer and activation are averaged.
         pool: the activations in order.
         name: of the figure.
     """
-    means = shares.pivot_table(index="position", columns="activation", values="share").fillna(0.0)
+    means = shares.pivot_table(index="layer", columns="activation", values="share").fillna(0.0)
 
     def paint(figure: Figure) -> None:
         panel = figure.subplots()
@@ -37,7 +37,7 @@ def by_layer(shares: pd.DataFrame, pool: Sequence[str], name: str) -> str:
             texts = [f"{width:.0%}" if width >= 0.07 else "" for width in widths]
             panel.bar_label(bars, texts, label_type="center", color="white", fontsize=8)
             left += widths
-        panel.set_yticks(range(len(means)), [f"layer {position}" for position in means.index])
+        panel.set_yticks(range(len(means)), [f"layer {layer}" for layer in means.index])
         panel.invert_yaxis()
         panel.set(xlim=(0, 1), xlabel="share of the layer's neurons")
         panel.xaxis.set_major_formatter(PERCENT)
@@ -53,22 +53,22 @@ def by_epoch(shares: pd.DataFrame, pool: Sequence[str], name: str) -> str:
     """Draw the shares through phase 1, in the first and in the last hidden layer (the paper's figures 4 and 5).
 
     Args:
-        shares: with `position`, `activation`, `epoch`, `share`; several rows of one epoch are averaged.
+        shares: with `layer`, `activation`, `epoch`, `share`; several rows of one epoch are averaged.
         pool: the activations in order.
         name: of the figure.
     """
-    ends = sorted({shares["position"].min(), shares["position"].max()})
+    ends = sorted({shares["layer"].min(), shares["layer"].max()})
 
     def paint(figure: Figure) -> None:
         panels = figure.subplots(1, len(ends), sharey=True, squeeze=False)[0]
-        for panel, position in zip(panels, ends, strict=True):
-            rows = shares[shares["position"] == position]
+        for panel, layer in zip(panels, ends, strict=True):
+            rows = shares[shares["layer"] == layer]
             means = rows.pivot_table(index="epoch", columns="activation", values="share")
             for activation in (each for each in pool if each in means):
                 marker = "o" if len(means) == 1 else None
                 shade = colour(activation, pool)
                 panel.plot(means.index, means[activation], color=shade, marker=marker, label=short(activation))
-            panel.set(title=f"layer {position}", xlabel="epoch of phase 1", ylim=(0, None))
+            panel.set(title=f"layer {layer}", xlabel="epoch of phase 1", ylim=(0, None))
             panel.yaxis.set_major_formatter(PERCENT)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             bare(panel)
@@ -115,11 +115,11 @@ def connections(weights: pd.DataFrame, pool: Sequence[str], name: str) -> str:
     """Draw the mean weight by the activation that sends and the one that receives (the paper's figure 8).
 
     Args:
-        weights: with `sender`, `receiver`, `weight`; a pair that is missing or NaN stays empty.
+        weights: with `sender`, `receiver`, `mean`; a pair that is missing or NaN stays empty.
         pool: the activations in order.
         name: of the figure.
     """
-    grid = weights.pivot_table(index="sender", columns="receiver", values="weight").reindex(index=pool, columns=pool)
+    grid = weights.pivot_table(index="sender", columns="receiver", values="mean").reindex(index=pool, columns=pool)
     values = grid.to_numpy(dtype=float)
     limit = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     scale = 10.0 ** np.floor(np.log10(limit)) if limit > 0 else 1.0
@@ -132,7 +132,13 @@ def connections(weights: pd.DataFrame, pool: Sequence[str], name: str) -> str:
                 strong = abs(value) > 0.6 * limit
                 text = f"{value / scale:+.1f}"
                 panel.text(
-                    column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8, color="w" if strong else "#222222"
+                    column + 0.5,
+                    row + 0.5,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="w" if strong else "#222222",
                 )
         ticks = np.arange(len(pool)) + 0.5
         panel.set_xticks(ticks, [short(each, 12) for each in pool], rotation=30, ha="right", rotation_mode="anchor")

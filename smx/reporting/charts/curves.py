@@ -16,21 +16,23 @@ WIDTH = 5.4
 LINES = {"train_loss": ("training", "#d55e00"), "validation_loss": ("validation", "#0072b2")}
 
 
-def losses(epochs: pd.DataFrame, name: str) -> str:
-    """Draw the losses of one method on one architecture, a panel a phase: each seed thin, their mean bold.
+def losses(curves: pd.DataFrame, name: str) -> str:
+    """Draw the losses of one method on one architecture, a panel a phase.
 
     Args:
-        epochs: with `seed`, `phase`, `epoch`, `train_loss`, `validation_loss`.
+        curves: with `phase`, `epoch` (in the phase), `train_loss`, `validation_loss`.
         name: of the figure.
     """
-    phases = sorted(epochs["phase"].unique())
+    phases = sorted(curves["phase"].unique())
 
     def paint(figure: Figure) -> None:
         for panel, phase in zip(figure.subplots(1, len(phases), squeeze=False)[0], phases, strict=True):
-            rows = epochs[epochs["phase"] == phase]
+            rows = curves[curves["phase"] == phase]
             for column, (label, shade) in LINES.items():
-                _seeds(panel, rows, column, label, shade)
-            panel.set(title=f"phase {phase}" if len(phases) > 1 else None, xlabel="epoch")
+                marker = "o" if len(rows) == 1 else None
+                panel.plot(rows["epoch"], rows[column], color=shade, marker=marker, label=label)
+            panel.set_title(f"phase {phase}" if len(phases) > 1 else "")
+            panel.set_xlabel("epoch")
             _whole(panel)
         figure.axes[0].set_ylabel("cross-entropy")
         figure.axes[0].legend(frameon=False)
@@ -38,48 +40,38 @@ def losses(epochs: pd.DataFrame, name: str) -> str:
     return draw(name, "Loss by epoch, on the training and the validation examples", WIDTH, 2.6, paint)
 
 
-def accuracies(epochs: pd.DataFrame, name: str) -> str:
-    """Draw the mean validation accuracy of each method on one architecture over all its epochs, both phases in a row.
+def accuracies(curves: pd.DataFrame, name: str) -> str:
+    """Draw the validation accuracy of each method on one architecture over all its epochs, both phases in a row.
 
     Args:
-        epochs: with `method`, `seed`, `phase`, `epoch`, `validation_accuracy`.
+        curves: with `method`, `phase`, `epoch` (in the phase), `validation_accuracy`.
         name: of the figure.
     """
-    rows = epochs.copy()
-    first = rows[rows["phase"] == 1].groupby(["method", "seed"])["epoch"].max().rename("before").reset_index()
-    rows = rows.merge(first, how="left", on=["method", "seed"])
-    rows["epoch"] += rows["before"].fillna(0).where(rows["phase"] == 2, 0).astype(int)
-    means = rows.groupby(["method", "epoch"])["validation_accuracy"].mean().unstack("method")
-    methods = list(dict.fromkeys(epochs["method"]))
+    rows = curves.copy()
+    first = rows[rows["phase"] == 1].groupby("method")["epoch"].max()
+    rows["epoch"] += rows["method"].map(first).fillna(0).where(rows["phase"] == 2, 0).astype(int)
+    means = rows.pivot_table(index="epoch", columns="method", values="validation_accuracy")
+    methods = list(dict.fromkeys(curves["method"]))
 
     def paint(figure: Figure) -> None:
         panel = figure.subplots()
-        for method in methods:
+        for method in (each for each in methods if each in means):
             values = means[method].dropna()
-            bold = {"linewidth": 2.6, "zorder": 3} if method == "smartmixed" else {}
+            bold = {"linewidth": 2.8, "zorder": 3} if method == "smartmixed" else {}
             marker = "o" if len(values) == 1 else None
             panel.plot(values.index, values, marker=marker, color=colour(method, methods), label=short(method), **bold)
-        for commit in sorted({*first["before"]}):
+        for commit in sorted({*first}):
             panel.axvline(commit + 0.5, color=INK, linewidth=0.8, linestyle=":")
+        # Without the first epochs, whose low accuracies would leave the curves no height.
         settled = means[means.index > len(means) // 4].min().min()
-        top = means.max().max()
-        panel.set_ylim(max(0.0, settled - 0.15 * (top - settled) - 0.002), min(1.0, top + 0.1 * (top - settled) + 0.002))
+        room = 0.1 * (means.max().max() - settled) + 0.002
+        panel.set_ylim(max(0.0, settled - room), min(1.0, means.max().max() + room))
         panel.set(xlabel="epoch, of both phases", ylabel="validation accuracy")
         panel.yaxis.set_major_formatter(PercentFormatter(1.0))
         _whole(panel)
-        figure.legend(loc="outside right upper", frameon=False)
+        figure.legend(loc="outside upper center", ncols=min(len(methods), 4), frameon=False)
 
-    return draw(name, "Validation accuracy by epoch and method", WIDTH, 3.0, paint)
-
-
-def _seeds(panel: Any, rows: pd.DataFrame, column: str, label: str, shade: str) -> None:
-    by_seed = rows.pivot_table(index="epoch", columns="seed", values=column)
-    if by_seed.empty:
-        return
-    marker = "o" if len(by_seed) == 1 else None
-    if by_seed.shape[1] > 1:
-        panel.plot(by_seed.index, by_seed, color=shade, linewidth=0.6, alpha=0.5)
-    panel.plot(by_seed.index, by_seed.mean(axis=1), color=shade, marker=marker, label=label)
+    return draw(name, "Validation accuracy by epoch and method", WIDTH, 3.2, paint)
 
 
 def _whole(panel: Any) -> None:

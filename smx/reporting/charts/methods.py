@@ -20,6 +20,7 @@ MEDALS = ("#b8860b", "#8f979e", "#a0522d")
 
 def dots(
     values: pd.DataFrame,
+    column: str,
     name: str,
     title: str,
     axis: str,
@@ -30,20 +31,21 @@ def dots(
     """Draw a value with its interval for each method, the largest one on top.
 
     Args:
-        values: with `method` and `value`, and `low` and `high` where there are intervals.
+        values: with `method`, and `low` and `high` where there are intervals.
+        column: the one that holds the values.
         name: of the figure.
         title: what it shows.
         axis: the words at the axis of values.
         line: a value that is marked: no difference, for example.
         text: writes a value.
     """
-    rows = values.dropna(subset=["value"]).sort_values("value")
+    rows = values.dropna(subset=[column]).sort_values(column)
     methods = list(rows["method"])
 
     def paint(figure: Figure) -> None:
         panel = figure.subplots()
         for position, row in enumerate(rows.to_dict("records")):
-            shade, value = colour(row["method"], methods), row["value"]
+            shade, value = colour(row["method"], methods), row[column]
             low, high = row.get("low", np.nan), row.get("high", np.nan)
             if np.isfinite([low, high]).all():
                 panel.plot([low, high], [position, position], color=shade, linewidth=2, solid_capstyle="butt")
@@ -66,21 +68,20 @@ def rank_frequencies(counts: pd.DataFrame, name: str) -> str:
     """Draw on how many architectures each method took each rank (the paper's figure 7).
 
     Args:
-        counts: with `method`, `rank`, `count`; ranks that are shared may lie between whole numbers.
+        counts: rows methods, columns the ranks 1, 2, ...
         name: of the figure.
     """
-    table = counts.pivot_table(index="method", columns="rank", values="count", aggfunc="sum").fillna(0)
-    table = table.loc[(table * [1 / rank for rank in table.columns]).sum(axis=1).sort_values().index]
-    last = max(4.0, float(max(table.columns)))
+    table = counts.loc[(counts / counts.columns.to_numpy(dtype=float)).sum(axis=1).sort_values().index]
+    last = max(4, *table.columns)
 
     def paint(figure: Figure) -> None:
         panel = figure.subplots()
         left = np.zeros(len(table))
         for rank in table.columns:
-            shade = MEDALS[int(rank) - 1] if rank <= len(MEDALS) and rank == int(rank) else INK
+            shade = MEDALS[rank - 1] if rank <= len(MEDALS) else INK
             alpha = 1.0 if shade != INK else 0.34 - 0.28 * (rank - 1) / (last - 1)
             bars = panel.barh(range(len(table)), table[rank], left=left, color=shade, alpha=alpha, height=0.78)
-            texts = [f"{rank:g}" if count else "" for count in table[rank]]
+            texts = [f"{rank}" if count else "" for count in table[rank]]
             panel.bar_label(bars, texts, label_type="center", fontsize=7, color="white" if shade != INK else INK)
             left += table[rank].to_numpy()
         panel.set_yticks(range(len(table)), [short(method) for method in table.index])

@@ -37,7 +37,6 @@ SETTINGS: dict[str, Any] = {
     "text.parse_math": False,  # names may have dollars
     "font.size": 9,
     "axes.titlesize": 9,
-    "axes.titleweight": "medium",
     "axes.labelsize": 9,
     "legend.fontsize": 8,
     "xtick.labelsize": 8,
@@ -76,7 +75,9 @@ def draw(name: str, title: str, width: float, height: float, paint: Callable[[Fi
         FigureCanvasSVG(figure)
         paint(figure)
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     return _inline(text.getvalue(), name, title, width, height)
 
 
@@ -93,5 +94,7 @@ def _inline(svg: str, name: str, title: str, width: float, height: float) -> str
         svg = svg.replace(to_hex(shade), f"var(--c-{each.replace('_', '-')}, {shade})")
     heading = escape(" ".join(title.split()))
     size = f'viewBox="0 0 {width * POINTS:g} {height * POINTS:g}"'
-    head = f'<svg {size} role="img" aria-label="{heading}" style="--width: {width * POINTS:g}px"><title>{heading}</title>'
+    head = (
+        f'<svg {size} role="img" aria-label="{heading}" style="--width: {width * POINTS:g}px"><title>{heading}</title>'
+    )
     return re.sub(r"\n\s*", "\n", re.sub(r"^<svg[^>]*>", lambda _: head, svg, count=1))

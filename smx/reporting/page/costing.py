@@ -1,0 +1,80 @@
+"""The parts about calibration, training time and latency."""
+
+from __future__ import annotations
+
+from smx.reporting import costs
+from smx.reporting.charts import methods as charts
+from smx.reporting.page import words
+from smx.reporting.page.blocks import Block, Chart, Column, Part, Table
+from smx.reporting.study import Section
+
+
+def calibration(section: Section, tag: str) -> Part | None:
+    """Return how sure the networks are of what they say."""
+    rows = costs.calibration(section)
+    if rows.empty:
+        return None
+    columns = [
+        Column("method", "method", words.name, numeric=False),
+        Column("calibration_error", "calibration error", words.fine, interval=("low", "high")),
+        Column("test_loss", "test loss", words.fine),
+        Column("cells", "networks", words.count),
+    ]
+    note = (
+        "The expected calibration error on the test examples, in 15 bins: the mean distance between how sure a network is and"
+        " how often it is right. 0 is best."
+    )
+    blocks: list[Block] = []
+    if len(rows) > 1:
+        title = "Calibration error of each method, with 95 % intervals; lower is better"
+        svg = charts.dots(rows, "calibration_error", f"calibration{tag}", title, "calibration error", text=words.fine)
+        blocks.append(Chart(f"calibration{tag}", "Calibration error", svg, rows))
+    blocks.append(Table(f"calibration-table{tag}", "Calibration", rows, columns, note))
+    return Part(f"calibration{tag}", "Calibration", blocks)
+
+
+def training(section: Section, tag: str) -> Part | None:
+    """Return what training costs."""
+    rows = costs.training(section)
+    if len(rows) < 2:
+        return None
+    columns = [
+        Column("method", "method", words.name, numeric=False),
+        Column("seconds", "seconds of a run", words.decimal),
+        Column("ratio", "relative to ReLU", words.decimal, interval=("low", "high")),
+        Column("pairs", "pairs", words.count),
+    ]
+    note = (
+        "Seconds of all epochs of a run, relative to ReLU's with the same architecture and seed (geometric mean). Runs that"
+        " shared a machine slow each other down, so small differences mean nothing."
+    )
+    blocks: list[Block] = []
+    if rows["ratio"].notna().any():
+        title = "Training time of each method relative to ReLU"
+        svg = charts.dots(rows, "ratio", f"training{tag}", title, "training time, relative to ReLU's", line=1.0)
+        blocks.append(Chart(f"training{tag}", "Training time, relative to ReLU's", svg, rows))
+    blocks.append(Table(f"training-table{tag}", "Training time", rows, columns, note))
+    return Part(f"cost{tag}", "Cost of training", blocks)
+
+
+def latency(section: Section, tag: str) -> Part | None:
+    """Return what the exported models cost, where that was measured."""
+    rows = costs.latency(section)
+    if rows.empty:
+        return None
+    columns = [
+        Column("method", "method", words.name, numeric=False),
+        Column("measure", "measure", numeric=False),
+        Column("milliseconds", "milliseconds", words.significant),
+        Column("ratio", "relative to ReLU", words.decimal, interval=("low", "high")),
+        Column("pairs", "pairs", words.count),
+    ]
+    blocks: list[Block] = []
+    for k, (measure, part) in enumerate(rows.groupby("measure", sort=False)):
+        name = f"latency{tag}-{k}" if k else f"latency{tag}"
+        if len(part) > 1 and part["ratio"].notna().any():
+            title = f"Latency of each method's exported model relative to ReLU, {words.text(measure)}"
+            svg = charts.dots(part, "ratio", name, title, "latency, relative to ReLU's", line=1.0)
+            blocks.append(Chart(name, f"Latency, relative to ReLU's: {words.text(measure)}", svg, part))
+    blocks.append(Table(f"latency-table{tag}", "Latency of the exported models", rows, columns))
+    return Part(f"speed{tag}", "Latency of exported models", blocks)
