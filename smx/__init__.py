@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from smx.workflows.describe import describe as describe
     from smx.workflows.export_model import export_model as export_model
     from smx.workflows.serve import serve as serve
+    from smx.workflows.sweep import sweep as sweep
     from smx.workflows.train import train as train
     from smx.workflows.tune import tune as tune
     from smx.workflows.verify import verify as verify
@@ -61,6 +62,7 @@ _NAMES = {
 }
 _WORKFLOWS = (
     "train",
+    "sweep",
     "export_model",
     "verify",
     "bench",

@@ -70,10 +70,11 @@ ROOMS = {
         ("torch", "numpy", "onnx", "onnx_ir", "onnxruntime"),
         (*CORE, *METHOD, "smx.example_input", "smx.sorting", "smx.runtime"),
     ),
+    "study": Room(("smx.study",), ("numpy", "pandas", "ray", "torch"), (*CORE, *METHOD, *SHARED, *RUN)),
     "workflows": Room(
         ("smx.workflows",),
-        ("numpy", "torch"),
-        (*CORE, *METHOD, *SHARED, *RUN, "smx.figures", "smx.reporting", "smx.runtime", "smx.export"),
+        ("numpy", "torch", "pandas"),
+        (*CORE, *METHOD, *SHARED, *RUN, "smx.study", "smx.figures", "smx.reporting", "smx.runtime", "smx.export"),
     ),
     "cli": Room(("smx.cli",), ("click", "rich", "numpy", "torch"), ("smx",)),
 }

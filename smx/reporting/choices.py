@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
-from smx.reporting.study import SMARTMIXED, Section
+from smx.reporting.ranks import correlation
+from smx.reporting.resampling import DRAWS, SEED, Floats, by_group, interval, mean, quantiles, signed_rank
+from smx.reporting.study import Section
+from smx.training.config import SMARTMIXED
+
+SHARES = ["architecture", "seed", "layer", "name", "depth", "activation", "share"]
+EARLY, LATE = ("relu", "leaky_relu"), ("elu", "selu")
+"""What the paper says early layers prefer, and deep ones."""
+DEPTHS = np.linspace(0, 1, 21)
+FEWEST_LAYERS = 3
+"""Of a network whose shares can be said to change with depth."""
 
 
 def shares(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
@@ -13,51 +27,141 @@ def shares(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
     Columns: architecture, seed, layer (from 1), name (as layer1), depth (0 for the first hidden layer, 1 for the last;
     0 for the only one), activation, share.
     """
-    raise NotImplementedError
+    rows = []
+    for cell in _cells(section, method, "shares"):
+        layers = cell["shares"]
+        for number, (name, values) in enumerate(layers.items()):
+            depth = number / max(1, len(layers) - 1)
+            place = (cell["architecture"], cell["seed"], number + 1, name, depth)
+            rows += [(*place, activation, share) for activation, share in values.items()]
+    return pd.DataFrame(rows, columns=SHARES)
+
+
+def _cells(section: Section, method: str, column: str) -> list[dict[str, Any]]:
+    """Return the cells of a method that have something in a column of dicts."""
+    cells = section.cells[section.cells["method"] == method]
+    return [cell for cell in cells.to_dict("records") if isinstance(cell.get(column), dict) and cell[column]]
 
 
 def shares_by_layer(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
     """Return the mean over the seeds: architecture, layer, name, activation, share, deviation, n."""
-    raise NotImplementedError
+    groups = shares(section, method).groupby(["architecture", "layer", "name", "activation"], sort=False)["share"]
+    return groups.agg(share="mean", deviation="std", n="count").reset_index()
 
 
 def shares_by_depth(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
     """Return mean shares against relative depth over all architectures with two or more hidden layers.
 
-    Columns: depth (0, 0.05, ..., 1), activation, share, low, high (95 %, of a bootstrap over the architectures). Between
-    a network's layers shares are interpolated.
+    Columns: depth (0, 0.05, ..., 1), activation, share, low, high (95 %, of a bootstrap over the architectures; NaN for
+    one). Between a network's layers shares are interpolated.
     """
-    raise NotImplementedError
+    table = shares_by_layer(section, method)
+    rows = []
+    for activation, each in table.groupby("activation", sort=False):
+        layers = [layer["share"].to_numpy(np.float64) for _, layer in each.groupby("architecture", sort=False)]
+        lines = [np.interp(DEPTHS, np.linspace(0, 1, len(line)), line) for line in layers if len(line) > 1]
+        if lines:
+            values = np.stack(lines)
+            rows += [
+                (depth, activation, share, low, high)
+                for depth, share, (low, high) in zip(DEPTHS, values.mean(0), _bands(values), strict=True)
+            ]
+    return pd.DataFrame(rows, columns=["depth", "activation", "share", "low", "high"])
+
+
+def _bands(values: Floats) -> list[tuple[float, float]]:
+    """Return the 95 % interval of the mean over the rows, for each column."""
+    n = len(values)
+    if n < 2:
+        return [(float("nan"), float("nan"))] * values.shape[1]
+    weights = np.random.default_rng(SEED).multinomial(n, [1 / n] * n, size=DRAWS) / n
+    return [tuple(quantiles(column)) for column in (weights @ values).T]
 
 
 def shares_by_epoch(section: Section, architecture: str, method: str = SMARTMIXED) -> pd.DataFrame:
-    """Return the shares in each epoch of phase 1, means over the seeds (figures 4, 5): layer, name, epoch, activation, share.
+    """Return the shares in each epoch of phase 1, means over the seeds (figures 4, 5).
 
-    Only epochs that all seeds have.
+    Columns: layer (from 1), name, epoch, activation, share. Only epochs that all seeds have.
     """
-    raise NotImplementedError
+    rows = []
+    cells = [cell for cell in _cells(section, method, "shares_by_epoch") if cell["architecture"] == architecture]
+    for number, name in enumerate(cells[0]["shares_by_epoch"] if cells else (), start=1):
+        for activation in cells[0]["shares_by_epoch"][name]:
+            lines = [cell["shares_by_epoch"][name][activation] for cell in cells]
+            for epoch, values in enumerate(zip(*lines, strict=False), start=1):
+                rows.append((number, name, epoch, activation, float(np.mean(values))))
+    return pd.DataFrame(rows, columns=["layer", "name", "epoch", "activation", "share"])
 
 
 def trends(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
-    """Return how the shares of two pairs of activations change with depth, a row for each pair, cell by cell averaged.
+    """Return how the shares of `EARLY` and `LATE` change with depth, a row each, over the networks of three layers.
 
     Columns: activations ("relu + leaky_relu", "elu + selu"), correlation, low, high (Spearman over the layers of each
-    cell with three or more hidden layers; mean over architectures, 95 % of a bootstrap over architectures and seeds),
-    first, last (mean shares in the first and the last hidden layer), change (last minus first), change_low,
-    change_high, p (Wilcoxon of the architectures' changes; see `comparisons.compare`), architectures, cells.
-    Empty where the pool has none of them, or no network has three hidden layers.
+    cell; mean over architectures, 95 % of a bootstrap over architectures and seeds; cells whose share is the same in
+    all layers have none), first, last (mean shares in the first and the last hidden layer), change (last minus first),
+    change_low, change_high, p (of the changes, see `resampling.signed_rank`), architectures, cells.
+    Empty where the pool lacks one of these activations, or no network has three hidden layers.
     """
-    raise NotImplementedError
+    table = shares(section, method)
+    wide = table.pivot_table(index=["architecture", "seed", "layer"], columns="activation", values="share")
+    deep = wide.groupby(level=["architecture", "seed"]).filter(lambda cell: len(cell) >= FEWEST_LAYERS)
+    rows = [_trend(deep, names) for names in (EARLY, LATE) if {*EARLY, *LATE} <= {*deep.columns} and len(deep)]
+    return pd.DataFrame(rows)
 
 
-def avoided(section: Section, activation: str = "sigmoid", method: str = SMARTMIXED) -> dict[str, object] | None:
-    """Compare an activation's share of all neurons with 1/K, its part of the pool.
+def _trend(wide: pd.DataFrame, names: tuple[str, ...]) -> dict[str, Any]:
+    lines = wide[list(names)].sum(axis=1).groupby(level=["architecture", "seed"])
+    architectures = [key[0] for key, _ in lines]
+    each = [line.to_numpy(np.float64) for _, line in lines]
+    correlations = [correlation(np.arange(len(line), dtype=np.float64), line) for line in each]
+    known = [(value, group) for value, group in zip(correlations, architectures, strict=True) if value == value]
+    by_depth = by_group(*zip(*known, strict=True)) if known else []
+    changes = by_group([line[-1] - line[0] for line in each], architectures)
+    bounds, change_bounds, tested = interval(by_depth), interval(changes), signed_rank(changes)
+    return {
+        "activations": " + ".join(names),
+        "correlation": mean(by_depth),
+        "low": bounds.low,
+        "high": bounds.high,
+        "first": mean(by_group([line[0] for line in each], architectures)),
+        "last": mean(by_group([line[-1] for line in each], architectures)),
+        "change": mean(changes),
+        "change_low": change_bounds.low,
+        "change_high": change_bounds.high,
+        "test": f"Wilcoxon, {tested.n} {tested.unit}",
+        "p": tested.p,
+        "architectures": len(changes),
+        "cells": len(each),
+    }
+
+
+def avoided(section: Section, activation: str = "sigmoid", method: str = SMARTMIXED) -> dict[str, Any] | None:
+    """Compare an activation's share, the mean over a network's layers, with 1/K, its part of the pool.
 
     Returns:
-        None if the pool has it not; else `share`, `low`, `high` (95 %, bootstrap over architectures and seeds),
-        `expected` (1/K), `p`, `cells`, `architectures`, `largest` (in any layer of any cell).
+        None if the pool has it not, or nothing else; else `share`, `low`, `high` (95 %, bootstrap over architectures and
+        seeds), `expected` (1/K), `test`, `p`, `cells`, `architectures`, `largest` (in any layer of any cell).
     """
-    raise NotImplementedError
+    table = shares(section, method)
+    size = table["activation"].nunique()
+    own = table[table["activation"] == activation]
+    if own.empty or size < 2:
+        return None
+    cells = own.groupby(["architecture", "seed"], sort=False)["share"].mean()
+    architectures = cells.index.get_level_values("architecture")
+    groups = by_group(cells, architectures)
+    bounds, tested = interval(groups), signed_rank(by_group(cells - 1 / size, architectures))
+    return {
+        "share": mean(groups),
+        "low": bounds.low,
+        "high": bounds.high,
+        "expected": 1 / size,
+        "test": f"Wilcoxon, {tested.n} {tested.unit}",
+        "p": tested.p,
+        "cells": len(cells),
+        "architectures": len(groups),
+        "largest": float(own["share"].max()),
+    }
 
 
 def agreement(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
@@ -67,4 +171,12 @@ def agreement(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
     chance (the sum of p_k q_k: how often a neuron of one seed and any neuron of the other have the same activation; a
     neuron has no identity between seeds, so nothing more can agree), pairs. Empty for one seed.
     """
-    raise NotImplementedError
+    rows = []
+    for (architecture, layer, name), each in shares(section, method).groupby(
+        ["architecture", "layer", "name"], sort=False
+    ):
+        seeds = each.pivot_table(index="seed", columns="activation", values="share").to_numpy(np.float64)
+        pairs = [(1 - abs(one - other).sum() / 2, one @ other) for one, other in combinations(seeds, 2)]
+        if pairs:
+            rows.append((architecture, layer, name, *np.mean(pairs, axis=0).tolist(), len(pairs)))
+    return pd.DataFrame(rows, columns=["architecture", "layer", "name", "agreement", "chance", "pairs"])

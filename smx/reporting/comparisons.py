@@ -2,26 +2,79 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from smx.reporting.study import SMARTMIXED, Section
+from smx.reporting.ranks import best_fixed, ranks
+from smx.reporting.resampling import LEVEL, by_group, interval, mean, signed_rank
+from smx.reporting.study import Section
+from smx.training.config import SMARTMIXED
+
+BEST_FIXED = "best fixed activation"
+"""A method that `compare` takes: in each architecture the baseline with the best validation accuracy."""
+POINTS = 100
+PAIR = ["architecture", "seed"]
+COMPARED = ["method", "other", "difference", "low", "high", "pairs", "architectures", "wins", "test", "p"]
 
 
-def compare(section: Section, method: str, other: str) -> dict[str, object] | None:
+def differences(section: Section, method: str, other: str) -> pd.DataFrame:
+    """Return the pairs of cells of two methods with the same architecture and seed: architecture, seed, difference.
+
+    `difference` is in points (hundredths) of test accuracy, `method` minus `other`.
+    """
+    one, two = _accuracies(section, method), _accuracies(section, other)
+    pairs = one.merge(two, on=PAIR, suffixes=("", "_other"))
+    pairs["difference"] = POINTS * (pairs["test_accuracy"] - pairs["test_accuracy_other"])
+    return pairs[[*PAIR, "difference"]]
+
+
+def _accuracies(section: Section, method: str) -> pd.DataFrame:
+    cells = section.cells
+    if method == BEST_FIXED:
+        wanted = cells["architecture"].map(best_fixed(section)) == cells["method"]
+    else:
+        wanted = cells["method"] == method
+    return cells[wanted].drop_duplicates(PAIR)[[*PAIR, "test_accuracy"]]
+
+
+def compare(section: Section, method: str, other: str) -> dict[str, Any] | None:
     """Compare the test accuracies of two methods over the pairs of cells with the same architecture and seed.
 
     Returns:
-        None if there is no pair; else `method`, `other`, `difference` (mean of the pairs, in points of accuracy,
-        `method` minus `other`), `low`, `high` (95 %, of a bootstrap that draws architectures and within each its pairs;
-        NaN for one pair), `pairs`, `architectures`, `wins` (architectures in which `method` is better on average),
-        `test` (what p comes from, in words), `p` (two-sided; NaN where nothing can be tested).
+        None if there is no pair; else `method`, `other`, `difference` (in points of accuracy, `method` minus `other`:
+        the mean over architectures of the means over their pairs), `low`, `high` (95 %, of a bootstrap that draws
+        architectures and within each its pairs; NaN for one pair), `pairs`, `architectures`, `wins` (architectures in
+        which `method` is better on average), `test` (what p comes from, in words), `p` (two-sided; NaN where nothing can
+        be tested).
     """
-    raise NotImplementedError
+    pairs = differences(section, method, other)
+    if pairs.empty:
+        return None
+    groups = by_group(pairs["difference"], pairs["architecture"])
+    bounds, tested = interval(groups), signed_rank(groups)
+    return {
+        "method": method,
+        "other": other,
+        "difference": mean(groups),
+        "low": bounds.low,
+        "high": bounds.high,
+        "pairs": len(pairs),
+        "architectures": len(groups),
+        "wins": sum(bool(each.mean().round(10) > 0) for each in groups),
+        "test": f"Wilcoxon, {tested.n} {tested.unit}" if tested.n > 1 else "none",
+        "p": tested.p,
+    }
 
 
 def comparisons(section: Section, reference: str = SMARTMIXED) -> pd.DataFrame:
     """Return `compare` of a method with each other one, a row each; empty if there is no such method."""
-    raise NotImplementedError
+    others = [method for method in section.methods if method != reference]
+    rows = [compare(section, reference, other) for other in others]
+    return pd.DataFrame([row for row in rows if row], columns=COMPARED)
 
 
 def within_architectures(section: Section, reference: str = SMARTMIXED) -> pd.DataFrame:
@@ -30,17 +83,51 @@ def within_architectures(section: Section, reference: str = SMARTMIXED) -> pd.Da
     Columns: architecture, method, other, difference (points), low, high (95 %, of the t test), pairs, p, p_corrected
     (Holm, over this table).
     """
-    raise NotImplementedError
+    rows = []
+    for other in [method for method in section.methods if method != reference]:
+        pairs = differences(section, reference, other)
+        for architecture, each in pairs.groupby("architecture", sort=False):
+            values = each["difference"].to_numpy(np.float64)
+            if len(values) > 1:
+                rows.append((architecture, reference, other, *paired_t(values), len(values)))
+    columns = ["architecture", "method", "other", "difference", "low", "high", "p", "pairs"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["p_corrected"] = holm(table["p"])
+    return table
 
 
-def friedman(section: Section) -> dict[str, object]:
+def paired_t(values: np.ndarray[Any, Any]) -> tuple[float, float, float, float]:
+    """Return mean, the bounds of its 95 % interval, and p of a t test of differences against 0.
+
+    Equal differences have no deviation to test with: their interval is the mean, and p is NaN; 1 if they are 0.
+    """
+    centre, n = float(values.mean()), len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(n)
+    if error < 1e-10:
+        return centre, centre, centre, 1.0 if abs(centre) < 1e-10 else math.nan
+    reach = error * float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    return centre, centre - reach, centre + reach, float(2 * stats.t.sf(abs(centre / error), n - 1))
+
+
+def friedman(section: Section) -> dict[str, Any]:
     """Test whether the contenders' ranks differ at all (Friedman): statistic, p, n (architectures), methods.
 
     p is NaN for fewer than three methods or architectures.
     """
-    raise NotImplementedError
+    table = ranks(section)
+    n, methods = table.shape
+    result = {"statistic": math.nan, "p": math.nan, "n": n, "methods": methods}
+    if n < 3 or methods < 3:
+        return result
+    if (table.nunique(axis=1) == 1).all():
+        return {**result, "statistic": 0.0, "p": 1.0}
+    tested = stats.friedmanchisquare(*table.to_numpy(np.float64).T)
+    return {**result, "statistic": float(tested.statistic), "p": float(tested.pvalue)}
 
 
 def holm(p: pd.Series) -> pd.Series:
     """Correct the p values of a family of tests by Holm's method; NaN is no test, and stays."""
-    raise NotImplementedError
+    known = p.dropna().sort_values(kind="stable")
+    factors = np.arange(len(known), 0, -1)
+    corrected = (known * factors).cummax().clip(upper=1.0)
+    return corrected.reindex(p.index).astype(float)

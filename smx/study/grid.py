@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -50,11 +50,12 @@ class Cell:
     @property
     def settings(self) -> dict[str, Any]:
         """Every setting, and `method`, as one value each for a table: several values have commas between."""
-        values = {name: as_text(value) if isinstance(value, list) else value for name, value in self._items()}
-        return {METHOD: self.method, **values}
+        values = self.config.to_dict().items()
+        return {METHOD: self.method, **{k: as_text(value) if isinstance(value, list) else value for k, value in values}}
 
-    def _items(self) -> Iterable[tuple[str, Any]]:
-        return self.config.to_dict().items()
+    def value(self, name: str) -> Any:
+        """Return the value of a setting, or of `method`."""
+        return self.method if name == METHOD else getattr(self.config, name)
 
     def __str__(self) -> str:
         """Describe it for people: `smartmixed 512,256,128 seed 0`."""
@@ -110,7 +111,7 @@ class Grid:
 
     def with_values(self, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None) -> Grid:
         """Return the grid with other seeds, and with settings that win over its base and axes."""
-        settings = {name: _one(name, value) for name, value in (settings or {}).items()}
+        settings = {name: value_of(name, value) for name, value in (settings or {}).items()}
         axes = {name: values for name, values in self.axes.items() if name not in settings}
         if METHOD in settings:
             axes[METHOD] = [settings.pop(METHOD)]
@@ -147,15 +148,20 @@ def _parsed(content: Mapping[str, Any], name: str) -> Grid:
     for method, settings in content.get("methods", {}).items():
         if not isinstance(settings, Mapping):
             raise InputError(f"{name}: methods.{method} must be a table of settings, got {settings!r}")
-        methods[method] = {setting: _one(setting, value) for setting, value in settings.items()}
-    base = {setting: _one(setting, value) for setting, value in content.get("base", {}).items()}
+        methods[method] = {setting: value_of(setting, value) for setting, value in settings.items()}
+    base = {setting: value_of(setting, value) for setting, value in content.get("base", {}).items()}
     axes = {setting: _values(setting, values, name) for setting, values in content.get("grid", {}).items()}
     if clash := axes.keys() & {setting for settings in methods.values() for setting in settings}:
         raise InputError(f"{name}: {min(clash)} is set by [grid] and by a method; it must be one of them")
     return Grid(base, axes, methods)
 
 
-def _one(setting: str, value: Any) -> Any:
+def value_of(setting: str, value: Any) -> Any:
+    """Return a setting's value, or that of `method`, in its own type.
+
+    Raises:
+        InputError: the setting is unknown, or has a value of another type.
+    """
     if setting == METHOD:
         return str(value)
     if setting not in FIELDS:
@@ -168,4 +174,4 @@ def _values(setting: str, values: Any, name: str) -> list[Any]:
         values = OF_THE_PAPER[setting]
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise InputError(f"{name}: {setting} in [grid] must be a list of values, got {values!r}")
-    return [_one(setting, value) for value in values]
+    return [value_of(setting, value) for value in values]

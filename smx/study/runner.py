@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -136,9 +136,3 @@ def _begin(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-def missing(cells: Iterable[Cell], done: Iterable[str]) -> list[Cell]:
-    """Return the cells that are not done."""
-    ids = {*done}
-    return [cell for cell in cells if cell.id not in ids]

@@ -12,8 +12,9 @@ import pandas as pd
 
 from smx import files
 from smx.errors import InputError
-from smx.study.cell import DONE, FAILED, MISSING
+from smx.study.cell import DONE, FAILED, MISSING, CellFolder
 from smx.study.grid import METHOD, Cell, cell_of
+from smx.study.listing import read_cells
 from smx.training.config import FIELDS
 
 NESTED = ("curves", "shares", "shares_by_epoch", "connections", "machine")
@@ -31,6 +32,16 @@ def row(cell: Cell, result: Mapping[str, Any] | None = None, error: str | None =
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return rows as a data frame."""
     return pd.DataFrame(list(rows))
+
+
+def collect(out: Path) -> pd.DataFrame:
+    """Return the table of a sweep's folder, a row for each cell that a sweep there was ever to make.
+
+    Raises:
+        InputError: the folder holds no sweep, or a damaged one.
+    """
+    folders = ((cell, CellFolder.of(cell, out)) for cell in read_cells(out))
+    return frame(row(cell, folder.result(), folder.error()) for cell, folder in folders)
 
 
 def known_results(table: pd.DataFrame) -> dict[str, dict[str, Any]]:

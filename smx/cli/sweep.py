@@ -1,0 +1,204 @@
+"""`smx sweep`: many training runs, compared."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from smx.cli import options
+from smx.cli.output import logs, table, write_json
+from smx.errors import InputError
+
+if TYPE_CHECKING:
+    from smx.study.grid import Cell
+    from smx.study.runner import Outcome
+    from smx.workflows.sweep import SweepReport
+
+LISTED = 20
+"""Failed cells, and cells of a plan, that are shown."""
+
+
+class Seeds(click.ParamType[list[int]]):
+    """Seeds such as `0-4` or `0,2,5-7`."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Read the ranges."""
+        if isinstance(value, list):
+            return value
+        found: list[int] = []
+        for part in value.split(","):
+            match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+            if not 0 <= last - first < 10_000:
+                self.fail(f"{value!r} is no list of seeds; expected for example 0-4 or 0,2,5-7", param, ctx)
+            found += range(first, last + 1)
+        return found
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """`name=value`."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Divide at the first `=`."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} must be a setting and its value, for example lr=1e-3", param, ctx)
+        return name.strip().replace("-", "_"), text.strip()
+
+
+@click.command(cls=options.Command)
+@click.option(
+    "--config", "grid", metavar="GRID.toml", help="The grid: a file, or paper, short, controls, digits, representative."
+)
+@click.option("--out", type=options.PATH, metavar="DIR", required=True, help="The sweep's folder; grids add up in it.")
+@click.option(
+    "--jobs", type=options.POSITIVE, default=1, metavar="N", help="Cells side by side; they divide the cores."
+)
+@click.option("--ray", metavar="ADDRESS|local", help="Train the cells as tasks of a Ray cluster.")
+@click.option("--seeds", type=Seeds(), metavar="0-4", help="Seeds, instead of the grid's.")
+@click.option("--set", "settings", type=Pair(), multiple=True, metavar="NAME=VALUE", help="A setting for every cell.")
+@click.option(
+    "--only", type=Pair(), multiple=True, metavar="NAME=VALUE", help="Only cells with this setting, or method."
+)
+@click.option("--known", type=options.PATH, metavar="TABLE", help="Take the finished cells of a table as done.")
+@click.option("--retry", is_flag=True, help="Train cells again that have failed.")
+@click.option("--dry-run", is_flag=True, help="Show the cells, and train none.")
+@click.option("--status", "show_status", is_flag=True, help="Show what is done, and train none.")
+@click.option(
+    "--collect",
+    type=options.OutputPath(),
+    metavar="TABLE",
+    help="Write all results as .csv or .parquet; alone: only that.",
+)
+@options.data_dir
+@options.trust_code
+@options.json
+def sweep(
+    grid: str | None,
+    out: Path,
+    settings: Sequence[tuple[str, str]],
+    dry_run: bool,
+    show_status: bool,
+    collect: str | None,
+    json_path: str | None,
+    **options: Any,
+) -> None:
+    """Train every combination of a grid's settings, each once.
+
+    DIR/cells holds a folder for each cell, named by a hash of its configuration. Stop the sweep whenever you like:
+    started again, it goes on. Without --config the cells of earlier sweeps in DIR are meant.
+
+    \b
+    smx sweep --config digits --out runs/digits --jobs 2
+    smx sweep --config short --seeds 0-4 --out runs/mnist --jobs 2 --collect mnist.parquet
+    smx sweep --out runs/mnist --status
+    """
+    from smx.study import table as tables
+    from smx.workflows import sweep as work
+
+    if collect is not None:
+        tables.check_format(Path(collect))
+    chosen = {"seeds": options.pop("seeds"), "settings": dict(settings), "only": options.pop("only")}
+    if grid is None and (chosen["seeds"] or settings or dry_run):
+        raise InputError("--seeds, --set and --dry-run need a grid; give it with --config")
+    if dry_run:
+        _show_plan(work.plan(str(grid), **chosen), json_path)
+        return
+    if show_status or (collect and grid is None):
+        report = work.status(out)
+    else:
+        with _progress() as (on_plan, on_start, on_end):
+            report = work.sweep(grid, out=out, on_plan=on_plan, on_start=on_start, on_end=on_end, **chosen, **options)
+    if collect is not None:
+        tables.write(tables.collect(out), Path(collect))
+    _show(report, json_path)
+    if report.failed and not show_status:
+        raise click.exceptions.Exit(1)
+
+
+def _show_plan(cells: Sequence[Cell], json_path: str | None) -> None:
+    people = write_json(json_path, {"cells": [{"cell": cell.id, **cell.settings} for cell in cells]})
+    for cell in cells[:LISTED]:
+        people.print(f"{cell.id}  {cell}", soft_wrap=True)
+    more = f", of which {LISTED} are shown" if len(cells) > LISTED else ""
+    people.print(f"{len(cells)} cells{more}")
+
+
+def _show(report: SweepReport, json_path: str | None) -> None:
+    people = write_json(json_path, report.to_dict())
+    frame = report.frame
+    if "test_accuracy" in frame:
+        done = frame[frame["status"] == "done"]
+        groups = done.groupby("method", sort=False)["test_accuracy"]
+        rows = [(str(name), str(len(values)), f"{values.mean():.4f}") for name, values in groups]
+        people.print(table(("method", ">cells", ">mean test accuracy"), rows))
+    counts = report.counts
+    people.print(f"{counts['done']} done, {counts['failed']} failed, {counts['missing']} missing; {report.out}")
+    for number, (cell, error) in enumerate(report.failed.items()):
+        if number == LISTED:
+            people.print("...")
+            break
+        people.print(f"failed: {cell}  {' '.join(error.split())[:200]}", soft_wrap=True)
+    if report.failed:
+        people.print("Failed cells are trained again with --retry.")
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[..., None], Callable[..., None], Callable[..., None]]]:
+    """Yield what `sweep` calls: a bar on a terminal, elsewhere a line for each finished cell."""
+    console = logs()
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("sweep", total=None)
+        running: dict[str, str] = {}
+        counts = {"all": 0, "before": 0, "done": 0, "failed": 0}
+        begun = time.monotonic()
+
+        def on_plan(cells: Sequence[Cell], done: int) -> None:
+            counts.update(all=len(cells), before=done)
+            bar.update(task, total=len(cells), completed=done)
+            console.print(f"{len(cells)} cells, {done} done or failed before")
+
+        def on_start(cell: Cell) -> None:
+            running[cell.id] = str(cell)
+            bar.update(task, description=_state(counts, running, begun))
+
+        def on_end(cell: Cell, outcome: Outcome) -> None:
+            running.pop(cell.id, None)
+            result, error = outcome
+            counts["failed" if result is None else "done"] += 1
+            bar.update(task, advance=1, description=_state(counts, running, begun))
+            said = f"failed: {error}" if result is None else f"accuracy {result['test_accuracy']:.4f}"
+            if not console.is_terminal or result is None:
+                position = counts["before"] + counts["done"] + counts["failed"]
+                left = _left(counts, begun)
+                console.print(f"{position}/{counts['all']}  {cell.id}  {cell}  {said}{left}", soft_wrap=True)
+
+        yield on_plan, on_start, on_end
+
+
+def _state(counts: dict[str, int], running: dict[str, str], begun: float) -> str:
+    return f"{len(running)} running, {counts['failed']} failed{_left(counts, begun)}"
+
+
+def _left(counts: dict[str, int], begun: float) -> str:
+    """Return how long the rest takes, if each cell takes as long as the mean of those that this sweep has ended."""
+    ended = counts["done"] + counts["failed"]
+    rest = counts["all"] - counts["before"] - ended
+    if not ended or not rest:
+        return ""
+    seconds = int((time.monotonic() - begun) / ended * rest)
+    return f"  {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"

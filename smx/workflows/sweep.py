@@ -1,0 +1,180 @@
+"""Many training runs, as a grid of cells; each is trained once, whatever happens to the sweep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smx import files
+from smx.errors import InputError
+from smx.study.grid import Cell, Grid, read_grid, value_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from smx.study.runner import Outcome
+
+GridLike = str | os.PathLike[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """The state of a sweep.
+
+    Attributes:
+        out: its folder.
+        frame: a row for each of its cells; the column `status` is done, failed or missing.
+    """
+
+    out: Path
+    frame: pd.DataFrame
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cells are done, failed and missing."""
+        statuses = list(self.frame["status"])
+        return {status: statuses.count(status) for status in ("done", "failed", "missing")}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why cells failed, by their ids."""
+        rows = self.frame[self.frame["status"] == "failed"]
+        return dict(zip(rows["cell"], rows["error"], strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        from smx.study.table import rows
+
+        return {"out": str(self.out), **self.counts, "cells": rows(self.frame)}
+
+    def _repr_html_(self) -> str:
+        html: str = self.frame.to_html()
+        return html
+
+
+def plan(
+    grid: GridLike,
+    *,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    only: Iterable[tuple[str, Any]] = (),
+) -> list[Cell]:
+    """Return the cells of a grid.
+
+    Args:
+        grid: a TOML file's path, the name of a grid that comes with smx, or the content of such a file.
+        seeds: instead of the grid's.
+        settings: single settings by name; they win over the grid's.
+        only: pairs of a setting, or `method`, and a value: a cell must have one of the values of each that is named.
+
+    Raises:
+        InputError: the grid or a setting can't be used, or no cell is left.
+    """
+    return _selected(_grid(grid).with_values(seeds, settings).cells(), only)
+
+
+def sweep(
+    grid: GridLike | None = None,
+    *,
+    out: str | os.PathLike[str],
+    jobs: int = 1,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    only: Iterable[tuple[str, Any]] = (),
+    known: str | os.PathLike[str] | None = None,
+    retry: bool = False,
+    ray: str | None = None,
+    data_dir: Path | None = None,
+    trust_code: bool = False,
+    on_plan: Callable[[Sequence[Cell], int], None] = lambda cells, done: None,
+    on_start: Callable[[Cell], None] = lambda cell: None,
+    on_end: Callable[[Cell, Outcome], None] = lambda cell, outcome: None,
+) -> SweepReport:
+    """Train the cells of a grid that are not done.
+
+    Each cell has a folder `OUT/cells/HASH`, and is done when its `result.json` is there. A sweep that is killed loses
+    the epochs since the last checkpoints; started again, it goes on. A cell that fails stops no other one.
+
+    Args:
+        grid, seeds, settings, only: see `plan`; without a grid, the cells that earlier sweeps in `out` were to make.
+        out: the folder of the sweep; grids add up in it.
+        jobs: processes that train cells side by side; they divide the cores among them. With `ray`, cells at a time.
+        known: a table (.csv, .parquet) whose finished cells are taken as done.
+        retry: train cells again that have failed.
+        ray: train the cells as Ray tasks, on the cluster of this address or, for `local`, on one that is started here.
+        data_dir: where downloaded data sets are.
+        trust_code: import the Python modules of networks (`module:factory`) that the grid names.
+        on_plan: called first with all cells and how many of them are done.
+        on_start, on_end: called when a cell's training begins, and with its outcome.
+
+    Raises:
+        InputError: the grid, the folder or the table can't be used, or another sweep runs in the folder.
+    """
+    from smx.study import table
+    from smx.study.cell import CellFolder
+    from smx.study.listing import CELLS, add_cells, read_cells
+    from smx.study.runner import in_processes
+
+    folder = Path(out)
+    whole = read_cells(folder) if grid is None else _grid(grid).with_values(seeds, settings).cells()
+    cells = _selected(whole, only)
+    _require_trust(cells, trust_code)
+    results = table.known_results(table.read(Path(known))) if known is not None else {}
+    with files.locked(files.make_folder(folder), (CELLS,)):
+        add_cells(folder, whole)
+        waiting = []
+        for cell in cells:
+            place = CellFolder.of(cell, folder)
+            if place.result() is not None:
+                continue
+            if cell.id in results:
+                place.finish(results[cell.id])
+            elif retry or place.error() is None:
+                waiting.append(cell)
+        on_plan(cells, len(cells) - len(waiting))
+        if ray is None:
+            outcomes = in_processes(waiting, folder, data_dir, jobs, on_start)
+        else:
+            from smx.study.on_ray import on_ray
+
+            outcomes = on_ray(waiting, folder, data_dir, ray, jobs, on_start)
+        for cell, outcome in outcomes:
+            on_end(cell, outcome)
+    return status(folder, cells)
+
+
+def status(out: str | os.PathLike[str], cells: Iterable[Cell] | None = None) -> SweepReport:
+    """Return the state of the sweep in a folder; of some of its cells, or of all.
+
+    Raises:
+        InputError: the folder holds no sweep.
+    """
+    from smx.study.table import collect
+
+    frame = collect(Path(out))
+    if cells is not None:
+        frame = frame[frame["cell"].isin([cell.id for cell in cells])].reset_index(drop=True)
+    return SweepReport(out=Path(out), frame=frame)
+
+
+def _grid(grid: GridLike) -> Grid:
+    return read_grid(grid if isinstance(grid, Mapping) else os.fspath(grid))
+
+
+def _selected(cells: Sequence[Cell], only: Iterable[tuple[str, Any]]) -> list[Cell]:
+    wanted: dict[str, list[Any]] = {}
+    for name, value in only:
+        wanted.setdefault(name, []).append(value_of(name, value))
+    found = [cell for cell in cells if all(cell.value(name) in values for name, values in wanted.items())]
+    if not found:
+        raise InputError(f"no cell of the {len(cells)} is left by --only {dict(wanted)}")
+    return found
+
+
+def _require_trust(cells: Iterable[Cell], trust_code: bool) -> None:
+    own = sorted({cell.config.model for cell in cells if ":" in cell.config.model})
+    if own and not trust_code:
+        raise InputError(f"the grid names code of yours, {own[0]}; give --trust-code to run it")
