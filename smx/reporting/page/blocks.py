@@ -50,7 +50,7 @@ class Chart:
     @property
     def markup(self) -> Markup:
         """The drawing as it stands in the page: matplotlib has escaped every text in it."""
-        return Markup(self.svg)  # noqa: S704
+        return Markup(self.svg)
 
     @property
     def download(self) -> str:

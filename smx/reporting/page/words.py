@@ -8,7 +8,8 @@ from typing import Any
 
 from smx.reporting.charts.names import short
 
-NOTHING = "–"
+NOTHING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 LONGEST = 400
 """Characters of an error or a setting; the data for download have all of it."""
 
@@ -40,12 +41,12 @@ def whole_percent(value: Any) -> str:
 
 def points(value: Any) -> str:
     """Write a difference of accuracies with its sign."""
-    return NOTHING if missing(value) else f"{value:+.2f}".replace("-", "−")
+    return NOTHING if missing(value) else f"{value:+.2f}".replace("-", MINUS)
 
 
 def decimal(value: Any, digits: int = 2) -> str:
     """Write a number with so many decimals."""
-    return NOTHING if missing(value) else f"{value:.{digits}f}".replace("-", "−")
+    return NOTHING if missing(value) else f"{value:.{digits}f}".replace("-", MINUS)
 
 
 def fine(value: Any) -> str:
@@ -55,7 +56,7 @@ def fine(value: Any) -> str:
 
 def significant(value: Any) -> str:
     """Write a number with three significant digits."""
-    return NOTHING if missing(value) else f"{value:.3g}".replace("-", "−")
+    return NOTHING if missing(value) else f"{value:.3g}".replace("-", MINUS)
 
 
 def count(value: Any) -> str:
