@@ -75,7 +75,7 @@ def _bands(values: Floats) -> list[tuple[float, float]]:
     if n < 2:
         return [(float("nan"), float("nan"))] * values.shape[1]
     weights = np.random.default_rng(SEED).multinomial(n, [1 / n] * n, size=DRAWS) / n
-    return [tuple(quantiles(column)) for column in (weights @ values).T]
+    return [quantiles(column) for column in (weights @ values).T]
 
 
 def shares_by_epoch(section: Section, architecture: str, method: str = SMARTMIXED) -> pd.DataFrame:
@@ -139,8 +139,8 @@ def avoided(section: Section, activation: str = "sigmoid", method: str = SMARTMI
     """Compare an activation's share, the mean over a network's layers, with 1/K, its part of the pool.
 
     Returns:
-        None if the pool has it not, or nothing else; else `share`, `low`, `high` (95 %, bootstrap over architectures and
-        seeds), `expected` (1/K), `test`, `p`, `cells`, `architectures`, `largest` (in any layer of any cell).
+        None if the pool has it not, or nothing else; else `share`, `low`, `high` (95 %, bootstrap over architectures
+        and seeds), `expected` (1/K), `test`, `p`, `cells`, `architectures`, `largest` (in any layer of any cell).
     """
     table = shares(section, method)
     size = table["activation"].nunique()

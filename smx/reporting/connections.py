@@ -24,8 +24,8 @@ def weights(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
     if not cells:
         return pd.DataFrame(columns=COLUMNS)
     pool = cells[0][1]
-    total, count = sum(sums for _, _, sums, _ in cells), sum(counts for _, _, _, counts in cells)
-    having = sum((counts > 0).astype(int) for _, _, _, counts in cells)
+    total, count = np.sum([cell[2] for cell in cells], axis=0), np.sum([cell[3] for cell in cells], axis=0)
+    having = np.sum([cell[3] > 0 for cell in cells], axis=0)
     rows = [
         (sender, receiver, total[i, j] / count[i, j] if count[i, j] else np.nan, int(count[i, j]), int(having[i, j]))
         for i, sender in enumerate(pool)
@@ -51,7 +51,7 @@ def out_of(section: Section, sender: str = "elu", method: str = SMARTMIXED) -> d
         return None
     architectures, one, rest = zip(*means, strict=True)
     groups = by_group(np.subtract(one, rest), architectures)
-    bounds, tested = interval(groups), signed_rank([1000 * each for each in groups])  # weights are small, see there
+    bounds, tested = interval(groups), signed_rank(groups)
     table = weights(section, method).groupby("sender")[["mean", "count"]].apply(_mean_weight).dropna()
     return {
         "mean": mean(by_group(one, architectures)),

@@ -70,8 +70,8 @@ def draw(sizes: NDArray[np.int64], draws: int) -> tuple[NDArray[np.int64], NDArr
         draws: how often, D.
 
     Returns:
-        The drawn groups (D, G), the positions of the values in their group (D, G, S), and their weights (D, G, S), which
-        have the sum 1 over S: a group with fewer than S values has weights of 0.
+        The drawn groups (D, G), the positions of the values in their group (D, G, S), and their weights (D, G, S),
+        whose sum over S is 1: a group with fewer than S values has weights of 0.
     """
     generator = np.random.default_rng(SEED)
     drawn = generator.integers(len(sizes), size=(draws, len(sizes)))
@@ -94,7 +94,7 @@ def signed_rank(groups: list[Floats]) -> Outcome:
     it is every value, which then speaks for these architectures alone.
     """
     values, unit = np.array([each.mean() for each in groups]), "architectures"
-    if len(groups) < FEWEST:
+    if len(groups) < FEWEST and max(map(len, groups), default=0) > 1:
         values, unit = np.concatenate([*groups, np.zeros(0)]), "pairs"
     values = values.round(10)  # means of equal values differ in their last digits
     if len(values) < 2:

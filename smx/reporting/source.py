@@ -5,7 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from smx.reporting.study import Study
+import pandas as pd
+
+from smx.errors import InputError
+from smx.reporting.study import Study, architecture_of
+from smx.study import table
+from smx.study.cell import DONE
+from smx.study.listing import CELLS
+from smx.training.config import FIELDS, as_text
+
+RUN, SWEEP, TABLE = "run", "sweep", "table"
+RUN_FILES = ("config.toml", "metrics.csv", "model.pt")
 
 
 def read_source(path: str | os.PathLike[str], data_dir: Path | None = None) -> Study:
@@ -19,4 +29,37 @@ def read_source(path: str | os.PathLike[str], data_dir: Path | None = None) -> S
     Raises:
         InputError: there is none of these at `path`, or it is damaged, or no cell is done.
     """
-    raise NotImplementedError
+    source = Path(path)
+    if not source.is_dir():
+        kind, cells = TABLE, table.read(source)
+    elif (source / CELLS).exists():
+        kind, cells = SWEEP, table.collect(source)
+    elif any((source / name).exists() for name in RUN_FILES):
+        from smx.study.finished import row_of_run  # here, because it loads torch
+
+        kind, cells = RUN, table.frame([row_of_run(source, data_dir)])
+    else:
+        raise InputError(f"{source} holds neither a run of smx train nor a sweep; give one of these, or a table")
+    return study(source, kind, cells)
+
+
+def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
+    """Make a study of a table's rows; settings that the table does not have get their defaults.
+
+    Raises:
+        InputError: no cell is done, or one that is has no test accuracy.
+    """
+    cells = cells.copy()
+    for name, field in FIELDS.items():
+        default = as_text(field.default) if isinstance(field.default, tuple) else field.default
+        if name == "activation":
+            default = cells["method"]
+        cells[name] = cells[name].fillna(default) if name in cells else default
+    cells["architecture"] = [architecture_of(row) for row in cells.to_dict("records")]
+    done = cells["status"] == DONE
+    if not done.any():
+        raise InputError(f"{source} has no cell that is done, among {len(cells)}; run its sweep first")
+    accuracies = cells.reindex(columns=["test_accuracy", "validation_accuracy"])[done]
+    if not all(pd.api.types.is_numeric_dtype(kind) for kind in accuracies.dtypes) or accuracies.isna().any(axis=None):
+        raise InputError(f"{source} has done cells without a test_accuracy or a validation_accuracy; expected numbers")
+    return Study(source, kind, cells)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from smx.study.cell import DONE, FAILED, MISSING
 from smx.study.methods import CONTROLS, PAPER_METHODS
-from smx.training.config import FIELDS, SMARTMIXED
+from smx.training.config import FIELDS
 
 OWN = ("activation", "phase2_choices")
 """Settings that say which method a cell has."""
@@ -112,9 +113,6 @@ def in_order(methods: Iterable[str]) -> list[str]:
     return [name for name in first if name in found] + [name for name in found if name not in first]
 
 
-def architecture_of(row: pd.Series) -> str:
+def architecture_of(row: Mapping[str, Any]) -> str:
     """Return a cell's architecture as the report names it: `512-256-128` for an mlp, the model's name for others."""
     return str(row["hidden"]).replace(",", "-") if row["model"] == "mlp" else str(row["model"])
-
-
-__all__ = ["SMARTMIXED", "Section", "Study", "architecture_of", "in_order"]
