@@ -11,9 +11,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from smx.figures.style import bare
 from smx.reporting.charts.names import short
-from smx.reporting.charts.svg import INK, PAPER, colour, draw
+from smx.reporting.charts.svg import INK, MINUS, PAPER, colour, draw, on
 
-WIDTH = 5.4
+WIDTH = 4.7
+"""Inches: at 72 points an inch the figure is as wide as a phone's screen."""
 PERCENT = PercentFormatter(1.0, decimals=0)
 
 
@@ -35,7 +36,7 @@ def by_layer(shares: pd.DataFrame, pool: Sequence[str], name: str) -> str:
             shade = colour(activation, pool)
             bars = panel.barh(range(len(means)), widths, left=left, color=shade, label=short(activation), height=0.78)
             texts = [f"{width:.0%}" if width >= 0.07 else "" for width in widths]
-            panel.bar_label(bars, texts, label_type="center", color="white", fontsize=8)
+            panel.bar_label(bars, texts, label_type="center", color=on(shade), fontsize=8)
             left += widths
         panel.set_yticks(range(len(means)), [f"layer {layer}" for layer in means.index])
         panel.invert_yaxis()
@@ -96,7 +97,7 @@ def by_depth(shares: pd.DataFrame, pool: Sequence[str], name: str) -> str:
             if rows.empty:
                 continue
             shade = colour(activation, pool)
-            panel.plot(rows["depth"], rows["share"], color=shade, marker="o", markersize=3, label=short(activation))
+            panel.plot(rows["depth"], rows["share"], color=shade, label=short(activation))
             if {"low", "high"} <= {*rows}:
                 panel.fill_between(rows["depth"], rows["low"], rows["high"], color=shade, alpha=0.15, linewidth=0)
         chance = 1 / max(1, len(pool))
@@ -130,7 +131,7 @@ def connections(weights: pd.DataFrame, pool: Sequence[str], name: str) -> str:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 strong = abs(value) > 0.6 * limit
-                text = f"{value / scale:+.1f}"
+                text = f"{value / scale:+.1f}".replace("-", MINUS)
                 panel.text(
                     column + 0.5,
                     row + 0.5,
@@ -150,4 +151,4 @@ def connections(weights: pd.DataFrame, pool: Sequence[str], name: str) -> str:
         panel.tick_params(length=0)
 
     title = "Mean weight between hidden neurons, by the activation of the sending and of the receiving one"
-    return draw(name, title, 4.8, 1.1 + 0.42 * len(pool), paint)
+    return draw(name, title, WIDTH, 1.1 + 0.42 * len(pool), paint)

@@ -12,7 +12,8 @@ from smx.figures.style import bare
 from smx.reporting.charts.names import short
 from smx.reporting.charts.svg import INK, colour, draw
 
-WIDTH = 5.4
+WIDTH = 4.7
+"""Inches: at 72 points an inch the figure is as wide as a phone's screen."""
 LINES = {"train_loss": ("training", "#d55e00"), "validation_loss": ("validation", "#0072b2")}
 
 

@@ -13,7 +13,8 @@ from smx.figures.style import bare
 from smx.reporting.charts.names import short
 from smx.reporting.charts.svg import INK, colour, draw
 
-WIDTH = 5.4
+WIDTH = 4.7
+"""Inches: at 72 points an inch the figure is as wide as a phone's screen."""
 MEDALS = ("#b8860b", "#8f979e", "#a0522d")
 """Of the first three ranks; the others fade into the page."""
 
@@ -58,6 +59,7 @@ def dots(
         panel.set_xlabel(axis)
         panel.margins(x=0.1)
         bare(panel)
+        panel.grid(False, axis="y")
         panel.tick_params(left=False)
         panel.spines["left"].set_visible(False)
 

@@ -19,7 +19,7 @@ WORDS = {
     "shuffled": "shuffled",
     "random": "random",
     "majority": "majority",
-    "relu_two_phases": "ReLU, two phases",
+    "relu_two_phases": "ReLU in two phases",
 }
 
 
@@ -27,15 +27,3 @@ def short(name: object, longest: int = LONGEST) -> str:
     """Return a method's or an activation's name for people, on one line and cut where it is long."""
     text = " ".join(WORDS.get(str(name), str(name)).split())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def layers(hidden: object) -> str:
-    """Return hidden sizes for people: `768, 512 x 2, 256`."""
-    sizes = str(hidden).split(",")
-    runs: list[list[str]] = []
-    for size in sizes:
-        if runs and runs[-1][0] == size:
-            runs[-1].append(size)
-        else:
-            runs.append([size])
-    return short(", ".join(run[0] if len(run) == 1 else f"{run[0]} × {len(run)}" for run in runs), 60)

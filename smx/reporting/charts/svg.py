@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from markupsafe import escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from smx.figures.style import COLOURS
@@ -47,6 +47,7 @@ SETTINGS: dict[str, Any] = {
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "axes.titlecolor"), INK
     ),
 }
+MINUS = "\N{MINUS SIGN}"
 POINTS = 72
 """In an inch."""
 
@@ -59,13 +60,19 @@ def colour(name: str, names: Sequence[str] = ()) -> str:
     return PALETTE.get(name) or OTHERS[own.index(name) % len(OTHERS) if name in own else 0]
 
 
+def on(shade: str) -> str:
+    """Return the colour of text on a colour."""
+    red, green, blue = to_rgb(shade)
+    return "#111111" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 else "white"
+
+
 def draw(name: str, title: str, width: float, height: float, paint: Callable[[Figure], None]) -> str:
     """Draw a figure and return it as the text of one `<svg>` element.
 
     Args:
         name: of the figure; the ids inside begin with it, so that they are unique on a page.
         title: what the figure shows, for those who can't see it.
-        width: in inches; a figure of 4.6 is as wide as a phone's screen.
+        width: in inches.
         height: in inches.
         paint: draws into the empty figure.
     """

@@ -69,6 +69,7 @@ class Column:
         numeric: whether it holds numbers, which stand to the right and are sorted by value.
         interval: the columns of the ends of an interval that is written behind the value, small.
         flag: a column of the frame; where it is true the value is bold.
+        long: whether it holds sentences.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Column:
     numeric: bool = True
     interval: tuple[str, str] | None = None
     flag: str | None = None
+    long: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Table:
         name: of its data; unique on a page.
         title: what it shows.
         data: the rows.
-        columns: those that are shown.
+        columns: those that are shown, where they hold something.
         note: how it is to be read.
         closed: whether only its title is shown until a reader opens it.
     """
@@ -113,7 +115,12 @@ class Table:
     @property
     def rows(self) -> list[list[Entry]]:
         """What the table shows."""
-        return [[_entry(row, column) for column in self.columns] for row in self.data.to_dict("records")]
+        return [[_entry(row, column) for column in self.shown] for row in self.data.to_dict("records")]
+
+    @property
+    def shown(self) -> list[Column]:
+        """The columns that hold something."""
+        return [column for column in self.columns if not all(map(words.missing, self.data.get(column.name, ())))]
 
     @property
     def download(self) -> str:

@@ -12,8 +12,11 @@ from smx.reporting.charts import choices as charts
 from smx.reporting.charts import curves
 from smx.reporting.page import words
 from smx.reporting.page.blocks import Block, Chart, Column, Group, Part, Table, Text
-from smx.reporting.study import SMARTMIXED, Section
+from smx.reporting.study import Section
+from smx.training.config import SMARTMIXED
 
+SENDER = "elu"
+"""The activation whose neurons, the paper says, send the most positive weights."""
 LEFT_OUT = "sigmoid"
 """Of the heat map, as in the paper: next to no neuron has it, so its means are of few weights."""
 
@@ -94,6 +97,7 @@ def _by_layer(section: Section, method: str, tag: str) -> Part | None:
             "Means over the seeds, after phase 1.",
         )
     ]
+    blocks[:0] = _most_chosen(own, section, method)
     epochs = choices.shares_by_epoch(section, architecture, method)
     if len(epochs):
         title = f"Shares by epoch of phase 1 on {words.name(architecture)} (the paper's figures 4 and 5)"
@@ -120,6 +124,26 @@ def _by_layer(section: Section, method: str, tag: str) -> Part | None:
     return Part(f"choices{tag}", title, blocks)
 
 
+def _most_chosen(own: pd.DataFrame, section: Section, method: str) -> list[Block]:
+    """Say what most neurons of the first and the last layer chose, and how many chose Sigmoid."""
+
+    def first_two(rows: pd.DataFrame) -> str:
+        top = rows.sort_values("share", ascending=False).head(2)
+        return " and ".join(
+            f"{words.name(row['activation'])} ({words.percent(row['share'], 0)})" for _, row in top.iterrows()
+        )
+
+    ends = [own[own["layer"] == layer] for layer in sorted({own["layer"].min(), own["layer"].max()})]
+    text = f"On {words.name(own['architecture'].iloc[0])} most neurons of the first layer chose {first_two(ends[0])}"
+    if len(ends) > 1:
+        text += f", of the last one {first_two(ends[1])}"
+    rare = choices.avoided(section, LEFT_OUT, method)
+    if rare:
+        text += f". {words.name(LEFT_OUT)} has {words.percent(rare['share'], 1)} of all neurons"
+        text += f"; chance would give it {words.percent(rare['expected'], 1)}"
+    return [Text(f"{text}.", strong=True)]
+
+
 def _depth(section: Section, method: str, pool: Sequence[str], tag: str) -> list[Block]:
     blocks: list[Block] = []
     depth = choices.shares_by_depth(section, method)
@@ -132,7 +156,7 @@ def _depth(section: Section, method: str, pool: Sequence[str], tag: str) -> list
     trends = choices.trends(section, method)
     if len(trends):
         columns = [
-            Column("activations", "activations", numeric=False),
+            Column("activations", "activations", words.name, numeric=False),
             Column("first", "share in the first layer", words.percent),
             Column("last", "in the last layer", words.percent),
             Column("change", "change", words.percent, interval=("change_low", "change_high")),
@@ -140,7 +164,7 @@ def _depth(section: Section, method: str, pool: Sequence[str], tag: str) -> list
             Column("p", "p of the change", words.p),
             Column("architectures", "architectures", words.count),
         ]
-        note = "Of networks with three or more hidden layers. The correlation is Spearman's, over the layers of each network."
+        note = "Networks with three or more hidden layers; Spearman's correlation over the layers of each."
         blocks.append(Table(f"trends{tag}", "How shares change with depth", trends, columns, note))
     return blocks
 
@@ -152,11 +176,14 @@ def agreement(section: Section, tag: str) -> Part | None:
     if rows.empty:
         return None
     means = rows[["agreement", "chance"]].mean()
+    answer = (
+        f"The shares in a layer agree by {words.percent(means['agreement'], 0)} between two seeds, on average; two"
+        f" neurons, taken from that layer of both at random, have the same activation in"
+        f" {words.percent(means['chance'], 0)} of cases."
+    )
     text = (
-        f"The layers' shares of two seeds agree by {words.percent(means['agreement'], 0)} on average: that is 1 minus the"
-        f" total variation between them. Which neuron has which activation can't be compared, since a neuron has no identity"
-        f" between seeds; one neuron of each seed, taken at random from a layer, has the same activation in"
-        f" {words.percent(means['chance'], 0)} of the cases."
+        "Agreement is 1 minus the total variation between the shares of two seeds. Which neuron has which activation"
+        " can't be compared, since a neuron has no identity between seeds."
     )
     columns = [
         Column("architecture", "hidden layers", words.name, numeric=False),
@@ -166,7 +193,7 @@ def agreement(section: Section, tag: str) -> Part | None:
         Column("pairs", "pairs of seeds", words.count),
     ]
     table = Table(f"agreement{tag}", "Agreement between seeds", rows, columns, closed=True)
-    return Part(f"agreement{tag}", "Agreement between seeds", [Text(text, strong=True), table])
+    return Part(f"agreement{tag}", "Agreement between seeds", [Text(answer, strong=True), Text(text), table])
 
 
 def weights(section: Section, tag: str) -> Part | None:
@@ -188,6 +215,15 @@ def weights(section: Section, tag: str) -> Part | None:
         Column("cells", "networks", words.count),
     ]
     blocks: list[Block] = []
+    found = connections.out_of(section, SENDER, method)
+    if found:
+        text = (
+            f"Weights out of {words.name(SENDER)} neurons are {words.significant(found['mean'])} on average, all others"
+            f" {words.significant(found['rest'])}; the difference is {words.significant(found['difference'])}"
+        )
+        if not words.missing(found["low"]):
+            text += f" ({words.significant(found['low'])} to {words.significant(found['high'])})"
+        blocks.append(Text(f"{text}.", strong=True))
     if kept["mean"].notna().any():
         svg = charts.connections(kept, pool, f"weights{tag}")
         title = "Mean weight by sending and receiving activation (the paper's figure 8)"

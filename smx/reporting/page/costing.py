@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
 from smx.reporting import costs
 from smx.reporting.charts import methods as charts
 from smx.reporting.page import words
-from smx.reporting.page.blocks import Block, Chart, Column, Part, Table
+from smx.reporting.page.blocks import Block, Chart, Column, Part, Table, Text
 from smx.reporting.study import Section
+from smx.training.config import SMARTMIXED
 
 
 def calibration(section: Section, tag: str) -> Part | None:
@@ -21,10 +27,21 @@ def calibration(section: Section, tag: str) -> Part | None:
         Column("cells", "networks", words.count),
     ]
     note = (
-        "The expected calibration error on the test examples, in 15 bins: the mean distance between how sure a network is and"
-        " how often it is right. 0 is best."
+        "The expected calibration error on the test examples, in 15 bins: how far a network's confidence is from how"
+        " often it is right, on average. 0 is best."
     )
-    blocks: list[Block] = []
+    least = rows.loc[rows["calibration_error"].idxmin()]
+    blocks: list[Block] = (
+        [
+            Text(
+                f"{words.name(least['method'])} has the lowest calibration error,"
+                f" {_value(least, 'calibration_error', words.fine)}.",
+                strong=True,
+            )
+        ]
+        if len(rows) > 1
+        else []
+    )
     if len(rows) > 1:
         title = "Calibration error of each method, with 95 % intervals; lower is better"
         svg = charts.dots(rows, "calibration_error", f"calibration{tag}", title, "calibration error", text=words.fine)
@@ -45,10 +62,16 @@ def training(section: Section, tag: str) -> Part | None:
         Column("pairs", "pairs", words.count),
     ]
     note = (
-        "Seconds of all epochs of a run, relative to ReLU's with the same architecture and seed (geometric mean). Runs that"
-        " shared a machine slow each other down, so small differences mean nothing."
+        "Seconds of all epochs of a run, relative to ReLU's with the same architecture and seed (geometric mean). Runs"
+        " that shared a machine slow each other down, so small differences mean nothing."
     )
-    blocks: list[Block] = []
+    blocks: list[Block] = [
+        Text(
+            f"Training SmartMixed takes {_value(row, 'ratio', words.decimal)} times as long as training ReLU.",
+            strong=True,
+        )
+        for _, row in rows[rows["method"] == SMARTMIXED].dropna(subset=["ratio"]).iterrows()
+    ]
     if rows["ratio"].notna().any():
         title = "Training time of each method relative to ReLU"
         svg = charts.dots(rows, "ratio", f"training{tag}", title, "training time, relative to ReLU's", line=1.0)
@@ -78,3 +101,9 @@ def latency(section: Section, tag: str) -> Part | None:
             blocks.append(Chart(name, f"Latency, relative to ReLU's: {words.text(measure)}", svg, part))
     blocks.append(Table(f"latency-table{tag}", "Latency of the exported models", rows, columns))
     return Part(f"speed{tag}", "Latency of exported models", blocks)
+
+
+def _value(row: pd.Series, name: str, write: Callable[[Any], str]) -> str:
+    """Write a value with its interval."""
+    bounds = "" if words.missing(row["low"]) else f" ({write(row['low'])} to {write(row['high'])})"
+    return f"{write(row[name])}{bounds}"

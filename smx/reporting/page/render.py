@@ -12,15 +12,15 @@ from markupsafe import Markup
 
 from smx import __version__
 from smx.reporting.findings import NOT_MEASURED, Finding
-from smx.reporting.page import accuracy, choosing, costing, summary, words
+from smx.reporting.page import choosing, comparing, costing, ranking, summary, words
 from smx.reporting.page.blocks import Part
 from smx.reporting.study import Section, Study
 
-PARTS: Sequence[Callable[[Section, str], Part | None | list[Part]]] = (
-    accuracy.accuracy,
-    accuracy.compared,
-    accuracy.reciprocal_ranks,
-    accuracy.by_phase,
+PARTS: Sequence[Callable[[Section, str], Part | list[Part] | None]] = (
+    ranking.accuracy,
+    comparing.methods,
+    ranking.reciprocal_ranks,
+    comparing.by_phase,
     choosing.progress,
     choosing.by_layer,
     choosing.agreement,
@@ -55,6 +55,7 @@ def render(study: Study, findings: Sequence[Finding], parts: Sequence[Part]) -> 
         lstrip_blocks=True,
     )
     environment.globals |= {"words": words}
+    environment.filters |= {"joined": words.joined}
     script, style = _inline("script.js"), _inline("style.css")
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     groups: dict[str, list[Part]] = {}

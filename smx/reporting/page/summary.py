@@ -13,7 +13,8 @@ from smx.reporting.page.blocks import Block, Column, Part, Table, Text
 from smx.reporting.study import Study
 from smx.training.config import FIELDS
 
-MOST = 6
+STATES = {"failed": "failed", "missing": "are missing"}
+MOST = 12
 """Values of a fact that are listed."""
 
 
@@ -79,16 +80,17 @@ def not_done(study: Study) -> Part | None:
     if rows.empty:
         return None
     counts = study.counts
+    said = [f"{counts[status]:,} {word}" for status, word in STATES.items() if counts[status]]
     text = (
-        f"{words.plural(counts['failed'], 'run')} failed and {counts['missing']:,} are missing of {len(study.table):,}."
-        " Comparisons use only pairs of runs that both are done."
+        f"Of {words.plural(len(study.table), 'run')} {' and '.join(said)}. Comparisons use only pairs of runs that are"
+        " both done."
     )
     columns = [
         Column("method", "method", words.name, numeric=False),
         Column("architecture", "hidden layers", words.name, numeric=False),
         Column("seed", "seed", words.count),
         Column("status", "status", numeric=False),
-        Column("error", "error", numeric=False),
+        Column("error", "error", numeric=False, long=True),
     ]
     failed_first = rows.sort_values("status", kind="stable")
     table = Table("not-done", "Runs that are not done", failed_first, columns, closed=not counts["failed"])
@@ -102,8 +104,8 @@ def all_tests(study: Study) -> Part | None:
         return None
     survive = int(rows["survives"].sum())
     text = (
-        f"{survive} of {words.plural(len(rows), 'test')} survive Holm's correction at 5 %: it bounds the chance that even one"
-        " difference is declared which is not there."
+        f"{survive} of {words.plural(len(rows), 'test')} survive Holm's correction at 5 %: it bounds the chance that"
+        " even one difference is declared which is not there."
     )
     columns = [
         *([Column("section", "runs", numeric=False)] if rows["section"].nunique() > 1 else []),
@@ -131,7 +133,7 @@ def making(study: Study) -> Part:
     rows = rows.assign(other=[value != default for value, default in zip(rows["values"], rows["default"], strict=True)])
     columns = [
         Column("setting", "setting", numeric=False),
-        Column("values", "value", numeric=False, flag="other"),
+        Column("values", "value", numeric=False, flag="other", long=True),
         Column("default", "default", numeric=False),
     ]
     blocks: list[Block] = [

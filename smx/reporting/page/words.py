@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from smx.reporting.charts.names import short
+from smx.reporting.charts.svg import MINUS
 
 NOTHING = "\N{EN DASH}"
-MINUS = "\N{MINUS SIGN}"
 LONGEST = 400
 """Characters of an error or a setting; the data for download have all of it."""
 
 
 def name(value: Any) -> str:
-    """Write the name of a method, an activation or an architecture; several with ` = ` between stay so."""
+    """Write the name of a method, an activation or an architecture; several with ` = ` or ` + ` between stay so."""
     if missing(value):
         return NOTHING
-    return " = ".join(short(part, 40) for part in str(value)[:1000].split(" = "))
+    parts = re.split(r"( = | \+ )", str(value)[:1000])
+    return "".join(part if position % 2 else short(part, 60) for position, part in enumerate(parts))
 
 
 def text(value: Any) -> str:
@@ -31,12 +33,12 @@ def text(value: Any) -> str:
 
 def percent(value: Any, digits: int = 2) -> str:
     """Write a share or an accuracy, 0 to 1, in percent."""
-    return NOTHING if missing(value) else f"{100 * value:.{digits}f} %"
+    return NOTHING if missing(value) else f"{100 * value:.{digits}f} %".replace("-", MINUS)
 
 
-def whole_percent(value: Any) -> str:
-    """Write a share in percent without decimals."""
-    return percent(value, 0)
+def joined(sentence: str) -> str:
+    """Return a sentence in which no line ends between a number and its percent sign."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", sentence)
 
 
 def points(value: Any) -> str:
