@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from smx.reporting.ranks import correlation
-from smx.reporting.resampling import DRAWS, SEED, Floats, by_group, interval, mean, quantiles, signed_rank
+from smx.reporting.resampling import DRAWS, SEED, Floats, by_group, interval, mean, quantiles, summary
 from smx.reporting.study import Section
 from smx.training.config import SMARTMIXED
 
@@ -96,42 +96,78 @@ def shares_by_epoch(section: Section, architecture: str, method: str = SMARTMIXE
 def trends(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
     """Return how the shares of `EARLY` and `LATE` change with depth, a row each, over the networks of three layers.
 
-    Columns: activations ("relu + leaky_relu", "elu + selu"), correlation, low, high (Spearman over the layers of each
-    cell; mean over architectures, 95 % of a bootstrap over architectures and seeds; cells whose share is the same in
-    all layers have none), first, last (mean shares in the first and the last hidden layer), change (last minus first),
-    change_low, change_high, p (of the changes, see `resampling.signed_rank`), architectures, cells.
+    Columns: activations ("relu + leaky_relu", "elu + selu"), correlation, correlation_low, correlation_high (Spearman
+    over the layers of each cell; mean over architectures, 95 % of a bootstrap over architectures and seeds; cells whose
+    share is the same in all layers have none), first, last (mean shares in the first and the last hidden layer), change
+    (last minus first), low, high, test, p (of the change, see `resampling.summary`), architectures, cells.
     Empty where the pool lacks one of these activations, or no network has three hidden layers.
     """
-    table = shares(section, method)
-    wide = table.pivot_table(index=["architecture", "seed", "layer"], columns="activation", values="share")
-    deep = wide.groupby(level=["architecture", "seed"]).filter(lambda cell: len(cell) >= FEWEST_LAYERS)
-    rows = [_trend(deep, names) for names in (EARLY, LATE) if {*EARLY, *LATE} <= {*deep.columns} and len(deep)]
+    return pd.DataFrame([_trend(lines, names) for names, lines in _lines(section, method).items()])
+
+
+def preferences(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
+    """Compare the shares of `EARLY` and `LATE` in the first and in the last hidden layer, a row each.
+
+    Columns: layer (first, last), early, late (shares), difference (early minus late), low, high, test, p (see
+    `resampling.summary`), architectures, cells. Over the networks of `trends`, and empty where that is.
+    """
+    found = _lines(section, method)
+    if not found:
+        return pd.DataFrame()
+    early, late = found.values()
+    rows = []
+    for layer, place in (("first", 0), ("last", -1)):
+        ends = [pd.Series({key: line[place] for key, line in lines.items()}) for lines in (early, late)]
+        both = [mean(_grouped(end)) for end in ends]
+        compared = summary(_grouped(ends[0] - ends[1]), "difference")
+        rows.append({"layer": layer, "early": both[0], "late": both[1], **compared, "cells": len(early)})
     return pd.DataFrame(rows)
 
 
-def _trend(wide: pd.DataFrame, names: tuple[str, ...]) -> dict[str, Any]:
-    lines = wide[list(names)].sum(axis=1).groupby(level=["architecture", "seed"])
-    architectures = [key[0] for key, _ in lines]
-    each = [line.to_numpy(np.float64) for _, line in lines]
-    correlations = [correlation(np.arange(len(line), dtype=np.float64), line) for line in each]
-    known = [(value, group) for value, group in zip(correlations, architectures, strict=True) if value == value]
-    by_depth = by_group(*zip(*known, strict=True)) if known else []
-    changes = by_group([line[-1] - line[0] for line in each], architectures)
-    bounds, change_bounds, tested = interval(by_depth), interval(changes), signed_rank(changes)
+Lines = dict[tuple[str, int], Floats]
+"""A share in each layer of each cell, by architecture and seed."""
+
+
+def _lines(section: Section, method: str) -> dict[tuple[str, ...], Lines]:
+    """Return the shares of `EARLY` and of `LATE` together, in the networks that are deep enough; {} without."""
+    table = shares(section, method)
+    if not {*EARLY, *LATE} <= {*table["activation"]}:
+        return {}
+    found: dict[tuple[str, ...], Lines] = {EARLY: {}, LATE: {}}
+    for key, cell in table.groupby(["architecture", "seed"], sort=False):
+        if cell["layer"].max() >= FEWEST_LAYERS:
+            for names, lines in found.items():
+                own = cell[cell["activation"].isin(names)]
+                lines[key] = own.groupby("layer")["share"].sum().to_numpy(np.float64)
+    return found if found[EARLY] else {}
+
+
+def _grouped(values: pd.Series) -> list[Floats]:
+    """Return values by architecture and seed as the groups of the architectures."""
+    return by_group(values, values.index.get_level_values(0))
+
+
+def _trend(lines: Lines, names: tuple[str, ...]) -> dict[str, Any]:
+    table = pd.DataFrame(
+        {
+            "correlation": {
+                key: correlation(np.arange(len(line), dtype=np.float64), line) for key, line in lines.items()
+            },
+            "first": {key: line[0] for key, line in lines.items()},
+            "last": {key: line[-1] for key, line in lines.items()},
+        }
+    )
+    known = _grouped(table["correlation"].dropna())
+    low, high = interval(known)
     return {
         "activations": " + ".join(names),
-        "correlation": mean(by_depth),
-        "low": bounds.low,
-        "high": bounds.high,
-        "first": mean(by_group([line[0] for line in each], architectures)),
-        "last": mean(by_group([line[-1] for line in each], architectures)),
-        "change": mean(changes),
-        "change_low": change_bounds.low,
-        "change_high": change_bounds.high,
-        "test": f"Wilcoxon, {tested.n} {tested.unit}",
-        "p": tested.p,
-        "architectures": len(changes),
-        "cells": len(each),
+        "correlation": mean(known),
+        "correlation_low": low,
+        "correlation_high": high,
+        "first": mean(_grouped(table["first"])),
+        "last": mean(_grouped(table["last"])),
+        **summary(_grouped(table["last"] - table["first"]), "change"),
+        "cells": len(lines),
     }
 
 
@@ -139,8 +175,8 @@ def avoided(section: Section, activation: str = "sigmoid", method: str = SMARTMI
     """Compare an activation's share, the mean over a network's layers, with 1/K, its part of the pool.
 
     Returns:
-        None if the pool has it not, or nothing else; else `share`, `low`, `high` (95 %, bootstrap over architectures
-        and seeds), `expected` (1/K), `test`, `p`, `cells`, `architectures`, `largest` (in any layer of any cell).
+        None if the pool has it not, or nothing else; else `share`, `low`, `high`, `test`, `p` (against 1/K, see
+        `resampling.summary`), `expected` (1/K), `cells`, `architectures`, `largest` (in any layer of any cell).
     """
     table = shares(section, method)
     size = table["activation"].nunique()
@@ -148,20 +184,8 @@ def avoided(section: Section, activation: str = "sigmoid", method: str = SMARTMI
     if own.empty or size < 2:
         return None
     cells = own.groupby(["architecture", "seed"], sort=False)["share"].mean()
-    architectures = cells.index.get_level_values("architecture")
-    groups = by_group(cells, architectures)
-    bounds, tested = interval(groups), signed_rank(by_group(cells - 1 / size, architectures))
-    return {
-        "share": mean(groups),
-        "low": bounds.low,
-        "high": bounds.high,
-        "expected": 1 / size,
-        "test": f"Wilcoxon, {tested.n} {tested.unit}",
-        "p": tested.p,
-        "cells": len(cells),
-        "architectures": len(groups),
-        "largest": float(own["share"].max()),
-    }
+    found = summary(_grouped(cells), "share", 1 / size)
+    return {**found, "expected": 1 / size, "cells": len(cells), "largest": float(own["share"].max())}
 
 
 def agreement(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from smx.reporting.ranks import best_fixed, ranks
-from smx.reporting.resampling import LEVEL, by_group, interval, mean, signed_rank
+from smx.reporting.resampling import LEVEL, by_group, summary
 from smx.reporting.study import Section
 from smx.training.config import SMARTMIXED
 
@@ -55,19 +55,9 @@ def compare(section: Section, method: str, other: str) -> dict[str, Any] | None:
     if pairs.empty:
         return None
     groups = by_group(pairs["difference"], pairs["architecture"])
-    bounds, tested = interval(groups), signed_rank(groups)
-    return {
-        "method": method,
-        "other": other,
-        "difference": mean(groups),
-        "low": bounds.low,
-        "high": bounds.high,
-        "pairs": len(pairs),
-        "architectures": len(groups),
-        "wins": sum(bool(each.mean().round(10) > 0) for each in groups),
-        "test": f"Wilcoxon, {tested.n} {tested.unit}" if tested.n > 1 else "none",
-        "p": tested.p,
-    }
+    wins = sum(bool(each.mean().round(10) > 0) for each in groups)
+    found = {"method": method, "other": other, **summary(groups, "difference"), "pairs": len(pairs), "wins": wins}
+    return {name: found[name] for name in COMPARED}
 
 
 def comparisons(section: Section, reference: str = SMARTMIXED) -> pd.DataFrame:

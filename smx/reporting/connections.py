@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smx.reporting.resampling import Floats, by_group, interval, mean, signed_rank
+from smx.reporting.resampling import Floats, by_group, mean, summary
 from smx.reporting.study import Section
 from smx.training.config import SMARTMIXED
 
@@ -51,18 +51,12 @@ def out_of(section: Section, sender: str = "elu", method: str = SMARTMIXED) -> d
         return None
     architectures, one, rest = zip(*means, strict=True)
     groups = by_group(np.subtract(one, rest), architectures)
-    bounds, tested = interval(groups), signed_rank(groups)
     table = weights(section, method).groupby("sender")[["mean", "count"]].apply(_mean_weight).dropna()
     return {
         "mean": mean(by_group(one, architectures)),
         "rest": mean(by_group(rest, architectures)),
-        "difference": mean(groups),
-        "low": bounds.low,
-        "high": bounds.high,
-        "test": f"Wilcoxon, {tested.n} {tested.unit}",
-        "p": tested.p,
+        **summary(groups, "difference"),
         "cells": len(means),
-        "architectures": len(groups),
         "rank": int(table.rank(ascending=False)[sender]),
         "senders": len(table),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,14 +25,6 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-
-
-class Outcome(NamedTuple):
-    """What a two-sided test of "the values are about 0" says: `unit` and `n` are what was counted."""
-
-    p: float
-    unit: str
-    n: int
 
 
 NO_INTERVAL = Interval(float("nan"), float("nan"))
@@ -87,18 +79,26 @@ def quantiles(values: Floats) -> Interval:
     return Interval(float(low), float(high))
 
 
-def signed_rank(groups: list[Floats]) -> Outcome:
-    """Test by Wilcoxon's signed ranks whether values lie about 0.
+def signed_rank(groups: list[Floats]) -> tuple[float, str]:
+    """Test by Wilcoxon's signed ranks whether values lie about 0; return p (two-sided) and the test in words.
 
     What is counted are the groups' means, which say most about further architectures; with fewer than `FEWEST` of these
-    it is every value, which then speaks for these architectures alone.
+    it is every value, which then speaks for these architectures alone. NaN where there is one value.
     """
     values, unit = np.array([each.mean() for each in groups]), "architectures"
     if len(groups) < FEWEST and max(map(len, groups), default=0) > 1:
-        values, unit = np.concatenate([*groups, np.zeros(0)]), "pairs"
+        values, unit = np.concatenate(groups), "pairs of architecture and seed"
     values = values.round(10)  # means of equal values differ in their last digits
     if len(values) < 2:
-        return Outcome(float("nan"), unit, len(values))
-    if not values.any():
-        return Outcome(1.0, unit, len(values))
-    return Outcome(float(stats.wilcoxon(values).pvalue), unit, len(values))
+        return float("nan"), "none"
+    p = float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
+    return p, f"Wilcoxon, {len(values)} {unit}"
+
+
+def summary(groups: list[Floats], name: str, zero: float = 0.0) -> dict[str, Any]:
+    """Describe values: their `mean` under a name, `low`, `high` (its 95 % interval), `test` and `p` against `zero`, and
+    `architectures` (how many groups).
+    """
+    low, high = interval(groups)
+    p, test = signed_rank([each - zero for each in groups])
+    return {name: mean(groups), "low": low, "high": high, "test": test, "p": p, "architectures": len(groups)}
