@@ -14,7 +14,7 @@ from smx.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from smx.reporting.findings import Finding
+    from smx.reporting.verdicts import Finding
 
 PAGE = "report.html"
 

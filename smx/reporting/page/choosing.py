@@ -56,7 +56,11 @@ def progress(section: Section, tag: str) -> Part | None:
         return None
     name = words.name(method)
     blocks: list[Block] = [
-        Text(f"On {words.name(architecture)}, means over the seeds."),
+        *(
+            [Text(f"On the network {words.name(architecture)}, means over the seeds.")]
+            if len(section.cells) > 1
+            else []
+        ),
         Chart(
             f"losses{tag}",
             f"Loss of {name} by epoch (the paper's figures 1 and 2)",
@@ -134,7 +138,8 @@ def _most_chosen(own: pd.DataFrame, section: Section, method: str) -> list[Block
         )
 
     ends = [own[own["layer"] == layer] for layer in sorted({own["layer"].min(), own["layer"].max()})]
-    text = f"On {words.name(own['architecture'].iloc[0])} most neurons of the first layer chose {first_two(ends[0])}"
+    network = words.name(own["architecture"].iloc[0])
+    text = f"In the network {network} most neurons of the first layer chose {first_two(ends[0])}"
     if len(ends) > 1:
         text += f", of the last one {first_two(ends[1])}"
     rare = choices.avoided(section, LEFT_OUT, method)
@@ -147,7 +152,7 @@ def _most_chosen(own: pd.DataFrame, section: Section, method: str) -> list[Block
 def _depth(section: Section, method: str, pool: Sequence[str], tag: str) -> list[Block]:
     blocks: list[Block] = []
     depth = choices.shares_by_depth(section, method)
-    if len(depth):
+    if len(section.architectures) > 1 and len(depth):
         note = (
             "Between a network's layers shares are interpolated; the bands are 95 % intervals over the architectures."
         )

@@ -11,10 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from smx import __version__
-from smx.reporting.findings import NOT_MEASURED, Finding
 from smx.reporting.page import choosing, comparing, costing, ranking, summary, words
 from smx.reporting.page.blocks import Part
 from smx.reporting.study import Section, Study
+from smx.reporting.verdicts import NOT_MEASURED, Finding
 
 PARTS: Sequence[Callable[[Section, str], Part | list[Part] | None]] = (
     ranking.accuracy,
@@ -55,7 +55,7 @@ def render(study: Study, findings: Sequence[Finding], parts: Sequence[Part]) -> 
         lstrip_blocks=True,
     )
     environment.globals |= {"words": words}
-    environment.filters |= {"joined": words.joined}
+    environment.filters |= {"typeset": words.typeset}
     script, style = _inline("script.js"), _inline("style.css")
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     groups: dict[str, list[Part]] = {}

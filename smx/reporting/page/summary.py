@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from smx.reporting.findings import tests
+from smx.reporting.evidence import evidence
 from smx.reporting.page import words
 from smx.reporting.page.blocks import Block, Column, Part, Table, Text
 from smx.reporting.study import Study
@@ -23,7 +23,7 @@ def title(study: Study) -> str:
     data = _listed(study.table["data"])
     if study.kind == "run":
         row = study.table.iloc[0]
-        return f"{words.name(row['method'])} on {data}, {words.name(row['architecture'])}"
+        return f"{words.name(row['method'])} on {data}, hidden layers {words.name(row['architecture'])}"
     return f"{words.plural(len(study.table), 'training run')} on {data}"
 
 
@@ -49,8 +49,9 @@ def facts(study: Study) -> list[tuple[str, str]]:
     found += [
         ("Epochs", f"{_listed(table['phase1_epochs'])} + {_listed(table['phase2_epochs'])} (phase 1 + phase 2)"),
         ("Training time", _times(study)),
-        ("Machine", _machines(study)),
     ]
+    if machines := _machines(study):
+        found.append(("Machine", machines))
     if "threads" in study.cells and study.cells["threads"].notna().any():
         found.append(("Threads of a run", _listed(study.cells["threads"].dropna().astype(int))))
     return found
@@ -71,7 +72,7 @@ def _times(study: Study) -> str:
 def _machines(study: Study) -> str:
     machines = [each for each in study.cells.get("machine", ()) if isinstance(each, dict)]
     named = (f"{each.get('processor') or each.get('system')}, {each.get('cores')} cores" for each in machines)
-    return _listed(named) or "not recorded"
+    return _listed(named)
 
 
 def not_done(study: Study) -> Part | None:
@@ -99,13 +100,13 @@ def not_done(study: Study) -> Part | None:
 
 def all_tests(study: Study) -> Part | None:
     """Return every test that a verdict rests on, with the correction for their number."""
-    rows = tests(study)
-    if rows.empty:
+    rows = evidence(study)
+    if rows["p"].isna().all():
         return None
-    survive = int(rows["survives"].sum())
+    survive, tested = int(rows["survives"].sum()), words.plural(int(rows["p"].notna().sum()), "test")
     text = (
-        f"{survive} of {words.plural(len(rows), 'test')} survive Holm's correction at 5 %: it bounds the chance that"
-        " even one difference is declared which is not there."
+        f"{survive} of {tested} survive Holm's correction at 5 %. It bounds the chance that even one difference is"
+        " found that is not there."
     )
     columns = [
         *([Column("section", "runs", numeric=False)] if rows["section"].nunique() > 1 else []),

@@ -36,9 +36,9 @@ def percent(value: Any, digits: int = 2) -> str:
     return NOTHING if missing(value) else f"{100 * value:.{digits}f} %".replace("-", MINUS)
 
 
-def joined(sentence: str) -> str:
-    """Return a sentence in which no line ends between a number and its percent sign."""
-    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", sentence)
+def typeset(sentence: str) -> str:
+    """Return a sentence with true minus signs, in which no line ends between a number and its percent sign."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", MINUS, re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", sentence))
 
 
 def points(value: Any) -> str:
