@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 from smx.reporting import verdicts
@@ -18,6 +17,7 @@ from smx.reporting.evidence import (
     minus,
 )
 from smx.reporting.ranks import PAPER_DATA, PLACES, best_fixed, between_seeds, mrr, paper_places, table_1
+from smx.reporting.resampling import FEWEST
 from smx.reporting.study import Section
 from smx.reporting.verdicts import NO, UNCLEAR, YES, Finding, Row, answer, not_measured, numbers, quantity, within
 from smx.study.methods import PAPER_METHODS
@@ -25,8 +25,6 @@ from smx.training.config import SMARTMIXED
 
 Facts = Mapping[str, Row]
 """The rows of a section's evidence, by what they estimate."""
-FEWEST = 3
-"""Architectures that say something about a ranking."""
 
 
 def ranking(section: Section, facts: Facts) -> Finding:
@@ -165,7 +163,7 @@ def differences(section: Section, facts: Facts) -> list[Finding]:
             )
             continue
         text = f"{what}: {numbers(row)}."
-        if rule(row) == UNCLEAR and not math.isnan(row["low"]):
+        if rule(row) == UNCLEAR and verdicts.enough(row):
             text += f" A difference of less than {quantity(verdicts.MARGIN, row['unit'])} would count as none."
         found.append(answer(question, rule(row), text, row))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from smx import paper
 from smx.reporting.answers import Facts
 from smx.reporting.choices import EARLY, FEWEST_LAYERS, LATE, avoided, preferences, shares, trends
 from smx.reporting.connections import out_of
@@ -12,6 +13,8 @@ from smx.reporting.study import Section
 from smx.reporting.verdicts import NO, UNCLEAR, YES, Finding, Row, answer, not_measured, numbers, quantity, sign
 from smx.training.config import SMARTMIXED
 
+PAPER_SHARES = paper.shares(0), paper.shares(1)
+"""Of the first and of the last hidden layer."""
 TITLES = {
     "relu": "ReLU",
     "leaky_relu": "Leaky ReLU",
@@ -49,10 +52,13 @@ def _claimed(row: Row, direction: int) -> str:
 
 
 def _preference(shares: dict[Any, Any], row: Row) -> str:
-    return (
+    text = (
         f"{_titles(EARLY)} together have {quantity(shares['early'], SHARE)} of the {shares['layer']} hidden layer's"
         f" neurons, {_titles(LATE)} {quantity(shares['late'], SHARE)}. Difference: {numbers(row)}."
     )
+    names, depth = (EARLY, 0) if shares["layer"] == "first" else (LATE, 1)
+    theirs = sum(PAPER_SHARES[depth][name] for name in names)
+    return f"{text} In the paper's network {_titles(names)} had {quantity(theirs, SHARE)} there."
 
 
 def _movement(section: Section, facts: Facts, question: str) -> Finding:
@@ -88,7 +94,7 @@ def sigmoid(section: Section, facts: Facts) -> Finding:
     expected = found["expected"]
     verdict = UNCLEAR if not row["survives"] else YES if row["estimate"] < expected else NO
     text = (
-        f"Sigmoid's share of the neurons is {numbers(row, signed=False)}; an equal part of the pool would be"
+        f"Sigmoid's mean share of a layer is {numbers(row, signed=False)}; an equal part of the pool would be"
         f" {quantity(expected, SHARE)}."
         f" Its largest share in any layer of any network is {quantity(found['largest'], SHARE)}."
     )

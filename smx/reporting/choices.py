@@ -96,10 +96,10 @@ def shares_by_epoch(section: Section, architecture: str, method: str = SMARTMIXE
 def trends(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
     """Return how the shares of `EARLY` and `LATE` change with depth, a row each, over the networks of three layers.
 
-    Columns: activations ("relu + leaky_relu", "elu + selu"), correlation, correlation_low, correlation_high (Spearman
-    over the layers of each cell; mean over architectures, 95 % of a bootstrap over architectures and seeds; cells whose
-    share is the same in all layers have none), first, last (mean shares in the first and the last hidden layer), change
-    (last minus first), low, high, test, p (of the change, see `resampling.summary`), architectures, cells.
+    Columns: activations ("relu + leaky_relu", "elu + selu"), correlation, low, high (Spearman over the layers of each
+    cell; mean over architectures, 95 % of a bootstrap over architectures and seeds; cells whose share is the same in
+    all layers have none), first, last (mean shares in the first and the last hidden layer), change (last minus first),
+    change_low, change_high, test, values, p (of the change, see `resampling.summary`), architectures, cells.
     Empty where the pool lacks one of these activations, or no network has three hidden layers.
     """
     return pd.DataFrame([_trend(lines, names) for names, lines in _lines(section, method).items()])
@@ -159,14 +159,17 @@ def _trend(lines: Lines, names: tuple[str, ...]) -> dict[str, Any]:
     )
     known = _grouped(table["correlation"].dropna())
     low, high = interval(known)
+    change = summary(_grouped(table["last"] - table["first"]), "change")
     return {
         "activations": " + ".join(names),
         "correlation": mean(known),
-        "correlation_low": low,
-        "correlation_high": high,
+        "low": low,
+        "high": high,
         "first": mean(_grouped(table["first"])),
         "last": mean(_grouped(table["last"])),
-        **summary(_grouped(table["last"] - table["first"]), "change"),
+        "change_low": change["low"],
+        "change_high": change["high"],
+        **{name: change[name] for name in ("change", "test", "values", "p", "architectures")},
         "cells": len(lines),
     }
 

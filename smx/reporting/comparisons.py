@@ -18,7 +18,7 @@ BEST_FIXED = "best fixed activation"
 """A method that `compare` takes: in each architecture the baseline with the best validation accuracy."""
 POINTS = 100
 PAIR = ["architecture", "seed"]
-COMPARED = ["method", "other", "difference", "low", "high", "pairs", "architectures", "wins", "test", "p"]
+COMPARED = ["method", "other", "difference", "low", "high", "pairs", "architectures", "wins", "test", "values", "p"]
 
 
 def differences(section: Section, method: str, other: str) -> pd.DataFrame:
@@ -48,8 +48,8 @@ def compare(section: Section, method: str, other: str) -> dict[str, Any] | None:
         None if there is no pair; else `method`, `other`, `difference` (in points of accuracy, `method` minus `other`:
         the mean over architectures of the means over their pairs), `low`, `high` (95 %, of a bootstrap that draws
         architectures and within each its pairs; NaN for one pair), `pairs`, `architectures`, `wins` (architectures in
-        which `method` is better on average), `test` (what p comes from, in words), `p` (two-sided; NaN where nothing
-        can be tested).
+        which `method` is better on average), `test` (what p comes from, in words), `values` (how many it counts), `p`
+        (two-sided; NaN where nothing can be tested).
     """
     pairs = differences(section, method, other)
     if pairs.empty:

@@ -74,6 +74,7 @@ def _connected(section: Section, method: str) -> list[tuple[str, list[str], Floa
     for cell in cells:
         if isinstance(cell.get("connections"), dict):
             sums, counts = (np.array(cell["connections"][name], np.float64) for name in ("sum", "count"))
-            if counts.any():
-                found.append((cell["architecture"], str(cell["pool"]).split(","), sums, counts))
+            pool = str(cell["pool"]).split(",")
+            if counts.shape == (len(pool), len(pool)) and counts.any():
+                found.append((cell["architecture"], pool, sums, counts))
     return found

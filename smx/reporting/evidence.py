@@ -21,7 +21,7 @@ SIGNIFICANT = 0.05
 RELU, TWO_PHASES, SHUFFLED, RANDOM, MAJORITY = "relu", "relu_two_phases", "shuffled", "random", "majority"
 FIRST_THREE, RANKING, FRIEDMAN = "smartmixed among the first three", "rank correlation with the paper", "Friedman"
 SIGMOID, ELU = "share of sigmoid", "weights out of elu - out of others"
-POINTS, SHARE = "points", "share"
+POINTS, SHARE, SHARES = "points", "share", "difference of shares"
 
 
 class Estimated(NamedTuple):
@@ -33,6 +33,7 @@ class Estimated(NamedTuple):
         unit: of the estimate and its 95 % interval.
         estimate, low, high: NaN where it has none.
         test: its name, and how many of what it counts.
+        values: how many values the test counts.
         n: the number of architectures.
         p: two-sided; NaN where nothing can be tested.
     """
@@ -44,13 +45,14 @@ class Estimated(NamedTuple):
     low: float
     high: float
     test: str
+    values: int
     n: int
     p: float
 
     @classmethod
     def of(cls, section: Section, what: str, unit: str, found: Mapping[str, Any], name: str) -> Estimated:
         """Take what `resampling.summary` returned, with its estimate under a name."""
-        values = (found[key] for key in (name, "low", "high", "test", "architectures", "p"))
+        values = (found[key] for key in (name, "low", "high", "test", "values", "architectures", "p"))
         return cls(section.title, what, unit, *values)
 
 
@@ -90,7 +92,7 @@ def _of_ranks(section: Section) -> Iterator[Estimated]:
     n, methods = table.shape
     tested = friedman(section)
     if not math.isnan(tested["p"]):
-        found = (tested["statistic"], math.nan, math.nan, f"Friedman, {n} architectures", n, tested["p"])
+        found = (tested["statistic"], math.nan, math.nan, f"Friedman, {n} architectures", n, n, tested["p"])
         yield Estimated(section.title, FRIEDMAN, "statistic", *found)
     known = table_1(section)[["architecture", "correlation"]].dropna()
     if len(known):
@@ -100,15 +102,16 @@ def _of_ranks(section: Section) -> Iterator[Estimated]:
         first = int((table[SMARTMIXED] <= len(PLACES)).sum())
         binomial = stats.binomtest(first, n, len(PLACES) / methods)
         low, high = binomial.proportion_ci(LEVEL, method="wilson")
-        found = (first / n, float(low), float(high), f"binomial, {n} architectures", n, float(binomial.pvalue))
+        found = (first / n, float(low), float(high), f"binomial, {n} architectures", n, n, float(binomial.pvalue))
         yield Estimated(section.title, FIRST_THREE, "share of architectures", *found)
 
 
 def _of_choices(section: Section) -> Iterator[Estimated]:
     for row in preferences(section).to_dict("records"):
-        yield Estimated.of(section, in_layer(str(row["layer"])), SHARE, row, "difference")
+        yield Estimated.of(section, in_layer(str(row["layer"])), SHARES, row, "difference")
     for row in trends(section).to_dict("records"):
-        yield Estimated.of(section, with_depth(str(row["activations"])), SHARE, row, "change")
+        change = {**row, "low": row["change_low"], "high": row["change_high"]}
+        yield Estimated.of(section, with_depth(str(row["activations"])), SHARES, change, "change")
     if share := avoided(section):
         yield Estimated.of(section, SIGMOID, SHARE, share, "share")
     if weight := out_of(section):

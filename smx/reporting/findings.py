@@ -9,7 +9,9 @@ import pandas as pd
 from smx.reporting import answers, answers_choices
 from smx.reporting.evidence import SIGNIFICANT, evidence
 from smx.reporting.study import Section, Study
-from smx.reporting.verdicts import NO, YES, Finding, Row, answer, not_measured, probability
+from smx.reporting.verdicts import NO, YES, Row, answer, not_measured, probability
+from smx.reporting.verdicts import NOT_MEASURED as NOT_MEASURED
+from smx.reporting.verdicts import Finding as Finding
 from smx.training.config import SMARTMIXED
 
 

@@ -79,8 +79,8 @@ def quantiles(values: Floats) -> Interval:
     return Interval(float(low), float(high))
 
 
-def signed_rank(groups: list[Floats]) -> tuple[float, str]:
-    """Test by Wilcoxon's signed ranks whether values lie about 0; return p (two-sided) and the test in words.
+def signed_rank(groups: list[Floats]) -> tuple[float, str, int]:
+    """Test by Wilcoxon's signed ranks whether values lie about 0; return p (two-sided), its words, and its size.
 
     What is counted are the groups' means, which say most about further architectures; with fewer than `FEWEST` of these
     it is every value, which then speaks for these architectures alone. NaN where there is one value.
@@ -90,15 +90,16 @@ def signed_rank(groups: list[Floats]) -> tuple[float, str]:
         values, unit = np.concatenate(groups), "pairs of architecture and seed"
     values = values.round(10)  # means of equal values differ in their last digits
     if len(values) < 2:
-        return float("nan"), "none"
+        return float("nan"), "none", len(values)
     p = float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
-    return p, f"Wilcoxon, {len(values)} {unit}"
+    return p, f"Wilcoxon, {len(values)} {unit}", len(values)
 
 
 def summary(groups: list[Floats], name: str, zero: float = 0.0) -> dict[str, Any]:
-    """Describe values: their `mean` under a name, `low`, `high` (its 95 % interval), `test` and `p` against `zero`, and
-    `architectures` (how many groups).
+    """Describe values: their `mean` under a name, `low`, `high` (its 95 % interval), `test`, `p` and `values` (how many
+    it counts) of the test against `zero`, and `architectures` (how many groups).
     """
     low, high = interval(groups)
-    p, test = signed_rank([each - zero for each in groups])
-    return {name: mean(groups), "low": low, "high": high, "test": test, "p": p, "architectures": len(groups)}
+    p, test, values = signed_rank([each - zero for each in groups])
+    found = {name: mean(groups), "low": low, "high": high, "test": test, "p": p, "values": values}
+    return {**found, "architectures": len(groups)}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from smx.errors import InputError
+from smx.reporting.nested import check_nested
 from smx.reporting.study import Study, architecture_of
 from smx.study import table
 from smx.study.cell import DONE
@@ -59,6 +60,7 @@ def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
     done = cells["status"] == DONE
     if not done.any():
         raise InputError(f"{source} has no cell that is done, among {len(cells)}; run its sweep first")
+    check_nested(source, cells[done])
     accuracies = cells.reindex(columns=["test_accuracy", "validation_accuracy"])[done]
     if not all(pd.api.types.is_numeric_dtype(kind) for kind in accuracies.dtypes) or accuracies.isna().any(axis=None):
         raise InputError(f"{source} has done cells without a test_accuracy or a validation_accuracy; expected numbers")

@@ -43,8 +43,10 @@ class Section:
 
     @property
     def contenders(self) -> list[str]:
-        """The methods that are ranked: all but the controls."""
-        return [method for method in self.methods if method not in CONTROLS]
+        """The methods that are ranked: the paper's, and others, but not controls, that have every architecture."""
+        every = self.cells.groupby("method")["architecture"].nunique() == len(self.architectures)
+        found = [method for method in self.methods if method not in CONTROLS]
+        return [method for method in found if method in PAPER_METHODS or every[method]]
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,19 @@ class Study:
     @cached_property
     def varying(self) -> list[str]:
         """The settings, beside method, architecture and seed, that differ between cells of one method."""
-        settings = [name for name in FIELDS if name not in ("hidden", "model", "seed", *OWN) and name in self.table]
+        apart = ("hidden", "model", "seed", "tensorboard", *OWN)  # tensorboard changes no result
+        settings = [name for name in FIELDS if name not in apart]
         named = self.table["method"].isin({*PAPER_METHODS, *CONTROLS, *self.table["activation"]})
         return [name for name in settings if _varies(self.table, name, named)]
 
     @cached_property
     def sections(self) -> list[Section]:
         """The groups of done cells that may be compared, in the order of the table."""
+        cells = self.cells.drop_duplicates([*self.varying, "method", "architecture", "seed"])
         if not self.varying:
-            return [Section("", self.cells)]
-        groups = self.cells.groupby(self.varying, sort=False, dropna=False)
-        return [Section(_title(self.varying, key), cells) for key, cells in groups]
+            return [Section("", cells)]
+        groups = cells.groupby(self.varying, sort=False, dropna=False)
+        return [Section(_title(self.varying, key), own) for key, own in groups]
 
 
 def _varies(table: pd.DataFrame, name: str, named: pd.Series) -> bool:
