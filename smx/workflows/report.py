@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,10 @@ class Report:
     findings: Sequence[Finding]
     frames: Mapping[str, pd.DataFrame]
     html: str
+
+    def _repr_html_(self) -> str:
+        """Show the page in a notebook, in a frame of its own."""
+        return f'<iframe srcdoc="{escape(self.html)}" width="100%" height="700"></iframe>'
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON: numbers that are missing are None."""

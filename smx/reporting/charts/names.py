@@ -25,5 +25,11 @@ WORDS = {
 
 def short(name: object, longest: int = LONGEST) -> str:
     """Return a method's or an activation's name for people, on one line and cut where it is long."""
-    text = " ".join(WORDS.get(str(name), str(name)).split())
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return one_line(WORDS.get(str(name), name), longest)
+
+
+def one_line(text: object, longest: int) -> str:
+    """Return a text on one line, cut where it is long, without characters that can't be seen."""
+    line = " ".join(str(text)[: 4 * longest].split())
+    line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+    return line if len(line) <= longest else f"{line[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -78,7 +78,7 @@ def _means(means: pd.DataFrame, section: Section, tag: str) -> Table:
     note = (
         "Means over the seeds; the best of a row is bold. The data for download have deviations and numbers of seeds."
     )
-    return Table(f"accuracies{tag}", "Test accuracy of all methods", pd.DataFrame(rows), columns, note)
+    return Table(f"accuracy{tag}", "Test accuracy of all methods", pd.DataFrame(rows), columns, note)
 
 
 def reciprocal_ranks(section: Section, tag: str) -> Part | None:

@@ -7,10 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from smx.reporting.charts.names import short
+from smx.reporting.charts.names import one_line, short
 from smx.reporting.charts.svg import MINUS
 
+SPACE = "\N{NO-BREAK SPACE}"
 NOTHING = "\N{EN DASH}"
+PARAGRAPH = 1500
 LONGEST = 400
 """Characters of an error or a setting; the data for download have all of it."""
 
@@ -27,8 +29,7 @@ def text(value: Any) -> str:
     """Write anything on one line, cut where it is long."""
     if missing(value):
         return NOTHING
-    line = " ".join(str(value)[: 4 * LONGEST].split())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return one_line(value, LONGEST)
 
 
 def percent(value: Any, digits: int = 2) -> str:
@@ -37,8 +38,11 @@ def percent(value: Any, digits: int = 2) -> str:
 
 
 def typeset(sentence: str) -> str:
-    """Return a sentence with true minus signs, in which no line ends between a number and its percent sign."""
-    return re.sub(r"(?<![\w.-])-(?=\d)", MINUS, re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", sentence))
+    """Return a paragraph with true minus signs, in which no line ends inside `5 %` or `p = 0.03`."""
+    sentence = one_line(sentence, PARAGRAPH)
+    sentence = re.sub(r"(?<=\d) %", f"{SPACE}%", sentence)
+    sentence = re.sub(r"\b(p|corrected) ([=<]) (?=\d)", rf"\1{SPACE}\2{SPACE}", sentence)
+    return re.sub(r"(?<![\w.-])-(?=\d)", MINUS, sentence)
 
 
 def points(value: Any) -> str:
