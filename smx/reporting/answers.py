@@ -12,6 +12,7 @@ from smx.reporting.evidence import (
     RANDOM,
     RANKING,
     RELU,
+    SHARE,
     SHUFFLED,
     TWO_PHASES,
     minus,
@@ -45,6 +46,8 @@ def ranking(section: Section, facts: Facts) -> Finding:
     seeds = between_seeds(section)
     if len(seeds):
         text += f" Two seeds of this study agree with each other by {seeds['correlation'].mean():.2f}."
+    else:
+        text += " Each architecture has one seed here, so how much of the order is chance can't be said."
     verdict = UNCLEAR
     if n >= FEWEST and first > n / 2 and row["low"] > 0:
         verdict = YES
@@ -79,7 +82,7 @@ def first_three(section: Section, facts: Facts) -> Finding:
     paper = paper_places(section)
     text = (
         f"It is in {round(row['estimate'] * n)} of {n} architectures:"
-        f" {numbers(row, signed=False)}; any method would be by chance in {len(PLACES) / len(table):.0%}."
+        f" {numbers(row, signed=False)}; any method would be by chance in {quantity(len(PLACES) / len(table), SHARE)}."
     )
     if paper:
         text += f" In the paper: {sum(SMARTMIXED in three for three in paper.values())} of {len(paper)} of these."

@@ -133,12 +133,12 @@ def _lines(section: Section, method: str) -> dict[tuple[str, ...], Lines]:
     table = shares(section, method)
     if not {*EARLY, *LATE} <= {*table["activation"]}:
         return {}
-    found: dict[tuple[str, ...], Lines] = {EARLY: {}, LATE: {}}
-    for key, cell in table.groupby(["architecture", "seed"], sort=False):
-        if cell["layer"].max() >= FEWEST_LAYERS:
-            for names, lines in found.items():
-                own = cell[cell["activation"].isin(names)]
-                lines[key] = own.groupby("layer")["share"].sum().to_numpy(np.float64)
+    found: dict[tuple[str, ...], Lines] = {}
+    for names in (EARLY, LATE):
+        own = table[table["activation"].isin(names)]
+        sums = own.groupby(["architecture", "seed", "layer"], sort=False)["share"].sum()
+        lines = ((key, line.to_numpy(np.float64)) for key, line in sums.groupby(level=[0, 1], sort=False))
+        found[names] = {key: line for key, line in lines if len(line) >= FEWEST_LAYERS}
     return found if found[EARLY] else {}
 
 

@@ -61,7 +61,7 @@ def curves(section: Section, architecture: str, method: str = SMARTMIXED) -> pd.
     that all seeds have.
     """
     cells = section.cells[(section.cells["method"] == method) & (section.cells["architecture"] == architecture)]
-    tables = [pd.DataFrame(each)[["phase", *CURVES]] for each in cells["curves"] if isinstance(each, dict)]
+    tables = [pd.DataFrame(each)[["phase", *CURVES]] for each in cells.get("curves", ()) if isinstance(each, dict)]
     if not tables:
         return pd.DataFrame(columns=["phase", "epoch", *CURVES])
     epochs = pd.concat([table.assign(epoch=table.groupby("phase").cumcount() + 1) for table in tables])

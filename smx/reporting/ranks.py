@@ -32,8 +32,7 @@ def ranks(section: Section) -> pd.DataFrame:
     Equal means share their mean rank. The means are over the seeds for which all contenders are done; an architecture
     that has none is left out.
     """
-    complete = _complete(section)
-    rows = {name: rank(values.mean(0)) for name, values in complete.items()}
+    rows = {name: rank(values.mean(0)) for name, values in section.complete.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=section.contenders).rename_axis("architecture")
 
 
@@ -44,17 +43,6 @@ def rank(accuracies: Floats) -> Floats:
     equal = (values[..., None, :] == values[..., :, None]).sum(-1)
     ranked: Floats = above + (equal + 1) / 2
     return ranked
-
-
-def _complete(section: Section) -> dict[str, Floats]:
-    """Return the accuracies (seeds, contenders) of each architecture, for the seeds that all contenders have."""
-    found = {}
-    for name, cells in section.cells.groupby("architecture", sort=False):
-        table = cells.pivot_table(index="seed", columns="method", values="test_accuracy")
-        values = table.reindex(columns=section.contenders).dropna().to_numpy(np.float64)
-        if len(values):
-            found[str(name)] = values
-    return found
 
 
 def paper_places(section: Section) -> dict[str, tuple[str, str, str]]:
@@ -72,7 +60,7 @@ def table_1(section: Section) -> pd.DataFrame:
     than MNIST), correlation (Spearman, of the ranks of the paper's seven methods here and there, where those after the
     third share a rank; NaN where there is no paper, or one of the seven has no results).
     """
-    paper, complete = paper_places(section), _complete(section)
+    paper = paper_places(section)
     rows = []
     for name, each in ranks(section).iterrows():
         lowest = each.rank(method="min")
@@ -83,7 +71,7 @@ def table_1(section: Section) -> pd.DataFrame:
         rows.append(
             {
                 "architecture": name,
-                "seeds": len(complete[str(name)]),
+                "seeds": len(section.complete[str(name)]),
                 **places,
                 **{f"paper_{place}": theirs[number] if theirs else None for number, place in enumerate(PLACES)},
                 "correlation": rank_correlation(each, theirs),
@@ -116,7 +104,7 @@ def between_seeds(section: Section) -> pd.DataFrame:
     It is the most that any other study could be expected to agree. Empty where all architectures have one seed.
     """
     rows = []
-    for name, values in _complete(section).items():
+    for name, values in section.complete.items():
         pairs = [correlation(values[i], values[j]) for i in range(len(values)) for j in range(i)]
         known = [each for each in pairs if each == each]
         if known:
@@ -143,7 +131,7 @@ def mrr(section: Section, draws: int = DRAWS) -> pd.DataFrame:
     architectures: a lower bound, since ranks after the third are not in it and count as 0; NaN without a paper. `n` is
     the number of architectures.
     """
-    complete, paper = _complete(section), paper_places(section)
+    complete, paper = section.complete, paper_places(section)
     rows = []
     reciprocal, drawn = 1 / ranks(section), _drawn_mrr(list(complete.values()), draws)
     for position, method in enumerate(section.contenders):

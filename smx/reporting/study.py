@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from smx.study.cell import DONE, FAILED, MISSING
 from smx.study.methods import CONTROLS, PAPER_METHODS
@@ -31,22 +33,30 @@ class Section:
     title: str
     cells: pd.DataFrame
 
-    @property
+    @cached_property
     def methods(self) -> list[str]:
         """The methods that have done cells: the paper's in its order, controls, then others as they come."""
         return in_order(self.cells["method"])
 
-    @property
+    @cached_property
     def architectures(self) -> list[str]:
         """The architectures that have done cells, as they come in the table."""
         return list(dict.fromkeys(self.cells["architecture"]))
 
-    @property
+    @cached_property
     def contenders(self) -> list[str]:
         """The methods that are ranked: the paper's, and others, but not controls, that have every architecture."""
         every = self.cells.groupby("method")["architecture"].nunique() == len(self.architectures)
         found = [method for method in self.methods if method not in CONTROLS]
         return [method for method in found if method in PAPER_METHODS or every[method]]
+
+    @cached_property
+    def complete(self) -> dict[str, NDArray[np.float64]]:
+        """The test accuracies (seeds, contenders) of each architecture, for the seeds that all contenders have."""
+        table = self.cells.pivot_table(index=["architecture", "seed"], columns="method", values="test_accuracy")
+        rows = table.reindex(columns=self.contenders).dropna().groupby(level="architecture")
+        values = {str(name): own.to_numpy(np.float64) for name, own in rows}
+        return {name: values[name] for name in self.architectures if name in values}
 
 
 @dataclass(frozen=True)
