@@ -58,7 +58,7 @@ def accuracies(curves: pd.DataFrame, name: str) -> str:
         panel = figure.subplots()
         for method in (each for each in methods if each in means):
             values = means[method].dropna()
-            bold = {"linewidth": 2.8, "zorder": 3} if method == "smartmixed" else {}
+            bold: Any = {"linewidth": 2.8, "zorder": 3} if method == "smartmixed" else {}
             marker = "o" if len(values) == 1 else None
             panel.plot(values.index, values, marker=marker, color=colour(method, methods), label=short(method), **bold)
         for commit in sorted({*first}):

@@ -32,7 +32,7 @@ PALETTE = {name: colour for name, colour in (COLOURS | METHODS).items() if name 
 """Colours of activations and methods: the page may set another `--c-NAME` where it is dark."""
 OTHERS = ("#9467bd", "#bcbd22", "#17becf", "#e377c2", "#8c564b", "#7f7f7f")
 """Colours of a user's own activations and methods, one after the other."""
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
     "text.parse_math": False,  # names may have dollars
     "font.size": 9,
