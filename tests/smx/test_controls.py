@@ -17,12 +17,10 @@ from tests.smx.runs import SMALL
 
 
 def replaced(control: str, choice: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    network = torch.nn.Sequential(Mixed(choice))
-    replace_choices(network, control, seed)
-    sizes = network[0].group_sizes
-    assert sum(sizes.values()) == len(choice)  # it has grouped its neurons anew
-    assert isinstance(network[0].choice, torch.Tensor)
-    return network[0].choice
+    layer = Mixed(choice)
+    replace_choices(torch.nn.Sequential(layer), control, seed)
+    assert sum(layer.group_sizes.values()) == len(choice)
+    return layer.choice
 
 
 def test_every_control_is_a_setting() -> None:

@@ -48,7 +48,8 @@ def test_an_id_counts_what_differs_from_the_defaults_and_nothing_else() -> None:
     cell = Cell("smartmixed", TrainConfig(hidden=(8,), lr=1e-3))
     assert cell.id == "f5284116c2c9"
     assert Cell("another name", cell.config).id == cell.id
-    for name, value in {"seed": 1, "lr": 1e-4, "hidden": (9,), "phase2_choices": "random", "device": "cpu"}.items():
+    others: dict[str, Any] = {"seed": 1, "lr": 1e-4, "hidden": (9,), "phase2_choices": "random", "device": "cpu"}
+    for name, value in others.items():
         assert Cell("smartmixed", replace(cell.config, **{name: value})).id != cell.id
 
 
