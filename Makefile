@@ -106,6 +106,7 @@ benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, lar
 	$(BIN)/smx bench-train --compile --baselines relu,selu --rounds 40 --json $(RESULTS)/train-step.json
 	$(BIN)/python benchmarks/commit_rule.py --json $(RESULTS)/commit-rule.json
 	$(BIN)/python benchmarks/install_size.py --json $(RESULTS)/install-size.json
+	$(BIN)/python benchmarks/cells.py --json $(RESULTS)/cells.json
 
 clean:  ## remove runs, caches and the virtual environment
 	rm -rf .venv $(NODE_MODULES) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
