@@ -118,7 +118,7 @@ def sweep(
         _show_plan(work.plan(str(grid), **chosen), json_path)
         return
     if show_status or (collect and grid is None):
-        report = work.status(out)
+        report = work.status(out, chosen["only"])
     else:
         with _progress() as (on_plan, on_start, on_end):
             report = work.sweep(grid, out=out, on_plan=on_plan, on_start=on_start, on_end=on_end, **chosen, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from smx.reporting import verdicts
@@ -166,7 +167,7 @@ def differences(section: Section, facts: Facts) -> list[Finding]:
             )
             continue
         text = f"{what}: {numbers(row)}."
-        if rule(row) == UNCLEAR and verdicts.enough(row):
+        if rule(row) == UNCLEAR and not math.isnan(row["low"]):
             text += f" A difference of less than {quantity(verdicts.MARGIN, row['unit'])} would count as none."
         found.append(answer(question, rule(row), text, row))
     return found

@@ -188,6 +188,7 @@ def avoided(section: Section, activation: str = "sigmoid", method: str = SMARTMI
         return None
     cells = own.groupby(["architecture", "seed"], sort=False)["share"].mean()
     found = summary(_grouped(cells), "share", 1 / size)
+    found["low"] = max(found["low"], 0.0)  # Student's interval knows no bounds; NaN stays
     return {**found, "expected": 1 / size, "cells": len(cells), "largest": float(own["share"].max())}
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from smx.reporting.ranks import best_fixed, ranks
-from smx.reporting.resampling import LEVEL, by_group, summary
+from smx.reporting.resampling import by_group, summary, t_test
 from smx.reporting.study import Section
 from smx.training.config import SMARTMIXED
 
@@ -79,24 +79,12 @@ def within_architectures(section: Section, reference: str = SMARTMIXED) -> pd.Da
         for architecture, each in pairs.groupby("architecture", sort=False):
             values = each["difference"].to_numpy(np.float64)
             if len(values) > 1:
-                rows.append((architecture, reference, other, *paired_t(values), len(values)))
-    columns = ["architecture", "method", "other", "difference", "low", "high", "p", "pairs"]
+                (low, high), p = t_test(values)
+                rows.append((architecture, reference, other, values.mean(), low, high, len(values), p))
+    columns = ["architecture", "method", "other", "difference", "low", "high", "pairs", "p"]
     table = pd.DataFrame(rows, columns=columns)
     table["p_corrected"] = holm(table["p"])
     return table
-
-
-def paired_t(values: np.ndarray[Any, Any]) -> tuple[float, float, float, float]:
-    """Return mean, the bounds of its 95 % interval, and p of a t test of differences against 0.
-
-    Equal differences have no deviation to test with: their interval is the mean, and p is NaN; 1 if they are 0.
-    """
-    centre, n = float(values.mean()), len(values)
-    error = float(values.std(ddof=1)) / math.sqrt(n)
-    if error < 1e-10:
-        return centre, centre, centre, 1.0 if abs(centre) < 1e-10 else math.nan
-    reach = error * float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    return centre, centre - reach, centre + reach, float(2 * stats.t.sf(abs(centre / error), n - 1))
 
 
 def friedman(section: Section) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ LEVEL = 0.95
 SEED = 0
 """Of every bootstrap, so that a report made again says the same."""
 FEWEST = 6
-"""Of pairs that Wilcoxon's test needs to find anything at 0.05: five that all agree have p = 0.0625."""
+"""Of values that Wilcoxon's test needs to find anything at 0.05: five that all agree have p = 0.0625."""
+TINY = 1e-10
+"""A spread that is rounding alone."""
 
 Floats = NDArray[np.float64]
 
@@ -42,15 +45,22 @@ def mean(groups: list[Floats]) -> float:
 
 
 def interval(groups: list[Floats], draws: int = DRAWS) -> Interval:
-    """Return the 95 % interval of `mean`, by a bootstrap that draws groups, and within each drawn group its values."""
-    if sum(map(len, groups)) < 2:
+    """Return the 95 % interval of `mean`, by a bootstrap that draws groups, and within each drawn group its values.
+
+    A bootstrap of fewer than `FEWEST` values is much too narrow: their interval is Student's.
+    """
+    values = np.concatenate([*groups, np.zeros(0)])
+    if len(values) < 2:
         return NO_INTERVAL
+    if len(values) < FEWEST:
+        (low, high), shift = t_test(values)[0], mean(groups) - float(values.mean())
+        return Interval(low + shift, high + shift)
     sizes = np.array([len(each) for each in groups])
-    values = np.zeros((len(groups), sizes.max()))
-    for row, each in zip(values, groups, strict=True):
+    table = np.zeros((len(groups), sizes.max()))
+    for row, each in zip(table, groups, strict=True):
         row[: len(each)] = each
     drawn, positions, weights = draw(sizes, draws)
-    means = (values[drawn[:, :, None], positions] * weights).sum(2).mean(1)
+    means = (table[drawn[:, :, None], positions] * weights).sum(2).mean(1)
     return quantiles(means)
 
 
@@ -79,18 +89,34 @@ def quantiles(values: Floats) -> Interval:
     return Interval(float(low), float(high))
 
 
-def signed_rank(groups: list[Floats]) -> tuple[float, str, int]:
-    """Test by Wilcoxon's signed ranks whether values lie about 0; return p (two-sided), its words, and its size.
+def t_test(values: Floats) -> tuple[Interval, float]:
+    """Return the 95 % interval of the mean of values (n,), and p of the mean 0, by Student's t.
+
+    Equal values have no spread to judge by: their interval is NaN, and so is p, but for values of 0, where it is 1.
+    """
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    centre = float(values.mean())
+    if error < TINY:
+        return NO_INTERVAL, 1.0 if abs(centre) < TINY else float("nan")
+    reach = error * float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
+    return Interval(centre - reach, centre + reach), float(2 * stats.t.sf(abs(centre / error), len(values) - 1))
+
+
+def against_zero(groups: list[Floats]) -> tuple[float, str, int]:
+    """Test whether values lie about 0; return p (two-sided), the test in words, and how many values it counts.
 
     What is counted are the groups' means, which say most about further architectures; with fewer than `FEWEST` of these
-    it is every value, which then speaks for these architectures alone. NaN where there is one value.
+    it is every value, which then speaks for these architectures alone. The test is Wilcoxon's by signed ranks or, for
+    fewer than `FEWEST` values, Student's t. p is NaN where there is one value.
     """
     values, unit = np.array([each.mean() for each in groups]), "architectures"
     if len(groups) < FEWEST and max(map(len, groups), default=0) > 1:
-        values, unit = np.concatenate(groups), "pairs of architecture and seed"
+        values, unit = np.concatenate(groups), "pairs of architecture and seed" if len(groups) > 1 else "seeds"
     values = values.round(10)  # means of equal values differ in their last digits
     if len(values) < 2:
         return float("nan"), "none", len(values)
+    if len(values) < FEWEST:
+        return t_test(values)[1], f"t test, {len(values)} {unit}", len(values)
     p = float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
     return p, f"Wilcoxon, {len(values)} {unit}", len(values)
 
@@ -100,6 +126,6 @@ def summary(groups: list[Floats], name: str, zero: float = 0.0) -> dict[str, Any
     it counts) of the test against `zero`, and `architectures` (how many groups).
     """
     low, high = interval(groups)
-    p, test, values = signed_rank([each - zero for each in groups])
+    p, test, values = against_zero([each - zero for each in groups])
     found = {name: mean(groups), "low": low, "high": high, "test": test, "p": p, "values": values}
     return {**found, "architectures": len(groups)}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from smx.reporting.evidence import POINTS, SHARES
-from smx.reporting.resampling import FEWEST
 
 YES, NO, UNCLEAR, NOT_MEASURED = "yes", "no", "unclear", "not measured"
 MARGIN = 0.1
@@ -59,23 +58,18 @@ def sign(row: Row) -> int:
     return 1 if row["estimate"] > 0 else -1
 
 
-def enough(row: Row) -> bool:
-    """Say whether an estimate has enough values for its interval to be believed."""
-    return bool(row["values"] >= FEWEST)
-
-
 def is_more(row: Row) -> str:
     """Answer whether a difference of accuracies is positive: a surely small one counts as none."""
     if sign(row) > 0:
         return YES
-    return NO if sign(row) < 0 or (enough(row) and row["high"] < MARGIN) else UNCLEAR
+    return NO if sign(row) < 0 or row["high"] < MARGIN else UNCLEAR
 
 
 def is_less(row: Row) -> str:
     """Answer whether a difference of accuracies is negative: a surely small one counts as none."""
     if sign(row) < 0:
         return YES
-    return NO if sign(row) > 0 or (enough(row) and row["low"] > -MARGIN) else UNCLEAR
+    return NO if sign(row) > 0 or row["low"] > -MARGIN else UNCLEAR
 
 
 def numbers(row: Row, *, signed: bool = True) -> str:
@@ -87,7 +81,7 @@ def numbers(row: Row, *, signed: bool = True) -> str:
 def within(row: Row, unit: str) -> str:
     """Say the interval of an estimate."""
     if math.isnan(row["low"]):
-        return "no interval, as there is one value only"
+        return "no interval: there is one value, or all are equal"
     ends = [quantity(row[name], unit).partition(" ")[0] for name in ("low", "high")]
     return f"95 %: {ends[0]} to {ends[1]}"
 

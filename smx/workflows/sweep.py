@@ -143,21 +143,25 @@ def sweep(
             outcomes = on_ray(waiting, folder, data_dir, ray, jobs, on_start)
         for cell, outcome in outcomes:
             on_end(cell, outcome)
-    return status(folder, cells)
+    return _report(folder, cells)
 
 
-def status(out: str | os.PathLike[str], cells: Iterable[Cell] | None = None) -> SweepReport:
-    """Return the state of the sweep in a folder; of some of its cells, or of all.
+def status(out: str | os.PathLike[str], only: Iterable[tuple[str, Any]] = ()) -> SweepReport:
+    """Return the state of the sweep in a folder; with `only`, of some of its cells, see `plan`.
 
     Raises:
-        InputError: the folder holds no sweep.
+        InputError: the folder holds no sweep, or no cell is left.
     """
+    from smx.study.listing import read_cells
+
+    return _report(Path(out), _selected(read_cells(Path(out)), only))
+
+
+def _report(out: Path, cells: Iterable[Cell]) -> SweepReport:
     from smx.study.table import collect
 
-    frame = collect(Path(out))
-    if cells is not None:
-        frame = frame[frame["cell"].isin([cell.id for cell in cells])].reset_index(drop=True)
-    return SweepReport(out=Path(out), frame=frame)
+    frame = collect(out)
+    return SweepReport(out=out, frame=frame[frame["cell"].isin([cell.id for cell in cells])].reset_index(drop=True))
 
 
 def _grid(grid: GridLike) -> Grid:

@@ -101,11 +101,6 @@ def test_t_tests_within_an_architecture_are_scipys() -> None:
     assert comparisons.within_architectures(section(noisy)).empty  # one seed
 
 
-def test_equal_differences_have_no_deviation_to_test_with() -> None:
-    assert comparisons.paired_t(np.zeros(3)) == (0, 0, 0, 1)
-    assert comparisons.paired_t(np.full(3, 0.5)) == pytest.approx((0.5, 0.5, 0.5, float("nan")), nan_ok=True)
-
-
 def test_friedman_is_scipys() -> None:
     found = section(noisy, hidden=DEEP)
     columns = found.cells.pivot_table(index="architecture", columns="method", values="test_accuracy").to_numpy().T

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from smx.paper import LARGEST
 from smx.reporting import costs, phases
@@ -29,7 +30,7 @@ def test_training_is_compared_in_the_same_architecture_and_seed() -> None:
 
     table = costs.training(only(result)).set_index("method")
     assert table["ratio"].to_dict() == pytest.approx({"smartmixed": 1.5, "relu": 1, "tanh": 2})
-    assert table.loc["tanh", ["low", "high"]].tolist() == pytest.approx([2, 2])
+    assert table.loc["tanh", ["low", "high"]].isna().all()  # two equal ratios have no spread to judge by
     assert table["pairs"].tolist() == [2, 2, 2]
     assert table["seconds"].to_dict() == pytest.approx({"smartmixed": 4.5, "relu": 3, "tanh": 6})
 
@@ -72,7 +73,8 @@ def test_calibration_leaves_out_what_was_not_measured() -> None:
         1,
         4,
     )
-    assert (row["low"], row["high"]) == pytest.approx((0.1, 0.2))
+    expected = stats.ttest_1samp([0.1, 0.1, 0.2, 0.2], 0).confidence_interval()
+    assert (row["low"], row["high"]) == pytest.approx(tuple(expected))
     assert costs.calibration(only(lambda cell: accuracies(0.5))).empty
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from smx.reporting.resampling import by_group, draw, interval, mean, signed_rank, summary
+from smx.reporting.resampling import against_zero, by_group, draw, interval, mean, summary, t_test
 
 VALUES = np.random.default_rng(1).normal(1, 1, 20)
 
@@ -54,21 +54,39 @@ def test_weights_of_draws_sum_to_one() -> None:
 
 def test_six_architectures_are_tested_by_their_means() -> None:
     groups = [VALUES[i : i + 3] for i in range(0, 18, 3)]
-    p, test, n = signed_rank(groups)
+    p, test, n = against_zero(groups)
     assert p == pytest.approx(stats.wilcoxon([group.mean() for group in groups]).pvalue)
     assert (test, n) == ("Wilcoxon, 6 architectures", 6)
 
 
 def test_few_architectures_are_tested_by_their_pairs() -> None:
-    p, test, n = signed_rank([VALUES[:5], VALUES[5:10]])
+    p, test, n = against_zero([VALUES[:5], VALUES[5:10]])
     assert p == pytest.approx(stats.wilcoxon(VALUES[:10]).pvalue)
     assert (test, n) == ("Wilcoxon, 10 pairs of architecture and seed", 10)
 
 
+def test_fewer_than_six_values_have_students_test_and_interval() -> None:
+    for groups, unit in (([VALUES[:5]], "seeds"), ([VALUES[:2], VALUES[2:5]], "pairs of architecture and seed")):
+        p, test, n = against_zero(groups)
+        expected = stats.ttest_1samp(VALUES[:5], 0)
+        low, high = expected.confidence_interval()
+        assert p == pytest.approx(expected.pvalue)
+        assert (test, n) == (f"t test, 5 {unit}", 5)
+        shift = mean(groups) - VALUES[:5].mean()
+        assert interval(groups) == pytest.approx((low + shift, high + shift))
+
+
+def test_few_equal_values_have_no_spread_to_judge_by() -> None:
+    for value, p in ((0.0, 1.0), (0.3, float("nan"))):
+        bounds, found = t_test(np.full(3, value))
+        assert found == pytest.approx(p, nan_ok=True)
+        assert np.isnan([*bounds, *interval([np.full(3, value)])]).all()
+
+
 def test_equal_values_are_no_evidence() -> None:
-    assert signed_rank([np.full(3, 0.1 + 0.2) - 0.3] * 6)[0] == 1
+    assert against_zero([np.full(3, 0.1 + 0.2) - 0.3] * 6)[0] == 1
 
 
 def test_summary_tests_against_another_value_than_0() -> None:
-    assert summary([VALUES], "value", 1.0)["p"] == signed_rank([VALUES - 1])[0]
+    assert summary([VALUES], "value", 1.0)["p"] == against_zero([VALUES - 1])[0]
     assert summary([VALUES], "value", 1.0)["value"] == pytest.approx(VALUES.mean())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -197,8 +196,3 @@ def test_settings_that_an_old_table_lacks_have_their_defaults(tmp_path: Path) ->
     study = read_source(path)
     assert study.varying == []
     assert study.sections[0].architectures == ["512-256-128"]
-
-
-def test_results_files_are_plain(sweep: Path) -> None:
-    for path in sweep.glob("cells/*/result.json"):
-        assert json.loads(path.read_text())["classes"] == 10

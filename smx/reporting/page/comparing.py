@@ -11,8 +11,8 @@ from smx.reporting.page.blocks import Block, Chart, Column, Part, Table, Text
 from smx.reporting.study import Section
 
 PAIRS = (
-    "Means over the pairs of runs with the same architecture and seed; every architecture counts the same. The"
-    " intervals (95 %) are a bootstrap's that draws architectures, and pairs within each."
+    "Means over the pairs of runs with the same architecture and seed; every architecture counts the same. The 95 %"
+    " intervals are a bootstrap's that draws architectures, and pairs within each; of fewer than six values Student's."
 )
 
 
