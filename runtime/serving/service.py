@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from smx import __version__
 from smx.errors import InputError
+from smx.runtime.classes import names_of, softmax
 from smx.runtime.samples import load_samples
-from smx.runtime.serving.classes import best, softmax
+from smx.runtime.serving.classes import best
 from smx.runtime.serving.metrics import Metrics
 from smx.runtime.serving.model import Loading, ServedModel
 from smx.runtime.serving.protocol import Cause, InferRequest, InferResponse, Refusal, Tensor
@@ -148,9 +149,7 @@ class Service:
         probabilities = softmax(scores)
         if not np.isfinite(probabilities).all():
             raise Refusal(Cause.INVALID, f"{name} returns scores that are not finite for this image")
-        names = (
-            model.class_names if len(model.class_names) == scores.shape[1] else tuple(map(str, range(scores.shape[1])))
-        )
+        names = names_of(scores.shape[1], model.class_names)
         classes = [
             {"class": names[index], "index": int(index), "probability": float(probabilities[0, index])}
             for index in best(probabilities, top_k or scores.shape[1])[0]
