@@ -6,7 +6,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -26,7 +26,9 @@ OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 OPEN_FOLDERS = ("/page/", "/web-runtime/")
 """Nor do the page's files: it is the page that asks for the key."""
 ID_HEADER = b"x-request-id"
+LENGTH_HEADER = rest.LENGTH_HEADER.encode()
 ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?/infer")
 MAX_DIGITS = 18
 """Of a number in a header or a query: such a one fits into 64 bits."""
 CAUSES = {404: Cause.NOT_FOUND, 405: Cause.METHOD}
@@ -128,6 +130,57 @@ class Endpoint:
         await response(scope, receive, send)
 
 
+class Infer:
+    """`POST .../infer`, as an ASGI application without Starlette's request and response: most requests are this one."""
+
+    def __init__(self, service: Service, bodies: Bodies) -> None:
+        self.service, self.bodies = service, bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        name, version = scope["path_params"]["name"], scope["path_params"].get("version")
+        with self.service.counted(name, "rest"):
+            length = _json_length(scope)
+            async with self.bodies.read(scope, receive) as body:
+                asked = rest.read_request(body, length, self.service.limits.max_depth)
+                answer, length = rest.write_response(await self.service.infer(name, version, asked), asked)
+        headers = [(b"content-length", b"%d" % len(answer))]
+        if length is None:
+            headers.append((b"content-type", b"application/json"))
+        else:
+            headers += ((b"content-type", b"application/octet-stream"), (LENGTH_HEADER, b"%d" % length))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+def _json_length(scope: Scope) -> int | None:
+    """Return the length of the JSON before a request's bytes, if its headers say it."""
+    for name, value in scope["headers"]:
+        if name == LENGTH_HEADER:
+            text = value.decode("latin-1")
+            if not _is_number(text):
+                raise rest.invalid(f"{rest.LENGTH_HEADER} must be a whole number, got {text!r:.50}")
+            return int(text)
+    return None
+
+
+class Paths(Router):
+    """Starlette's router, which looks at its routes one after the other, with a short way to `infer`."""
+
+    def __init__(self, routes: Sequence[Route], infer: Infer) -> None:
+        super().__init__(routes, redirect_slashes=False)
+        self.infer = infer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        found = INFER.fullmatch(scope["path"]) if scope["method"] == "POST" else None
+        if found is None:
+            await super().__call__(scope, receive, send)
+            return
+        scope["path_params"] = found.groupdict()
+        await self.infer(scope, receive, send)
+
+
 def route(path: str, answer: Callable[[Request], Awaitable[Response]], method: str = "GET") -> Route:
     """Return the route of an endpoint."""
     return Route(path, Endpoint(answer), methods=[method])
@@ -146,6 +199,7 @@ def make_app(
     """
     limits = service.limits
     bodies = Bodies(limits.max_body, limits.read_timeout)
+    infer = Infer(service, bodies)
 
     async def live(request: Request) -> Response:
         return _json({"live": True})
@@ -169,19 +223,6 @@ def make_app(
     async def metrics(request: Request) -> Response:
         return Response(service.metrics_text(), media_type=CONTENT_TYPE)
 
-    async def infer(request: Request) -> Response:
-        name, version = which(request)
-        with service.counted(name, "rest"):
-            length = request.headers.get(rest.LENGTH_HEADER)
-            if length is not None and not _is_number(length):
-                raise rest.invalid(f"{rest.LENGTH_HEADER} must be a whole number, got {length!r:.50}")
-            async with bodies.read(request) as body:
-                asked = rest.read_request(body, None if length is None else int(length), limits.max_depth)
-                answer, json_length = rest.write_response(await service.infer(name, version, asked), asked)
-        if json_length is None:
-            return Response(answer, media_type="application/json")
-        return Response(answer, 200, {rest.LENGTH_HEADER: str(json_length)}, "application/octet-stream")
-
     async def classify(request: Request) -> Response:
         name, version = which(request)
         with service.counted(name, "image"):
@@ -189,13 +230,13 @@ def make_app(
             top_k = request.query_params.get("top_k", "0")
             if invert not in ("true", "false", "1", "0") or not _is_number(top_k):
                 raise rest.invalid("invert must be true or false, top_k a whole number")
-            async with bodies.read(request) as body:
+            async with bodies.read(request.scope, request.receive) as body:
                 answer = await service.classify(name, version, body, invert=invert in ("true", "1"), top_k=int(top_k))
         return _json(answer)
 
     model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     found = [
-        *(route(f"{path}/infer", infer, "POST") for path in (model, versioned)),
+        *(Route(f"{path}/infer", infer, methods=["POST"]) for path in (model, versioned)),
         *(route(f"{path}/classify", classify, "POST") for path in (model, versioned)),
         *(route(f"{path}/ready", model_ready) for path in (model, versioned)),
         *(route(path, model_metadata) for path in (model, versioned)),
@@ -206,7 +247,7 @@ def make_app(
         route("/metrics", metrics),
         *routes,
     ]
-    return Front(Router(found, redirect_slashes=False), service, api_key, log, log_all)
+    return Front(Paths(found, infer), service, api_key, log, log_all)
 
 
 def which(request: Request) -> tuple[str, str | None]:

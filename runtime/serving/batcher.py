@@ -87,11 +87,15 @@ class Batcher:
         self._due: asyncio.Handle | None = None
         self._soon = False
 
-    async def submit(self, inputs: Sequence[NDArray[Any]]) -> Arrays:
+    async def submit(self, inputs: Sequence[NDArray[Any]], seconds: float | None = None) -> Arrays:
         """Return the model's outputs for arrays (rows, *).
 
+        Args:
+            inputs: an array for each input of the model.
+            seconds: in which the answer must come; None waits for ever.
+
         Raises:
-            Refusal: the queue is full, or closed.
+            Refusal: the queue is full, or the answer does not come in time.
         """
         if len(self.waiting) >= self.batching.max_queue:
             raise Refusal(Cause.BUSY, f"{self.batching.max_queue} requests are waiting already; try again later")
@@ -104,12 +108,15 @@ class Batcher:
             if self._due is not None:  # this request may fill the batch that waits
                 self._due.cancel()
             self._due, self._soon = loop.call_soon(self._dispatch), True
+        late = None if seconds is None else loop.call_later(seconds, self._give_up, request, seconds)
         try:
             return await request.answer
-        except asyncio.CancelledError:  # the client is gone, or out of time: it takes no place any more
-            with suppress(ValueError):
-                self.waiting.remove(request)
+        except asyncio.CancelledError:  # the client is gone
+            self._forget(request)
             raise
+        finally:
+            if late is not None:
+                late.cancel()
 
     def close(self) -> None:
         """End the threads when what waits is answered."""
@@ -118,6 +125,17 @@ class Batcher:
         else:
             self._threads.shutdown(wait=False)
             self.run = _closed  # nothing holds the model any more: its memory is free at once
+
+    def _give_up(self, request: Waiting, seconds: float) -> None:
+        self._forget(request)
+        if not request.answer.done():
+            message = f"the request was not answered in {seconds:g} seconds; try again later"
+            request.answer.set_exception(Refusal(Cause.BUSY, message))
+
+    def _forget(self, request: Waiting) -> None:
+        """Give up a request, which takes no place any more; one that runs already does so until the end."""
+        with suppress(ValueError):
+            self.waiting.remove(request)
 
     def _dispatch(self) -> None:
         self._due, self._soon = None, False

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from smx.runtime.serving.bodies import WHOLE
 from smx.runtime.serving.crowd import Crowd
 
 MAX_HEAD = 32 * 2**10
@@ -61,6 +62,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Whether a request has begun whose headers are not complete."""
         self._head_timed = False
         """Whether the time of those headers runs; most come whole, and need none."""
+        self._fresh = False
+        """Whether a request's headers came with what is being parsed, so that its application has not started."""
         self._receiving = False
         """Whether a request's headers are complete and its body is not."""
         self._deaf = False
@@ -92,6 +95,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._loose = max(self._loose, 0) + len(data)
         super().data_received(data)
+        self._fresh = False
         if self._begun and not self._head_timed and not self._active and not self._ending:
             self._head_timed = True
             self._watch(self.read_timeout, self._too_slow)
@@ -141,7 +145,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 raise self._refused(431, f"the headers have more than {MAX_HEAD} bytes")
         if not self._active:
             self._unwatch()
-        self._loose, self._begun, self._receiving = 0, False, True
+        self._loose, self._begun, self._receiving, self._fresh = 0, False, True, True
         super().on_headers_complete()
         self.cycle.transport = _Gently(self)  # type: ignore[assignment]
         if type(self).draining():
@@ -159,6 +163,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Wait for the application, or for the next request where this one is answered already."""
         super().on_message_complete()
+        if self._fresh:
+            self.scope[WHOLE] = bytes(self.cycle.body)
         self._receiving = False
         if self._active:
             self.crowd.work(self)

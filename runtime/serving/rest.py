@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -45,6 +45,8 @@ STATUS = {
 """The status code of each refusal."""
 
 LENGTH_HEADER = "inference-header-content-length"
+LONG = 2**16
+"""Bytes of JSON that may become very many lists."""
 STEPS = np.zeros(256, np.int8)
 """What a letter of JSON does to the depth."""
 STEPS[list(b"[{")], STEPS[list(b"]}")] = 1, -1
@@ -130,7 +132,7 @@ def parse(text: bytes, max_depth: int) -> dict[str, Any]:
     if text.count(b"[") + text.count(b"{") > max_depth and depth(text) > max_depth:
         raise invalid(f"the JSON is deeper than {max_depth} lists and objects")
     try:
-        with _no_collection():
+        with _no_collection() if len(text) > LONG else nullcontext():
             content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise invalid(f"the body is no JSON: {error}") from error

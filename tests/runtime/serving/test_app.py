@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,17 +198,17 @@ class Coming:
     """A request whose body comes when it is told to."""
 
     def __init__(self) -> None:
-        self.scope: dict[str, Any] = {"headers": []}
+        self.scope: dict[str, Any] = {"type": "http", "headers": []}
         self.parts: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        while part := await self.parts.get():
-            yield part
+    async def receive(self) -> dict[str, Any]:
+        part = await self.parts.get()
+        return {"type": "http.request", "body": part, "more_body": bool(part)}
 
 
 async def take(bodies: Bodies, request: Coming, hold: asyncio.Event | None = None) -> bytes | Cause:
     try:
-        async with bodies.read(request) as body:  # type: ignore[arg-type]
+        async with bodies.read(request.scope, request.receive) as body:
             if hold is not None:
                 await hold.wait()
             return body
