@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smx.runtime.serving import rest
 from smx.runtime.serving.bodies import Bodies
+from smx.runtime.serving.connections import WHOLE
 from smx.runtime.serving.metrics import CONTENT_TYPE
 from smx.runtime.serving.protocol import Cause, Refusal, check_key
 from smx.runtime.serving.service import Service
@@ -63,7 +64,7 @@ class Front:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if "status" in message:
                 status = message["status"]
                 message["headers"] = [*message["headers"], (ID_HEADER, request_id.encode())]
             await send(message)
@@ -149,8 +150,11 @@ class Infer:
             headers.append((b"content-type", b"application/json"))
         else:
             headers += ((b"content-type", b"application/octet-stream"), (LENGTH_HEADER, b"%d" % length))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+        if WHOLE in scope.get("extensions", ()):
+            await send({"type": WHOLE, "status": 200, "headers": headers, "body": answer})
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": answer})
 
 
 def _json_length(scope: Scope) -> int | None:

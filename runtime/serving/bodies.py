@@ -7,12 +7,11 @@ import asyncio
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
+from smx.runtime.serving.connections import WHOLE
 from smx.runtime.serving.protocol import Cause, Refusal
 
 ROOM = 256 * 2**20
 """Bytes of all bodies together; or of four, where these are more."""
-WHOLE = "smx.body"
-"""In the scope of a request: its body, where all of it has come before the application starts."""
 TAKEN = {b"content-encoding": (b"", b"identity"), b"transfer-encoding": (b"", b"chunked")}
 """How a body may come."""
 
@@ -80,11 +79,12 @@ class Body:
         self._check_headers()
         self.bodies.held.add(self)
         try:
-            whole: bytes | None = self.scope.get(WHOLE)
+            whole = self.scope.get("extensions", {}).get(WHOLE)
             if whole is None:
                 return await self._read()
-            self._hold(whole)
-            return whole
+            body: bytes = whole["body"]
+            self._hold(body)
+            return body
         except BaseException:
             self._release()
             raise

@@ -16,9 +16,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from smx.runtime.serving.bodies import WHOLE
 from smx.runtime.serving.crowd import Crowd
 
 MAX_HEAD = 32 * 2**10
@@ -29,6 +28,34 @@ MAX_PIPELINED = 64
 """Requests that may wait on one connection for the one before them."""
 FAREWELL = 2.0
 """Seconds for which a client that was refused may go on sending: closing at once would destroy the answer."""
+
+
+WHOLE = "smx.whole"
+"""An extension of ASGI: all of a request came before the application starts, which finds its `body` in the scope's
+`extensions` and may answer by one message of this type, with `status`, `headers` and `body`."""
+
+
+class Cycle(RequestResponseCycle):
+    """A request and its answer; uvicorn makes the objects, of the class above."""
+
+    async def send(self, message: Any) -> None:
+        """Take a whole answer, too: it needs a quarter of the time of ASGI's messages."""
+        if message["type"] != WHOLE:
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        fields = [b"%s: %s\r\n" % field for field in message["headers"]]
+        if not self.keep_alive:
+            fields.append(b"connection: close\r\n")
+        self.transport.write(b"".join((STATUS_LINE[message["status"]], *fields, b"\r\n", message["body"])))
+        self.response_started = self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -147,6 +174,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._unwatch()
         self._loose, self._begun, self._receiving, self._fresh = 0, False, True, True
         super().on_headers_complete()
+        self.cycle.__class__ = Cycle
         self.cycle.transport = _Gently(self)  # type: ignore[assignment]
         if type(self).draining():
             self.cycle.keep_alive = False
@@ -164,7 +192,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Wait for the application, or for the next request where this one is answered already."""
         super().on_message_complete()
         if self._fresh:
-            self.scope[WHOLE] = bytes(self.cycle.body)
+            self.scope["extensions"] = {WHOLE: {"body": bytes(self.cycle.body)}}
         self._receiving = False
         if self._active:
             self.crowd.work(self)
