@@ -6,18 +6,18 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smx.runtime.serving import rest
 from smx.runtime.serving.bodies import Bodies
-from smx.runtime.serving.connections import WHOLE
+from smx.runtime.serving.infer import Infer, Paths
 from smx.runtime.serving.metrics import CONTENT_TYPE
 from smx.runtime.serving.protocol import Cause, Refusal, check_key
 from smx.runtime.serving.service import Service
@@ -27,11 +27,7 @@ OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 OPEN_FOLDERS = ("/page/", "/web-runtime/")
 """Nor do the page's files: it is the page that asks for the key."""
 ID_HEADER = b"x-request-id"
-LENGTH_HEADER = rest.LENGTH_HEADER.encode()
 ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?/infer")
-MAX_DIGITS = 18
-"""Of a number in a header or a query: such a one fits into 64 bits."""
 CAUSES = {404: Cause.NOT_FOUND, 405: Cause.METHOD}
 
 
@@ -131,60 +127,6 @@ class Endpoint:
         await response(scope, receive, send)
 
 
-class Infer:
-    """`POST .../infer`, as an ASGI application without Starlette's request and response: most requests are this one."""
-
-    def __init__(self, service: Service, bodies: Bodies) -> None:
-        self.service, self.bodies = service, bodies
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        name, version = scope["path_params"]["name"], scope["path_params"].get("version")
-        with self.service.counted(name, "rest"):
-            length = _json_length(scope)
-            async with self.bodies.read(scope, receive) as body:
-                asked = rest.read_request(body, length, self.service.limits.max_depth)
-                answer, length = rest.write_response(await self.service.infer(name, version, asked), asked)
-        headers = [(b"content-length", b"%d" % len(answer))]
-        if length is None:
-            headers.append((b"content-type", b"application/json"))
-        else:
-            headers += ((b"content-type", b"application/octet-stream"), (LENGTH_HEADER, b"%d" % length))
-        if WHOLE in scope.get("extensions", ()):
-            await send({"type": WHOLE, "status": 200, "headers": headers, "body": answer})
-        else:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": answer})
-
-
-def _json_length(scope: Scope) -> int | None:
-    """Return the length of the JSON before a request's bytes, if its headers say it."""
-    for name, value in scope["headers"]:
-        if name == LENGTH_HEADER:
-            text = value.decode("latin-1")
-            if not _is_number(text):
-                raise rest.invalid(f"{rest.LENGTH_HEADER} must be a whole number, got {text!r:.50}")
-            return int(text)
-    return None
-
-
-class Paths(Router):
-    """Starlette's router, which looks at its routes one after the other, with a short way to `infer`."""
-
-    def __init__(self, routes: Sequence[Route], infer: Infer) -> None:
-        super().__init__(routes, redirect_slashes=False)
-        self.infer = infer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        found = INFER.fullmatch(scope["path"]) if scope["method"] == "POST" else None
-        if found is None:
-            await super().__call__(scope, receive, send)
-            return
-        scope["path_params"] = found.groupdict()
-        await self.infer(scope, receive, send)
-
-
 def route(path: str, answer: Callable[[Request], Awaitable[Response]], method: str = "GET") -> Route:
     """Return the route of an endpoint."""
     return Route(path, Endpoint(answer), methods=[method])
@@ -232,7 +174,7 @@ def make_app(
         with service.counted(name, "image"):
             invert = request.query_params.get("invert", "false").lower()
             top_k = request.query_params.get("top_k", "0")
-            if invert not in ("true", "false", "1", "0") or not _is_number(top_k):
+            if invert not in ("true", "false", "1", "0") or not rest.is_number(top_k):
                 raise rest.invalid("invert must be true or false, top_k a whole number")
             async with bodies.read(request.scope, request.receive) as body:
                 answer = await service.classify(name, version, body, invert=invert in ("true", "1"), top_k=int(top_k))
@@ -257,7 +199,3 @@ def make_app(
 def which(request: Request) -> tuple[str, str | None]:
     """Return the name and version of the model in a request's path."""
     return request.path_params["name"], request.path_params.get("version")
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS

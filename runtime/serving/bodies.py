@@ -7,7 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from smx.runtime.serving.connections import WHOLE
+from smx.runtime.serving.cycle import WHOLE
 from smx.runtime.serving.protocol import Cause, Refusal
 
 ROOM = 256 * 2**20

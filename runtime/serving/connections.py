@@ -16,9 +16,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from smx.runtime.serving.crowd import Crowd
+from smx.runtime.serving.cycle import WHOLE, Cycle
 
 MAX_HEAD = 32 * 2**10
 """Bytes of a request's line and headers; also of a chunk's line, and of trailers."""
@@ -28,34 +29,6 @@ MAX_PIPELINED = 64
 """Requests that may wait on one connection for the one before them."""
 FAREWELL = 2.0
 """Seconds for which a client that was refused may go on sending: closing at once would destroy the answer."""
-
-
-WHOLE = "smx.whole"
-"""An extension of ASGI: all of a request came before the application starts, which finds its `body` in the scope's
-`extensions` and may answer by one message of this type, with `status`, `headers` and `body`."""
-
-
-class Cycle(RequestResponseCycle):
-    """A request and its answer; uvicorn makes the objects, of the class above."""
-
-    async def send(self, message: Any) -> None:
-        """Take a whole answer, too: it needs a quarter of the time of ASGI's messages."""
-        if message["type"] != WHOLE:
-            await super().send(message)
-            return
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        fields = [b"%s: %s\r\n" % field for field in message["headers"]]
-        if not self.keep_alive:
-            fields.append(b"connection: close\r\n")
-        self.transport.write(b"".join((STATUS_LINE[message["status"]], *fields, b"\r\n", message["body"])))
-        self.response_started = self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -174,8 +147,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._unwatch()
         self._loose, self._begun, self._receiving, self._fresh = 0, False, True, True
         super().on_headers_complete()
-        self.cycle.__class__ = Cycle
-        self.cycle.transport = _Gently(self)  # type: ignore[assignment]
+        self.cycle = Cycle.of(self.cycle, self.close)
         if type(self).draining():
             self.cycle.keep_alive = False
 
@@ -331,15 +303,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self.abort()
         else:
             self._watch_writing()
-
-
-class _Gently:
-    """What uvicorn writes an answer to: the transport, but closing is the connection's own."""
-
-    def __init__(self, protocol: GuardedProtocol) -> None:
-        self.write = protocol.transport.write
-        self.is_closing = protocol.transport.is_closing
-        self.close = protocol.close
 
 
 def protocol_class(

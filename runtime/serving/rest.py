@@ -45,6 +45,8 @@ STATUS = {
 """The status code of each refusal."""
 
 LENGTH_HEADER = "inference-header-content-length"
+MAX_DIGITS = 18
+"""Of a number in a header or a query: such a one fits into 64 bits."""
 LONG = 2**16
 """Bytes of JSON that may become very many lists."""
 STEPS = np.zeros(256, np.int8)
@@ -196,6 +198,11 @@ def _flag(parameters: Mapping[str, Any], key: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise invalid(f"the parameter {key} must be true or false, got {value!r}")
     return value
+
+
+def is_number(text: str) -> bool:
+    """Whether a header or a query holds a whole number, in plain digits."""
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
 
 
 def invalid(message: str) -> Refusal:

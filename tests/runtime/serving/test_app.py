@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from smx.runtime.serving.app import make_app
 from smx.runtime.serving.bodies import Bodies
+from smx.runtime.serving.cycle import WHOLE
 from smx.runtime.serving.model import Loading
 from smx.runtime.serving.protocol import Cause, Refusal
 from smx.runtime.serving.service import Limits, Service
@@ -48,9 +49,15 @@ class Log(list[dict[str, Any]]):
 
 
 async def call(
-    app: Any, method: str, path: str, body: Sequence[bytes] = (BODY,), query: bytes = b"", **headers: str
+    app: Any,
+    method: str,
+    path: str,
+    body: Sequence[bytes] = (BODY,),
+    query: bytes = b"",
+    whole: bool = False,
+    **headers: str,
 ) -> Answer:
-    """Send a request, its body in parts, and return the answer."""
+    """Send a request, its body in parts or as a whole, and return the answer."""
     parts = [{"type": "http.request", "body": part, "more_body": True} for part in body]
     parts.append({"type": "http.request", "body": b"", "more_body": False})
     sent: list[Any] = []
@@ -58,8 +65,11 @@ async def call(
     scope |= {
         "headers": [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
     }
+    if whole:
+        scope["extensions"] = {WHOLE: {"body": b"".join(body)}}
 
     async def receive() -> Any:
+        assert not whole
         await asyncio.sleep(0)
         return parts.pop(0)
 
@@ -69,7 +79,8 @@ async def call(
     await app(scope, receive, send)
     start, *rest = sent
     fields = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], fields, b"".join(message["body"] for message in rest))
+    parts_sent = [start] if start["type"] == WHOLE else rest
+    return Answer(start["status"], fields, b"".join(message["body"] for message in parts_sent))
 
 
 def ask(app: Any, *args: Any, **options: Any) -> Answer:
@@ -192,6 +203,39 @@ def test_bodies_have_a_size_a_time_and_no_encoding(service: Service) -> None:
             assert answer.status == 415
             assert len(answer.error) < 200
         assert ask(app, "POST", INFER, content_encoding="Identity", transfer_encoding="chunked").status == 200
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/models/small/versions/1/infer", "/v2/models/none/infer"])
+def test_a_request_that_came_as_a_whole_is_answered_like_others(path: str, service: Service) -> None:
+    with application(service, log_all=True) as (app, log):
+        answers = [ask(app, "POST", path, whole=whole, x_request_id="mine") for whole in (True, False)]
+    assert answers[0] == answers[1]
+    assert answers[0].headers["x-request-id"] == "mine"
+    assert [entry["status"] for entry in log] == [answers[0].status] * 2
+
+
+def test_bodies_that_came_as_a_whole_have_a_size_and_take_room(service: Service) -> None:
+    with application(service) as (app, _):
+        answer = ask(app, "POST", INFER, [bytes(1001)], whole=True)
+        assert (answer.status, answer.error) == (413, "a body may have 1000 bytes")
+
+    async def test() -> None:
+        bodies = Bodies(100, 60)
+        bodies.room = 150
+        held, late, small = ({"headers": [], "extensions": {WHOLE: {"body": bytes(n)}}} for n in (90, 80, 20))
+        coming = Coming()
+        coming.parts.put_nowait(bytes(50))
+        task = asyncio.create_task(take(bodies, coming))
+        await asyncio.sleep(0.01)
+        async with bodies.read(held, coming.receive):
+            assert bodies.size == 140
+            async with bodies.read(small, coming.receive):  # the one that is still coming makes room
+                assert await task is Cause.BUSY
+                with pytest.raises(Refusal, match="bodies of more than 150 bytes"):
+                    await bodies.read(late, coming.receive).__aenter__()
+        assert (bodies.size, bodies.held) == (0, set())
+
+    asyncio.run(test())
 
 
 class Coming:
