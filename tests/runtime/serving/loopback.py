@@ -50,9 +50,8 @@ class Application:
         whole = scope.get("extensions", {}).get(WHOLE)
         if path == "/whole" and whole is not None:
             body = whole["body"] * 4
-            await send(
-                {"type": WHOLE, "status": 200, "headers": [(b"content-length", b"%d" % len(body))], "body": body}
-            )
+            length = (b"content-length", b"%d" % len(body))
+            await send({"type": WHOLE, "status": 200, "headers": [length], "body": body})
             return
         while more:
             message = await receive()

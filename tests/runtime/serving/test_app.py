@@ -61,7 +61,13 @@ async def call(
     parts = [{"type": "http.request", "body": part, "more_body": True} for part in body]
     parts.append({"type": "http.request", "body": b"", "more_body": False})
     sent: list[Any] = []
-    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+    }
     scope |= {
         "headers": [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
     }
