@@ -152,8 +152,7 @@ class Batcher:
                 self.waiting.popleft()
             self._idle -= 1
             self.observe(rows)
-            done = loop.run_in_executor(self._threads, self._answers, batch)
-            done.add_done_callback(lambda done, batch=batch: self._deliver(batch, done))  # type: ignore[misc]
+            self._threads.submit(self._work, loop, batch)
 
     def _next(self) -> list[Waiting]:
         """Return the first requests of one kind that fit into one run; at least one."""
@@ -166,8 +165,12 @@ class Batcher:
             batch.append(request)
         return batch
 
+    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting]) -> None:
+        """Run a batch, in a thread, and bring the answers to the loop."""
+        loop.call_soon_threadsafe(self._deliver, batch, self._answers(batch))
+
     def _answers(self, batch: list[Waiting]) -> list[Arrays | Exception]:
-        """Run a batch in a thread; where that fails, each request alone, so that the others get their answers."""
+        """Run a batch; where that fails, each request alone, so that the others get their answers."""
         try:
             return list(self._run_together(batch))
         except Exception as error:
@@ -184,9 +187,9 @@ class Batcher:
             raise ValueError("an output does not have as many rows as the inputs")
         return [[y[end - request.rows : end] for y in outputs] for request, end in zip(batch, ends, strict=True)]
 
-    def _deliver(self, batch: list[Waiting], done: asyncio.Future[list[Arrays | Exception]]) -> None:
+    def _deliver(self, batch: list[Waiting], answers: list[Arrays | Exception]) -> None:
         self._idle += 1
-        for request, answer in zip(batch, done.result(), strict=True):
+        for request, answer in zip(batch, answers, strict=True):
             if request.answer.done():
                 continue
             if isinstance(answer, Exception):
