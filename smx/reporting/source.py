@@ -16,6 +16,12 @@ from smx.study.listing import CELLS
 from smx.training.config import FIELDS, as_text
 
 RUN, SWEEP, TABLE = "run", "sweep", "table"
+NUMBERS = (
+    *("test_accuracy", "validation_accuracy", "test_loss", "calibration_error", "epochs", "best_epoch"),
+    *(f"phase1_{part}_accuracy{sampled}" for part in ("test", "validation") for sampled in ("", "_sampled")),
+    *("seconds", "phase1_seconds", "threads", "parameters", "neurons", "classes", "seed"),
+)
+"""Columns that must hold numbers, where a table has them."""
 RUN_FILES = ("config.toml", "metrics.csv", "model.pt")
 
 
@@ -61,7 +67,12 @@ def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
     if not done.any():
         raise InputError(f"{source} has no cell that is done, among {len(cells)}; run its sweep first")
     check_nested(source, cells[done])
-    accuracies = cells.reindex(columns=["test_accuracy", "validation_accuracy"])[done]
-    if not all(pd.api.types.is_numeric_dtype(kind) for kind in accuracies.dtypes) or accuracies.isna().any(axis=None):
-        raise InputError(f"{source} has done cells without a test_accuracy or a validation_accuracy; expected numbers")
+    for name in cells.columns.intersection(NUMBERS):
+        try:
+            cells[name] = pd.to_numeric(cells[name])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{source} has a {name} that is no number ({error}); collect the table anew") from error
+    for name in ("test_accuracy", "validation_accuracy"):
+        if name not in cells or cells[name][done].isna().any():
+            raise InputError(f"{source} has a done cell without a {name}; collect the table anew")
     return Study(source, kind, cells)

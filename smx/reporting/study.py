@@ -53,6 +53,8 @@ class Section:
     @cached_property
     def complete(self) -> dict[str, NDArray[np.float64]]:
         """The test accuracies (seeds, contenders) of each architecture, for the seeds that all contenders have."""
+        if not self.contenders:  # as in a study of controls alone
+            return {}
         table = self.cells.pivot_table(index=["architecture", "seed"], columns="method", values="test_accuracy")
         rows = table.reindex(columns=self.contenders).dropna().groupby(level="architecture")
         values = {str(name): own.to_numpy(np.float64) for name, own in rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -155,6 +156,15 @@ def test_a_single_run_says_what_it_has_and_what_is_missing() -> None:
         found[NEURON].text
         == "This needs cells of smartmixed and shuffled with the same seeds; there is none of shuffled."
     )
+
+
+def test_the_order_of_the_rows_changes_nothing() -> None:
+    study = everything({"smartmixed": 0.91})
+    shuffled = replace(study, table=study.table.sample(frac=1, random_state=0))
+    one, other = (evidence(each).set_index("what").sort_index() for each in (study, shuffled))
+    for column in ("estimate", "p", "p_corrected", "n"):
+        assert one[column].to_numpy() == pytest.approx(other[column].to_numpy()), column
+    assert verdicts(study) == verdicts(shuffled)
 
 
 def test_a_baseline_alone() -> None:

@@ -119,6 +119,14 @@ def test_controls_are_not_ranked_nor_methods_that_lack_architectures() -> None:
     assert len(ranks.ranks(found)) == 2
 
 
+def test_controls_alone_have_no_ranks() -> None:
+    found = section(lambda cell: 0.5, method=["shuffled", "random"], seed=[0, 1])
+    assert ranks.ranks(found).empty
+    assert ranks.table_1(found).empty
+    assert ranks.between_seeds(found).empty
+    assert ranks.mrr(found).empty
+
+
 def test_seeds_agree_with_each_other_if_the_order_is_the_same() -> None:
     order = dict(zip(PAPER_METHODS, range(7), strict=True))
     same = section(lambda cell: order[cell.method] / 10 + cell.config.seed / 100, seed=[0, 1, 2])

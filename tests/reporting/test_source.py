@@ -183,10 +183,10 @@ def test_a_table_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no cell that is done, among 1"):
         read_source(path)
     path.write_text("cell,status,method\na,done,relu\n")
-    with pytest.raises(InputError, match="done cells without a test_accuracy"):
+    with pytest.raises(InputError, match="a done cell without a test_accuracy"):
         read_source(path)
     path.write_text("cell,status,method,test_accuracy,validation_accuracy\na,done,relu,high,0.5\n")
-    with pytest.raises(InputError, match="expected numbers"):
+    with pytest.raises(InputError, match="test_accuracy that is no number"):
         read_source(path)
 
 
