@@ -19,7 +19,7 @@ from tests.reporting.made import MACHINE, rows, study_of, undone
 from tests.reporting.parsed import Parsed
 
 FIGURES = {"differences", "mrr", "ranks", "losses", "accuracies", "shares", "epochs", "depth", "weights", "calibration"}
-FIGURES |= {"training"}
+FIGURES |= {"controls", "training"}
 HOSTILE = "</script></svg><script>alert(1)</script><img src=x onerror=alert(1)> \" ' & $\\frac$ {{ 7 * 7 }}\u202e"
 
 
@@ -219,3 +219,17 @@ def test_a_spreadsheet_runs_no_formula() -> None:
 )
 def test_numbers_and_names_in_words(write: Any, value: Any, text: str) -> None:
     assert write(value) == text
+
+
+def test_latency_is_shown_where_it_was_measured() -> None:
+    made = rows({"hidden": [[8]], "method": ["smartmixed", "relu"], "seed": [0, 1]})
+    for row in made:
+        if row["method"] == "smartmixed":
+            row["latency"] = {
+                "1": {"ratio": 1.2, "low": 1.1, "high": 1.3},
+                "128": {"ratio": 1.5, "low": 1.4, "high": 1.6},
+            }
+    shown = Parsed(page(study_of(made)))
+    assert "latency" in shown.figures
+    assert "1.20 times for batches of 1, 1.50 times for batches of 128" in shown.text
+    assert shown.data["latency"]["ratio"].tolist() == pytest.approx([1.2, 1.5])

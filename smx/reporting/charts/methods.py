@@ -32,7 +32,8 @@ def dots(
     """Draw a value with its interval for each method, the largest one on top.
 
     Args:
-        values: with `method`, and `low` and `high` where there are intervals.
+        values: with `method`, `low` and `high` where there are intervals, and `shade` where a row has the colour of
+            another name.
         column: the one that holds the values.
         name: of the figure.
         title: what it shows.
@@ -46,7 +47,7 @@ def dots(
     def paint(figure: Figure) -> None:
         panel = figure.subplots()
         for position, row in enumerate(rows.to_dict("records")):
-            shade, value = colour(row["method"], methods), row[column]
+            shade, value = colour(row.get("shade", row["method"]), methods), row[column]
             low, high = row.get("low", np.nan), row.get("high", np.nan)
             if np.isfinite([low, high]).all():
                 panel.plot([low, high], [position, position], color=shade, linewidth=2, solid_capstyle="butt")
@@ -54,7 +55,7 @@ def dots(
             panel.annotate(text(value), (value, position), (0, 6), textcoords="offset points", ha="center", fontsize=7)
         if line is not None:
             panel.axvline(line, color=INK, linewidth=0.8, linestyle=":", zorder=0)
-        panel.set_yticks(range(len(methods)), [short(method) for method in methods])
+        panel.set_yticks(range(len(methods)), [short(method, 34) for method in methods])
         panel.set_ylim(-0.5, len(methods) - 0.2)
         panel.set_xlabel(axis)
         panel.margins(x=0.1)

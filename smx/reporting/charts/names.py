@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 LONGEST = 24
 WORDS = {
     "smartmixed": "SmartMixed",
@@ -24,8 +26,13 @@ WORDS = {
 
 
 def short(name: object, longest: int = LONGEST) -> str:
-    """Return a method's or an activation's name for people, on one line and cut where it is long."""
-    return one_line(WORDS.get(str(name), name), longest)
+    """Return a method's or an activation's name for people, on one line and cut where it is long.
+
+    Several names with ` = `, ` + ` or ` - ` between are each written so.
+    """
+    parts = re.split(r"( = | \+ | - )", str(name)[: 20 * longest])
+    words = [WORDS.get(part, part) for part in parts]
+    return one_line("".join(words).replace(" - ", " \N{MINUS SIGN} "), longest)
 
 
 def one_line(text: object, longest: int) -> str:

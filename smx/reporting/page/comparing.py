@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from smx.reporting import comparisons, phases
@@ -9,7 +12,18 @@ from smx.reporting.charts import methods as charts
 from smx.reporting.page import words
 from smx.reporting.page.blocks import Block, Chart, Column, Part, Table, Text
 from smx.reporting.study import Section
+from smx.study.methods import CONTROLS
+from smx.training.config import SMARTMIXED
 
+ASKED = {
+    (SMARTMIXED, "shuffled"): "Does it matter which neuron has which activation?",
+    ("shuffled", "random"): "Do the shares in each layer matter?",
+    (SMARTMIXED, "random"): "Is learning better than drawing from the pool?",
+    (SMARTMIXED, "majority"): "Is a mixture better than one activation a layer?",
+    (SMARTMIXED, "relu_two_phases"): "Is it better than ReLU, both in two phases?",
+    ("relu_two_phases", "relu"): "Is ReLU better in two phases than in one?",
+}
+"""What the difference between two methods answers."""
 PAIRS = (
     "Means over the pairs of runs with the same architecture and seed; every architecture counts the same. The 95 %"
     " intervals are a bootstrap's that draws architectures, and pairs within each; of fewer than six values Student's."
@@ -19,6 +33,7 @@ PAIRS = (
 def methods(section: Section, tag: str) -> Part | None:
     """Return the differences between SmartMixed and the other methods."""
     rows = comparisons.comparisons(section)
+    rows = rows[~rows["other"].isin([*CONTROLS])]
     if rows.empty:
         return None
     svg = charts.dots(
@@ -58,6 +73,50 @@ def methods(section: Section, tag: str) -> Part | None:
         note = "Paired t tests over the seeds. Holm's correction counts all of this table."
         blocks.append(Table(f"within{tag}", "The differences in each architecture", within, columns, note, closed=True))
     return Part(f"compared{tag}", "SmartMixed against each method", blocks)
+
+
+def controls(section: Section, tag: str) -> Part | None:
+    """Return what learning the choices is worth: differences between the controls, and what they ask."""
+    found = [(comparisons.compare(section, *pair), pair, asked) for pair, asked in ASKED.items()]
+    rows = pd.DataFrame(
+        [{"what": " - ".join(pair), "asked": asked, **row, "shade": pair[0]} for row, pair, asked in found if row]
+    )
+    if rows.empty:
+        return None
+    svg = charts.dots(
+        rows.assign(method=rows["what"]),
+        "difference",
+        f"controls{tag}",
+        "Differences of test accuracy between SmartMixed and its controls, in points",
+        "points of test accuracy",
+        line=0.0,
+        text=words.points,
+    )
+    columns = [
+        Column("asked", "question", numeric=False),
+        Column("what", "difference of", words.name, numeric=False),
+        Column("difference", "points", words.points, interval=("low", "high")),
+        Column("pairs", "pairs", words.count),
+        Column("architectures", "architectures", words.count),
+        Column("p", "p", words.p),
+    ]
+    answers = [f"{words.name(row['what'])}: {_difference(row)}" for row in rows.head(2).to_dict("records")]
+    blocks: list[Block] = [
+        Text(f"{'; '.join(answers)}.", strong=True),
+        Text(
+            "The controls have SmartMixed's phase 1 with the same seed. Shuffled: the learned choices in a random"
+            " order in each layer. Random: choices drawn from the pool. Majority: each layer's most chosen activation"
+            " for all its neurons. ReLU in two phases: ReLU alone, through the same schedule."
+        ),
+        Chart(f"controls{tag}", "What learning the choices is worth", svg, rows.drop(columns="shade"), PAIRS),
+        Table(f"controls-table{tag}", "The controls in numbers", rows.drop(columns="shade"), columns),
+    ]
+    return Part(f"controls{tag}", "Controls", blocks)
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    bounds = words.interval(row)
+    return f"{words.points(row['difference'])} points" + (f" ({bounds})" if bounds != words.NOTHING else "")
 
 
 def _sure(rows: pd.DataFrame) -> str:

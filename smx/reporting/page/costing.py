@@ -87,20 +87,31 @@ def latency(section: Section, tag: str) -> Part | None:
         return None
     columns = [
         Column("method", "method", words.name, numeric=False),
-        Column("measure", "measure", numeric=False),
-        Column("milliseconds", "milliseconds", words.significant),
+        Column("batch_size", "batch size", words.count),
         Column("ratio", "relative to ReLU", words.decimal, interval=("low", "high")),
-        Column("pairs", "pairs", words.count),
+        Column("cells", "networks", words.count),
+    ]
+    note = (
+        "The time of the exported file in the sorted layout, relative to that of the same architecture with ReLU,"
+        " which ran side by side on one thread (geometric mean)."
+    )
+    answers = [
+        f"{_value(row, 'ratio', words.decimal)} times for batches of {row['batch_size']}"
+        for _, row in rows[rows["method"] == SMARTMIXED].iterrows()
     ]
     blocks: list[Block] = []
-    for k, (measure, part) in enumerate(rows.groupby("measure", sort=False)):
-        name = f"latency{tag}-{k}" if k else f"latency{tag}"
-        if len(part) > 1 and part["ratio"].notna().any():
-            title = f"Latency of each method's exported model relative to ReLU, {words.text(measure)}"
-            svg = charts.dots(part, "ratio", name, title, "latency, relative to ReLU's", line=1.0)
-            blocks.append(Chart(name, f"Latency, relative to ReLU's: {words.text(measure)}", svg, part))
-    blocks.append(Table(f"latency-table{tag}", "Latency of the exported models", rows, columns))
-    return Part(f"speed{tag}", "Latency of exported models", blocks)
+    if answers:
+        text = f"SmartMixed's exported networks take ReLU's time {', '.join(answers)}."
+        blocks.append(Text(text, strong=True))
+    named = rows.assign(
+        shade=rows["method"],
+        method=[f"{words.name(row['method'])}, batch {row['batch_size']}" for _, row in rows.iterrows()],
+    )
+    title = "Latency of the exported networks, relative to ReLU's"
+    svg = charts.dots(named, "ratio", f"latency{tag}", title, "latency, relative to ReLU's", line=1.0)
+    blocks.append(Chart(f"latency{tag}", title, svg, rows, note))
+    blocks.append(Table(f"latency-table{tag}", "Latency in numbers", rows, columns))
+    return Part(f"speed{tag}", "Latency of exported networks", blocks)
 
 
 def _value(row: pd.Series, name: str, write: Callable[[Any], str]) -> str:

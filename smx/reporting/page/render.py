@@ -21,6 +21,7 @@ PARTS: Sequence[Callable[[Section, str], Part | list[Part] | None]] = (
     comparing.methods,
     ranking.reciprocal_ranks,
     comparing.by_phase,
+    comparing.controls,
     choosing.progress,
     choosing.by_layer,
     choosing.agreement,

@@ -18,11 +18,10 @@ LONGEST = 400
 
 
 def name(value: Any) -> str:
-    """Write the name of a method, an activation or an architecture; several with ` = ` or ` + ` between stay so."""
+    """Write the name of a method, an activation or an architecture; or several; see `short`."""
     if missing(value):
         return NOTHING
-    parts = re.split(r"( = | \+ )", str(value)[:1000])
-    return "".join(part if position % 2 else short(part, 60) for position, part in enumerate(parts))
+    return short(value, 80)
 
 
 def text(value: Any) -> str:
