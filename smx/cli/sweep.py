@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from smx.cli import options
 from smx.cli.output import logs, table, write_json
+from smx.cli.progress import progress
 from smx.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Pair(click.ParamType[tuple[str, str]]):
     metavar="TABLE",
     help="Write all results as .csv or .parquet; alone: only that.",
 )
+@click.option("--latency", is_flag=True, help="Also export each finished network, and time it beside ReLU.")
 @options.data_dir
 @options.trust_code
 @options.json
@@ -93,6 +95,7 @@ def sweep(
     dry_run: bool,
     show_status: bool,
     collect: str | None,
+    latency: bool,
     json_path: str | None,
     **options: Any,
 ) -> None:
@@ -117,11 +120,14 @@ def sweep(
     if dry_run:
         _show_plan(work.plan(str(grid), **chosen), json_path)
         return
-    if show_status or (collect and grid is None):
+    if show_status or (grid is None and (collect or latency)):
         report = work.status(out, chosen["only"])
     else:
         with _progress() as (on_plan, on_start, on_end):
             report = work.sweep(grid, out=out, on_plan=on_plan, on_start=on_start, on_end=on_end, **chosen, **options)
+    if latency:
+        with progress() as show:
+            report = work.measure(out, chosen["only"], on_progress=show)
     if collect is not None:
         tables.write(tables.collect(out), Path(collect))
     _show(report, json_path)

@@ -17,7 +17,7 @@ from smx.study.grid import METHOD, Cell, cell_of
 from smx.study.listing import read_cells
 from smx.training.config import FIELDS
 
-NESTED = ("curves", "shares", "shares_by_epoch", "connections", "machine")
+NESTED = ("curves", "shares", "shares_by_epoch", "connections", "latency", "machine")
 """Columns that hold dicts, in files as JSON."""
 TEXTS = ("cell", "status", METHOD, "finished", "error")
 FORMATS = (".csv", ".parquet")

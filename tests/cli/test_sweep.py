@@ -92,6 +92,22 @@ def test_a_plan_trains_nothing(grid: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_latency_is_that_of_the_exported_network(swept: Path) -> None:
+    """Once for each network with several activations; the second time there is nothing to measure."""
+    first, second = smx_many(*2 * [("sweep", "--out", swept, "--latency", "--only", "seed=0", "--only", "hidden=8,6")])
+    assert first.returncode == second.returncode == 0, first.stderr
+    frame = table.collect(swept)
+    measured = frame[frame["latency"].notna()]
+    assert list(zip(measured["method"], measured["hidden"], measured["seed"], strict=True)) == [
+        ("smartmixed", "8,6", 0)
+    ]
+    latency = measured["latency"].iloc[0]
+    assert [*latency] == ["1", "128"]
+    for found in latency.values():
+        assert 0 < found["low"] <= found["ratio"] <= found["high"]
+    assert second.stderr == ""
+
+
 def test_bad_input_is_refused(grid: Path, swept: Path, tmp_path: Path) -> None:
     known = tmp_path / "table.csv"
     known.write_text("a,b\n")
