@@ -50,9 +50,11 @@ def ranking(section: Section, facts: Facts) -> Finding:
     else:
         text += " Each architecture has one seed here, so how much of the order is chance can't be said."
     verdict = UNCLEAR
-    if n >= FEWEST and first > n / 2 and row["low"] > 0:
+    if n < FEWEST:
+        text += f" Fewer than {FEWEST} architectures decide nothing."
+    elif first > n / 2 and row["low"] > 0:
         verdict = YES
-    elif n >= FEWEST and first <= n / 3:
+    elif first <= n / 3:
         verdict = NO
     return answer(question, verdict, text, row)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from smx.reporting.ranks import correlation
-from smx.reporting.resampling import DRAWS, SEED, Floats, by_group, interval, mean, quantiles, summary
+from smx.reporting.resampling import DRAWS, SEED, Floats, by_group, mean, quantiles, summary
 from smx.reporting.study import Section
 from smx.training.config import SMARTMIXED
 
@@ -119,7 +119,7 @@ def preferences(section: Section, method: str = SMARTMIXED) -> pd.DataFrame:
     for layer, place in (("first", 0), ("last", -1)):
         ends = [pd.Series({key: line[place] for key, line in lines.items()}) for lines in (early, late)]
         both = [mean(_grouped(end)) for end in ends]
-        compared = summary(_grouped(ends[0] - ends[1]), "difference")
+        compared = summary(_grouped(ends[0] - ends[1]), "difference", bounds=(-1, 1))
         rows.append({"layer": layer, "early": both[0], "late": both[1], **compared, "cells": len(early)})
     return pd.DataFrame(rows)
 
@@ -157,14 +157,11 @@ def _trend(lines: Lines, names: tuple[str, ...]) -> dict[str, Any]:
             "last": {key: line[-1] for key, line in lines.items()},
         }
     )
-    known = _grouped(table["correlation"].dropna())
-    low, high = interval(known)
-    change = summary(_grouped(table["last"] - table["first"]), "change")
+    correlations = summary(_grouped(table["correlation"].dropna()), "correlation", bounds=(-1, 1))
+    change = summary(_grouped(table["last"] - table["first"]), "change", bounds=(-1, 1))
     return {
         "activations": " + ".join(names),
-        "correlation": mean(known),
-        "low": low,
-        "high": high,
+        **{name: correlations[name] for name in ("correlation", "low", "high")},
         "first": mean(_grouped(table["first"])),
         "last": mean(_grouped(table["last"])),
         "change_low": change["low"],
@@ -187,8 +184,7 @@ def avoided(section: Section, activation: str = "sigmoid", method: str = SMARTMI
     if own.empty or size < 2:
         return None
     cells = own.groupby(["architecture", "seed"], sort=False)["share"].mean()
-    found = summary(_grouped(cells), "share", 1 / size)
-    found["low"] = max(found["low"], 0.0)  # Student's interval knows no bounds; NaN stays
+    found = summary(_grouped(cells), "share", 1 / size, bounds=(0, 1))
     return {**found, "expected": 1 / size, "cells": len(cells), "largest": float(own["share"].max())}
 
 

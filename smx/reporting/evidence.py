@@ -96,7 +96,7 @@ def _of_ranks(section: Section) -> Iterator[Estimated]:
         yield Estimated(section.title, FRIEDMAN, "statistic", *found)
     known = table_1(section)[["architecture", "correlation"]].dropna()
     if len(known):
-        correlations = summary(by_group(known["correlation"], known["architecture"]), "correlation")
+        correlations = summary(by_group(known["correlation"], known["architecture"]), "correlation", bounds=(-1, 1))
         yield Estimated.of(section, RANKING, "correlation", correlations, "correlation")
     if SMARTMIXED in table and methods > len(PLACES) and n:
         first = int((table[SMARTMIXED] <= len(PLACES)).sum())

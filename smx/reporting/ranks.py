@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from smx.paper import PAPER_POOL, TABLE_1
-from smx.reporting.resampling import DRAWS, NO_INTERVAL, Floats, by_group, draw, quantiles
+from smx.reporting.resampling import DRAWS, NO_INTERVAL, Floats, draw, quantiles
 from smx.reporting.study import Section
 from smx.training.config import SMARTMIXED
 
@@ -173,12 +173,6 @@ def best_fixed(section: Section) -> dict[str, str]:
     fixed = section.cells[section.cells["activation"] != SMARTMIXED]
     means = fixed.groupby(["architecture", "method"], sort=False)["validation_accuracy"].mean()
     return {str(name): str(each.idxmax()[1]) for name, each in means.groupby(level=0, sort=False)}
-
-
-def in_first_three(section: Section, method: str = SMARTMIXED) -> list[Floats]:
-    """Return for each architecture whether a method is among the first three, 1 or 0, as groups of one value."""
-    table = ranks(section)
-    return by_group((table[method] <= len(PLACES)).astype(float), table.index) if method in table else []
 
 
 def _ordered(table: pd.DataFrame, section: Section) -> pd.DataFrame:

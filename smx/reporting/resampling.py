@@ -121,11 +121,13 @@ def against_zero(groups: list[Floats]) -> tuple[float, str, int]:
     return p, f"Wilcoxon, {len(values)} {unit}", len(values)
 
 
-def summary(groups: list[Floats], name: str, zero: float = 0.0) -> dict[str, Any]:
+def summary(
+    groups: list[Floats], name: str, zero: float = 0.0, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> dict[str, Any]:
     """Describe values: their `mean` under a name, `low`, `high` (its 95 % interval), `test`, `p` and `values` (how many
-    it counts) of the test against `zero`, and `architectures` (how many groups).
+    it counts) of the test against `zero`, and `architectures` (how many groups). `bounds` are those of the values.
     """
-    low, high = interval(groups)
+    low, high = np.clip(interval(groups), *bounds).tolist()
     p, test, values = against_zero([each - zero for each in groups])
     found = {name: mean(groups), "low": low, "high": high, "test": test, "p": p, "values": values}
     return {**found, "architectures": len(groups)}

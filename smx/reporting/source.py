@@ -57,11 +57,14 @@ def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
         InputError: no cell is done, or one that is has no test accuracy.
     """
     cells = cells.copy()
+    cells["method"] = cells["method"].map(str)
     for name, field in FIELDS.items():
         default = as_text(field.default) if isinstance(field.default, tuple) else field.default
         if name == "activation":
             default = cells["method"]
         cells[name] = cells[name].fillna(default) if name in cells else default
+        if isinstance(field.default, str | tuple):
+            cells[name] = cells[name].map(str)
     cells["architecture"] = [architecture_of(row) for row in cells.to_dict("records")]
     done = cells["status"] == DONE
     if not done.any():

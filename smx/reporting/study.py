@@ -16,8 +16,8 @@ from smx.study.cell import DONE, FAILED, MISSING
 from smx.study.methods import CONTROLS, PAPER_METHODS
 from smx.training.config import FIELDS
 
-OWN = ("activation", "phase2_choices")
-"""Settings that say which method a cell has."""
+APART = ("hidden", "model", "seed", "activation", "tensorboard")
+"""Settings that never set cells apart: architecture, seed and method do by themselves; the last changes no result."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,8 @@ class Study:
 
     @cached_property
     def varying(self) -> list[str]:
-        """The settings, beside method, architecture and seed, that differ between cells of one method."""
-        apart = ("hidden", "model", "seed", "tensorboard", *OWN)  # tensorboard changes no result
-        settings = [name for name in FIELDS if name not in apart]
-        named = self.table["method"].isin({*PAPER_METHODS, *CONTROLS, *self.table["activation"]})
-        return [name for name in settings if _varies(self.table, name, named)]
+        """The settings, beside architecture and seed, that differ although the method does not ask for it."""
+        return [name for name in FIELDS if name not in APART and _varies(self.table, name)]
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -110,11 +107,17 @@ class Study:
         return [Section(_title(self.varying, key), own) for key, own in groups]
 
 
-def _varies(table: pd.DataFrame, name: str, named: pd.Series) -> bool:
-    """Say whether a setting differs within a method, or between methods that are known not to differ in it."""
+def _varies(table: pd.DataFrame, name: str) -> bool:
+    """Say whether a setting differs within a method, or between methods that are known to say nothing of it.
+
+    A control says what its entry in `CONTROLS` sets, and a method under a name of the user's own may say anything.
+    """
     if bool((table.groupby("method")[name].nunique() > 1).any()):
         return True
-    return name != "pool" and table[named][name].nunique() > 1
+    silent = {
+        method for method in (*PAPER_METHODS, *CONTROLS, *table["activation"]) if name not in CONTROLS.get(method, ())
+    }
+    return bool(table[table["method"].isin(silent)][name].nunique() > 1)
 
 
 def _title(names: Sequence[str], values: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from smx.reporting import comparisons, ranks
+from smx.reporting.source import TABLE, study
 from smx.study.grid import Cell
-from tests.reporting.tables import DEEP, accuracies, made, section
+from smx.study.methods import CONTROLS
+from tests.reporting.tables import DEEP, accuracies, frame, made, section
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)
 
@@ -77,14 +80,38 @@ def test_protocols_are_never_mixed() -> None:
         "method": ["smartmixed", "relu"],
         "seed": [0, 1],
     }
-    study = made(result, **axes)
-    assert [each.title for each in study.sections] == [
+    sections = made(result, **axes).sections
+    assert [each.title for each in sections] == [
         f"protocol = {protocol}, lr = {lr}" for protocol in ("standard", "author") for lr in (0.1, 0.2)
     ]
-    for each in study.sections:
+    for each in sections:
         row = comparisons.comparisons(each).iloc[0]
         assert row["difference"] == pytest.approx(-10)
         assert row["pairs"] == 2
+
+
+def test_what_a_method_sets_itself_is_compared() -> None:
+    rows = [
+        frame(lambda cell: accuracies(0.5), method=["smartmixed", "relu", *CONTROLS]),
+        frame(lambda cell: accuracies(0.5), method=["smartmixed"], temperature=[0.1], batch_size=[32]).assign(
+            method="cold"
+        ),
+    ]
+    (only,) = study(Path("made.csv"), TABLE, pd.concat(rows)).sections
+    assert only.methods == ["smartmixed", "relu", *CONTROLS, "cold"]
+    assert only.title == ""
+
+
+def test_other_settings_of_known_methods_are_other_sections() -> None:
+    rows = [
+        frame(lambda cell: accuracies(0.5), method=[method], lr=[lr], tensorboard=[method == "relu"])
+        for method, lr in (("smartmixed", 0.1), ("relu", 0.2), ("shuffled", 0.1))
+    ]
+    found = study(Path("made.csv"), TABLE, pd.concat(rows)).sections
+    assert [(each.title, each.methods) for each in found] == [
+        ("lr = 0.1", ["smartmixed", "shuffled"]),
+        ("lr = 0.2", ["relu"]),
+    ]
 
 
 def test_t_tests_within_an_architecture_are_scipys() -> None:

@@ -190,6 +190,14 @@ def test_a_table_without_results_is_refused(tmp_path: Path) -> None:
         read_source(path)
 
 
+def test_words_that_look_like_numbers_stay_words(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    table.write(result_with(error=None).assign(method=1, data=2.5), path)
+    (only,) = read_source(path).sections
+    assert only.methods == ["1"]
+    assert only.cells["data"].tolist() == ["2.5"]
+
+
 def test_settings_that_an_old_table_lacks_have_their_defaults(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("cell,status,method,test_accuracy,validation_accuracy\na,done,relu,0.5,0.5\n")
