@@ -56,7 +56,7 @@ ROOMS = {
     "reporting": Room(
         ("smx.reporting",),
         ("numpy", "pandas", "scipy", "matplotlib", "jinja2", "markupsafe"),
-        (*CORE, "smx.figures.style", "smx.study", "smx.timing.machine", "smx.training", "smx.modelfile", "smx.data"),
+        (*CORE, "smx.figures", "smx.study", "smx.timing.machine", "smx.training", "smx.modelfile", "smx.data"),
     ),
     "runtime": Room(("smx.runtime",), ("numpy", "onnxruntime", "google", "PIL"), (*CORE, "smx.arrays", "smx.timing")),
     "serving": Room(

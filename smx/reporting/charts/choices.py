@@ -18,13 +18,14 @@ WIDTH = 4.7
 PERCENT = PercentFormatter(1.0, decimals=0)
 
 
-def by_layer(shares: pd.DataFrame, pool: Sequence[str], name: str) -> str:
+def by_layer(shares: pd.DataFrame, pool: Sequence[str], name: str, *, legend: bool = True) -> str:
     """Draw the mean share of each activation in each layer (the paper's figure 3).
 
     Args:
         shares: with `layer`, `activation`, `share`; several rows of a layer and activation are averaged.
         pool: the activations in order.
         name: of the figure.
+        legend: whether it says which colour is which; for one of several figures another one says it.
     """
     means = shares.pivot_table(index="layer", columns="activation", values="share").fillna(0.0)
 
@@ -40,14 +41,17 @@ def by_layer(shares: pd.DataFrame, pool: Sequence[str], name: str) -> str:
             left += widths
         panel.set_yticks(range(len(means)), [f"layer {layer}" for layer in means.index])
         panel.invert_yaxis()
-        panel.set(xlim=(0, 1), xlabel="share of the layer's neurons")
+        panel.set_xlim(0, 1)
         panel.xaxis.set_major_formatter(PERCENT)
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.tick_params(left=False)
-        figure.legend(loc="outside upper center", ncols=min(len(pool), 4), frameon=False)
+        if legend:
+            panel.set_xlabel("share of the layer's neurons")
+            figure.legend(loc="outside upper center", ncols=min(len(pool), 4), frameon=False)
 
     title = "Share of the neurons of each hidden layer that chose each activation"
-    return draw(name, title, WIDTH, 0.95 + 0.17 * -(-len(pool) // 4) + 0.3 * len(means), paint)
+    around = 0.95 + 0.17 * -(-len(pool) // 4) if legend else 0.4
+    return draw(name, title, WIDTH, around + 0.3 * len(means), paint)
 
 
 def by_epoch(shares: pd.DataFrame, pool: Sequence[str], name: str) -> str:

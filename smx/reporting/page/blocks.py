@@ -6,6 +6,7 @@ import math
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -112,12 +113,12 @@ class Table:
     closed: bool = False
     kind: str = "table"
 
-    @property
+    @cached_property
     def rows(self) -> list[list[Entry]]:
         """What the table shows."""
         return [[_entry(row, column) for column in self.shown] for row in self.data.to_dict("records")]
 
-    @property
+    @cached_property
     def shown(self) -> list[Column]:
         """The columns that hold something."""
         return [column for column in self.columns if not all(map(words.missing, self.data.get(column.name, ())))]

@@ -116,7 +116,7 @@ def _by_layer(section: Section, method: str, tag: str) -> Part | None:
                     Chart(
                         f"shares{tag}-of-{k}",
                         words.name(each),
-                        charts.by_layer(rows, pool, f"shares{tag}-of-{k}"),
+                        charts.by_layer(rows, pool, f"shares{tag}-of-{k}", legend=False),
                         rows,
                     )
                     for k, each in enumerate(others)

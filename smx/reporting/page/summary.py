@@ -59,7 +59,8 @@ def facts(study: Study) -> list[tuple[str, str]]:
 
 def _listed(values: Iterable[Any]) -> str:
     found = list(dict.fromkeys(words.text(value) for value in values))
-    return ", ".join(found[:MOST]) + (f" and {len(found) - MOST} more" if len(found) > MOST else "")
+    between = "; " if any("," in value for value in found) else ", "
+    return between.join(found[:MOST]) + (f" and {len(found) - MOST} more" if len(found) > MOST else "")
 
 
 def _times(study: Study) -> str:
