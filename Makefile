@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-ray test-long mutation load hostile check results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long mutation load hostile check results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -55,6 +55,10 @@ $(NODE_MODULES)/.installed: $(INSTALLED) tests/portability/package.json
 test-serving: $(INSTALLED)  ## load, replace, end and search a server, and draw on its page in Chromium where that is at hand; downloads packages
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serving-tests]'
 	$(BIN)/python -m pytest -m serving
+
+test-browser: $(INSTALLED)  ## look at reports in Chromium, at the width of a desktop and of a phone; downloads packages
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serving-tests]'
+	$(BIN)/python -m pytest -m browser
 
 test-ray: $(INSTALLED)  ## train a grid on a local Ray cluster and kill a worker; downloads packages
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'

@@ -42,26 +42,25 @@ def training(section: Section, base: str = "relu") -> pd.DataFrame:
     return _relative(cells.dropna(), section.methods, base, "seconds")
 
 
-def latency(section: Section, base: str = "relu") -> pd.DataFrame:
-    """Return by method the latency of exported models, where the table has it; else an empty frame.
+def latency(section: Section) -> pd.DataFrame:
+    """Return by method and batch size the time of the exported networks relative to ReLU's, where it was measured.
 
-    Columns: method, measure (as the cell's `latency` names it), milliseconds, ratio, low, high, pairs; see `training`.
+    Columns: method, batch_size, ratio (the geometric mean, with its interval as in `calibration`), low, high, cells.
+    Each cell's own ratio is that of its file to its architecture's with ReLU, timed side by side.
     """
     rows = [
-        {**{name: cell[name] for name in ("method", "architecture", "seed")}, "measure": name, "milliseconds": value}
+        (cell["method"], int(size), cell["architecture"], float(found["ratio"]))
         for cell in section.cells.to_dict("records")
         if isinstance(cell.get("latency"), dict)
-        for name, value in cell["latency"].items()
-        if isinstance(value, int | float)
+        for size, found in cell["latency"].items()
+        if isinstance(found, dict) and found.get("ratio", 0) > 0
     ]
-    columns = ["method", "measure", "milliseconds", *RATIOS]
-    if not rows:
-        return pd.DataFrame(columns=columns)
-    parts = []
-    for name, each in pd.DataFrame(rows).groupby("measure", sort=False):
-        part = _relative(each.assign(threads=0), section.methods, base, "milliseconds")
-        parts.append(part.assign(measure=name))
-    return pd.concat(parts, ignore_index=True)[columns]
+    table = pd.DataFrame(rows, columns=["method", "batch_size", "architecture", "ratio"])
+    found = []
+    for (size, method), cells in table.groupby(["batch_size", "method"], sort=True):
+        logs = by_group(np.log(cells["ratio"]), cells["architecture"])
+        found.append((method, size, *np.exp([mean(logs), *interval(logs)]).tolist(), len(cells)))
+    return pd.DataFrame(found, columns=["method", "batch_size", "ratio", "low", "high", "cells"])
 
 
 def _relative(cells: pd.DataFrame, methods: list[str], base: str, value: str) -> pd.DataFrame:

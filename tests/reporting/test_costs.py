@@ -53,11 +53,13 @@ def test_without_relu_there_is_no_ratio() -> None:
 
 def test_latency_where_the_table_has_it() -> None:
     def result(cell: Cell) -> dict[str, object]:
-        return {**accuracies(0.5), "latency": {"batch 1": SECONDS[cell.method], "layout": "sorted"}}
+        ratio = {"ratio": 1.0 + cell.config.seed, "low": 0.9, "high": 2.1}
+        return {**accuracies(0.5), **({"latency": {"1": ratio, "16": ratio}} if cell.method == "smartmixed" else {})}
 
     table = costs.latency(only(result))
-    assert set(table["measure"]) == {"batch 1"}
-    assert table["ratio"].tolist() == pytest.approx([1.5, 1, 2])
+    assert table[["method", "batch_size"]].to_numpy().tolist() == [["smartmixed", 1], ["smartmixed", 16]]
+    assert table["ratio"].tolist() == pytest.approx([2**0.5] * 2)
+    assert (table["cells"] == 4).all()
     assert costs.latency(only(lambda cell: accuracies(0.5))).empty
 
 

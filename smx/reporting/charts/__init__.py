@@ -1,0 +1,1 @@
+"""Figures of a report: each function takes a data frame and returns SVG text."""
