@@ -33,6 +33,8 @@ def swept(grid: Path) -> Path:
     out = grid.parent / "swept"
     result = smx("sweep", "--config", grid, "--out", out, "--jobs", "2", "--collect", out.parent / "all.parquet")
     assert result.returncode == 0, result.stderr
+    assert str(out / "report.html") in result.stdout
+    assert "8 training runs on digits" in (out / "report.html").read_text()
     assert "8 cells, 0 done or failed before" in result.stderr
     assert "8/8" in result.stderr
     assert "8 done, 0 failed, 0 missing" in result.stdout
@@ -43,7 +45,7 @@ def test_a_finished_sweep_trains_nothing_again(grid: Path, swept: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in swept.glob("cells/*/result.json")}
     assert len(before) == 8
     again, status = smx_many(
-        ("sweep", "--config", grid, "--out", swept, "--json", "-"),
+        ("sweep", "--config", grid, "--out", swept, "--json", "-", "--no-report"),
         ("sweep", "--out", swept, "--status", "--json", "-", "--only", "seed=0"),
     )
     assert again.returncode == status.returncode == 0
@@ -57,10 +59,23 @@ def test_a_finished_sweep_trains_nothing_again(grid: Path, swept: Path) -> None:
 def test_a_table_stands_for_its_cells(grid: Path, swept: Path, tmp_path: Path) -> None:
     """What is committed goes on elsewhere: only the cells that the table does not have are trained."""
     known, csv = swept.parent / "all.parquet", tmp_path / "all.csv"
-    options = ("--known", known, "--seeds", "0-1", "--set", "lr=0.001", "--collect", csv)
+    options = ("--known", known, "--seeds", "0-1", "--set", "lr=0.001", "--collect", csv, "--no-report")
     first, second = smx_many(
         ("sweep", "--config", grid, "--out", tmp_path / "a", *options),
-        ("sweep", "--config", grid, "--out", tmp_path / "b", "--known", csv, "--seeds", "1-2", "--only", "method=relu"),
+        (
+            "sweep",
+            "--config",
+            grid,
+            "--out",
+            tmp_path / "b",
+            "--known",
+            csv,
+            "--seeds",
+            "1-2",
+            "--only",
+            "method=relu",
+            "--no-report",
+        ),
     )
     assert "8 cells, 8 done or failed before" in first.stderr
     assert rows_of(tmp_path / "a") == rows_of(swept)
@@ -72,7 +87,7 @@ def test_a_table_stands_for_its_cells(grid: Path, swept: Path, tmp_path: Path) -
 
 def test_a_cell_that_fails_is_listed_and_retried_on_request(tmp_path: Path) -> None:
     grid = written(tmp_path / "grid.toml", with_grid(hidden=[[8]], lr=[1e30, 1e-3]))
-    sweep = ("sweep", "--config", grid, "--out", tmp_path / "out")
+    sweep = ("sweep", "--config", grid, "--out", tmp_path / "out", "--no-report")
     first, second, third, status = smx_many(
         sweep, sweep, (*sweep, "--retry"), ("sweep", "--out", tmp_path / "out", "--status")
     )
@@ -135,6 +150,7 @@ def test_a_killed_sweep_ends_in_the_same_table(kills: int, swept: Path, grid: Pa
     """Killed without warning at random moments, after its first cell has begun."""
     out, chance = tmp_path / "out", random.Random(kills)
     command = [sys.executable, "-m", "smx", "sweep", "--config", str(grid), "--out", str(out), "--jobs", "2"]
+    command.append("--no-report")
     for _ in range(kills):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
         checkpoints = 0
@@ -144,7 +160,7 @@ def test_a_killed_sweep_ends_in_the_same_table(kills: int, swept: Path, grid: Pa
         time.sleep(chance.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    result = smx("sweep", "--config", grid, "--out", out)
+    result = smx("sweep", "--config", grid, "--out", out, "--no-report")
     assert result.returncode == 0, result.stderr
     assert rows_of(out) == rows_of(swept)
 
