@@ -92,7 +92,7 @@ def test_it_fits_every_screen(browser: Any, page: Path, width: int, scheme: str)
         "return [...document.querySelectorAll('figure svg')].map((each) => [each.clientWidth, each.clientHeight])"
     )
     assert len(figures) >= 13
-    assert min(min(size) for size in figures) > 60
+    assert min(min(size) for size in figures) > 40
     background, ink = (brightness(browser, "body", what) for what in ("backgroundColor", "color"))
     assert background > LIGHT if scheme == "light" else background < DARK
     assert ink < DARK if scheme == "light" else ink > LIGHT

@@ -144,6 +144,7 @@ def test_settings_that_differ_make_sections_of_their_own() -> None:
     shown = Parsed(page(study_of(rows(grid))))
     assert {"losses", "losses-2", "shares", "shares-2"} <= shown.figures
     assert "protocol = author" in shown.text
+    assert "All runs" in shown.text
     assert len(set(shown.ids)) == len(shown.ids)
 
 

@@ -136,9 +136,9 @@ def _sure(rows: pd.DataFrame) -> str:
         parts.append(f"{'it' if parts else 'SmartMixed'} is worse than {named(worse)}")
     rest = rows.drop([*better.index, *worse.index])
     if len(rest):
-        parts.append(f"the sign of its difference to {named(rest)} is not sure")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}. In points of test accuracy, by 95 % intervals, before any correction."
+        whose = "its" if parts else "SmartMixed's"
+        parts.append(f"{whose} difference to {named(rest)} is not sure")
+    return f"{'; '.join(parts)}. In points of test accuracy, by 95 % intervals, before any correction."
 
 
 def by_phase(section: Section, tag: str) -> Part | None:
