@@ -24,6 +24,7 @@ ASKED = {
     ("relu_two_phases", "relu"): "Is ReLU better in two phases than in one?",
 }
 """What the difference between two methods answers."""
+UNCORRECTED = "These p values are not corrected; the table of all tests has those that are."
 PAIRS = (
     "Means over the pairs of runs with the same architecture and seed; every architecture counts the same. The 95 %"
     " intervals are a bootstrap's that draws architectures, and pairs within each; of fewer than six values Student's."
@@ -54,11 +55,10 @@ def methods(section: Section, tag: str) -> Part | None:
         Column("p", "p", words.p),
         Column("test", "test", numeric=False),
     ]
-    note = "These p values are not corrected; the table of all tests has those that are."
     blocks: list[Block] = [
         Text(_sure(rows), strong=True),
         Chart(f"differences{tag}", "SmartMixed minus each other method", svg, rows, PAIRS),
-        Table(f"comparisons{tag}", "The differences in numbers", rows, columns, note),
+        Table(f"comparisons{tag}", "The differences in numbers", rows, columns, UNCORRECTED),
     ]
     within = comparisons.within_architectures(section)
     if len(within):
@@ -109,7 +109,7 @@ def controls(section: Section, tag: str) -> Part | None:
             " for all its neurons. ReLU in two phases: ReLU alone, through the same schedule."
         ),
         Chart(f"controls{tag}", "What learning the choices is worth", svg, rows.drop(columns="shade"), PAIRS),
-        Table(f"controls-table{tag}", "The controls in numbers", rows.drop(columns="shade"), columns),
+        Table(f"controls-table{tag}", "The controls in numbers", rows.drop(columns="shade"), columns, UNCORRECTED),
     ]
     return Part(f"controls{tag}", "Controls", blocks)
 
