@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     metavar="FILE.html",
     help="The page.  [default: report.html in the folder, or the table's name with .html]",
 )
+@click.option("--figures", type=options.PATH, metavar="DIR", help="Also write every figure as an SVG file.")
 @options.data_dir
 @options.json
-def report(source: Path, out: str | None, data_dir: Path | None, json_path: str | None) -> None:
+def report(source: Path, out: str | None, figures: Path | None, data_dir: Path | None, json_path: str | None) -> None:
     """Write what a run or a study found into one HTML file.
 
     RUN is a folder of smx train, DIR one of smx sweep, TABLE what smx sweep --collect wrote. The page has an answer to
@@ -41,7 +42,7 @@ def report(source: Path, out: str | None, data_dir: Path | None, json_path: str 
 
     if json_path is not None and Path(json_path).absolute() == page_for(source, out).absolute():
         raise InputError(f"{json_path} is the page itself; choose another path for --json")
-    _show(make(source, out, data_dir=data_dir), json_path)
+    _show(make(source, out, figures=figures, data_dir=data_dir), json_path)
 
 
 def _show(made: Report, json_path: str | None) -> None:

@@ -30,6 +30,7 @@ class Report:
         counts: how many runs are done, failed and missing.
         findings: an answer to each question, in words with its numbers.
         frames: the data of every table and figure of the page, by its name; a notebook shows them.
+        figures: every figure by its name, as an SVG file's text.
         html: the page.
     """
 
@@ -38,6 +39,7 @@ class Report:
     counts: Mapping[str, int]
     findings: Sequence[Finding]
     frames: Mapping[str, pd.DataFrame]
+    figures: Mapping[str, str]
     html: str
 
     def _repr_html_(self) -> str:
@@ -61,6 +63,7 @@ def report(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     *,
+    figures: str | os.PathLike[str] | None = None,
     data_dir: Path | None = None,
     write: bool = True,
 ) -> Report:
@@ -69,6 +72,7 @@ def report(
     Args:
         source: the folder of a run (`smx train`) or of a sweep, or a table that `smx sweep --collect` wrote.
         out: the page's file; None is `report.html` in the folder, or the table's name with `.html`.
+        figures: a folder that gets every figure as an SVG file, too.
         data_dir: where downloaded data sets are; a run is evaluated on its test set for its calibration.
         write: write the page; without it, only return it.
 
@@ -77,8 +81,9 @@ def report(
     """
     place = Path(source)
     page = page_for(place, out) if write else None
+    from smx.reporting.charts.svg import standalone
     from smx.reporting.findings import findings
-    from smx.reporting.page.blocks import data_of
+    from smx.reporting.page.blocks import Chart, named
     from smx.reporting.page.render import parts_of, render
     from smx.reporting.source import read_source
 
@@ -87,8 +92,21 @@ def report(
     html = render(study, answers, parts)
     if page is not None:
         files.write_text(page, html)
-    frames = data_of([block for part in parts for block in part.blocks])
-    return Report(source=place, out=page, counts=study.counts, findings=answers, frames=frames, html=html)
+    blocks = named(block for part in parts for block in part.blocks)
+    drawn = {name: standalone(block.svg) for name, block in blocks.items() if isinstance(block, Chart)}
+    if figures is not None:
+        folder = files.make_folder(figures)
+        for name, text in drawn.items():
+            files.write_text(folder / f"{name}.svg", text)
+    return Report(
+        source=place,
+        out=page,
+        counts=study.counts,
+        findings=answers,
+        frames={name: block.data for name, block in blocks.items()},
+        figures=drawn,
+        html=html,
+    )
 
 
 def page_for(source: Path, out: str | os.PathLike[str] | None = None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -42,12 +43,15 @@ def test_a_run_has_its_page_in_its_folder(run: Path, tmp_path: Path) -> None:
 
 def test_a_table_has_its_page_beside_it(table: Path, tmp_path: Path) -> None:
     page, data = tmp_path / "page.html", tmp_path / "report.json"
-    result = command("report", table, "-o", page, "--json", data)
+    result = command("report", table, "-o", page, "--json", data, "--figures", tmp_path / "figures")
     assert result.returncode == 0, result.stderr
     report = json.loads(data.read_text())
     assert {"question", "verdict", "text", "p_corrected"} <= set(report["findings"][0])
     assert list(report["frames"]) == list(dict.fromkeys(report["frames"]))
     assert Parsed(page.read_text()).figures >= {"losses", "shares"}
+    files = {path.stem: ElementTree.parse(path).getroot() for path in (tmp_path / "figures").iterdir()}
+    assert {*files} == Parsed(page.read_text()).figures
+    assert {root.tag for root in files.values()} == {"{http://www.w3.org/2000/svg}svg"}
     assert command("report", table).returncode == 0
     assert table.with_suffix(".html").read_text() == page.read_text()
 

@@ -48,6 +48,8 @@ SETTINGS: Any = {
     ),
 }
 MINUS = "\N{MINUS SIGN}"
+ALONE = "color: #222; font-family: sans-serif"
+"""The style of a figure outside of a page."""
 POINTS = 72
 """In an inch."""
 
@@ -86,6 +88,15 @@ def draw(name: str, title: str, width: float, height: float, paint: Callable[[Fi
             text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     return _inline(text.getvalue(), name, title, width, height)
+
+
+def standalone(svg: str) -> str:
+    """Return what `draw` returned as a file of its own: dark on white."""
+    width, height = re.findall(r'viewBox="0 0 (\S+) (\S+)"', svg)[0]
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
+    ground = '<rect width="100%" height="100%" fill="white"/>'
+    drawn = svg.replace("<svg", head, 1).replace('style="--width', f'style="{ALONE}; --width', 1)
+    return drawn.replace("</title>", f"</title>{ground}", 1) + "\n"
 
 
 def _inline(svg: str, name: str, title: str, width: float, height: float) -> str:

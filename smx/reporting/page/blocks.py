@@ -158,14 +158,14 @@ class Part:
     section: str = ""
 
 
-def data_of(blocks: Sequence[Any]) -> dict[str, pd.DataFrame]:
-    """Return the data of all tables and charts by their names."""
-    found: dict[str, pd.DataFrame] = {}
+def named(blocks: Iterable[Any]) -> dict[str, Table | Chart]:
+    """Return all tables and charts by their names."""
+    found: dict[str, Table | Chart] = {}
     for block in blocks:
         if isinstance(block, Group):
-            found |= data_of(block.blocks)
+            found |= named(block.blocks)
         elif isinstance(block, Table | Chart):
-            found[block.name] = block.data
+            found[block.name] = block
     return found
 
 
