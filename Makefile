@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long mutation load hostile check results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long mutation load hostile check study results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -87,6 +87,16 @@ check: $(INSTALLED)  ## lint, formatting and types
 # The figures in README.md and docs/results; MNIST is downloaded unless SMX_DATA_DIR has it.
 RESULTS := docs/results
 MNIST := runs/mnist
+STUDY := runs/mnist-study
+SEEDS ?= 0-2
+study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results, and report it: about an hour a seed; SEEDS=0-4
+	$(BIN)/smx sweep --config short --seeds $(SEEDS) --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --no-report
+	$(BIN)/smx sweep --config controls --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --collect $(STUDY)/all.parquet
+	cp $(STUDY)/all.parquet $(RESULTS)/mnist-study.parquet
+	$(BIN)/smx report $(RESULTS)/mnist-study.parquet --figures $(STUDY)/figures
+	cp $(STUDY)/figures/mrr.svg docs/images/study-mrr.svg
+	cp $(STUDY)/figures/depth.svg docs/images/study-depth.svg
+
 results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images, about a quarter of an hour
 	$(BIN)/smx train --resume --data mnist --hidden 512,256,128 --phase1-epochs 5 --phase2-epochs 5 --out $(MNIST) --json $(RESULTS)/mnist-train.json
 	for layout in scatter sorted; do \
