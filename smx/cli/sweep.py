@@ -124,12 +124,13 @@ def sweep(
     if dry_run:
         _show_plan(work.plan(str(grid), **chosen), json_path)
         return
-    trained = not show_status and (grid is not None or not (collect or latency))
+    trained, left = not show_status and (grid is not None or not (collect or latency)), 0
     if not trained:
         report = work.status(out, chosen["only"])
     else:
-        with _progress() as (on_plan, on_start, on_end):
+        with _progress() as (on_plan, on_start, on_end), _how_to_go_on():
             report = work.sweep(grid, out=out, on_plan=on_plan, on_start=on_start, on_end=on_end, **chosen, **options)
+        left = report.counts["missing"]  # as where a full disk let no error be kept
     if latency:
         with progress() as show:
             report = work.measure(out, chosen["only"], on_progress=show)
@@ -137,7 +138,7 @@ def sweep(
         tables.write(tables.collect(out), Path(collect))
     page = make_page(out).out if write_page and trained and report.counts["done"] else None
     _show(report, page, json_path)
-    if report.failed and not show_status:
+    if (report.failed and not show_status) or left:
         raise click.exceptions.Exit(1)
 
 
@@ -169,6 +170,15 @@ def _show(report: SweepReport, page: Path | None, json_path: str | None) -> None
         people.print(f"failed: {cell}  {' '.join(error.split())[:200]}", soft_wrap=True)
     if report.failed:
         people.print("Failed cells are trained again with --retry.")
+
+
+@contextmanager
+def _how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        logs().print("The same command goes on from the last checkpoints.")
+        raise
 
 
 @contextmanager

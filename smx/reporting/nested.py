@@ -47,6 +47,11 @@ def _connections(value: dict[str, object]) -> bool:
     return len(shape) == 2 and shape[0] == shape[1]
 
 
+def _latency(value: dict[str, object]) -> bool:
+    numbers = _each(value, lambda size: isinstance(size, dict) and _is_number(size.get("ratio")))
+    return numbers and all(size.isdecimal() for size in value)
+
+
 def _each(value: object, fits: Callable[[object], bool]) -> bool:
     return isinstance(value, dict) and all(fits(each) for each in value.values())
 
@@ -64,4 +69,5 @@ FORMS: dict[str, Callable[[dict[str, object]], bool]] = {
     "shares_by_epoch": _shares_by_epoch,
     "curves": _curves,
     "connections": _connections,
+    "latency": _latency,
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +18,6 @@ from smx.study.listing import CELLS
 from smx.training.config import FIELDS, as_text
 
 RUN, SWEEP, TABLE = "run", "sweep", "table"
-NUMBERS = (
-    *("test_accuracy", "validation_accuracy", "test_loss", "calibration_error", "epochs", "best_epoch"),
-    *(f"phase1_{part}_accuracy{sampled}" for part in ("test", "validation") for sampled in ("", "_sampled")),
-    *("seconds", "phase1_seconds", "threads", "parameters", "neurons", "classes", "seed"),
-)
-"""Columns that must hold numbers, where a table has them."""
 RUN_FILES = ("config.toml", "metrics.csv", "model.pt")
 
 
@@ -70,11 +66,14 @@ def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
     if not done.any():
         raise InputError(f"{source} has no cell that is done, among {len(cells)}; run its sweep first")
     check_nested(source, cells[done])
-    for name in cells.columns.intersection(NUMBERS):
+    for name in cells.columns.intersection((*table.NUMBERS, "seed")):
         try:
             cells[name] = pd.to_numeric(cells[name])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{source} has a {name} that is no number ({error}); collect the table anew") from error
+        most = 1.0 if "accuracy" in name else math.inf if name == "test_loss" else sys.float_info.max
+        if not cells[name][done].dropna().between(0, most).all():
+            raise InputError(f"{source} has a {name} that is below 0 or too large; collect the table anew")
     for name in ("test_accuracy", "validation_accuracy"):
         if name not in cells or cells[name][done].isna().any():
             raise InputError(f"{source} has a done cell without a {name}; collect the table anew")

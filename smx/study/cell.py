@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from smx import files
 from smx.errors import InputError
@@ -40,12 +40,15 @@ class CellFolder:
 
     def result(self) -> dict[str, Any] | None:
         """Return what the cell left, as `train_cell` returned it; None if it is not done."""
-        return self._read(RESULT)
+        found = self._read(RESULT)
+        if found is not None and not has_accuracy(found):
+            raise self._damaged(RESULT, "it has no test_accuracy between 0 and 1")
+        return found
 
     def error(self) -> str | None:
         """Return why the cell failed; None if it did not."""
         content = self._read(ERROR)
-        return None if content is None else str(content["error"])
+        return None if content is None else str(content.get("error"))
 
     def fail(self, error: str) -> None:
         """Keep the reason why the cell failed."""
@@ -60,11 +63,23 @@ class CellFolder:
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         try:
-            return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}); remove it, and the sweep makes it again") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._damaged(name, error) from error
+        if not isinstance(content, dict):
+            raise self._damaged(name, "it is no object")
+        return content
+
+    def _damaged(self, name: str, reason: object) -> InputError:
+        return InputError(f"{self.path / name} is damaged ({reason}); remove it, and the sweep makes it again")
+
+
+def has_accuracy(result: Mapping[str, Any]) -> bool:
+    """Say whether a result has what every finished cell has: a test accuracy, from 0 to 1."""
+    found = result.get("test_accuracy")
+    return isinstance(found, int | float) and not isinstance(found, bool) and 0 <= found <= 1
 
 
 def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[str, Any]:
@@ -162,14 +177,14 @@ def _dataset(name: str, data_dir: Path | None) -> Dataset:
     return data.load(name, data_dir)
 
 
-_kept: list[tuple[object, tuple[Examples, Examples, Examples]]] = []
+_kept: list[tuple[Dataset, object, tuple[Examples, Examples, Examples]]] = []
 
 
 def _examples(dataset: Dataset, input_shape: Sequence[int], device: str) -> tuple[Examples, Examples, Examples]:
     """Normalise a data set once for all cells of this process that take it in the same shape."""
     from smx.training.examples import load_examples
 
-    key = (id(dataset), tuple(input_shape), device)
-    if not _kept or _kept[0][0] != key:
-        _kept[:] = [(key, load_examples(dataset, input_shape, device))]
-    return _kept[0][1]
+    key = (tuple(input_shape), device)
+    if not _kept or _kept[0][0] is not dataset or _kept[0][1] != key:
+        _kept[:] = [(dataset, key, load_examples(dataset, input_shape, device))]
+    return _kept[0][2]

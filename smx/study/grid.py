@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,9 @@ OF_THE_PAPER: Mapping[str, Sequence[Any]] = {"hidden": list(TABLE_1), METHOD: PA
 """What the word "paper" stands for, as the values of an axis."""
 SHIPPED = {path.name.removesuffix(".toml"): path for path in (resources.files("smx.study") / "grids").iterdir()}
 """The grids that come with smx, by their names."""
+MOST_CELLS = 100_000
+NAME = re.compile(r"\w[\w .+-]{0,59}")
+"""What a user may call a method: it stands in tables, figures and spreadsheets."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +101,18 @@ class Grid:
         """Return the cells, without repetitions, in the order in which the last axis changes fastest.
 
         Raises:
-            InputError: a setting is unknown or has a bad value, or two methods are the same settings.
+            InputError: a setting has a bad value, or is set by an axis and by a method; two methods are the same
+                settings; or there are more than `MOST_CELLS`.
         """
+        if (number := math.prod(map(len, self.axes.values()))) > MOST_CELLS:
+            raise InputError(f"the grid has {number:,} cells, more than {MOST_CELLS:,}; make it smaller")
         found: dict[str, Cell] = {}
         for values in itertools.product(*self.axes.values()):
             chosen = dict(zip(self.axes, values, strict=True))
             method = chosen.pop(METHOD, None)
             named = settings_of(method, self.methods) if method else {}
+            if clash := chosen.keys() & named.keys():
+                raise InputError(f"{min(clash)} is set by [grid] and by the method {method}; it must be one of them")
             config = from_values({**self.base, **named, **chosen})
             cell = Cell(method or config.activation, config)
             if found.setdefault(cell.id, cell).method != cell.method:
@@ -113,6 +123,8 @@ class Grid:
         """Return the grid with other seeds, and with settings that win over its base and axes."""
         settings = {name: value_of(name, value) for name, value in (settings or {}).items()}
         axes = {name: values for name, values in self.axes.items() if name not in settings}
+        if "activation" in settings and METHOD in axes:
+            raise InputError("the grid's methods set the activation; choose methods with --set method=NAME or --only")
         if METHOD in settings:
             axes[METHOD] = [settings.pop(METHOD)]
         if seeds is not None:
@@ -148,12 +160,22 @@ def _parsed(content: Mapping[str, Any], name: str) -> Grid:
     for method, settings in content.get("methods", {}).items():
         if not isinstance(settings, Mapping):
             raise InputError(f"{name}: methods.{method} must be a table of settings, got {settings!r}")
-        methods[method] = {setting: value_of(setting, value) for setting, value in settings.items()}
-    base = {setting: value_of(setting, value) for setting, value in content.get("base", {}).items()}
+        if not NAME.fullmatch(method):
+            raise InputError(
+                f"{name}: a method's name must be at most 60 letters, digits, spaces and any of . _ + -, and begin with"
+                f" a letter or digit, got {method[:60]!r}"
+            )
+        methods[method] = _fixed(settings, name)
+    base = _fixed(content.get("base", {}), name)
     axes = {setting: _values(setting, values, name) for setting, values in content.get("grid", {}).items()}
-    if clash := axes.keys() & {setting for settings in methods.values() for setting in settings}:
-        raise InputError(f"{name}: {min(clash)} is set by [grid] and by a method; it must be one of them")
     return Grid(base, axes, methods)
+
+
+def _fixed(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Read settings that have one value each."""
+    if METHOD in settings:
+        raise InputError(f"{name}: {METHOD} must be a list in [grid], such as {METHOD} = ['relu']")
+    return {setting: value_of(setting, value) for setting, value in settings.items()}
 
 
 def value_of(setting: str, value: Any) -> Any:

@@ -21,10 +21,13 @@ def read_cells(out: Path) -> list[Cell]:
     """
     path = out / CELLS
     try:
-        return [cell_of(settings) for settings in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+        cells = [cell_of(settings) for settings in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+        if not cells:
+            raise ValueError("it lists no cell")
+        return cells
     except FileNotFoundError as error:
         raise InputError(f"{out} holds no sweep (no {CELLS}); give a grid with --config") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it, and give the grid again") from error
 
 

@@ -25,9 +25,14 @@ Outcome = tuple[dict[str, Any] | None, str | None]
 
 
 def train_here(cell: Cell, out: Path, data_dir: Path | None) -> Outcome:
-    """Train a cell in its folder below `out`; keep there what came of it, and return that."""
+    """Train a cell in its folder below `out`; keep there what came of it, and return that.
+
+    A cell that is done is not trained again: its process may have been killed just after it had kept the result.
+    """
     folder = CellFolder.of(cell, out)
     try:
+        if (kept := folder.result()) is not None:
+            return kept, None
         result = train_cell(cell, files.make_folder(folder.path), data_dir)
         folder.finish(result)
     except Exception as error:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from smx import files
 from smx.errors import InputError
-from smx.study.cell import DONE, FAILED, MISSING, CellFolder
+from smx.study.cell import DONE, FAILED, MISSING, PHASE1, CellFolder, has_accuracy
 from smx.study.grid import METHOD, Cell, cell_of
 from smx.study.listing import read_cells
 from smx.training.config import FIELDS
@@ -20,13 +20,21 @@ from smx.training.config import FIELDS
 NESTED = ("curves", "shares", "shares_by_epoch", "connections", "latency", "machine")
 """Columns that hold dicts, in files as JSON."""
 TEXTS = ("cell", "status", METHOD, "finished", "error")
+NUMBERS = (
+    *("test_accuracy", "validation_accuracy", "test_loss", "calibration_error", "epochs", "best_epoch"),
+    *(f"phase1_{name}" for name in PHASE1),
+    *("seconds", "phase1_seconds", "threads", "parameters", "neurons", "classes"),
+)
+"""Results that are numbers, 0 or more."""
+RESULTS = (*NUMBERS, *NESTED, "finished")
 FORMATS = (".csv", ".parquet")
 
 
 def row(cell: Cell, result: Mapping[str, Any] | None = None, error: str | None = None) -> dict[str, Any]:
     """Return a cell's row: with its result it is done, with an error failed, with neither missing."""
     status = DONE if result is not None else FAILED if error is not None else MISSING
-    return {"cell": cell.id, "status": status, **cell.settings, **(result or {}), "error": error}
+    own = {"cell": cell.id, "status": status, **cell.settings}
+    return {**own, **(result or {}), **own, "error": error}
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -48,12 +56,18 @@ def known_results(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return the results of a table's finished cells by the cells' ids, which are computed anew from their settings.
 
     Raises:
-        InputError: a setting has a bad value.
+        InputError: a setting has a bad value, a finished cell has no accuracy, or its settings are not all among those
+            of this version of smx, so that it is another cell than its settings here say.
     """
     found = {}
     for values in rows(table):
         if values.get("status") == DONE:
             cell = cell_of(values)
+            unknown = values.keys() - {"cell", "status", "error", *cell.settings, *RESULTS}
+            if unknown and values["cell"] != cell.id:
+                raise InputError(f"the table has settings that this smx does not know: {', '.join(sorted(unknown))}")
+            if not has_accuracy(values):
+                raise InputError(f"the table's finished cell {cell.id} has no test_accuracy between 0 and 1")
             own = {"cell", "status", "error", *cell.settings}
             found[cell.id] = {name: value for name, value in values.items() if name not in own}
     return found

@@ -117,15 +117,16 @@ def sweep(
     Raises:
         InputError: the grid, the folder or the table can't be used, or another sweep runs in the folder.
     """
-    from smx.study import table
     from smx.study.cell import CellFolder
     from smx.study.runner import in_processes
 
     folder = Path(out)
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
     whole = read_cells(folder) if grid is None else _grid(grid).with_values(seeds, settings).cells()
     cells = _selected(whole, only)
     _require_trust(cells, trust_code)
-    results = table.known_results(table.read(Path(known))) if known is not None else {}
+    results = _known(Path(known)) if known is not None else {}
     with files.locked(files.make_folder(folder), (CELLS,)):
         add_cells(folder, whole)
         waiting = []
@@ -147,6 +148,19 @@ def sweep(
         for cell, outcome in outcomes:
             on_end(cell, outcome)
     return _report(folder, cells)
+
+
+def _known(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the results of a table's finished cells by their ids."""
+    from smx.study import table
+
+    found = table.read(path)
+    try:
+        return table.known_results(found)
+    except InputError as error:
+        raise InputError(
+            f"{path} can't stand for finished cells: {error}; leave out --known, or collect it anew"
+        ) from error
 
 
 def status(out: str | os.PathLike[str], only: Iterable[tuple[str, Any]] = ()) -> SweepReport:

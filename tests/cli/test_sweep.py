@@ -126,6 +126,8 @@ def test_latency_is_that_of_the_exported_network(swept: Path) -> None:
 def test_bad_input_is_refused(grid: Path, swept: Path, tmp_path: Path) -> None:
     known = tmp_path / "table.csv"
     known.write_text("a,b\n")
+    future = tmp_path / "future.csv"
+    future.write_text("cell,status,method,width,test_accuracy\nabc,done,relu,3,0.5\n")
     own = written(tmp_path / "own.toml", with_grid(model=["my_network:Net"]))
     out = ("--out", tmp_path / "out")
     all_refused(
@@ -137,6 +139,11 @@ def test_bad_input_is_refused(grid: Path, swept: Path, tmp_path: Path) -> None:
         (("sweep", *out, "--config", grid, "--set", "lr=fast"), "lr must be a number, got 'fast'"),
         (("sweep", *out, "--config", grid, "--only", "seed=9"), "no cell of the 8 is left by --only"),
         (("sweep", *out, "--config", grid, "--known", known), "has no column 'cell'"),
+        (
+            ("sweep", *out, "--config", grid, "--known", future),
+            "future.csv can't stand for finished cells: the table has settings that this smx does not know: width",
+        ),
+        (("sweep", *out, "--config", grid, "--collect", tmp_path), "is a folder"),
         (("sweep", *out, "--config", grid, "--collect", tmp_path / "t.xls"), "must end in .csv or .parquet"),
         (("sweep", *out, "--config", own), "the grid names code of yours, my_network:Net; give --trust-code"),
     )
@@ -173,6 +180,7 @@ def test_another_sweep_has_the_folder(grid: Path, swept: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)  # Ray loads torch in each worker: minutes on a busy machine
 def test_a_local_ray_cluster_gives_the_same_table(grid: Path, swept: Path, tmp_path: Path) -> None:
     """One of its two workers is killed while it trains."""
     out = tmp_path / "out"
@@ -186,7 +194,7 @@ def test_a_local_ray_cluster_gives_the_same_table(grid: Path, swept: Path, tmp_p
                 os.kill(worker, signal.SIGKILL)
                 killed = worker
                 break
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     assert killed, errors
     assert process.returncode == 0, errors
     assert rows_of(out) == rows_of(swept)

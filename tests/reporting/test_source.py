@@ -166,6 +166,9 @@ def result_with(**columns: Any) -> pd.DataFrame:
         ("shares_by_epoch", {"layer1": {"relu": 0.5}}),
         ("curves", {"phase": [1, 2]}),
         ("curves", {name: [1] for name in ("phase", "train_loss", "validation_loss", "train_accuracy")}),
+        ("latency", {"1": {"ratio": "fast"}}),
+        ("latency", {"one": {"ratio": 1.0}}),
+        ("latency", {"1": 1.0}),
         ("connections", {"sum": [[1.0]]}),
         ("connections", {"sum": [[1.0, 2.0]], "count": [[1, 2]]}),
     ],
@@ -175,6 +178,17 @@ def test_damaged_columns_are_refused(column: str, value: dict[str, Any], tmp_pat
     table.write(result_with(**{column: value}), path)
     with pytest.raises(InputError, match=f"{column} of the cell .* are damaged"):
         read_source(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("test_accuracy", 1.5), ("validation_accuracy", -0.1), ("seconds", -1.0), ("threads", float("inf"))],
+)
+def test_numbers_out_of_range_are_refused(column: str, value: float, tmp_path: Path) -> None:
+    for name in ("table.csv", "table.parquet"):
+        table.write(result_with(**{column: value}), tmp_path / name)
+        with pytest.raises(InputError, match=f"has a {column} that is below 0 or too large"):
+            read_source(tmp_path / name)
 
 
 def test_a_table_without_results_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from smx.modelfile import load_model
 from smx.study.cell import CellFolder, train_cell
 from smx.study.grid import Cell, read_grid
 from smx.study.measures import calibration_error
+from smx.study.runner import train_here
 from smx.training.config import from_values
 from smx.training.run import train
 from tests.study.grids import SMALL
@@ -101,6 +102,12 @@ def test_a_cell_continues_from_its_checkpoint(cell: Cell, folder: CellFolder, tm
     assert {name: result[name] for name in ("test_loss", "shares", "curves")} == {
         name: whole[name] for name in ("test_loss", "shares", "curves")
     }
+
+
+def test_a_finished_cell_is_not_trained_again(cell: Cell, folder: CellFolder) -> None:
+    """Its process may be killed between keeping the result and saying so: what is done then stays so."""
+    assert train_here(cell, folder.path.parent.parent, None) == (folder.result(), None)
+    assert folder.error() is None
 
 
 def test_a_finished_cell_keeps_no_checkpoint_and_no_error(folder: CellFolder) -> None:

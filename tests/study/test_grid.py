@@ -84,6 +84,8 @@ def test_values_win_over_the_grids() -> None:
     grid = read_grid(SMALL).with_values([7], {"lr": "0.5", "method": "elu", "hidden": "3,2"})
     (cell,) = grid.cells()
     assert (cell.method, cell.config.seed, cell.config.lr, cell.config.hidden) == ("elu", 7, 0.5, (3, 2))
+    with pytest.raises(InputError, match="the grid's methods set the activation; choose methods with --set method"):
+        read_grid(SMALL).with_values(settings={"activation": "elu"})
 
 
 @pytest.mark.parametrize(
@@ -100,9 +102,18 @@ def test_values_win_over_the_grids() -> None:
         ({"methods": {"a": {"activaton": "relu"}}}, "unknown setting 'activaton'"),
         (
             {"methods": {"a": {"lr": 1.0}}, "grid": {"lr": [1.0], "method": ["a"]}},
-            "lr is set by .grid. and by a method",
+            "lr is set by .grid. and by the method a",
         ),
         ({"methods": {"a": {"activation": "relu"}}, "grid": {"method": ["a", "relu"]}}, "are the same settings"),
+        ({"grid": {"activation": ["elu"], "method": ["relu"]}}, "activation is set by .grid. and by the method relu"),
+        ({"base": {"method": "relu"}}, "the grid: method must be a list in .grid."),
+        ({"methods": {"a": {"method": "relu"}}}, "the grid: method must be a list in .grid."),
+        ({"grid": {"lr": [float("nan")]}}, "lr must be positive and finite, got nan"),
+        ({"grid": {"seed": [*range(400)], "lr": [0.1] * 300}}, "the grid has 120,000 cells, more than 100,000"),
+        *(
+            ({"methods": {name: {}}}, "a method's name must be")
+            for name in ("", "<b>", "=1+1", "a\nb", "a/b", "x" * 61)
+        ),
     ],
 )
 def test_a_bad_grid_is_refused(content: dict[str, Any], said: str) -> None:

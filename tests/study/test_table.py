@@ -82,6 +82,43 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         table.known_results(table.read(path))
 
 
+def test_a_table_of_another_version_stands_for_no_other_cells() -> None:
+    """A setting that this version does not know made it another cell; as long as it had its default, it did not."""
+    cell = read_grid(SMALL).cells()[0]
+    row = table.row(cell, RESULT) | {"width": 3}
+    assert [*table.known_results(table.frame([row]))] == [cell.id]
+    with pytest.raises(InputError, match="the table has settings that this smx does not know: width"):
+        table.known_results(table.frame([row | {"cell": "0123456789ab"}]))
+
+
+@pytest.mark.parametrize("accuracy", [None, "high", True, -0.1, 1.1, float("nan"), 10**400, [1]])
+def test_a_finished_cell_has_an_accuracy(accuracy: Any, tmp_path: Path) -> None:
+    cell = read_grid(SMALL).cells()[0]
+    folder, result = CellFolder.of(cell, tmp_path), {**RESULT, "test_accuracy": accuracy}
+    folder.finish(result)
+    with pytest.raises(InputError, match=r"is damaged \(it has no test_accuracy between 0 and 1"):
+        folder.result()
+    with pytest.raises(InputError, match=f"finished cell {cell.id} has no test_accuracy between 0 and 1"):
+        table.known_results(table.frame([table.row(cell, result)]))
+
+
+def test_a_result_says_nothing_of_the_cell_itself() -> None:
+    cell = read_grid(SMALL).cells()[0]
+    row = table.row(cell, {**RESULT, "status": "failed", "method": "x", "seed": 9, "cell": ""})
+    assert row == table.row(cell, RESULT)
+
+
+def test_damaged_files_of_a_cell_are_named(tmp_path: Path) -> None:
+    (cell,) = read_grid(with_grid(seed=[0])).cells()
+    folder = CellFolder.of(cell, tmp_path)
+    for content in ("", "[]", "null", "3", "{", "[" * 100_000):
+        for name, read in (("result.json", folder.result), ("error.json", folder.error)):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            (folder.path / name).write_text(content)
+            with pytest.raises(InputError, match=rf"{name} is damaged \(.*\); remove it"):
+                read()
+
+
 def test_grids_add_up_in_a_folder(tmp_path: Path) -> None:
     first, second = read_grid(SMALL).cells(), read_grid(with_grid(seed=[5])).cells()
     assert add_cells(tmp_path, first) == first
@@ -94,6 +131,7 @@ def test_grids_add_up_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "cells.json").write_text('{"cells": [{"seed": "x"}]}')
     with pytest.raises(InputError, match="seed must be a whole number"):
         read_cells(tmp_path)
-    (tmp_path / "cells.json").write_text("[]")
-    with pytest.raises(InputError, match="is damaged"):
-        read_cells(tmp_path)
+    for content in ("[]", '{"cells": []}', '{"cells": [[1]]}', '{"cells": ["a"]}', '{"cells": {"a": 1}}'):
+        (tmp_path / "cells.json").write_text(content)
+        with pytest.raises(InputError, match="is damaged"):
+            read_cells(tmp_path)
