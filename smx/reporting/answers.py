@@ -82,7 +82,7 @@ def first_three(section: Section, facts: Facts) -> Finding:
         return not_measured(question, "This needs smartmixed and three or more other methods with the same seeds.")
     row, table = facts[FIRST_THREE], mrr(section).set_index("method")
     n, own, best = row["n"], table.loc[SMARTMIXED], table["mrr"].idxmax()
-    paper = paper_places(section)
+    paper = {name: three for name, three in paper_places(section).items() if name in section.complete}
     text = (
         f"It is in {round(row['estimate'] * n)} of {n} architectures:"
         f" {numbers(row, signed=False)}; any method would be by chance in {quantity(len(PLACES) / len(table), SHARE)}."

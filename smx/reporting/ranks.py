@@ -131,7 +131,8 @@ def mrr(section: Section, draws: int = DRAWS) -> pd.DataFrame:
     architectures: a lower bound, since ranks after the third are not in it and count as 0; NaN without a paper. `n` is
     the number of architectures.
     """
-    complete, paper = section.complete, paper_places(section)
+    complete = section.complete
+    paper = {name: three for name, three in paper_places(section).items() if name in complete}
     rows = []
     reciprocal, drawn = 1 / ranks(section), _drawn_mrr(list(complete.values()), draws)
     for position, method in enumerate(section.contenders):

@@ -13,7 +13,7 @@ from smx.reporting import ranks
 from smx.reporting.study import Section
 from smx.study.grid import Cell
 from smx.study.methods import PAPER_METHODS
-from tests.reporting.tables import section
+from tests.reporting.tables import accuracies, made, section
 
 ACCURACIES = st.lists(st.integers(0, 20).map(lambda value: value / 20), min_size=1, max_size=9)
 
@@ -74,6 +74,19 @@ def test_mrr_of_the_papers_own_results(paper: Section) -> None:
     assert (table["n"] == 18).all()
 
 
+def test_mrr_stands_beside_the_papers_of_the_same_architectures() -> None:
+    """An architecture that lacks a method counts neither here nor there."""
+    found = made(
+        lambda cell: None if (cell.method, cell.config.hidden) == ("elu", (512,)) else accuracies(0.5),
+        hidden=[(512,), (512, 256, 128)],
+        method=PAPER_METHODS,
+        data=["mnist"],
+    )
+    table = ranks.mrr(found.sections[0]).set_index("method")
+    assert (table["n"] == 1).all()
+    assert table.loc["smartmixed", "paper"] == 1  # its place on 512-256-128; it is not among the three on 512
+
+
 def test_frequencies_count_each_architecture(paper: Section) -> None:
     table = ranks.rank_frequencies(paper)
     assert table.loc["smartmixed"].tolist() == [5, 4, 4, 5, 0, 0, 0]
@@ -132,7 +145,7 @@ def test_seeds_agree_with_each_other_if_the_order_is_the_same() -> None:
     same = section(lambda cell: order[cell.method] / 10 + cell.config.seed / 100, seed=[0, 1, 2])
     assert ranks.between_seeds(same)["correlation"].to_numpy() == pytest.approx(1)
     assert ranks.between_seeds(same)["pairs"].tolist() == [3, 3]
-    turned = section(lambda cell: order[cell.method] / 10 * (-1) ** cell.config.seed, seed=[0, 1])
+    turned = section(lambda cell: 0.5 + order[cell.method] / 20 * (-1) ** cell.config.seed, seed=[0, 1])
     assert ranks.between_seeds(turned)["correlation"].to_numpy() == pytest.approx(-1)
 
 
