@@ -14,7 +14,11 @@ from typing import Any
 
 import pytest
 
+from smx.cli import main
 from smx.study import table
+from smx.study.grid import read_grid
+from smx.study.listing import add_cells
+from smx.workflows.sweep import status
 from tests.conftest import all_refused, refused, smx, smx_many
 from tests.study.grids import SMALL, comparable, with_grid, written
 
@@ -170,6 +174,35 @@ def test_a_killed_sweep_ends_in_the_same_table(kills: int, swept: Path, grid: Pa
     result = smx("sweep", "--config", grid, "--out", out, "--no-report")
     assert result.returncode == 0, result.stderr
     assert rows_of(out) == rows_of(swept)
+
+
+def test_ctrl_c_says_how_to_go_on(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("smx.workflows.sweep.sweep", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", "--config", str(grid), "--out", str(tmp_path)])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "The same command goes on from the last checkpoints.\nInterrupted.\n"
+
+
+def test_a_sweep_that_leaves_cells_missing_has_not_succeeded(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a full disk, where no error can be kept either."""
+    add_cells(tmp_path, read_grid(grid).cells())
+    report = status(tmp_path)
+    monkeypatch.setattr("smx.workflows.sweep.sweep", lambda *arguments, **options: report)
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", "--config", str(grid), "--out", str(tmp_path)])
+    assert end.value.code == 1
+    assert "0 done, 0 failed, 8 missing" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", "--out", str(tmp_path), "--status"])
+    assert end.value.code == 0
 
 
 def test_another_sweep_has_the_folder(grid: Path, swept: Path) -> None:
