@@ -34,12 +34,20 @@ class Neurons:
     shift: NDArray[np.float64]
 
 
-def start(node: ir.Node, layer: str, activations: list[str]) -> None:
-    """Record at a captured node that every neuron is as in PyTorch."""
+def start(
+    node: ir.Node, layer: str, activations: list[str], scale: NDArray[np.float64], shift: NDArray[np.float64]
+) -> None:
+    """Record at a captured node that every neuron is as in PyTorch, but for scale and shift; empty ones are 1 and 0."""
     count = len(activations)
     one, zero = np.ones(count), np.zeros(count)
     node.meta[_KEY] = Neurons(
-        layer=layer, z="", index=np.arange(count), activation=np.array(activations), inner=one, scale=one, shift=zero
+        layer=layer,
+        z="",
+        index=np.arange(count),
+        activation=np.array(activations),
+        inner=one,
+        scale=scale if len(scale) else one,
+        shift=shift if len(shift) else zero,
     )
 
 
