@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from smx.errors import InputError
-from smx.paper import PAPER_POOL, TEMPERATURE
+from smx.paper import PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 
 SMARTMIXED = "smartmixed"
 MODELS = ("mlp", "cnn")
@@ -68,6 +68,9 @@ class TrainConfig:
     protocol: str = _phases(
         "standard", "author: as in the author's code, to compare with the paper's figures.", choices=PROTOCOLS
     )
+    selection: str = _phases(
+        PAPER, "How neurons choose; matched: among candidates brought to ReLU's scale.", choices=SELECTIONS
+    )
     phase1_epochs: int | Literal["auto"] = _phases(
         50, "Epochs in which neurons choose; auto: until the choices have settled.", "EPOCHS|auto", word=AUTO
     )
@@ -93,6 +96,9 @@ class TrainConfig:
     )
     temperature_end: float = _temperature(0.1, "Its value in the schedule's last epoch.", "TAU")
     lr: float = _optimiser(1e-4, "Learning rate of Adam.", "RATE")
+    logits_lr: float = _optimiser(
+        0.0, "Learning rate of the logits, in multiples of lr; 0: 1 for paper, 10 for matched.", "FACTOR"
+    )
     lr_schedule: str = _optimiser("constant", "How it changes from step to step of each phase.", choices=LR_SCHEDULES)
     lr_warmup: int = _optimiser(0, "Epochs at the start of each phase in which it rises.", "EPOCHS")
     batch_size: int = _optimiser(128, "Examples of a training step.", "EXAMPLES")
@@ -109,7 +115,7 @@ class TrainConfig:
             self._require(name, getattr(self, name) == AUTO or getattr(self, name) >= 1, "at least 1")
         for name in ("temperature", "temperature_end", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "positive and finite")
-        for name in ("settle_changed", "settle_margin", "settle_loss", "patience", "lr_warmup"):
+        for name in ("settle_changed", "settle_margin", "settle_loss", "patience", "lr_warmup", "logits_lr"):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more, and finite")
         self._require("hidden", self.hidden and min(self.hidden) >= 1, "one or more layers of at least 1 neuron")
         self._require("model", self.model in MODELS or ":" in self.model, f"{', '.join(MODELS)} or module:factory")

@@ -53,7 +53,7 @@ class _Run:
         if phase == 2:
             return self.architecture.mixed(self.config.candidates)
         pool = rules(self.config).phase1_pool(activations.resolve_pool(self.config.candidates))
-        return self.architecture.selective(pool, self.config.temperature)
+        return self.architecture.selective(pool, self.config.temperature, self.config.selection)
 
 
 def train(
@@ -142,9 +142,8 @@ def _train_phases(
 
 def _next_network(run: _Run, phase1: nn.Module) -> nn.Module:
     """Return the network that phase 2 begins with: committed and sorted, or with fresh weights and the same choices."""
-    committed = convert.commit(phase1)
-    replace_choices(committed, run.config.phase2_choices, seed_for(run.config.seed, 3))
-    committed = sorting.sort(committed, example_input=torch.zeros(2, *run.architecture.input_shape))
+    replace_choices(phase1, run.config.phase2_choices, seed_for(run.config.seed, 3))
+    committed = sorting.sort(convert.commit(phase1), example_input=torch.zeros(2, *run.architecture.input_shape))
     if rules(run.config).warm_start:
         return committed
     torch.manual_seed(seed_for(run.config.seed, 2))

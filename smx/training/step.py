@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from smx.layers import Selective
+from smx.paper import MATCHED, PAPER
 from smx.training.config import TrainConfig
 from smx.training.parallel import ALONE, Ranks, Share
 from smx.training.protocol import rules
+from smx.training.schedules import FACTOR
 
 DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+LOGITS_LR = {PAPER: 1.0, MATCHED: 10.0}
+"""The learning rate of the logits by selection, in multiples of that of the weights."""
 
 
 def adam(model: nn.Module, config: TrainConfig, state: dict[str, object] | None = None) -> torch.optim.Optimizer:
     """Make the optimiser of a phase, with a saved state but for its learning rate, which the schedule sets.
 
-    For a CUDA graph, which would keep a number for ever, the rate is a tensor on the device.
+    Logits with a learning rate of their own are a second group. For a CUDA graph, which would keep a number for ever,
+    the rates are tensors on the device.
     """
-    rate = torch.tensor(config.lr, device=next(model.parameters()).device) if config.cuda_graphs else config.lr
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=config.cuda_graphs)
+    device, factor = next(model.parameters()).device, config.logits_lr or LOGITS_LR[config.selection]
+    layers = [part for part in model.modules() if isinstance(part, Selective)] if factor != 1 else []
+    logits = {id(parameter): parameter for layer in layers for parameter in layer.parameters()}
+    groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if id(p) not in logits]}]
+    if logits:
+        groups.append({"params": list(logits.values()), FACTOR: factor})
+    optimizer = torch.optim.Adam(groups, fused=True, capturable=config.cuda_graphs)
     if state is not None:
         optimizer.load_state_dict(state)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    for group in optimizer.param_groups:
+        rate = config.lr * group.get(FACTOR, 1.0)
+        group["lr"] = torch.tensor(rate, device=device) if config.cuda_graphs else rate
     return optimizer
 
 
