@@ -53,7 +53,7 @@ def straight_through(logits_NK: Tensor, noise_NK: Tensor, temperature: float) ->
 
 
 def moments(z: Tensor, pool: Iterable[str | Activation], dim: int = 1) -> Tensor:
-    """Return the moments of the candidates that `matching` takes: means and means of squares, without a gradient.
+    """Return mean and variance of every candidate, which `matching` takes, without a gradient.
 
     Args:
         z: pre-activations (B, N, *), any floating dtype, not empty.
@@ -72,17 +72,17 @@ def moments(z: Tensor, pool: Iterable[str | Activation], dim: int = 1) -> Tensor
 def moments_plain(z: Tensor, pool: Iterable[str | Activation], dim: int = 1) -> Tensor:
     """Compute `moments` as it is written, for any activations."""
     z = z.detach().to(basis.arithmetic_dtype(z))
-    others = [axis for axis in range(z.dim()) if axis != dim % z.dim()]
-    values = [torch.relu(z), *(activation.function(z) for activation in resolve_pool(pool))]
-    return torch.stack([torch.stack([h.pow(power).mean(others) for h in values]) for power in (1, 2)])
+    others = [1 + axis for axis in range(z.dim()) if axis != dim % z.dim()]
+    values = torch.stack([torch.relu(z), *(activation.function(z) for activation in resolve_pool(pool))])
+    variances, means = torch.var_mean(values, others, correction=0)
+    return torch.stack([means, variances])
 
 
 def matching(moments: Tensor) -> Tensor:
     """Return the scales c and the shifts e that give every candidate the mean and the deviation of ReLU.
 
     f^_k(z) = c_k f_k(z) + e_k with c_k = deviation of ReLU(z) / deviation of f_k(z) and
-    e_k = mean of ReLU(z) - c_k mean of f_k(z), for each neuron. A deviation is at least `LEAST_DEVIATION`; above it the
-    digits that the difference of two moments loses don't count.
+    e_k = mean of ReLU(z) - c_k mean of f_k(z), for each neuron. A deviation is at least `LEAST_DEVIATION`.
 
     Args:
         moments: (2, 1 + K, N), see `moments`.
@@ -90,8 +90,8 @@ def matching(moments: Tensor) -> Tensor:
     Returns:
         c and e, (2, K, N).
     """
-    means, squares = moments
-    deviations = torch.addcmul(squares, means, means, value=-1).clamp_min_(LEAST_DEVIATION**2).sqrt_()
+    means, variances = moments
+    deviations = variances.clamp_min(LEAST_DEVIATION**2).sqrt_()
     matched = torch.empty_like(moments[:, 1:])
     scale, shift = matched
     torch.div(deviations[:1], deviations[1:], out=scale)

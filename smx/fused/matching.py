@@ -13,10 +13,11 @@ RELU = (1.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def moments(z: Tensor, table: Table, dim: int) -> Tensor:
-    """Return the means of ReLU(z) and of every f_k(z), and those of their squares, (2, 1 + K, N).
+    """Return mean and variance of ReLU(z) and of every f_k(z), (2, 1 + K, N); see `smx.functional.moments`.
 
     Where one function of an activation's combination is not 0, its others are. So the squares of the activations are
-    combinations, too: of the squares of the basis, with the squares of the coefficients.
+    combinations, too: of the squares of the basis, with the squares of the coefficients. The variance loses digits if
+    it is small beside the square of the mean, which the least deviation makes harmless.
     """
     dtype = arithmetic_dtype(z)
     z, weights = z.to(dtype), _weights(table, dtype, z.device)
@@ -32,8 +33,10 @@ def moments(z: Tensor, table: Table, dim: int) -> Tensor:
     torch.mul(basis, basis, out=squares)
     means = powers.mean(others)
     products = torch.empty((2, 1 + len(table), z.shape[dim]), dtype=weights.dtype, device=z.device)
-    # With `out` autocast does not round it.
-    return torch.bmm(weights, means.to(weights.dtype), out=products).to(dtype)
+    torch.bmm(weights, means.to(weights.dtype), out=products)  # which autocast does not round, because of `out`
+    mean, square = products
+    square.addcmul_(mean, mean, value=-1)
+    return products.to(dtype)
 
 
 @made_once
