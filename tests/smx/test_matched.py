@@ -19,8 +19,10 @@ import smx
 from smx import functional
 from smx.activations import BUILT_IN, Pool, resolve_pool
 from smx.data import Dataset
+from smx.export.reference import in_parts
 from smx.layers import NEW_WEIGHT, OBSERVED
 from smx.paper import PAPER_POOL
+from smx.runtime.parity.locate import locate
 from smx.training.config import TrainConfig
 from smx.training.controls import replace_choices
 from smx.training.run import train
@@ -291,3 +293,13 @@ def test_the_logits_learn_at_a_rate_of_their_own(config: TrainConfig, factors: l
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in net.parameters()}
     if len(factors) > 1:
         assert {id(p) for p in optimizer.param_groups[1]["params"]} == {id(p) for p in net[1].parameters()}
+
+
+@pytest.mark.parametrize("layout", ["scatter", "sorted"])
+def test_a_file_knows_the_scale_of_its_neurons(layout: str, tmp_path: Path) -> None:
+    """Each neuron of the file is compared with PyTorch's, whether scale and shift have moved or not."""
+    net, x = smx.commit(selected(Branches, (1, 5, 5))), torch.randn(30, 1, 5, 5)
+    smx.export.export_onnx(net, tmp_path / "m.onnx", example_input=x[:2], layout=layout)
+    location = locate(tmp_path / "m.onnx", in_parts(net), in_parts(net, torch.float64), x.numpy())
+    assert location.fault is None
+    assert len(location.places) >= 6
