@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-long mutation load hostile check results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long mutation load hostile check results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -56,6 +56,14 @@ test-serving: $(INSTALLED)  ## load, replace, end and search a server, and draw 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serving-tests]'
 	$(BIN)/python -m pytest -m serving
 
+test-browser: $(INSTALLED)  ## look at reports in Chromium, at the width of a desktop and of a phone; downloads packages
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serving-tests]'
+	$(BIN)/python -m pytest -m browser
+
+test-ray: $(INSTALLED)  ## train a grid on a local Ray cluster and kill a worker; downloads packages
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pytest -m ray
+
 test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a quarter of an hour
 	$(BIN)/python -m pytest -m long
 
@@ -102,6 +110,7 @@ benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, lar
 	$(BIN)/smx bench-train --compile --baselines relu,selu --rounds 40 --json $(RESULTS)/train-step.json
 	$(BIN)/python benchmarks/commit_rule.py --json $(RESULTS)/commit-rule.json
 	$(BIN)/python benchmarks/install_size.py --json $(RESULTS)/install-size.json
+	$(BIN)/python benchmarks/cells.py --json $(RESULTS)/cells.json
 
 clean:  ## remove runs, caches and the virtual environment
 	rm -rf .venv $(NODE_MODULES) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

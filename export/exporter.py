@@ -202,12 +202,22 @@ def export_onnx(
             if not shifts:
                 raise
     return ExportReport(
-        path=str(path), layout=layout, batch=batch, opset=opset, precision=precision, bytes=size, layers=layers,
-        passes=passes, operators_before=before,
+        path=str(path),
+        layout=layout,
+        batch=batch,
+        opset=opset,
+        precision=precision,
+        bytes=size,
+        layers=layers,
+        passes=passes,
+        operators_before=before,
         operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
-        advice=advice(layout, layers), max_abs=parity.max_abs,
-        predictions=0 if examples is None else len(examples), changed=changed, seconds=time.perf_counter() - started,
-    )  # fmt: skip
+        advice=advice(layout, layers),
+        max_abs=parity.max_abs,
+        predictions=0 if examples is None else len(examples),
+        changed=changed,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _check_options(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from smx.workflows.deploy import deploy as deploy
     from smx.workflows.describe import describe as describe
     from smx.workflows.export_model import export_model as export_model
+    from smx.workflows.report import report as report
     from smx.workflows.serve import serve as serve
     from smx.workflows.sweep import sweep as sweep
     from smx.workflows.train import train as train
@@ -70,6 +71,7 @@ _WORKFLOWS = (
     "tune",
     "classify",
     "describe",
+    "report",
     "serve",
     "deploy",
 )

@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
-import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smx.subprocesses import hidden_main
+from tests.conftest import FORKS
+
 ROOT = Path(__file__).parent.parent
 SERVING = [
     pytest.param(name, marks=pytest.mark.serving) for name in ("serving_hostile", "serving_load", "install_size")
 ]
-BENCHMARKS = ("layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule", *SERVING)
+BENCHMARKS = ("layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule", "cells", *SERVING)
 
 
 def benchmark(name: str, *arguments: str | Path, cwd: Path) -> None:
-    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--smallest", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd)
-    assert done.returncode == 0, done.stderr
+    """Run a benchmark in a process that has loaded torch, see `tests.conftest.smx_many`."""
+    with hidden_main(), ProcessPoolExecutor(1, FORKS) as process:
+        process.submit(as_script, name, [str(argument) for argument in arguments], cwd).result()
+
+
+def as_script(name: str, arguments: list[str], cwd: Path) -> None:
+    os.chdir(cwd)
+    script = ROOT / "benchmarks" / f"{name}.py"
+    sys.path.insert(0, str(script.parent))
+    sys.argv = [str(script), "--smallest", *arguments]
+    os.environ["PYTHONPATH"] = str(ROOT)  # for what it starts
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"{name} ended with {end.code}") from end
 
 
 def numbers(content: Any) -> list[float]:

@@ -53,6 +53,11 @@ ROOMS = {
     "data": Room(("smx.data",), ("numpy", "sklearn", "torch", "torchvision"), (*CORE, "smx.arrays")),
     "run": Room(RUN, ("torch", "numpy"), (*CORE, *METHOD, *SHARED)),
     "figures": Room(("smx.figures",), ("matplotlib", "numpy"), (*CORE, "smx.training.metrics", "smx.timing.report")),
+    "reporting": Room(
+        ("smx.reporting",),
+        ("numpy", "pandas", "scipy", "matplotlib", "jinja2", "markupsafe"),
+        (*CORE, "smx.figures", "smx.study", "smx.timing.machine", "smx.training", "smx.modelfile", "smx.data"),
+    ),
     "runtime": Room(("smx.runtime",), ("numpy", "onnxruntime", "google", "PIL"), (*CORE, "smx.arrays", "smx.timing")),
     "serving": Room(
         ("smx.runtime.serving",),
@@ -69,7 +74,7 @@ ROOMS = {
     "workflows": Room(
         ("smx.workflows",),
         ("numpy", "torch", "pandas"),
-        (*CORE, *METHOD, *SHARED, *RUN, "smx.study", "smx.figures", "smx.runtime", "smx.export"),
+        (*CORE, *METHOD, *SHARED, *RUN, "smx.study", "smx.figures", "smx.reporting", "smx.runtime", "smx.export"),
     ),
     "cli": Room(("smx.cli",), ("click", "rich", "numpy", "torch"), ("smx",)),
 }
@@ -152,7 +157,7 @@ def loaded_after(code: str) -> set[str]:
     return set(result.stdout.split())
 
 
-HEAVY = {"torch", "torchvision", "onnx", "onnxscript", "sklearn", "matplotlib"}
+HEAVY = {"torch", "torchvision", "onnx", "onnxscript", "sklearn", "matplotlib", "pandas", "scipy", "jinja2"}
 
 
 WORKFLOWS = ", ".join(f"smx.workflows.{path.stem}" for path in (ROOT / "smx" / "workflows").glob("[a-z]*.py"))
@@ -254,6 +259,8 @@ def test_the_wheel_is_one_package(wheel: Path) -> None:
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "smx").glob("*.py")}
     sources |= {f"smx/{path.relative_to(ROOT)}" for top in ("export", "runtime") for path in (ROOT / top).rglob("*.py")}
     sources |= {f"smx/{path.relative_to(ROOT)}" for path in (ROOT / "runtime" / "serving" / "web").iterdir()}
+    for folder in (ROOT / "smx" / "reporting" / "templates", ROOT / "smx" / "study" / "grids"):
+        sources |= {str(path.relative_to(ROOT)) for path in folder.iterdir()}
     assert sources <= names
     assert {name.partition("/")[0] for name in names} == {"smx", wheel.name.partition("-py3")[0] + ".dist-info"}
 

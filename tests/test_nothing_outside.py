@@ -68,6 +68,7 @@ def smx(folder: Path, *arguments: str | Path) -> None:
 def test_training_and_what_follows_it(tmp_path: Path) -> None:
     smx(tmp_path, "train", *SMALL, "--phase1-epochs", "1", "--phase2-epochs", "1", "--out", "out/run")
     assert (tmp_path / "out" / "run" / "figures").is_dir()
+    smx(tmp_path, "report", "out/run")
     smx(tmp_path, "export", "out/run/model.pt", "out/model.onnx")
     smx(tmp_path, "verify", "out/run/model.pt", "out/model.onnx", "--batch-sizes", "16")
 

@@ -12,11 +12,12 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smx.runtime.serving import rest
 from smx.runtime.serving.bodies import Bodies
+from smx.runtime.serving.infer import Infer, Paths
 from smx.runtime.serving.metrics import CONTENT_TYPE
 from smx.runtime.serving.protocol import Cause, Refusal, check_key
 from smx.runtime.serving.service import Service
@@ -27,8 +28,6 @@ OPEN_FOLDERS = ("/page/", "/web-runtime/")
 """Nor do the page's files: it is the page that asks for the key."""
 ID_HEADER = b"x-request-id"
 ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-MAX_DIGITS = 18
-"""Of a number in a header or a query: such a one fits into 64 bits."""
 CAUSES = {404: Cause.NOT_FOUND, 405: Cause.METHOD}
 
 
@@ -61,7 +60,7 @@ class Front:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if "status" in message:
                 status = message["status"]
                 message["headers"] = [*message["headers"], (ID_HEADER, request_id.encode())]
             await send(message)
@@ -146,6 +145,7 @@ def make_app(
     """
     limits = service.limits
     bodies = Bodies(limits.max_body, limits.read_timeout)
+    infer = Infer(service, bodies)
 
     async def live(request: Request) -> Response:
         return _json({"live": True})
@@ -169,33 +169,20 @@ def make_app(
     async def metrics(request: Request) -> Response:
         return Response(service.metrics_text(), media_type=CONTENT_TYPE)
 
-    async def infer(request: Request) -> Response:
-        name, version = which(request)
-        with service.counted(name, "rest"):
-            length = request.headers.get(rest.LENGTH_HEADER)
-            if length is not None and not _is_number(length):
-                raise rest.invalid(f"{rest.LENGTH_HEADER} must be a whole number, got {length!r:.50}")
-            async with bodies.read(request) as body:
-                asked = rest.read_request(body, None if length is None else int(length), limits.max_depth)
-                answer, json_length = rest.write_response(await service.infer(name, version, asked), asked)
-        if json_length is None:
-            return Response(answer, media_type="application/json")
-        return Response(answer, 200, {rest.LENGTH_HEADER: str(json_length)}, "application/octet-stream")
-
     async def classify(request: Request) -> Response:
         name, version = which(request)
         with service.counted(name, "image"):
             invert = request.query_params.get("invert", "false").lower()
             top_k = request.query_params.get("top_k", "0")
-            if invert not in ("true", "false", "1", "0") or not _is_number(top_k):
+            if invert not in ("true", "false", "1", "0") or not rest.is_number(top_k):
                 raise rest.invalid("invert must be true or false, top_k a whole number")
-            async with bodies.read(request) as body:
+            async with bodies.read(request.scope, request.receive) as body:
                 answer = await service.classify(name, version, body, invert=invert in ("true", "1"), top_k=int(top_k))
         return _json(answer)
 
     model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     found = [
-        *(route(f"{path}/infer", infer, "POST") for path in (model, versioned)),
+        *(Route(f"{path}/infer", infer, methods=["POST"]) for path in (model, versioned)),
         *(route(f"{path}/classify", classify, "POST") for path in (model, versioned)),
         *(route(f"{path}/ready", model_ready) for path in (model, versioned)),
         *(route(path, model_metadata) for path in (model, versioned)),
@@ -206,13 +193,9 @@ def make_app(
         route("/metrics", metrics),
         *routes,
     ]
-    return Front(Router(found, redirect_slashes=False), service, api_key, log, log_all)
+    return Front(Paths(found, infer), service, api_key, log, log_all)
 
 
 def which(request: Request) -> tuple[str, str | None]:
     """Return the name and version of the model in a request's path."""
     return request.path_params["name"], request.path_params.get("version")
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS

@@ -87,11 +87,15 @@ class Batcher:
         self._due: asyncio.Handle | None = None
         self._soon = False
 
-    async def submit(self, inputs: Sequence[NDArray[Any]]) -> Arrays:
+    async def submit(self, inputs: Sequence[NDArray[Any]], seconds: float | None = None) -> Arrays:
         """Return the model's outputs for arrays (rows, *).
 
+        Args:
+            inputs: an array for each input of the model.
+            seconds: in which the answer must come; None waits for ever.
+
         Raises:
-            Refusal: the queue is full, or closed.
+            Refusal: the queue is full, or the answer does not come in time.
         """
         if len(self.waiting) >= self.batching.max_queue:
             raise Refusal(Cause.BUSY, f"{self.batching.max_queue} requests are waiting already; try again later")
@@ -104,12 +108,15 @@ class Batcher:
             if self._due is not None:  # this request may fill the batch that waits
                 self._due.cancel()
             self._due, self._soon = loop.call_soon(self._dispatch), True
+        late = None if seconds is None else loop.call_later(seconds, self._give_up, request, seconds)
         try:
             return await request.answer
-        except asyncio.CancelledError:  # the client is gone, or out of time: it takes no place any more
-            with suppress(ValueError):
-                self.waiting.remove(request)
+        except asyncio.CancelledError:  # the client is gone
+            self._forget(request)
             raise
+        finally:
+            if late is not None:
+                late.cancel()
 
     def close(self) -> None:
         """End the threads when what waits is answered."""
@@ -118,6 +125,17 @@ class Batcher:
         else:
             self._threads.shutdown(wait=False)
             self.run = _closed  # nothing holds the model any more: its memory is free at once
+
+    def _give_up(self, request: Waiting, seconds: float) -> None:
+        self._forget(request)
+        if not request.answer.done():
+            message = f"the request was not answered in {seconds:g} seconds; try again later"
+            request.answer.set_exception(Refusal(Cause.BUSY, message))
+
+    def _forget(self, request: Waiting) -> None:
+        """Give up a request, which takes no place any more; one that runs already does so until the end."""
+        with suppress(ValueError):
+            self.waiting.remove(request)
 
     def _dispatch(self) -> None:
         self._due, self._soon = None, False
@@ -134,8 +152,7 @@ class Batcher:
                 self.waiting.popleft()
             self._idle -= 1
             self.observe(rows)
-            done = loop.run_in_executor(self._threads, self._answers, batch)
-            done.add_done_callback(lambda done, batch=batch: self._deliver(batch, done))  # type: ignore[misc]
+            self._threads.submit(self._work, loop, batch)
 
     def _next(self) -> list[Waiting]:
         """Return the first requests of one kind that fit into one run; at least one."""
@@ -148,8 +165,12 @@ class Batcher:
             batch.append(request)
         return batch
 
+    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting]) -> None:
+        """Run a batch, in a thread, and bring the answers to the loop."""
+        loop.call_soon_threadsafe(self._deliver, batch, self._answers(batch))
+
     def _answers(self, batch: list[Waiting]) -> list[Arrays | Exception]:
-        """Run a batch in a thread; where that fails, each request alone, so that the others get their answers."""
+        """Run a batch; where that fails, each request alone, so that the others get their answers."""
         try:
             return list(self._run_together(batch))
         except Exception as error:
@@ -166,9 +187,9 @@ class Batcher:
             raise ValueError("an output does not have as many rows as the inputs")
         return [[y[end - request.rows : end] for y in outputs] for request, end in zip(batch, ends, strict=True)]
 
-    def _deliver(self, batch: list[Waiting], done: asyncio.Future[list[Arrays | Exception]]) -> None:
+    def _deliver(self, batch: list[Waiting], answers: list[Arrays | Exception]) -> None:
         self._idle += 1
-        for request, answer in zip(batch, done.result(), strict=True):
+        for request, answer in zip(batch, answers, strict=True):
             if request.answer.done():
                 continue
             if isinstance(answer, Exception):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from starlette.requests import Request
+from starlette.types import Receive, Scope
 
+from smx.runtime.serving.cycle import WHOLE
 from smx.runtime.serving.protocol import Cause, Refusal
 
 ROOM = 256 * 2**20
@@ -30,9 +32,9 @@ class Bodies:
         self.held: set[Body] = set()
         self.size = 0
 
-    def read(self, request: Request) -> Body:
+    def read(self, scope: Scope, receive: Receive) -> Body:
         """Return a request's body, for `async with`: it is read, and held until the request is answered."""
-        return Body(self, request)
+        return Body(self, scope, receive)
 
     def make_room(self, newest: Body) -> None:
         """Give up the largest body that is still coming.
@@ -41,7 +43,7 @@ class Bodies:
             Refusal: this is the newest.
         """
         coming = [each for each in self.held if each.time is not None and not each.crowded_out]
-        largest = max(coming, key=lambda each: each.size)
+        largest = max(coming, key=lambda each: each.size, default=newest)
         if largest is newest:
             raise self.full()
         largest.crowded_out = True
@@ -62,8 +64,8 @@ class Body:
         crowded_out: it was given up for others.
     """
 
-    def __init__(self, bodies: Bodies, request: Request) -> None:
-        self.bodies, self.request = bodies, request
+    def __init__(self, bodies: Bodies, scope: Scope, receive: Receive) -> None:
+        self.bodies, self.scope, self.receive = bodies, scope, receive
         self.size = 0
         self.time: asyncio.Timeout | None = None
         self.crowded_out = False
@@ -77,7 +79,12 @@ class Body:
         self._check_headers()
         self.bodies.held.add(self)
         try:
-            return await self._read()
+            whole = self.scope.get("extensions", {}).get(WHOLE)
+            if whole is None:
+                return await self._read()
+            body: bytes = whole["body"]
+            self._hold(body)
+            return body
         except BaseException:
             self._release()
             raise
@@ -87,7 +94,7 @@ class Body:
         self._release()
 
     def _check_headers(self) -> None:
-        for name, value in self.request.scope["headers"]:
+        for name, value in self.scope["headers"]:
             if name in TAKEN and value.strip().lower() not in TAKEN[name]:
                 encoding = value.decode("latin-1")
                 raise Refusal(Cause.ENCODING, f"bodies are taken as they are, not encoded as {encoding!r:.50}")
@@ -98,20 +105,23 @@ class Body:
         parts, bodies = [], self.bodies
         try:
             async with asyncio.timeout(bodies.seconds) as self.time:
-                async for part in self.request.stream():
+                async for part in Request(self.scope, self.receive).stream():
                     parts.append(part)
-                    self.size += len(part)
-                    bodies.size += len(part)
-                    if self.size > bodies.most:
-                        raise self._too_large()
-                    if bodies.size > bodies.room:
-                        bodies.make_room(self)
+                    self._hold(part)
         except TimeoutError as error:
             if self.crowded_out:
                 raise bodies.full() from error
             raise Refusal(Cause.SLOW, f"the body did not come in {bodies.seconds:g} seconds") from error
         self.time = None
         return parts[0] if len(parts) == 2 else b"".join(parts)  # the last part is empty
+
+    def _hold(self, part: bytes) -> None:
+        self.size += len(part)
+        self.bodies.size += len(part)
+        if self.size > self.bodies.most:
+            raise self._too_large()
+        if self.bodies.size > self.bodies.room:
+            self.bodies.make_room(self)
 
     def _release(self) -> None:
         self.bodies.held.discard(self)

@@ -12,19 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from smx.runtime.classes import softmax
 from smx.runtime.serving.protocol import Cause, InferRequest, Refusal, Tensor
 
 MAX_TEXTS = 65_536
 """Of classes in one output."""
-
-
-def softmax(scores: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the probabilities (B, C) of class scores (B, C)."""
-    scores = scores.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # infinite scores have no probabilities: NaN
-        odds = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
-        probabilities: NDArray[np.float32] = (odds / odds.sum(1, keepdims=True)).astype(np.float32)
-    return probabilities
 
 
 def best(values: NDArray[np.floating], k: int) -> NDArray[np.int64]:
@@ -50,7 +42,7 @@ def further_outputs(request: InferRequest, scores: Tensor, class_names: Sequence
     k = _count("top_k", request.parameters.get("top_k", 0))
     if not (wanted or k):
         return []
-    probabilities = softmax(_scores(scores))
+    probabilities = softmax(_scores(scores)).astype(np.float32)
     added = [Tensor("probabilities", probabilities)] if wanted else []
     if k:
         indices = best(probabilities, k)

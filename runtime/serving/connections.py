@@ -19,6 +19,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from smx.runtime.serving.crowd import Crowd
+from smx.runtime.serving.cycle import WHOLE, Cycle
 
 MAX_HEAD = 32 * 2**10
 """Bytes of a request's line and headers; also of a chunk's line, and of trailers."""
@@ -61,6 +62,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Whether a request has begun whose headers are not complete."""
         self._head_timed = False
         """Whether the time of those headers runs; most come whole, and need none."""
+        self._fresh = False
+        """Whether a request's headers came with what is being parsed, so that its application has not started."""
         self._receiving = False
         """Whether a request's headers are complete and its body is not."""
         self._deaf = False
@@ -92,6 +95,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._loose = max(self._loose, 0) + len(data)
         super().data_received(data)
+        self._fresh = False
         if self._begun and not self._head_timed and not self._active and not self._ending:
             self._head_timed = True
             self._watch(self.read_timeout, self._too_slow)
@@ -141,9 +145,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 raise self._refused(431, f"the headers have more than {MAX_HEAD} bytes")
         if not self._active:
             self._unwatch()
-        self._loose, self._begun, self._receiving = 0, False, True
+        self._loose, self._begun, self._receiving, self._fresh = 0, False, True, True
         super().on_headers_complete()
-        self.cycle.transport = _Gently(self)  # type: ignore[assignment]
+        self.cycle = Cycle.of(self.cycle, self.close)
         if type(self).draining():
             self.cycle.keep_alive = False
 
@@ -159,6 +163,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Wait for the application, or for the next request where this one is answered already."""
         super().on_message_complete()
+        if self._fresh:
+            self.scope["extensions"] = {WHOLE: {"body": bytes(self.cycle.body)}}
         self._receiving = False
         if self._active:
             self.crowd.work(self)
@@ -297,15 +303,6 @@ class GuardedProtocol(HttpToolsProtocol):
             self.abort()
         else:
             self._watch_writing()
-
-
-class _Gently:
-    """What uvicorn writes an answer to: the transport, but closing is the connection's own."""
-
-    def __init__(self, protocol: GuardedProtocol) -> None:
-        self.write = protocol.transport.write
-        self.is_closing = protocol.transport.is_closing
-        self.close = protocol.close
 
 
 def protocol_class(

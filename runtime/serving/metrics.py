@@ -42,9 +42,20 @@ class Metrics:
         self.loads = self._make(Counter, "smx_model_loads", "Tries to load a model", "model", "outcome")
         self.load_seconds = self._make(Gauge, "smx_model_load_seconds", "Seconds that loading took", "model", "version")
         self.connections = Gauge("smx_connections", "Open HTTP connections", registry=self.registry)
+        self._answered: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
     def _make(self, kind: Callable[..., M], name: str, text: str, *labels: str, **options: object) -> M:
         return kind(name, text, labels, registry=self.registry, **options)
+
+    def answered(self, model: str, protocol: str, seconds: float) -> None:
+        """Count a request that was answered. Its series are looked up once: that takes longer than counting."""
+        found = self._answered.get((model, protocol))
+        if found is None:
+            found = self.requests.labels(model, protocol), self.seconds.labels(model, protocol)
+            self._answered[model, protocol] = found
+        requests, times = found
+        requests.inc()
+        times.observe(seconds)
 
     def of_model(self, name: str) -> dict[str, Any]:
         """Return what was counted of a model's requests, for the page; what that asks of neurons does not count.

@@ -127,11 +127,11 @@ class ServedModel:
         shapes = [tuple(size if isinstance(size, int) else -1 for size in each.shape) for each in nodes]
         return {each.name: Port(each.name, DTYPES[each.type], shape) for each, shape in zip(nodes, shapes, strict=True)}
 
-    async def infer(self, request: InferRequest) -> InferResponse:
-        """Answer a request.
+    async def infer(self, request: InferRequest, seconds: float | None = None) -> InferResponse:
+        """Answer a request, in so many seconds if they are given.
 
         Raises:
-            Refusal: the request does not fit the model, or the queue is full.
+            Refusal: the request does not fit the model, the queue is full, or the answer does not come in time.
         """
         inputs = self.checked(request)
         known = list(self.outputs)
@@ -139,7 +139,7 @@ class ServedModel:
         if not {*wanted} <= {*known} or len({*wanted}) < len(wanted):
             raise Refusal(Cause.INVALID, f"{self.name} has the outputs {known}, each once; wanted were {wanted[:20]}")
         try:
-            arrays = await self.batcher.submit(inputs)
+            arrays = await self.batcher.submit(inputs, seconds)
         except InputError as error:
             raise Refusal(Cause.INVALID, str(error)) from error
         made = {name: Tensor(name, array) for name, array in zip(known, arrays, strict=True)}

@@ -65,11 +65,12 @@ class Neurons:
         layers = self.model.info.layers if self.model.info else ()
         return layers if all(layer.provenance for layer in layers) else ()
 
-    async def read(self, request: InferRequest) -> list[LayerValues]:
-        """Return what the neurons of every layer do for one example.
+    async def read(self, request: InferRequest, seconds: float | None = None) -> list[LayerValues]:
+        """Return what the neurons of every layer do for one example, in so many seconds if they are given.
 
         Raises:
-            Refusal: the request is not one example of the model, or the model does not say where its neurons are.
+            Refusal: the request is not one example of the model, or the model does not say where its neurons are, or
+                the answer does not come in time.
         """
         if not self.layers:
             raise Refusal(Cause.INVALID, f"{self.model.name} has no mixed layers, or does not say where they are")
@@ -77,7 +78,7 @@ class Neurons:
         if any(x.shape[:1] != (1,) for x in inputs):
             raise Refusal(Cause.INVALID, f"neurons are shown for one example, got {[list(x.shape) for x in inputs]}")
         try:
-            values = iter(await self._queue.submit(inputs))
+            values = iter(await self._queue.submit(inputs, seconds))
         except InputError as error:
             raise Refusal(Cause.INVALID, str(error)) from error
         with np.errstate(all="ignore"):

@@ -96,14 +96,10 @@ def page_routes(service: Service, web_runtime: Path | None = None) -> list[Route
     async def neurons(request: Request) -> Response:
         name, version = which(request)
         with service.counted(name, "neurons"):
-            async with bodies.read(request) as body:
+            async with bodies.read(request.scope, request.receive) as body:
                 asked = rest.read_request(body, None, limits.max_depth)
             model = service.repository.find(name, version)
-            try:
-                async with asyncio.timeout(limits.timeout):
-                    layers = await neurons_of(model).read(asked)
-            except TimeoutError as error:
-                raise Refusal(Cause.BUSY, f"no answer in {limits.timeout:g} seconds; try later") from error
+            layers = await neurons_of(model).read(asked, limits.timeout)
         content = {"model_name": model.name, "model_version": model.version, "layers": [vars(each) for each in layers]}
         return Response(rest.to_json(content), 200, HEADERS, "application/json")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -45,6 +45,10 @@ STATUS = {
 """The status code of each refusal."""
 
 LENGTH_HEADER = "inference-header-content-length"
+MAX_DIGITS = 18
+"""Of a number in a header or a query: such a one fits into 64 bits."""
+LONG = 2**16
+"""Bytes of JSON that may become very many lists."""
 STEPS = np.zeros(256, np.int8)
 """What a letter of JSON does to the depth."""
 STEPS[list(b"[{")], STEPS[list(b"]}")] = 1, -1
@@ -130,7 +134,7 @@ def parse(text: bytes, max_depth: int) -> dict[str, Any]:
     if text.count(b"[") + text.count(b"{") > max_depth and depth(text) > max_depth:
         raise invalid(f"the JSON is deeper than {max_depth} lists and objects")
     try:
-        with _no_collection():
+        with _no_collection() if len(text) > LONG else nullcontext():
             content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise invalid(f"the body is no JSON: {error}") from error
@@ -194,6 +198,11 @@ def _flag(parameters: Mapping[str, Any], key: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise invalid(f"the parameter {key} must be true or false, got {value!r}")
     return value
+
+
+def is_number(text: str) -> bool:
+    """Whether a header or a query holds a whole number, in plain digits."""
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
 
 
 def invalid(message: str) -> Refusal:

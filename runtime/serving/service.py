@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 
 from smx import __version__
 from smx.errors import InputError
+from smx.runtime.classes import names_of, softmax
 from smx.runtime.samples import load_samples
-from smx.runtime.serving.classes import best, softmax
+from smx.runtime.serving.classes import best
 from smx.runtime.serving.metrics import Metrics
 from smx.runtime.serving.model import Loading, ServedModel
 from smx.runtime.serving.protocol import Cause, InferRequest, InferResponse, Refusal, Tensor
@@ -48,6 +48,25 @@ class Limits:
     read_timeout: float = 10.0
     idle_timeout: float = 75.0
     max_connections: int = 1024
+
+
+class Counted:
+    """Counts a request, and how long it takes: a `with` block around it."""
+
+    def __init__(self, metrics: Metrics, model: str, protocol: str) -> None:
+        self.metrics, self.model, self.protocol = metrics, model, protocol
+        self.start = time.perf_counter()
+
+    def __enter__(self) -> None:
+        """Start."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Count it as answered, or as refused; one whose client is gone as none of them."""
+        if error is None:
+            self.metrics.answered(self.model, self.protocol, time.perf_counter() - self.start)
+        elif isinstance(error, Exception):
+            cause = error.cause if isinstance(error, Refusal) else Cause.INTERNAL
+            self.metrics.errors.labels(self.model, self.protocol, cause.value).inc()
 
 
 class Service:
@@ -118,17 +137,7 @@ class Service:
         if type(asked) is not int or asked < 0:
             raise Refusal(Cause.INVALID, f"the parameter timeout must be whole microseconds, got {asked!r}")
         seconds = min(filter(None, (self.limits.timeout, timeout, asked / 1e6)))
-        return await self._in_time(self.repository.find(name, version), request, seconds)
-
-    @staticmethod
-    async def _in_time(model: ServedModel, request: InferRequest, seconds: float) -> InferResponse:
-        try:
-            async with asyncio.timeout(seconds):
-                return await model.infer(request)
-        except TimeoutError as error:
-            raise Refusal(
-                Cause.BUSY, f"the request was not answered in {seconds:g} seconds; try again later"
-            ) from error
+        return await self.repository.find(name, version).infer(request, seconds)
 
     async def classify(
         self, name: str, version: str | None, image: bytes, *, invert: bool, top_k: int
@@ -141,16 +150,14 @@ class Service:
         model = None
         while model is not (model := self.repository.find(name, version)):  # once more, if it is replaced meanwhile
             asked = await self._as_request(model, image, invert)
-        answer = await self._in_time(model, asked, self.limits.timeout)
+        answer = await model.infer(asked, self.limits.timeout)
         scores = answer.outputs[0].array
         if scores.ndim != 2 or len(scores) != 1:
             raise Refusal(Cause.INVALID, f"{name} returns no class scores but the shape {list(scores.shape)}")
         probabilities = softmax(scores)
         if not np.isfinite(probabilities).all():
             raise Refusal(Cause.INVALID, f"{name} returns scores that are not finite for this image")
-        names = (
-            model.class_names if len(model.class_names) == scores.shape[1] else tuple(map(str, range(scores.shape[1])))
-        )
+        names = names_of(scores.shape[1], model.class_names)
         classes = [
             {"class": names[index], "index": int(index), "probability": float(probabilities[0, index])}
             for index in best(probabilities, top_k or scores.shape[1])[0]
@@ -178,21 +185,10 @@ class Service:
             raise Refusal(Cause.BUSY, "too many images are waiting; try again later") from error
         return x
 
-    @contextmanager
-    def counted(self, name: str, protocol: str) -> Iterator[None]:
-        """Count a request, and how long it takes; a model's name that is unknown counts as none."""
-        label = name if any(name == known for known, _ in self.repository.entries) else ""
-        start = time.perf_counter()
-        try:
-            yield
-        except Refusal as refusal:
-            self.metrics.errors.labels(label, protocol, refusal.cause.value).inc()
-            raise
-        except Exception:
-            self.metrics.errors.labels(label, protocol, Cause.INTERNAL.value).inc()
-            raise
-        self.metrics.requests.labels(label, protocol).inc()
-        self.metrics.seconds.labels(label, protocol).observe(time.perf_counter() - start)
+    def counted(self, name: str, protocol: str) -> Counted:
+        """Count what happens in a `with` block as a request; a model's name that is unknown counts as none."""
+        known = any(name == each for each, _ in self.repository.entries)
+        return Counted(self.metrics, name if known else "", protocol)
 
     def metrics_text(self) -> bytes:
         """Return all series in Prometheus's text format."""

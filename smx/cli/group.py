@@ -15,7 +15,7 @@ from smx.errors import SmxError
 EXTRAS = dict.fromkeys(("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib"), "train")
 EXTRAS["tensorboard"] = "tensorboard"
 EXTRAS |= dict.fromkeys(("starlette", "uvicorn", "uvloop", "httptools", "orjson", "grpc", "prometheus_client"), "serve")
-EXTRAS |= {"ray": "ray"} | dict.fromkeys(("pandas", "pyarrow", "jinja2", "scipy"), "study")
+EXTRAS |= {"ray": "ray"} | dict.fromkeys(("pandas", "pyarrow", "jinja2", "markupsafe", "scipy"), "study")
 EXTRAS |= dict.fromkeys(("tritonclient", "yaml"), "deploy")
 """Which extra brings a package that the base install does not have."""
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from smx.cli import options
 from smx.cli.output import logs, table, write_json
+from smx.cli.progress import progress
 from smx.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Pair(click.ParamType[tuple[str, str]]):
     metavar="TABLE",
     help="Write all results as .csv or .parquet; alone: only that.",
 )
+@click.option("--latency", is_flag=True, help="Also export each finished network, and time it beside ReLU.")
+@click.option("--report/--no-report", "write_page", default=True, help="At the end write DIR/report.html.")
 @options.data_dir
 @options.trust_code
 @options.json
@@ -93,13 +96,16 @@ def sweep(
     dry_run: bool,
     show_status: bool,
     collect: str | None,
+    latency: bool,
+    write_page: bool,
     json_path: str | None,
     **options: Any,
 ) -> None:
     """Train every combination of a grid's settings, each once.
 
     DIR/cells holds a folder for each cell, named by a hash of its configuration. Stop the sweep whenever you like:
-    started again, it goes on. Without --config the cells of earlier sweeps in DIR are meant.
+    started again, it goes on. At its end it leaves DIR/report.html, as smx report does. Without --config the cells of
+    earlier sweeps in DIR are meant.
 
     \b
     smx sweep --config digits --out runs/digits --jobs 2
@@ -108,6 +114,7 @@ def sweep(
     """
     from smx.study import table as tables
     from smx.workflows import sweep as work
+    from smx.workflows.report import report as make_page
 
     if collect is not None:
         tables.check_format(Path(collect))
@@ -117,14 +124,19 @@ def sweep(
     if dry_run:
         _show_plan(work.plan(str(grid), **chosen), json_path)
         return
-    if show_status or (collect and grid is None):
-        report = work.status(out)
+    trained = not show_status and (grid is not None or not (collect or latency))
+    if not trained:
+        report = work.status(out, chosen["only"])
     else:
         with _progress() as (on_plan, on_start, on_end):
             report = work.sweep(grid, out=out, on_plan=on_plan, on_start=on_start, on_end=on_end, **chosen, **options)
+    if latency:
+        with progress() as show:
+            report = work.measure(out, chosen["only"], on_progress=show)
     if collect is not None:
         tables.write(tables.collect(out), Path(collect))
-    _show(report, json_path)
+    page = make_page(out).out if write_page and trained and report.counts["done"] else None
+    _show(report, page, json_path)
     if report.failed and not show_status:
         raise click.exceptions.Exit(1)
 
@@ -137,7 +149,7 @@ def _show_plan(cells: Sequence[Cell], json_path: str | None) -> None:
     people.print(f"{len(cells)} cells{more}")
 
 
-def _show(report: SweepReport, json_path: str | None) -> None:
+def _show(report: SweepReport, page: Path | None, json_path: str | None) -> None:
     people = write_json(json_path, report.to_dict())
     frame = report.frame
     if "test_accuracy" in frame:
@@ -146,7 +158,10 @@ def _show(report: SweepReport, json_path: str | None) -> None:
         rows = [(str(name), str(len(values)), f"{values.mean():.4f}") for name, values in groups]
         people.print(table(("method", ">cells", ">mean test accuracy"), rows))
     counts = report.counts
-    people.print(f"{counts['done']} done, {counts['failed']} failed, {counts['missing']} missing; {report.out}")
+    people.print(
+        f"{counts['done']} done, {counts['failed']} failed, {counts['missing']} missing; {page or report.out}",
+        soft_wrap=True,
+    )
     for number, (cell, error) in enumerate(report.failed.items()):
         if number == LISTED:
             people.print("...")

@@ -26,7 +26,21 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     if name in NAMES:
         from smx.data.torchvision_sets import load_torchvision
 
-        return load_torchvision(name, data_dir or Path.home() / ".cache" / "smartmixed")
+        return load_torchvision(name, data_dir or _cache())
     if name.endswith(".npz"):
         return load_npz(Path(name))
     raise InputError(f"unknown data set {name!r}; give {', '.join(NAMES)} or the path of an .npz file")
+
+
+def is_here(name: str, data_dir: Path | None = None) -> bool:
+    """Say whether `load` would find a data set on this machine, without a download."""
+    if name == "digits" or name not in NAMES:
+        return name == "digits" or Path(name).is_file()
+    from smx.data.torchvision_sets import SOURCES
+
+    source = SOURCES[name]
+    return all(((data_dir or _cache()) / source.folder / file).is_file() for file in source.files)
+
+
+def _cache() -> Path:
+    return Path.home() / ".cache" / "smartmixed"

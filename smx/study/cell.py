@@ -97,6 +97,17 @@ def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[s
     if checkpoint is not None:
         config = checkpoint.config
     result = train(config, dataset, folder, checkpoint=checkpoint, load=_examples)
+    return {
+        **results(result),
+        **measures(result.model, _examples(dataset, result.model.architecture.input_shape, config.device)[2]),
+        "threads": torch.get_num_threads(),
+        "machine": machine(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def results(result: TrainResult) -> dict[str, Any]:
+    """Return what a finished run itself says of its phases and epochs; see `train_cell`."""
     metrics = result.model.metrics
     last, first = metrics[max(metrics)], metrics.get("phase1", {}) if len(metrics) > 1 else {}
     return {
@@ -104,11 +115,7 @@ def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[s
         **{f"phase1_{name}": first.get(name) for name in PHASE1},
         "seconds": round(sum(row.seconds for row in result.rows), 2),
         "phase1_seconds": round(sum(row.seconds for row in result.rows if row.phase == 1), 2),
-        **measures(result.model, dataset, _examples(dataset, result.model.architecture.input_shape, config.device)[2]),
         **curves(result),
-        "threads": torch.get_num_threads(),
-        "machine": machine(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

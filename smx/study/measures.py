@@ -12,7 +12,6 @@ from torch import Tensor
 from smx.architecture import MLP
 
 if TYPE_CHECKING:
-    from smx.data import Dataset
     from smx.modelfile import SavedModel
     from smx.training.examples import Examples
 
@@ -20,23 +19,25 @@ BINS = 15
 """Of the calibration error, as usual since Guo et al., 2017 (arXiv 1706.04599)."""
 
 
-def measures(model: SavedModel, dataset: Dataset, test: Examples) -> dict[str, Any]:
+def measures(model: SavedModel, test: Examples | None) -> dict[str, Any]:
     """Return measures of a finished network as plain values.
 
     Returns:
-        `test_loss`: cross-entropy on the test set; `calibration_error`: see `calibration_error`; `parameters`,
-        `neurons`: how many; `classes`: of the data; `connections`: see `connections`.
+        `parameters`, `neurons`: how many; `classes`: of the data; `connections`: see `connections`; and with test
+        examples `test_loss`: the cross-entropy on them; `calibration_error`: see `calibration_error`.
     """
-    logits = _logits(model, test)
-    y = test.y.cpu()
     return {
-        "test_loss": F.cross_entropy(logits, y).item(),
-        "calibration_error": calibration_error(logits, y),
+        **(_on_test(model, test) if test else {}),
         "parameters": sum(weight.numel() for weight in model.weights.values()),
         "neurons": sum(len(choice) for choice in model.choices.values()),
-        "classes": len(dataset.class_names),
+        "classes": len(model.data["class_names"]),
         "connections": connections(model),
     }
+
+
+def _on_test(model: SavedModel, test: Examples) -> dict[str, float]:
+    logits, y = _logits(model, test), test.y.cpu()
+    return {"test_loss": F.cross_entropy(logits, y).item(), "calibration_error": calibration_error(logits, y)}
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smx.paper import PAPER_POOL
-from smx.training.config import SMARTMIXED
+from smx.training.config import SMARTMIXED, TrainConfig
 
 PAPER_METHODS = (SMARTMIXED, *PAPER_POOL)
 """The paper's seven."""
@@ -24,3 +24,12 @@ schedule of two phases cost? See `TrainConfig.phase2_choices`; a pool of one lea
 def settings_of(method: str, own: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the settings of a method: one of the grid's `own`, a control, smartmixed, or any activation's name."""
     return own.get(method) or CONTROLS.get(method) or {"activation": method}
+
+
+def method_of(config: TrainConfig) -> str:
+    """Return the name of the method that a run's settings are: a control, smartmixed, or a baseline's activation."""
+    values = config.to_dict()
+    for name, settings in CONTROLS.items():
+        if all(values[key] == value for key, value in settings.items()):
+            return name
+    return config.activation

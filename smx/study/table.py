@@ -17,7 +17,7 @@ from smx.study.grid import METHOD, Cell, cell_of
 from smx.study.listing import read_cells
 from smx.training.config import FIELDS
 
-NESTED = ("curves", "shares", "shares_by_epoch", "connections", "machine")
+NESTED = ("curves", "shares", "shares_by_epoch", "connections", "latency", "machine")
 """Columns that hold dicts, in files as JSON."""
 TEXTS = ("cell", "status", METHOD, "finished", "error")
 FORMATS = (".csv", ".parquet")
@@ -81,7 +81,7 @@ def write(table: pd.DataFrame, path: Path) -> None:
     made = table.copy()
     for name in made.columns:
         if name in NESTED:
-            made[name] = [None if _missing(value) else json.dumps(value, sort_keys=True) for value in made[name]]
+            made[name] = [None if _missing(value) else json.dumps(value) for value in made[name]]
         elif len({type(value) for value in made[name]}) > 1 and made[name].dtype == object:
             made[name] = [None if _missing(value) else str(value) for value in made[name]]
     with files.replacing(path) as temporary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -87,6 +87,30 @@ def to_csv(rows: Iterable[EpochMetrics]) -> str:
     writer.writeheader()
     writer.writerows(flat)
     return text.getvalue()
+
+
+def from_csv(text: str) -> list[EpochMetrics]:
+    """Read what `to_csv` wrote; shares by layer have the layer's name without `.activation`.
+
+    Raises:
+        ValueError: a column is missing, or a value is no number.
+    """
+    return [_row(values) for values in csv.DictReader(io.StringIO(text))]
+
+
+def _row(values: Mapping[str, str]) -> EpochMetrics:
+    found: dict[str, Any] = {}
+    for field in fields(EpochMetrics):
+        if field.name != "shares":
+            text = values.get(field.name) or ""
+            optional = "None" in str(field.type) and not text
+            found[field.name] = None if optional else int(text) if field.type == "int" else float(text)
+    layers: Shares = {}
+    for name, share in values.items():
+        layer, dot, activation = name.rpartition(".")
+        if dot:
+            layers.setdefault(layer, {})[activation] = float(share)
+    return EpochMetrics(**found, shares=layers)
 
 
 def best(rows: Sequence[EpochMetrics], phase: int) -> EpochMetrics:

@@ -139,10 +139,20 @@ def bench(
         for limit in parsed:
             limit.check(names, batch_sizes)
         report, profiles = without_torch(
-            _measure, files, runs, profile=profile, on_progress=on_progress, baseline=reference,
-            batch_sizes=tuple(batch_sizes), provider=provider, settings=settings, io_binding=io_binding,
-            allow_fallback=allow_fallback, rounds=rounds, before=before,
-        )  # fmt: skip
+            _measure,
+            files,
+            runs,
+            profile=profile,
+            on_progress=on_progress,
+            baseline=reference,
+            batch_sizes=tuple(batch_sizes),
+            provider=provider,
+            settings=settings,
+            io_binding=io_binding,
+            allow_fallback=allow_fallback,
+            rounds=rounds,
+            before=before,
+        )
     return BenchReport(
         **vars(report),
         model=title,

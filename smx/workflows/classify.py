@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
+from smx.runtime.classes import names_of, softmax
 from smx.runtime.samples import load_samples
 from smx.runtime.session import Session
 
@@ -84,17 +85,13 @@ def classify(
     given = samples if isinstance(samples, np.ndarray) else Path(samples)
     info, tuning = session.info, session.tuning
     names, x = load_samples(given, session.inputs[0].shape[1:], info, invert=invert, raw=session.takes_raw)
-    scores = session.run(x, batch_size=BATCH).astype(np.float64)
+    scores = session.run(x, batch_size=BATCH)
     if scores.ndim != 2 or len(scores) != len(x):
         raise InputError(f"{onnx_path} must return one row of class scores an example, got shape {scores.shape}")
-    odds = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
-    class_names = info.class_names if info else ()
-    if len(class_names) != scores.shape[1]:
-        class_names = tuple(map(str, range(scores.shape[1])))
     return Classification(
         model=str(onnx_path),
         examples=tuple(names),
-        class_names=tuple(class_names),
-        probabilities=odds / odds.sum(1, keepdims=True),
+        class_names=names_of(scores.shape[1], info.class_names if info else ()),
+        probabilities=softmax(scores),
         note=f"tuned: {tuning.describe()}" if tuning and not tuning.keeps_defaults else session.note,
     )

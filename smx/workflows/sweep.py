@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from smx import files
 from smx.errors import InputError
 from smx.study.grid import Cell, Grid, read_grid, value_of
+from smx.study.listing import CELLS, add_cells, read_cells
+from smx.workflows import OnProgress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from smx.study.runner import Outcome
 
+LATENCY_BATCHES = (1, 128)
+"""Examples a run, in which latency is measured."""
 GridLike = str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -115,7 +119,6 @@ def sweep(
     """
     from smx.study import table
     from smx.study.cell import CellFolder
-    from smx.study.listing import CELLS, add_cells, read_cells
     from smx.study.runner import in_processes
 
     folder = Path(out)
@@ -143,21 +146,59 @@ def sweep(
             outcomes = on_ray(waiting, folder, data_dir, ray, jobs, on_start)
         for cell, outcome in outcomes:
             on_end(cell, outcome)
-    return status(folder, cells)
+    return _report(folder, cells)
 
 
-def status(out: str | os.PathLike[str], cells: Iterable[Cell] | None = None) -> SweepReport:
-    """Return the state of the sweep in a folder; of some of its cells, or of all.
+def status(out: str | os.PathLike[str], only: Iterable[tuple[str, Any]] = ()) -> SweepReport:
+    """Return the state of the sweep in a folder; with `only`, of some of its cells, see `plan`.
 
     Raises:
-        InputError: the folder holds no sweep.
+        InputError: the folder holds no sweep, or no cell is left.
     """
+    return _report(Path(out), _selected(read_cells(Path(out)), only))
+
+
+def measure(
+    out: str | os.PathLike[str],
+    only: Iterable[tuple[str, Any]] = (),
+    on_progress: OnProgress = silent,
+) -> SweepReport:
+    """Export the finished networks that have several activations, and time each beside its architecture with ReLU.
+
+    The results get `latency`: by batch size the `ratio` of the sorted file's time to ReLU's, with its 99 % interval
+    `low` to `high`, on one thread. Nothing else should run meanwhile. What has a latency is not measured again.
+
+    Raises:
+        InputError: the folder holds no sweep, or no cell is left.
+    """
+    from smx.study.cell import CellFolder
+    from smx.workflows.bench import bench
+
+    folder = Path(out)
+    cells = status(folder, only)
+    wanted = {cell.id for cell in read_cells(folder) if not cell.config.is_baseline and len(cell.config.pool) > 1}
+    places = [CellFolder(folder / "cells" / cell) for cell in cells.frame["cell"] if cell in wanted]
+    waiting = [place for place in places if "latency" not in (place.result() or {"latency": None})]
+    with files.locked(folder, (CELLS,)):
+        for number, place in enumerate(waiting):
+            on_progress("measuring latency", number, len(waiting))
+            model = place.path / "model.pt"
+            if not model.exists():  # the cell came from a table
+                continue
+            report = bench(model, layouts=("sorted",), baselines=("relu",), batch_sizes=LATENCY_BATCHES)
+            found = {str(row.batch_size): row for row in report.results if row.name == "sorted"}
+            latency = {
+                size: {"ratio": row.ratio, "low": row.ratio_low, "high": row.ratio_high} for size, row in found.items()
+            }
+            place.finish({**(place.result() or {}), "latency": latency})
+    return status(folder, only)
+
+
+def _report(out: Path, cells: Iterable[Cell]) -> SweepReport:
     from smx.study.table import collect
 
-    frame = collect(Path(out))
-    if cells is not None:
-        frame = frame[frame["cell"].isin([cell.id for cell in cells])].reset_index(drop=True)
-    return SweepReport(out=Path(out), frame=frame)
+    frame = collect(out)
+    return SweepReport(out=out, frame=frame[frame["cell"].isin([cell.id for cell in cells])].reset_index(drop=True))
 
 
 def _grid(grid: GridLike) -> Grid:

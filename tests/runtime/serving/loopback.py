@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from smx.runtime.serving.connections import protocol_class
 from smx.runtime.serving.crowd import Crowd
+from smx.runtime.serving.cycle import WHOLE
 from smx.runtime.serving.listener import Listener
 
 SOON = 0.3
@@ -26,12 +27,15 @@ NEVER = 1000.0
 BIG = 8 * 2**20
 GET = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
 START = GET[:-2] % b"now"
+POST = b"POST /%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 CHUNKED = b"POST /%s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @dataclass
 class Application:
     """Answers by path: `/now` without the body, `/all` with the body's length, `/big`, `/later` when it may.
+
+    `/whole` answers by one message, for a request that came at once, with its body four times.
 
     Attributes:
         may: lets `/later` answer.
@@ -43,6 +47,12 @@ class Application:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         size, more, path = 0, scope["path"] == "/all", scope["path"]
+        whole = scope.get("extensions", {}).get(WHOLE)
+        if path == "/whole" and whole is not None:
+            body = whole["body"] * 4
+            length = (b"content-length", b"%d" % len(body))
+            await send({"type": WHOLE, "status": 200, "headers": [length], "body": body})
+            return
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":

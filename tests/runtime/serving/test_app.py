@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from smx.runtime.serving.app import make_app
 from smx.runtime.serving.bodies import Bodies
+from smx.runtime.serving.cycle import WHOLE
 from smx.runtime.serving.model import Loading
 from smx.runtime.serving.protocol import Cause, Refusal
 from smx.runtime.serving.service import Limits, Service
@@ -48,18 +49,33 @@ class Log(list[dict[str, Any]]):
 
 
 async def call(
-    app: Any, method: str, path: str, body: Sequence[bytes] = (BODY,), query: bytes = b"", **headers: str
+    app: Any,
+    method: str,
+    path: str,
+    body: Sequence[bytes] = (BODY,),
+    query: bytes = b"",
+    whole: bool = False,
+    **headers: str,
 ) -> Answer:
-    """Send a request, its body in parts, and return the answer."""
+    """Send a request, its body in parts or as a whole, and return the answer."""
     parts = [{"type": "http.request", "body": part, "more_body": True} for part in body]
     parts.append({"type": "http.request", "body": b"", "more_body": False})
     sent: list[Any] = []
-    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+    }
     scope |= {
         "headers": [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
     }
+    if whole:
+        scope["extensions"] = {WHOLE: {"body": b"".join(body)}}
 
     async def receive() -> Any:
+        assert not whole
         await asyncio.sleep(0)
         return parts.pop(0)
 
@@ -69,7 +85,8 @@ async def call(
     await app(scope, receive, send)
     start, *rest = sent
     fields = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], fields, b"".join(message["body"] for message in rest))
+    parts_sent = [start] if start["type"] == WHOLE else rest
+    return Answer(start["status"], fields, b"".join(message["body"] for message in parts_sent))
 
 
 def ask(app: Any, *args: Any, **options: Any) -> Answer:
@@ -194,21 +211,54 @@ def test_bodies_have_a_size_a_time_and_no_encoding(service: Service) -> None:
         assert ask(app, "POST", INFER, content_encoding="Identity", transfer_encoding="chunked").status == 200
 
 
+@pytest.mark.parametrize("path", [INFER, "/v2/models/small/versions/1/infer", "/v2/models/none/infer"])
+def test_a_request_that_came_as_a_whole_is_answered_like_others(path: str, service: Service) -> None:
+    with application(service, log_all=True) as (app, log):
+        answers = [ask(app, "POST", path, whole=whole, x_request_id="mine") for whole in (True, False)]
+    assert answers[0] == answers[1]
+    assert answers[0].headers["x-request-id"] == "mine"
+    assert [entry["status"] for entry in log] == [answers[0].status] * 2
+
+
+def test_bodies_that_came_as_a_whole_have_a_size_and_take_room(service: Service) -> None:
+    with application(service) as (app, _):
+        answer = ask(app, "POST", INFER, [bytes(1001)], whole=True)
+        assert (answer.status, answer.error) == (413, "a body may have 1000 bytes")
+
+    async def test() -> None:
+        bodies = Bodies(100, 60)
+        bodies.room = 150
+        held, late, small = ({"headers": [], "extensions": {WHOLE: {"body": bytes(n)}}} for n in (90, 80, 20))
+        coming = Coming()
+        coming.parts.put_nowait(bytes(50))
+        task = asyncio.create_task(take(bodies, coming))
+        await asyncio.sleep(0.01)
+        async with bodies.read(held, coming.receive):
+            assert bodies.size == 140
+            async with bodies.read(small, coming.receive):  # the one that is still coming makes room
+                assert await task is Cause.BUSY
+                with pytest.raises(Refusal, match="bodies of more than 150 bytes"):
+                    await bodies.read(late, coming.receive).__aenter__()
+        assert (bodies.size, bodies.held) == (0, set())
+
+    asyncio.run(test())
+
+
 class Coming:
     """A request whose body comes when it is told to."""
 
     def __init__(self) -> None:
-        self.scope: dict[str, Any] = {"headers": []}
+        self.scope: dict[str, Any] = {"type": "http", "headers": []}
         self.parts: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        while part := await self.parts.get():
-            yield part
+    async def receive(self) -> dict[str, Any]:
+        part = await self.parts.get()
+        return {"type": "http.request", "body": part, "more_body": bool(part)}
 
 
 async def take(bodies: Bodies, request: Coming, hold: asyncio.Event | None = None) -> bytes | Cause:
     try:
-        async with bodies.read(request) as body:  # type: ignore[arg-type]
+        async with bodies.read(request.scope, request.receive) as body:
             if hold is not None:
                 await hold.wait()
             return body

@@ -11,6 +11,7 @@ from tests.runtime.serving.loopback import (
     BIG,
     CHUNKED,
     GET,
+    POST,
     SOON,
     START,
     bodies,
@@ -309,5 +310,62 @@ def test_connections_end_with_their_answers_when_the_server_does() -> None:
             assert bodies(got) == ["/later 0"] * 3
             assert got.count(b"connection: close") == 1
             assert b"connection: close" in await server.talk(GET % b"now" + GET % b"now")
+
+    run(test)
+
+
+def test_a_request_that_comes_at_once_is_answered_at_once() -> None:
+    async def test() -> None:
+        async with serving(idle=SOON) as server:
+            one, chunked = POST % (b"whole", 3) + b"abc", CHUNKED % b"whole" + b"2\r\nde\r\n1\r\nf\r\n0\r\n\r\n"
+            assert bodies(await server.talk(one)) == ["abc" * 4]
+            got = bodies(await server.talk(one + chunked + GET % b"whole", one))
+            assert got == ["abc" * 4, "def" * 4, "", "abc" * 4]
+
+    run(test)
+
+
+def test_a_request_that_comes_in_parts_is_none_that_came_at_once() -> None:
+    async def test() -> None:
+        async with serving(idle=SOON) as server:
+            reader, writer = await server.connect()
+            for part in (POST % (b"whole", 3), b"abc"):
+                writer.write(part)
+                await asyncio.sleep(SOON / 10)
+            assert bodies(await reader.read()) == ["/whole 0"]
+
+    run(test)
+
+
+def test_an_answer_at_once_has_the_headers_of_others() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            close = b"\r\nConnection: close\r\n\r\n"
+            heads = []
+            for path in (b"whole", b"now"):
+                got = await server.talk((POST % (path, 3)).replace(b"\r\n\r\n", close) + b"abc")  # until it is closed
+                heads.append(got.split(b"\r\n\r\n")[0].split(b"\r\n"))
+            whole, other = (sorted(line for line in head if not line.startswith(b"content-length")) for head in heads)
+            assert b"connection: close" in whole
+            assert whole == other
+            await server.empty()
+
+    run(test)
+
+
+def test_an_answer_at_once_waits_for_a_client_that_does_not_read() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            reader, writer = await server.connect()
+            writer.write(GET % b"big" + POST % (b"whole", 3) + b"abc")
+            await asyncio.sleep(SOON)
+            assert await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(BIG)
+            assert bodies(await reader.readuntil(b"abc" * 4)) == ["abc" * 4]
+            writer.write(GET % b"big")
+            writer.write(POST % (b"whole", 3) + b"abc")
+            await asyncio.sleep(SOON)
+            writer.transport.abort()
+            await server.empty()
 
     run(test)

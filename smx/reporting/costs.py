@@ -1,0 +1,81 @@
+"""What methods cost and how sure their networks are: training time, latency, calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from smx.reporting.resampling import by_group, interval, mean
+from smx.reporting.study import Section
+
+RATIOS = ["ratio", "low", "high", "pairs"]
+
+
+def calibration(section: Section) -> pd.DataFrame:
+    """Return by method: method, calibration_error, low, high, test_loss, cells.
+
+    Means over architectures of means over seeds, with the 95 % interval of a bootstrap over both. Empty where no cell
+    was measured.
+    """
+    columns = ["method", "calibration_error", "low", "high", "test_loss", "cells"]
+    rows = []
+    for method in section.methods:
+        cells = section.cells[section.cells["method"] == method]
+        cells = cells.reindex(columns=["architecture", "calibration_error", "test_loss"]).dropna()
+        if len(cells):
+            errors = by_group(cells["calibration_error"], cells["architecture"])
+            losses = by_group(cells["test_loss"], cells["architecture"])
+            rows.append((method, mean(errors), *interval(errors), mean(losses), len(cells)))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def training(section: Section, base: str = "relu") -> pd.DataFrame:
+    """Return by method: method, seconds, ratio, low, high, pairs.
+
+    `seconds`: of a cell, the mean over architectures. `ratio`: to the seconds of `base` in the same architecture and
+    seed with as many threads, the geometric mean, with its interval as in `calibration`; NaN where no pair is.
+    """
+    cells = section.cells.reindex(columns=["method", "architecture", "seed", "threads", "seconds"])
+    cells["threads"] = cells["threads"].fillna(0)
+    return _relative(cells.dropna(), section.methods, base, "seconds")
+
+
+def latency(section: Section) -> pd.DataFrame:
+    """Return by method and batch size the time of the exported networks relative to ReLU's, where it was measured.
+
+    Columns: method, batch_size, ratio (the geometric mean, with its interval as in `calibration`), low, high, cells.
+    Each cell's own ratio is that of its file to its architecture's with ReLU, timed side by side.
+    """
+    rows = [
+        (cell["method"], int(size), cell["architecture"], float(found["ratio"]))
+        for cell in section.cells.to_dict("records")
+        if isinstance(cell.get("latency"), dict)
+        for size, found in cell["latency"].items()
+        if isinstance(found, dict) and found.get("ratio", 0) > 0
+    ]
+    table = pd.DataFrame(rows, columns=["method", "batch_size", "architecture", "ratio"])
+    found = []
+    for (size, method), cells in table.groupby(["batch_size", "method"], sort=True):
+        logs = by_group(np.log(cells["ratio"]), cells["architecture"])
+        found.append((method, size, *np.exp([mean(logs), *interval(logs)]).tolist(), len(cells)))
+    return pd.DataFrame(found, columns=["method", "batch_size", "ratio", "low", "high", "cells"])
+
+
+def _relative(cells: pd.DataFrame, methods: list[str], base: str, value: str) -> pd.DataFrame:
+    """Return by method the mean of a column and its ratio to that of `base`."""
+    keys = ["architecture", "seed", "threads"]
+    cells = cells[cells[value] > 0]
+    bases = cells[cells["method"] == base].drop_duplicates(keys)[[*keys, value]]
+    rows: list[dict[str, Any]] = []
+    for method in methods:
+        own = cells[cells["method"] == method]
+        if own.empty:
+            continue
+        pairs = own.merge(bases, on=keys, suffixes=("", "_base"))
+        logs = by_group(np.log(pairs[value] / pairs[f"{value}_base"]), pairs["architecture"])
+        ratios = np.exp([mean(logs), *interval(logs)]).tolist()
+        centre = mean(by_group(own[value], own["architecture"]))
+        rows.append({"method": method, value: centre, **dict(zip(RATIOS, [*ratios, len(pairs)], strict=True))})
+    return pd.DataFrame(rows, columns=["method", value, *RATIOS])

@@ -1,0 +1,1 @@
+"""The page of a report: its parts, and the template that shows them."""

@@ -1,0 +1,81 @@
+"""Reading what a report is made from: a run, a sweep's folder, or a table."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from smx.errors import InputError
+from smx.reporting.nested import check_nested
+from smx.reporting.study import Study, architecture_of
+from smx.study import table
+from smx.study.cell import DONE
+from smx.study.listing import CELLS
+from smx.training.config import FIELDS, as_text
+
+RUN, SWEEP, TABLE = "run", "sweep", "table"
+NUMBERS = (
+    *("test_accuracy", "validation_accuracy", "test_loss", "calibration_error", "epochs", "best_epoch"),
+    *(f"phase1_{part}_accuracy{sampled}" for part in ("test", "validation") for sampled in ("", "_sampled")),
+    *("seconds", "phase1_seconds", "threads", "parameters", "neurons", "classes", "seed"),
+)
+"""Columns that must hold numbers, where a table has them."""
+RUN_FILES = ("config.toml", "metrics.csv", "model.pt")
+
+
+def read_source(path: str | os.PathLike[str], data_dir: Path | None = None) -> Study:
+    """Read a run's folder, a sweep's folder, or a table that `smx sweep --collect` wrote.
+
+    Args:
+        path: which one.
+        data_dir: where downloaded data sets are. A run is evaluated on its test set for `test_loss` and
+            `calibration_error`; without its data, these are left out.
+
+    Raises:
+        InputError: there is none of these at `path`, or it is damaged, or no cell is done.
+    """
+    source = Path(path)
+    if not source.is_dir():
+        kind, cells = TABLE, table.read(source)
+    elif (source / CELLS).exists():
+        kind, cells = SWEEP, table.collect(source)
+    elif any((source / name).exists() for name in RUN_FILES):
+        from smx.study.finished import row_of_run  # here, because it loads torch
+
+        kind, cells = RUN, table.frame([row_of_run(source, data_dir)])
+    else:
+        raise InputError(f"{source} holds neither a run of smx train nor a sweep; give one of these, or a table")
+    return study(source, kind, cells)
+
+
+def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
+    """Make a study of a table's rows; settings that the table does not have get their defaults.
+
+    Raises:
+        InputError: no cell is done, or one that is has no test accuracy.
+    """
+    cells = cells.copy()
+    cells["method"] = cells["method"].map(str)
+    for name, field in FIELDS.items():
+        default = as_text(field.default) if isinstance(field.default, tuple) else field.default
+        if name == "activation":
+            default = cells["method"]
+        cells[name] = cells[name].fillna(default) if name in cells else default
+        if isinstance(field.default, str | tuple):
+            cells[name] = cells[name].map(str)
+    cells["architecture"] = [architecture_of(row) for row in cells.to_dict("records")]
+    done = cells["status"] == DONE
+    if not done.any():
+        raise InputError(f"{source} has no cell that is done, among {len(cells)}; run its sweep first")
+    check_nested(source, cells[done])
+    for name in cells.columns.intersection(NUMBERS):
+        try:
+            cells[name] = pd.to_numeric(cells[name])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{source} has a {name} that is no number ({error}); collect the table anew") from error
+    for name in ("test_accuracy", "validation_accuracy"):
+        if name not in cells or cells[name][done].isna().any():
+            raise InputError(f"{source} has a done cell without a {name}; collect the table anew")
+    return Study(source, kind, cells)

@@ -1,0 +1,106 @@
+"""What a run or a study found, as data frames and as one page. Needs the extra `study`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smx import files
+from smx.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from smx.reporting.verdicts import Finding
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a run or a study found.
+
+    Attributes:
+        source: what it was made from.
+        out: the file that holds the page; None if none was written.
+        counts: how many runs are done, failed and missing.
+        findings: an answer to each question, in words with its numbers.
+        frames: the data of every table and figure of the page, by its name; a notebook shows them.
+        html: the page.
+    """
+
+    source: Path
+    out: Path | None
+    counts: Mapping[str, int]
+    findings: Sequence[Finding]
+    frames: Mapping[str, pd.DataFrame]
+    html: str
+
+    def _repr_html_(self) -> str:
+        """Show the page in a notebook, in a frame of its own."""
+        return f'<iframe srcdoc="{escape(self.html)}" width="100%" height="700"></iframe>'
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON: numbers that are missing are None."""
+        from smx.study.table import rows
+
+        return {
+            "source": str(self.source),
+            "out": str(self.out) if self.out else None,
+            **self.counts,
+            "findings": [dict(vars(finding)) for finding in self.findings],
+            "frames": {name: rows(frame) for name, frame in self.frames.items()},
+        }
+
+
+def report(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    data_dir: Path | None = None,
+    write: bool = True,
+) -> Report:
+    """Compare what a run or a study left; write one HTML file that needs nothing else, and return its content.
+
+    Args:
+        source: the folder of a run (`smx train`) or of a sweep, or a table that `smx sweep --collect` wrote.
+        out: the page's file; None is `report.html` in the folder, or the table's name with `.html`.
+        data_dir: where downloaded data sets are; a run is evaluated on its test set for its calibration.
+        write: write the page; without it, only return it.
+
+    Raises:
+        InputError: there is no such source, it holds no finished run, or `out` is a file that it was made from.
+    """
+    place = Path(source)
+    page = page_for(place, out) if write else None
+    from smx.reporting.findings import findings
+    from smx.reporting.page.blocks import data_of
+    from smx.reporting.page.render import parts_of, render
+    from smx.reporting.source import read_source
+
+    study = read_source(place, data_dir)
+    answers, parts = findings(study), parts_of(study)
+    html = render(study, answers, parts)
+    if page is not None:
+        files.write_text(page, html)
+    frames = data_of([block for part in parts for block in part.blocks])
+    return Report(source=place, out=page, counts=study.counts, findings=answers, frames=frames, html=html)
+
+
+def page_for(source: Path, out: str | os.PathLike[str] | None = None) -> Path:
+    """Return the path of a source's page.
+
+    Raises:
+        InputError: it does not end in .html, or can't be written to.
+    """
+    default = source / PAGE if source.is_dir() else source.with_suffix(".html")
+    page = default if out is None else Path(out)
+    if page.suffix != ".html":
+        raise InputError(f"{page} must end in .html, so that no other file is written over")
+    if source.exists():
+        files.check_writable(page)
+    return page

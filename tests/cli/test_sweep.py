@@ -1,0 +1,205 @@
+"""`smx sweep`: grids through the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smx.study import table
+from tests.conftest import all_refused, refused, smx, smx_many
+from tests.study.grids import SMALL, comparable, with_grid, written
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    return comparable(table.rows(table.collect(out)))
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("grid") / "grid.toml", SMALL)
+
+
+@pytest.fixture(scope="module")
+def swept(grid: Path) -> Path:
+    out = grid.parent / "swept"
+    result = smx("sweep", "--config", grid, "--out", out, "--jobs", "2", "--collect", out.parent / "all.parquet")
+    assert result.returncode == 0, result.stderr
+    assert str(out / "report.html") in result.stdout
+    assert "8 training runs on digits" in (out / "report.html").read_text()
+    assert "8 cells, 0 done or failed before" in result.stderr
+    assert "8/8" in result.stderr
+    assert "8 done, 0 failed, 0 missing" in result.stdout
+    return out
+
+
+def test_a_finished_sweep_trains_nothing_again(grid: Path, swept: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in swept.glob("cells/*/result.json")}
+    assert len(before) == 8
+    again, status = smx_many(
+        ("sweep", "--config", grid, "--out", swept, "--json", "-", "--no-report"),
+        ("sweep", "--out", swept, "--status", "--json", "-", "--only", "seed=0"),
+    )
+    assert again.returncode == status.returncode == 0
+    report = json.loads(again.stdout)
+    assert (report["done"], report["failed"], report["missing"]) == (8, 0, 0)
+    assert comparable(report["cells"]) == rows_of(swept)
+    assert {path: path.stat().st_mtime_ns for path in swept.glob("cells/*/result.json")} == before
+    assert json.loads(status.stdout)["done"] == 4
+
+
+def test_a_table_stands_for_its_cells(grid: Path, swept: Path, tmp_path: Path) -> None:
+    """What is committed goes on elsewhere: only the cells that the table does not have are trained."""
+    known, csv = swept.parent / "all.parquet", tmp_path / "all.csv"
+    options = ("--known", known, "--seeds", "0-1", "--set", "lr=0.001", "--collect", csv, "--no-report")
+    first, second = smx_many(
+        ("sweep", "--config", grid, "--out", tmp_path / "a", *options),
+        (
+            "sweep",
+            "--config",
+            grid,
+            "--out",
+            tmp_path / "b",
+            "--known",
+            csv,
+            "--seeds",
+            "1-2",
+            "--only",
+            "method=relu",
+            "--no-report",
+        ),
+    )
+    assert "8 cells, 8 done or failed before" in first.stderr
+    assert rows_of(tmp_path / "a") == rows_of(swept)
+    assert "4 cells, 2 done or failed before" in second.stderr
+    assert second.returncode == 0, second.stderr
+    assert "4 done, 0 failed, 0 missing" in second.stdout
+    assert [row["status"] for row in rows_of(tmp_path / "b")].count("missing") == 4  # smartmixed, of the whole grid
+
+
+def test_a_cell_that_fails_is_listed_and_retried_on_request(tmp_path: Path) -> None:
+    grid = written(tmp_path / "grid.toml", with_grid(hidden=[[8]], lr=[1e30, 1e-3]))
+    sweep = ("sweep", "--config", grid, "--out", tmp_path / "out", "--no-report")
+    first, second, third, status = smx_many(
+        sweep, sweep, (*sweep, "--retry"), ("sweep", "--out", tmp_path / "out", "--status")
+    )
+    assert first.returncode == second.returncode == third.returncode == 1
+    for result in (first, second, third):
+        assert "1 done, 1 failed, 0 missing" in result.stdout
+        assert "try a lower --lr" in result.stdout
+    assert "2 cells, 2 done or failed before" in second.stderr
+    assert "2 cells, 1 done or failed before" in third.stderr
+    assert status.returncode == 0
+
+
+def test_a_plan_trains_nothing(grid: Path, tmp_path: Path) -> None:
+    result = smx("sweep", "--config", grid, "--out", tmp_path / "out", "--dry-run", "--seeds", "3,5-6", "--json", "-")
+    assert result.returncode == 0
+    assert [cell["seed"] for cell in json.loads(result.stdout)["cells"]] == [0 + seed for seed in (3, 5, 6)] * 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_latency_is_that_of_the_exported_network(swept: Path) -> None:
+    """Once for each network with several activations; the second time there is nothing to measure."""
+    first, second = smx_many(*2 * [("sweep", "--out", swept, "--latency", "--only", "seed=0", "--only", "hidden=8,6")])
+    assert first.returncode == second.returncode == 0, first.stderr
+    frame = table.collect(swept)
+    measured = frame[frame["latency"].notna()]
+    assert list(zip(measured["method"], measured["hidden"], measured["seed"], strict=True)) == [
+        ("smartmixed", "8,6", 0)
+    ]
+    latency = measured["latency"].iloc[0]
+    assert [*latency] == ["1", "128"]
+    for found in latency.values():
+        assert 0 < found["low"] <= found["ratio"] <= found["high"]
+    assert second.stderr == ""
+
+
+def test_bad_input_is_refused(grid: Path, swept: Path, tmp_path: Path) -> None:
+    known = tmp_path / "table.csv"
+    known.write_text("a,b\n")
+    own = written(tmp_path / "own.toml", with_grid(model=["my_network:Net"]))
+    out = ("--out", tmp_path / "out")
+    all_refused(
+        (("sweep", *out), "holds no sweep (no cells.json); give a grid with --config"),
+        (("sweep", *out, "--status"), "holds no sweep"),
+        (("sweep", *out, "--seeds", "1"), "--seeds, --set and --dry-run need a grid"),
+        (("sweep", *out, "--config", "none"), "there is no grid none"),
+        (("sweep", *out, "--config", grid, "--set", "lrr=1"), "unknown setting 'lrr'"),
+        (("sweep", *out, "--config", grid, "--set", "lr=fast"), "lr must be a number, got 'fast'"),
+        (("sweep", *out, "--config", grid, "--only", "seed=9"), "no cell of the 8 is left by --only"),
+        (("sweep", *out, "--config", grid, "--known", known), "has no column 'cell'"),
+        (("sweep", *out, "--config", grid, "--collect", tmp_path / "t.xls"), "must end in .csv or .parquet"),
+        (("sweep", *out, "--config", own), "the grid names code of yours, my_network:Net; give --trust-code"),
+    )
+    assert not (tmp_path / "out" / "cells").exists()
+    for seeds in ("1-", "5-3", "a", "0-99999999"):
+        assert "is no list of seeds" in smx("sweep", *out, "--config", grid, "--seeds", seeds).stderr
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.long)])
+def test_a_killed_sweep_ends_in_the_same_table(kills: int, swept: Path, grid: Path, tmp_path: Path) -> None:
+    """Killed without warning at random moments, after its first cell has begun."""
+    out, chance = tmp_path / "out", random.Random(kills)
+    command = [sys.executable, "-m", "smx", "sweep", "--config", str(grid), "--out", str(out), "--jobs", "2"]
+    command.append("--no-report")
+    for _ in range(kills):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        checkpoints = 0
+        while not checkpoints and process.poll() is None:
+            time.sleep(0.02)
+            checkpoints = sum(1 for _ in out.glob("cells/*/checkpoint.pt"))
+        time.sleep(chance.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    result = smx("sweep", "--config", grid, "--out", out, "--no-report")
+    assert result.returncode == 0, result.stderr
+    assert rows_of(out) == rows_of(swept)
+
+
+def test_another_sweep_has_the_folder(grid: Path, swept: Path) -> None:
+    from smx import files
+
+    with files.locked(swept, ()):
+        refused(smx("sweep", "--config", grid, "--out", swept), 2, "is in use by another run")
+
+
+@pytest.mark.ray
+def test_a_local_ray_cluster_gives_the_same_table(grid: Path, swept: Path, tmp_path: Path) -> None:
+    """One of its two workers is killed while it trains."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "smx", "sweep", "--config", str(grid), "--out", str(out)]
+    process = subprocess.Popen([*command, "--ray", "local", "--jobs", "2"], stderr=subprocess.PIPE, text=True)
+    killed = 0
+    while process.poll() is None and not killed:
+        time.sleep(0.02)
+        if any(out.glob("cells/*/checkpoint.pt")):
+            for worker in workers_of_ray():
+                os.kill(worker, signal.SIGKILL)
+                killed = worker
+                break
+    _, errors = process.communicate(timeout=300)
+    assert killed, errors
+    assert process.returncode == 0, errors
+    assert rows_of(out) == rows_of(swept)
+
+
+def workers_of_ray() -> list[int]:
+    """Return the processes that run a task of a cell now."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue
+        if line.startswith(b"ray::_task"):
+            found.append(int(path.parent.name))
+    return found

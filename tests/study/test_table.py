@@ -1,0 +1,99 @@
+"""The table of a study: written and read back, in both formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from smx.errors import InputError
+from smx.study import table
+from smx.study.cell import CellFolder
+from smx.study.grid import read_grid
+from smx.study.listing import add_cells, read_cells
+from tests.study.grids import SMALL, with_grid
+
+RESULT: dict[str, Any] = {
+    "test_accuracy": 0.5,
+    "phase1_test_accuracy": None,
+    "epochs": 3,
+    "seconds": 1.5,
+    "curves": {"train_loss": [1.0, 0.5]},
+    "shares": {"layer1": {"relu": 1.0}},
+    "connections": None,
+    "finished": "2026-11-29T00:00:00+00:00",
+}
+
+
+def made() -> pd.DataFrame:
+    grid = with_grid(hidden=[[8], [8, 6]], method=["smartmixed", "relu"], tensorboard=[True, False])
+    first, second, *others = read_grid(grid).cells()
+    auto = read_grid(with_grid(phase1_epochs=["auto"], method=["smartmixed"])).cells()
+    rows = [table.row(cell, {**RESULT, "phase1_test_accuracy": 0.25}) for cell in (*others, *auto)]
+    return table.frame([table.row(first, RESULT), table.row(second, error='bad "news",\nof <b>'), *rows])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_comes_back(suffix: str, tmp_path: Path) -> None:
+    path, before = tmp_path / f"table{suffix}", made()
+    table.write(before, path)
+    after = table.read(path)
+    assert list(after.columns) == list(before.columns)
+    ours, theirs = table.rows(before), table.rows(after)
+    assert len(ours) == len(theirs) == 9
+    for left, right in zip(ours, theirs, strict=True):
+        assert {**left, "phase1_epochs": str(left["phase1_epochs"])} == {
+            **right,
+            "phase1_epochs": str(right["phase1_epochs"]),
+        }
+    known = table.known_results(after)
+    done = [row for row in ours if row["status"] == "done"]
+    assert [*known] == [row["cell"] for row in done]
+    assert known[done[0]["cell"]] == {name: value for name, value in RESULT.items() if value is not None}
+
+
+def test_a_single_hidden_layer_is_no_number(tmp_path: Path) -> None:
+    cells = read_grid(with_grid(hidden=[[8]], seed=[0])).cells()
+    table.write(table.frame([table.row(cells[0], RESULT)]), tmp_path / "t.csv")
+    assert [*table.known_results(table.read(tmp_path / "t.csv"))] == [cells[0].id]
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must end in"):
+        table.write(made(), tmp_path / "table.xlsx")
+    for suffix in (".csv", ".parquet"):
+        path = tmp_path / f"absent{suffix}"
+        with pytest.raises(InputError, match="does not exist"):
+            table.read(path)
+        path.write_bytes(b"\xff\x00\x01" * 10)
+        with pytest.raises(InputError, match="is no table of a sweep"):
+            table.read(path)
+    path = tmp_path / "other.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="has no column 'cell'"):
+        table.read(path)
+    path.write_text('cell,status,method,shares\na,done,relu,"[1]"\n')
+    with pytest.raises(InputError, match=r"is no table of a sweep \(expected an object"):
+        table.read(path)
+    path.write_text("cell,status,method,lr\na,done,relu,fast\n")
+    with pytest.raises(InputError, match="lr must be a number, got 'fast'"):
+        table.known_results(table.read(path))
+
+
+def test_grids_add_up_in_a_folder(tmp_path: Path) -> None:
+    first, second = read_grid(SMALL).cells(), read_grid(with_grid(seed=[5])).cells()
+    assert add_cells(tmp_path, first) == first
+    assert add_cells(tmp_path, [*second, *first]) == [*first, *second] == read_cells(tmp_path)
+    frame = table.collect(tmp_path)
+    assert list(frame["status"]) == ["missing"] * 9
+    CellFolder.of(first[1], tmp_path).finish(RESULT)
+    CellFolder.of(first[2], tmp_path).fail("no")
+    assert list(table.collect(tmp_path)["status"]) == ["missing", "done", "failed"] + ["missing"] * 6
+    (tmp_path / "cells.json").write_text('{"cells": [{"seed": "x"}]}')
+    with pytest.raises(InputError, match="seed must be a whole number"):
+        read_cells(tmp_path)
+    (tmp_path / "cells.json").write_text("[]")
+    with pytest.raises(InputError, match="is damaged"):
+        read_cells(tmp_path)
