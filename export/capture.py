@@ -39,6 +39,8 @@ from smx.runtime.metadata import LayerInfo
 DOMAIN = "smx"
 OP_TYPE = "MixedActivation"
 FUNCTIONS = "smx.functions"
+AFFINE = ("scale", "shift")
+"""Attributes of a node after which the graph computes scale h + shift, because PyTorch's layer does; one a neuron."""
 UNSORTED = "smx.unsorted"
 """Key of a node's `meta`: why its neurons keep an order that is not sorted."""
 
@@ -145,8 +147,8 @@ def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
         present = sorted(set(node.attributes["choice"].as_ints()))
         node.meta[FUNCTIONS] = {pool[k]: functions[pool[k]] for k in present}
         mixed = MixedActivation.of(node)
-        own = [node.attributes.get_floats(name, ()) for name in ("scale", "shift")]  # of PyTorch's layer
-        provenance.start(node, mixed.layer, [pool[k] for k in mixed.choice], *map(np.array, own))
+        affine = {name: np.array(node.attributes[name].as_floats()) for name in AFFINE if name in node.attributes}
+        provenance.start(node, mixed.layer, [pool[k] for k in mixed.choice], **affine)
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:
@@ -195,7 +197,7 @@ class _Marker(nn.Module):
         self.dim = layer.dim
         self.register_buffer("affine", layer.affine)
         if layer.affine is not None:
-            self.attributes |= dict(zip(("scale", "shift"), layer.affine.tolist(), strict=True))
+            self.attributes |= dict(zip(AFFINE, layer.affine.tolist(), strict=True))
 
     def forward(self, z: Tensor) -> Tensor:
         attributes = {**self.attributes, "axis": self.dim % z.dim()}

@@ -35,9 +35,13 @@ class Neurons:
 
 
 def start(
-    node: ir.Node, layer: str, activations: list[str], scale: NDArray[np.float64], shift: NDArray[np.float64]
+    node: ir.Node,
+    layer: str,
+    activations: list[str],
+    scale: NDArray[np.float64] | None = None,
+    shift: NDArray[np.float64] | None = None,
 ) -> None:
-    """Record at a captured node that every neuron is as in PyTorch, but for scale and shift; empty ones are 1 and 0."""
+    """Record at a captured node that every neuron is as in PyTorch, whose layer also applies scale and shift."""
     count = len(activations)
     one, zero = np.ones(count), np.zeros(count)
     node.meta[_KEY] = Neurons(
@@ -46,8 +50,8 @@ def start(
         index=np.arange(count),
         activation=np.array(activations),
         inner=one,
-        scale=scale if len(scale) else one,
-        shift=shift if len(shift) else zero,
+        scale=one if scale is None else scale,
+        shift=zero if shift is None else shift,
     )
 
 

@@ -44,6 +44,6 @@ def test_a_matched_cnn_goes_the_whole_way(tmp_path: Path) -> None:
     expected = net(torch.from_numpy(x)).detach().numpy()
     for layout in LAYOUTS:
         (h,) = ReferenceEvaluator(onnx.load(tmp_path / f"{layout}.onnx")).run(None, {"input": x})
-        np.testing.assert_allclose(h, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.asarray(h), expected, rtol=1e-4, atol=1e-4)
         report = json.loads((tmp_path / f"{layout}.json").read_text())
         assert report["passed"]
