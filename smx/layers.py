@@ -18,10 +18,10 @@ from smx.paper import MATCHED, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 START_LOGIT = 0.001
 """Each neuron starts with one random logit at this value and the others at 0, so that no two start alike."""
 
-OBSERVED = 16
+OBSERVED = 32
 """The moments of candidates are those of as many examples of a batch: their averages over batches are what counts."""
 
-NEW_WEIGHT = 0.02
+NEW_WEIGHT = 0.05
 """The share by which running averages move to the moments of a batch, or 1/n at batch n if that is more."""
 
 
@@ -79,6 +79,7 @@ class Selective(nn.Module):
         self.selection = selection
         self.dim = dim
         self.samples_in_eval = False
+        self.observes = True  # whether a batch of training counts for the moments
         self._table = basis.table_of(self.pool)
         size = len(self.pool)
         self.logits = nn.Parameter(torch.empty(num_features, size, device=device, dtype=dtype))
@@ -124,7 +125,7 @@ class Selective(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its sampled activation or, in `eval()`, its preferred one."""
         _check_features(self, z)
-        if self.training and self.moments is not None:
+        if self.training and self.observes and self.moments is not None:
             self._observe(z, self.moments)
         matching = self.matching
         if not (self.training or self.samples_in_eval):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,10 +26,10 @@ from smx.paper import PAPER_POOL
 from smx.runtime.parity.locate import locate
 from smx.training.config import TrainConfig
 from smx.training.controls import replace_choices
-from smx.training.run import train
-from smx.training.step import adam
+from smx.training.run import load_checkpoint, train
+from smx.training.step import OBSERVE_EVERY, adam
 from tests.reference import DERIVATIVES, FUNCTIONS
-from tests.smx.runs import SMALL, stopped_and_resumed
+from tests.smx.runs import SMALL, stop_run, stopped_and_resumed
 from tests.smx.test_fused import assert_near, gradients
 
 Array = NDArray[np.float64]
@@ -275,6 +276,13 @@ def test_a_run_resumes_bit_for_bit(digits: Dataset, tmp_path: Path) -> None:
         assert [row.changed for row in resumed.rows] == [row.changed for row in expected.rows]
         assert (tmp_path / str(epochs) / "model.pt").read_bytes() == (tmp_path / "whole" / "model.pt").read_bytes()
     assert expected.model.metrics["phase2"]["test_accuracy"] > 0.8
+
+
+def test_every_fourth_step_of_an_epoch_is_observed(digits: Dataset, tmp_path: Path) -> None:
+    stop_run(MATCHED, digits, tmp_path, 2)
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    assert state.model["layer1.activation.batches"] == 2 * math.ceil(11 / OBSERVE_EVERY)  # 11 steps an epoch
 
 
 @pytest.mark.parametrize(
