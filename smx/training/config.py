@@ -78,6 +78,7 @@ class TrainConfig:
     phase2_choices: str = _phases(
         "learned", "Another word: a control, which shows what learning the choices is worth.", choices=PHASE2_CHOICES
     )
+    rewind: bool = _phases(False, "Phase 2 begins with the weights that phase 1 began with, and keeps the choices.")
     max_phase1_epochs: int = _commit(50, "Epochs after which phase 1 ends in any case.", "EPOCHS")
     settle_window: int = _commit(5, "How many of the last epochs the rule looks at.", "EPOCHS")
     settle_changed: float = _commit(
@@ -125,6 +126,8 @@ class TrainConfig:
                 self._require(setting.name, getattr(self, setting.name) in choices, f"one of {', '.join(choices)}")
         if self.is_baseline:
             self._require("phase1_epochs", self.phase1_epochs != AUTO, "a number: a baseline makes no choices")
+        if self.protocol == "author":
+            self._require("rewind", not self.rewind, "off with the author's protocol, which begins phase 2 anew anyway")
         if self.device == "cpu":
             self._require("cuda_graphs", not self.cuda_graphs, "off on the cpu (compile works there)")
             self._require("amp", self.amp != "float16", "none or bfloat16 on the cpu")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import smx
 from smx import functional
 from smx.activations import BUILT_IN, Pool, resolve_pool
+from smx.architecture import architecture_for
 from smx.data import Dataset
 from smx.export.reference import in_parts
 from smx.layers import NEW_WEIGHT, OBSERVED
@@ -26,7 +27,8 @@ from smx.paper import PAPER_POOL
 from smx.runtime.parity.locate import locate
 from smx.training.config import TrainConfig
 from smx.training.controls import replace_choices
-from smx.training.run import load_checkpoint, train
+from smx.training.parallel import ALONE
+from smx.training.run import _next_network, _Run, load_checkpoint, train
 from smx.training.step import OBSERVE_EVERY, adam
 from tests.reference import DERIVATIVES, FUNCTIONS
 from tests.smx.runs import SMALL, stop_run, stopped_and_resumed
@@ -276,6 +278,23 @@ def test_a_run_resumes_bit_for_bit(digits: Dataset, tmp_path: Path) -> None:
         assert [row.changed for row in resumed.rows] == [row.changed for row in expected.rows]
         assert (tmp_path / str(epochs) / "model.pt").read_bytes() == (tmp_path / "whole" / "model.pt").read_bytes()
     assert expected.model.metrics["phase2"]["test_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("selection", ["paper", "matched"])
+def test_rewound_weights_are_those_of_the_start(selection: str) -> None:
+    config = replace(SMALL, selection=selection, rewind=True)
+    training = _Run(config, architecture_for("mlp", (8, 8), 10, hidden=config.hidden), ALONE)
+    start, trained, x = training.network(1), training.network(1), torch.randn(9, 64)
+    trained(x)
+    for old, new in zip(start.modules(), trained.modules(), strict=True):
+        for parameter in new.parameters(recurse=False):
+            nn.init.normal_(parameter)
+        if isinstance(old, smx.Selective) and isinstance(new, smx.Selective):
+            old.choose(new.choice)
+    begins = _next_network(training, trained)
+    torch.testing.assert_close(begins.eval()(x), start.eval()(x))
+    for layer in begins.modules():
+        assert not isinstance(layer, smx.Mixed) or layer.choice.diff().min() >= 0
 
 
 def test_every_fourth_step_of_an_epoch_is_observed(digits: Dataset, tmp_path: Path) -> None:
