@@ -39,6 +39,8 @@ from smx.runtime.metadata import LayerInfo
 DOMAIN = "smx"
 OP_TYPE = "MixedActivation"
 FUNCTIONS = "smx.functions"
+AFFINE = ("scale", "shift")
+"""Attributes of a node after which the graph computes scale h + shift, because PyTorch's layer does; one a neuron."""
 UNSORTED = "smx.unsorted"
 """Key of a node's `meta`: why its neurons keep an order that is not sorted."""
 
@@ -145,7 +147,8 @@ def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
         present = sorted(set(node.attributes["choice"].as_ints()))
         node.meta[FUNCTIONS] = {pool[k]: functions[pool[k]] for k in present}
         mixed = MixedActivation.of(node)
-        provenance.start(node, mixed.layer, [pool[k] for k in mixed.choice])
+        affine = {name: np.array(node.attributes[name].as_floats()) for name in AFFINE if name in node.attributes}
+        provenance.start(node, mixed.layer, [pool[k] for k in mixed.choice], **affine)
 
 
 def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:
@@ -183,18 +186,28 @@ def expressions_of(module: nn.Module) -> dict[str, Operator]:
 
 
 class _Marker(nn.Module):
-    """Stands for a `Mixed` layer while PyTorch's exporter runs."""
+    """Stands for a `Mixed` layer while PyTorch's exporter runs; scale and shift become operators after the node."""
+
+    affine: Tensor | None
 
     def __init__(self, layer: Mixed, name: str) -> None:
         super().__init__()
         pool = [activation.name for activation in layer.pool]
         self.attributes: dict[str, Any] = {"choice": layer.choice.tolist(), "pool": pool, "layer": name}
         self.dim = layer.dim
+        self.register_buffer("affine", layer.affine)
+        if layer.affine is not None:
+            self.attributes |= dict(zip(AFFINE, layer.affine.tolist(), strict=True))
 
     def forward(self, z: Tensor) -> Tensor:
         attributes = {**self.attributes, "axis": self.dim % z.dim()}
         name = f"{DOMAIN}::{OP_TYPE}"
-        return torch.onnx.ops.symbolic(name, (z,), attributes, dtype=z.dtype, shape=z.shape, version=1)
+        h = torch.onnx.ops.symbolic(name, (z,), attributes, dtype=z.dtype, shape=z.shape, version=1)
+        if self.affine is None:
+            return h
+        # The factor comes last, because zero padding after it stops a shift but no factor.
+        scale, shift = self.affine.reshape(2, -1, *[1] * (z.dim() - 1 - attributes["axis"])).unbind()
+        return (h + shift / scale) * scale
 
 
 def _mark(module: nn.Module) -> nn.Module:

@@ -34,12 +34,24 @@ class Neurons:
     shift: NDArray[np.float64]
 
 
-def start(node: ir.Node, layer: str, activations: list[str]) -> None:
-    """Record at a captured node that every neuron is as in PyTorch."""
+def start(
+    node: ir.Node,
+    layer: str,
+    activations: list[str],
+    scale: NDArray[np.float64] | None = None,
+    shift: NDArray[np.float64] | None = None,
+) -> None:
+    """Record at a captured node that every neuron is as in PyTorch, whose layer also applies scale and shift."""
     count = len(activations)
     one, zero = np.ones(count), np.zeros(count)
     node.meta[_KEY] = Neurons(
-        layer=layer, z="", index=np.arange(count), activation=np.array(activations), inner=one, scale=one, shift=zero
+        layer=layer,
+        z="",
+        index=np.arange(count),
+        activation=np.array(activations),
+        inner=one,
+        scale=one if scale is None else scale,
+        shift=zero if shift is None else shift,
     )
 
 

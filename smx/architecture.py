@@ -17,7 +17,7 @@ from smx.arrays import image_shape
 from smx.errors import InputError, one_line
 from smx.layers import Selective
 from smx.models import cnn, mlp
-from smx.paper import TEMPERATURE
+from smx.paper import PAPER, TEMPERATURE
 
 MLP, CNN, FACTORY, PROGRAM = "mlp", "cnn", "factory", "program"
 CHANNELS = (16, 32, 64)
@@ -61,7 +61,9 @@ class Architecture:
             return factory.make_network(self.name, self.input_shape, self.num_classes)
         raise ValueError(f"{self.kind!r} is no kind of network this smx knows; upgrade smartmixed")
 
-    def selective(self, pool: Iterable[str | Activation], temperature: float = TEMPERATURE) -> nn.Module:
+    def selective(
+        self, pool: Iterable[str | Activation], temperature: float = TEMPERATURE, selection: str = PAPER
+    ) -> nn.Module:
         """Return the network of phase 1, with fresh weights: every activation is a `Selective`.
 
         Raises:
@@ -69,7 +71,7 @@ class Architecture:
         """
         ours = self.kind != FACTORY
         with torch.random.fork_rng(devices=(), enabled=ours):
-            network = self._select(pool, temperature)
+            network = self._select(pool, temperature, selection)
         for part in network.modules():  # ours draw each layer's logits after its weights, as in every release
             if ours or isinstance(part, Selective):
                 getattr(part, "reset_parameters", lambda: None)()
@@ -81,12 +83,12 @@ class Architecture:
         Raises:
             InputError, ValueError: as for `selective`.
         """
-        return convert.commit(self._select(pool, TEMPERATURE))
+        return convert.commit(self._select(pool, TEMPERATURE, PAPER))
 
-    def _select(self, pool: Iterable[str | Activation], temperature: float) -> nn.Module:
+    def _select(self, pool: Iterable[str | Activation], temperature: float, selection: str) -> nn.Module:
         network, example = self.build(), factory.example(self.input_shape)
         try:
-            return convert.select(network, pool, example_input=example, temperature=temperature)
+            return convert.select(network, pool, example_input=example, temperature=temperature, selection=selection)
         except ValueError as error:
             raise InputError(f"{self.name or self.kind}: {error}") from error
 

@@ -16,6 +16,10 @@ from torch import Tensor
 
 from smx.activations import Activation, resolve_pool
 from smx.fused import basis, operators
+from smx.fused.matching import moments as fused_moments
+
+LEAST_DEVIATION = 0.05
+"""A deviation below it counts as this one when candidates are matched, so that no neuron's noise is made large."""
 
 Group = tuple[int, Tensor]
 """An activation's index in the pool, and the int64 indices of the neurons that chose it."""
@@ -48,8 +52,61 @@ def straight_through(logits_NK: Tensor, noise_NK: Tensor, temperature: float) ->
     return onehot_NK + (y_NK - y_NK.detach())
 
 
+def moments(z: Tensor, pool: Iterable[str | Activation], dim: int = 1) -> Tensor:
+    """Return mean and variance of every candidate, which `matching` takes, without a gradient.
+
+    Args:
+        z: pre-activations (B, N, *), any floating dtype, not empty.
+        pool: K activations or names.
+        dim: the axis of the neurons.
+
+    Returns:
+        (2, 1 + K, N), for ReLU(z) and every f_k(z), over all axes but the neurons'; float64 if z is, otherwise float32.
+    """
+    pool = resolve_pool(pool)
+    table = basis.table_of(pool)
+    z, dim = (z.detach(), dim) if z.dim() > 1 else (z.detach()[None], 1)
+    return moments_plain(z, pool, dim) if table is None else fused_moments(z, table, dim)
+
+
+def moments_plain(z: Tensor, pool: Iterable[str | Activation], dim: int = 1) -> Tensor:
+    """Compute `moments` as it is written, for any activations."""
+    z = z.detach().to(basis.arithmetic_dtype(z))
+    others = [1 + axis for axis in range(z.dim()) if axis != dim % z.dim()]
+    values = torch.stack([torch.relu(z), *(activation.function(z) for activation in resolve_pool(pool))])
+    variances, means = torch.var_mean(values, others, correction=0)
+    return torch.stack([means, variances])
+
+
+def matching(moments: Tensor) -> Tensor:
+    """Return the scales c and the shifts e that give every candidate the mean and the deviation of ReLU.
+
+    f^_k(z) = c_k f_k(z) + e_k with c_k = deviation of ReLU(z) / deviation of f_k(z) and
+    e_k = mean of ReLU(z) - c_k mean of f_k(z), for each neuron. A deviation is at least `LEAST_DEVIATION`.
+
+    Args:
+        moments: (2, 1 + K, N), see `moments`.
+
+    Returns:
+        c and e, (2, K, N).
+    """
+    means, variances = moments
+    deviations = variances.clamp_min(LEAST_DEVIATION**2).sqrt_()
+    matched = torch.empty_like(moments[:, 1:])
+    scale, shift = matched
+    torch.div(deviations[:1], deviations[1:], out=scale)
+    torch.addcmul(means[:1], scale, means[1:], value=-1, out=shift)
+    return matched
+
+
 def selective(
-    z: Tensor, logits: Tensor, noise: Tensor, temperature: float, pool: Iterable[str | Activation], dim: int = 1
+    z: Tensor,
+    logits: Tensor,
+    noise: Tensor,
+    temperature: float,
+    pool: Iterable[str | Activation],
+    dim: int = 1,
+    matching: Tensor | None = None,
 ) -> Tensor:
     """Apply to each neuron the activation that its noisy logits select (eq. 1-6).
 
@@ -63,6 +120,7 @@ def selective(
         temperature: tau of eq. 2, positive.
         pool: K activations or names. Each must be finite for every z, because an overflow makes all neurons NaN.
         dim: the axis of the neurons.
+        matching: c and e, (2, K, N), constants; then c_k f_k(z) + e_k stands for f_k(z) above. See `matching`.
 
     Returns:
         h, of z's shape and dtype.
@@ -70,12 +128,18 @@ def selective(
     pool = resolve_pool(pool)
     table = basis.table_of(pool)
     if table is None:
-        return selective_plain(z, logits, noise, temperature, pool, dim)
-    return operators.selective(z, logits, noise, temperature, table, dim)
+        return selective_plain(z, logits, noise, temperature, pool, dim, matching)
+    return operators.selective(z, logits, noise, temperature, table, dim, matching)
 
 
 def selective_plain(
-    z: Tensor, logits: Tensor, noise: Tensor, temperature: float, pool: Iterable[str | Activation], dim: int = 1
+    z: Tensor,
+    logits: Tensor,
+    noise: Tensor,
+    temperature: float,
+    pool: Iterable[str | Activation],
+    dim: int = 1,
+    matching: Tensor | None = None,
 ) -> Tensor:
     """Compute `selective` as it is written: all K activations of all neurons, stacked, weighted and summed (eq. 5)."""
     pool = resolve_pool(pool)
@@ -84,7 +148,16 @@ def selective_plain(
     along_neurons = [1] * (z.dim() + 1)
     along_neurons[0] = len(pool)
     along_neurons[1 + dim % z.dim()] = z.shape[dim]
+    if matching is not None:
+        scale, shift = (x.to(z.dtype).reshape(along_neurons) for x in matching)
+        values = values * scale + shift
     return (values * s_NK.t().reshape(along_neurons)).sum(0)
+
+
+def rescaled(h: Tensor, affine: Tensor, dim: int = 1) -> Tensor:
+    """Return scale h + shift, in h's dtype, for the numbers (2, N) of `affine`; h (B, N, *), or N on the axis `dim`."""
+    scale, shift = affine.to(h.dtype).reshape(2, -1, *[1] * (h.dim() - 1 - dim % h.dim()))
+    return torch.addcmul(shift, h, scale)
 
 
 def groups(choice: Tensor) -> tuple[Group, ...]:

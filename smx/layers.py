@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,16 @@ from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
 from smx.fused import basis, operators
 from smx.fused.fixed import FixedChoice
-from smx.paper import PAPER_POOL, TEMPERATURE
+from smx.paper import MATCHED, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 
 START_LOGIT = 0.001
 """Each neuron starts with one random logit at this value and the others at 0, so that no two start alike."""
+
+OBSERVED = 32
+"""The moments of candidates are those of as many examples of a batch: their averages over batches are what counts."""
+
+NEW_WEIGHT = 0.05
+"""The share by which running averages move to the moments of a batch, or 1/n at batch n if that is more."""
 
 
 class Selective(nn.Module):
@@ -31,6 +37,9 @@ class Selective(nn.Module):
         num_features: N, the neurons (or channels) on axis `dim` of the input.
         pool: names or activations, K of them.
         temperature: tau of eq. 2.
+        selection: the rule, one of `smx.paper.SELECTIONS`. `matched`: the candidates are those of
+            `smx.functional.matching`, by running averages of their `moments` (2, 1 + K, N) in training; and the logits
+            of a neuron are its own plus those of its layer, `layer_logits` (K,).
         dim: the axis of the neurons.
         device: where the logits are created.
         dtype: the logits' dtype.
@@ -42,6 +51,9 @@ class Selective(nn.Module):
     """
 
     logits: nn.Parameter
+    layer_logits: nn.Parameter | None
+    moments: Tensor | None
+    batches: Tensor
 
     def __init__(
         self,
@@ -49,6 +61,7 @@ class Selective(nn.Module):
         pool: Iterable[str | Activation] = PAPER_POOL,
         temperature: float = TEMPERATURE,
         *,
+        selection: str = PAPER,
         dim: int = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -58,13 +71,24 @@ class Selective(nn.Module):
             raise ValueError(f"num_features must be at least 1, got {num_features}")
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
+        if selection not in SELECTIONS:
+            raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
         self.num_features = num_features
         self.pool: Pool = resolve_pool(pool)
         self.temperature = temperature
+        self.selection = selection
         self.dim = dim
         self.samples_in_eval = False
+        self.observes = True  # whether a batch of training counts for the moments
         self._table = basis.table_of(self.pool)
-        self.logits = nn.Parameter(torch.empty(num_features, len(self.pool), device=device, dtype=dtype))
+        size = len(self.pool)
+        self.logits = nn.Parameter(torch.empty(num_features, size, device=device, dtype=dtype))
+        self.register_parameter("layer_logits", None)
+        self.register_buffer("moments", None)
+        if selection == MATCHED:
+            self.layer_logits = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+            self.register_buffer("moments", torch.empty(2, 1 + size, num_features, device=device))
+            self.register_buffer("batches", torch.empty((), device=device))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -72,28 +96,60 @@ class Selective(nn.Module):
         with torch.no_grad():
             favourite = torch.randint(len(self.pool), (self.num_features, 1), device=self.logits.device)
             self.logits.zero_().scatter_(1, favourite, START_LOGIT)
+            if self.layer_logits is not None and self.moments is not None:
+                for tensor in (self.layer_logits, self.moments, self.batches):
+                    tensor.zero_()
+
+    @property
+    def preferences(self) -> Tensor:
+        """The logits that choose, (N, K): a neuron's own, plus its layer's if the selection has those."""
+        return self.logits if self.layer_logits is None else self.logits + self.layer_logits
 
     @property
     def choice(self) -> Tensor:
         """The activation of each neuron's largest logit (eq. 8): int64 (N,)."""
-        return self.logits.detach().argmax(1)
+        return self.preferences.detach().argmax(1)
+
+    def choose(self, choice: Tensor) -> None:
+        """Replace the logits by those of a choice that is made: 1 for it and 0 for the rest; `choice` is int64 (N,)."""
+        with torch.no_grad():
+            self.logits.zero_().scatter_(1, choice.to(self.logits.device)[:, None], 1.0)
+            if self.layer_logits is not None:
+                self.layer_logits.zero_()
+
+    @property
+    def matching(self) -> Tensor | None:
+        """Scale and shift of every candidate of every neuron, (2, K, N); None where candidates are not matched."""
+        return None if self.moments is None else functional.matching(self.moments)
 
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its sampled activation or, in `eval()`, its preferred one."""
         _check_features(self, z)
+        if self.training and self.observes and self.moments is not None:
+            self._observe(z, self.moments)
+        matching = self.matching
         if not (self.training or self.samples_in_eval):
-            return functional.mixed(z, self.choice, self.pool, self.dim)
-        logits = self.logits
+            h = functional.mixed(z, choice := self.choice, self.pool, self.dim)
+            return h if matching is None else functional.rescaled(h, operators.of_choice(matching, choice), self.dim)
+        logits = self.preferences
         dtype = torch.promote_types(logits.dtype, torch.float32)
         noise = functional.gumbel_noise(logits.shape, dtype=dtype, device=logits.device)
         if self._table is None:
-            return functional.selective_plain(z, logits, noise, self.temperature, self.pool, self.dim)
-        return operators.selective(z, logits, noise, self.temperature, self._table, self.dim)
+            return functional.selective_plain(z, logits, noise, self.temperature, self.pool, self.dim, matching)
+        return operators.selective(z, logits, noise, self.temperature, self._table, self.dim, matching)
+
+    def _observe(self, z: Tensor, running: Tensor) -> None:
+        """Bring the running averages of the moments up to date with a batch."""
+        if z.numel():
+            part = z if self.dim % z.dim() == 0 else z[:OBSERVED]
+            new = functional.moments(part, self.pool, self.dim).to(running.dtype)
+            running.lerp_(new, self.batches.add_(1).reciprocal().clamp_min_(NEW_WEIGHT))
 
     def extra_repr(self) -> str:
         """Describe the layer in the module's printed tree."""
         names = ", ".join(activation.name for activation in self.pool)
-        return f"{self.num_features}, pool=({names}), temperature={self.temperature:g}, dim={self.dim}"
+        rule = "" if self.selection == PAPER else f", selection={self.selection}"
+        return f"{self.num_features}, pool=({names}), temperature={self.temperature:g}, dim={self.dim}{rule}"
 
 
 class Mixed(nn.Module):
@@ -108,6 +164,8 @@ class Mixed(nn.Module):
         pool: names or activations, K of them.
         dim: the axis of the neurons.
         device: where the choice is kept; by default where it is.
+        affine: (2, N), floating: a scale and a shift of each neuron, which puts out scale f(z) + shift. They are a
+            buffer, which `smx.commit` makes where they can't move into other weights.
 
     The choice is a buffer: `.to()` moves it, `state_dict()` saves it. Change it by `load_state_dict()` alone.
 
@@ -118,6 +176,7 @@ class Mixed(nn.Module):
     """
 
     choice: Tensor
+    affine: Tensor | None
 
     def __init__(
         self,
@@ -126,6 +185,7 @@ class Mixed(nn.Module):
         *,
         dim: int = 1,
         device: torch.device | str | None = None,
+        affine: Tensor | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(choice, Tensor):
@@ -134,7 +194,11 @@ class Mixed(nn.Module):
         self.dim = dim
         self.num_features = choice.numel()
         self.register_buffer("choice", choice.detach().clone())
+        if affine is not None and affine.shape != (2, self.num_features):
+            raise ValueError(f"affine must be (2, {self.num_features}) for the choice, got {tuple(affine.shape)}")
+        self.register_buffer("affine", None if affine is None else affine.detach().clone())
         self._fixed = FixedChoice(self.choice, self.pool)
+        self.register_load_state_dict_pre_hook(_expect_affine)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_prepare_anew)  # type: ignore[no-untyped-call]
         if device is not None:
             self.to(device)
@@ -147,12 +211,14 @@ class Mixed(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its activation (eq. 11)."""
         _check_features(self, z)
-        return self._fixed(z, self.choice, self.dim)
+        h = self._fixed(z, self.choice, self.dim)
+        return h if self.affine is None else functional.rescaled(h, self.affine, self.dim)
 
     def extra_repr(self) -> str:
         """Describe the layer in the module's printed tree."""
         sizes = ", ".join(f"{name}: {size}" for name, size in self.group_sizes.items())
-        return f"{self.num_features}, {{{sizes}}}, dim={self.dim}"
+        rescaled = "" if self.affine is None else ", with scale and shift"
+        return f"{self.num_features}, {{{sizes}}}, dim={self.dim}{rescaled}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mixed:
         self._fixed.apply(fn)
@@ -170,6 +236,13 @@ def sampling(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, value in layers.items():
             layer.samples_in_eval = value
+
+
+def _expect_affine(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Let a layer without scale and shift load a state that has them."""
+    assert isinstance(module, Mixed)
+    if module.affine is None and (saved := state.get(f"{prefix}affine")) is not None:
+        module.affine = torch.empty_like(saved, device=module.choice.device)
 
 
 def _prepare_anew(module: nn.Module, incompatible_keys: Any) -> None:

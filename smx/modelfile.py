@@ -120,12 +120,14 @@ class SavedModel:
         program = self.architecture.program
         layers: dict[str, nn.Module] = {}
         for path, arguments in program["layers"].items():
+            prefix = f"{path}."
+            own = {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
             if path in self.choices:
                 layers[path] = Mixed(self.choices[path], self.pool, dim=arguments["dim"])
+                own["choice"] = self.choices[path]
             else:
-                logits = self.weights[f"{path}.logits"]
-                layers[path] = Selective(len(logits), self.pool, arguments["temperature"], dim=arguments["dim"])
-                layers[path].load_state_dict({"logits": logits})
+                layers[path] = Selective(len(own["logits"]), self.pool, **arguments)
+            layers[path].load_state_dict(own)
         return Program(program, self.weights, layers)
 
 

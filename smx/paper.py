@@ -8,6 +8,10 @@ PAPER_POOL = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
 TEMPERATURE = 0.3
 """tau of eq. 2 (the paper's table 2)."""
 
+PAPER, MATCHED = "paper", "matched"
+SELECTIONS = (PAPER, MATCHED)
+"""The rules by which phase 1 moves the logits: the paper's, and that of candidates matched to ReLU."""
+
 TABLE_1 = {
     (512,): ("sigmoid", "tanh", "relu"),
     (512, 256, 128): ("smartmixed", "leaky_relu", "relu"),

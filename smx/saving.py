@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from smx.activations import get
 from smx.architecture import PROGRAM, Architecture
 from smx.layers import Mixed, Selective
 from smx.modelfile import SavedModel, load_model, save_model
+from smx.paper import PAPER
 from smx.program import capture
 
 
@@ -58,9 +60,10 @@ def save(
         if get(activation.name) != activation:
             raise ValueError(f"the activation {activation.name!r} of a pool is not the registered one of this name")
     choices: dict[str, Tensor] = {}
-    described: dict[str, dict[str, float]] = {}
+    described: dict[str, dict[str, Any]] = {}
     for name, layer in layers.items():
         described[name] = {"dim": layer.dim}
+        weights |= {f"{name}.{key}": value for key, value in layer.state_dict().items() if key != "choice"}
         if isinstance(layer, Mixed):
             indices = torch.tensor([pool.index(activation) for activation in layer.pool])
             choices[name] = indices[layer.choice.cpu()]
@@ -68,7 +71,8 @@ def save(
             raise ValueError("the Selective layers of a network must have one pool")
         else:
             described[name]["temperature"] = layer.temperature
-            weights[f"{name}.logits"] = layer.logits.detach()
+            if layer.selection != PAPER:
+                described[name]["selection"] = layer.selection
     with torch.no_grad():
         output = copy.deepcopy(module).eval()(example_input).cpu()
     shape = tuple(example_input.shape[1:])

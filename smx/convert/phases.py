@@ -12,10 +12,12 @@ from torch import nn
 
 from smx.activations import Activation, resolve_pool
 from smx.convert.channels import channels_by_definition, channels_by_run, dry_run
+from smx.convert.folding import fold, next_linears
 from smx.convert.modularize import ACTIVATIONS, Types, heed_activations, modularize
 from smx.example_input import ExampleInput, as_arguments
+from smx.fused.operators import of_choice
 from smx.layers import Mixed, Selective
-from smx.paper import PAPER_POOL, TEMPERATURE
+from smx.paper import PAPER, PAPER_POOL, TEMPERATURE
 
 ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
 """The modules that `select` replaces: PyTorch's elementwise activations."""
@@ -27,6 +29,7 @@ def select(
     *,
     example_input: ExampleInput | None = None,
     temperature: float = TEMPERATURE,
+    selection: str = PAPER,
     types: Types = ACTIVATION_MODULES,
 ) -> nn.Module:
     """Return a copy of `module` in which every activation is a `Selective`, with one choice for each channel.
@@ -53,12 +56,13 @@ def select(
         pool: names or activations.
         example_input: a tensor or array, or a tuple of the arguments, for the dry run. None: there is no dry run.
         temperature: tau of eq. 2.
+        selection: the rule by which the neurons choose, `paper` or `matched`; see `smx.Selective`.
         types: the module types to replace; without `nn.Sigmoid`, for example, the Sigmoid of a gate stays. A function
             counts as its module: `F.relu` as `nn.ReLU`. Your own types are allowed.
 
     Raises:
-        ValueError: there is nothing to replace, the channels of an activation can't be told, or the rewritten network
-            gives other outputs on the example.
+        ValueError: there is nothing to replace, the selection is unknown, the channels of an activation can't be told,
+            or the rewritten network gives other outputs on the example.
     """
     resolved = resolve_pool(pool)
     original, module = module, copy.deepcopy(module)
@@ -99,14 +103,16 @@ def select(
                 f"the channels of {path or type(module).__name__!r} can't be told: {reason};"
                 " give example_input, or leave its type out of types"
             )
-        made[part] = Selective(known.count, resolved, temperature, dim=known.dim, device=device)
+        made[part] = Selective(known.count, resolved, temperature, selection=selection, dim=known.dim, device=device)
     return replace(module, made)
 
 
 def commit(module: nn.Module) -> nn.Module:
     """Return a copy of `module` in which every `Selective` is a `Mixed` with its largest logits' choice (eq. 8).
 
-    Everything else, weights and training mode included, is kept.
+    Everything else, weights and training mode included, is kept. Of a matched layer, scale and shift of each neuron's
+    choice move into the Linear after it, where the modules are a plain chain; elsewhere the `Mixed` has them. Either
+    way the network computes in `eval()` what it computed before.
 
     Raises:
         ValueError: `module` has no `Selective`.
@@ -115,7 +121,20 @@ def commit(module: nn.Module) -> nn.Module:
     layers = [part for part in module.modules() if isinstance(part, Selective)]
     if not layers:
         raise ValueError(f"{type(module).__name__} has no Selective layer to commit; smx.select makes them")
-    return replace(module, {layer: Mixed(layer.choice, layer.pool, dim=layer.dim) for layer in layers})
+    consumers = next_linears(module)
+    return replace(module, {layer: _committed(layer, consumers.get(layer)) for layer in layers})
+
+
+def _committed(layer: Selective, consumer: nn.Linear | None) -> Mixed:
+    """Return the `Mixed` of a layer; its scale and shift move into the consumer, if there is one."""
+    matching = layer.matching
+    if matching is None:
+        return Mixed(layer.choice, layer.pool, dim=layer.dim)
+    affine = of_choice(matching, layer.choice)
+    if consumer is not None:
+        fold(consumer, affine)
+    trivial = consumer is not None or bool((affine == affine.new_tensor([[1.0], [0.0]])).all())
+    return Mixed(layer.choice, layer.pool, dim=layer.dim, affine=None if trivial else affine)
 
 
 def replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module:

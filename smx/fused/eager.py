@@ -38,6 +38,14 @@ def numbers(table: Table, choice_N: Tensor, z: Tensor, dim: int, fixed: bool) ->
     return numbers_CN, numbers_CN.unbind()
 
 
+def rescaled(saved: Tensor, numbers: Numbers, affine_2N: Tensor) -> tuple[Tensor, Numbers]:
+    """Return the numbers of scale f(z) + shift: all but rate and floor are factors of the result or of the slope."""
+    (scale, shift), constant = affine_2N.view(2, *saved.shape[1:]), numbers[2]
+    saved[2:].mul_(scale)
+    constant.add_(shift)
+    return saved, numbers  # which are views of `saved`
+
+
 @made_once
 def _columns(table: Table, fixed: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     return _expand(coefficients(table, torch.float64, "cpu"), fixed).to(device, dtype)
@@ -136,6 +144,11 @@ def _backward(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int, sum
         sums[0].add_(sums_JN)
     else:
         sums.append(sums_JN)
+
+
+def sum_of_gradient(g: Tensor, sums_JN: Tensor, dim: int) -> Tensor:
+    """Return the sum of g, (N,)."""
+    return sums_JN[0]
 
 
 def sums_of_pool(sums_JN: Tensor, table: Table) -> Tensor:

@@ -45,6 +45,12 @@ class Backend(Protocol):
         At z = 0 the slope is that of z < 0, as in PyTorch's ReLU, Leaky ReLU, ELU and SELU.
         """
 
+    def rescaled(self, saved: Tensor, numbers: Numbers, affine_2N: Tensor, /) -> tuple[Tensor, Numbers]:
+        """Make of what `numbers` returned for f, not fixed, the same for scale f(z) + shift; it may be overwritten."""
+
+    def sum_of_gradient(self, g: Tensor, sums_JN: Tensor, dim: int, /) -> Tensor:
+        """Return the sum of g over all axes but the neurons', (N,), which may be one of the sums of `backward`."""
+
     def sums_of_pool(self, sums_JN: Tensor, table: Table, /) -> Tensor:
         """Return the sums of g f_k(z) for every activation of the pool, (K, N)."""
 
@@ -66,16 +72,29 @@ def _triton() -> Backend | None:
     return cast(Backend, importlib.import_module("smx.fused.triton"))
 
 
-def selective(z: Tensor, logits: Tensor, noise: Tensor, temperature: float, table: Table, dim: int = 1) -> Tensor:
+def selective(
+    z: Tensor,
+    logits: Tensor,
+    noise: Tensor,
+    temperature: float,
+    table: Table,
+    dim: int = 1,
+    matching: Tensor | None = None,
+) -> Tensor:
     """Apply to each neuron the activation of its largest noisy logit, with the gradient of eq. 4.
 
     The arguments are those of `smx.functional.selective`, with the table of the pool. The result has z's layout in
     memory. z, the noisy logits and a few numbers a neuron are kept for the backward pass.
     """
     if z.dim() == 1:
-        return selective(z[None], logits, noise, temperature, table)[0]
-    h: Tensor = _Selective.apply(z, logits, noise, temperature, table, dim)  # type: ignore[no-untyped-call]
+        return selective(z[None], logits, noise, temperature, table, 1, matching)[0]
+    h: Tensor = _Selective.apply(z, logits, noise, temperature, table, dim, matching)  # type: ignore[no-untyped-call]
     return h
+
+
+def of_choice(matching: Tensor, choice_N: Tensor) -> Tensor:
+    """Return scale and shift of each neuron's choice, (2, N), of those of all candidates, (2, K, N)."""
+    return matching.gather(1, choice_N.expand(2, 1, -1))[:, 0]
 
 
 def prepare(z: Tensor, choice: Tensor, table: Table, dim: int = 1) -> Numbers:
@@ -116,27 +135,40 @@ def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 class _Selective(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, logits: Tensor, noise: Tensor, temperature: float, table: Table, dim: int
+        ctx: Any,
+        z: Tensor,
+        logits: Tensor,
+        noise: Tensor,
+        temperature: float,
+        table: Table,
+        dim: int,
+        matching: Tensor | None,
     ) -> Tensor:
         dtype, backend = arithmetic_dtype(z), backend_for(z)
         noisy_NK = logits.to(dtype) + noise.to(dtype)
-        saved, numbers = backend.numbers(table, noisy_NK.argmax(1), z, dim, False)
-        ctx.save_for_backward(z, noisy_NK, saved)
+        choice_N = noisy_NK.argmax(1)
+        saved, numbers = backend.numbers(table, choice_N, z, dim, False)
+        if matching is not None:
+            saved, numbers = backend.rescaled(saved, numbers, of_choice(matching, choice_N))
+        ctx.save_for_backward(z, noisy_NK, saved, matching)
         ctx.numbers, ctx.backend = numbers, backend
         ctx.dtype, ctx.temperature, ctx.table, ctx.dim = logits.dtype, temperature, table, dim
         return backend.forward(z, numbers, dim)
 
     @staticmethod
     @_first_order
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        z, noisy_NK, _ = ctx.saved_tensors
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        z, noisy_NK, _, matching = ctx.saved_tensors
         g_z, sums_JN = ctx.backend.backward(g, z, ctx.numbers, ctx.dim)
         # The gradient of the sample s is the sum of g f_k(z). As (K, N) its rows are long, which makes softmax fast.
         g_s_KN = ctx.backend.sums_of_pool(sums_JN, ctx.table)
+        if matching is not None:  # of g (c_k f_k(z) + e_k)
+            scale_KN, shift_KN = matching
+            g_s_KN = torch.mul(scale_KN, g_s_KN).addcmul_(shift_KN, ctx.backend.sum_of_gradient(g, sums_JN, ctx.dim))
         y_KN = torch.softmax(torch.div(noisy_NK.t(), ctx.temperature, out=torch.empty_like(g_s_KN)), 0)
         g_noisy_KN = torch._softmax_backward_data(g_s_KN, y_KN, 0, y_KN.dtype)
         g_logits_NK = torch.div(g_noisy_KN.t(), ctx.temperature, out=torch.empty_like(noisy_NK))
-        return g_z, g_logits_NK.to(ctx.dtype), None, None, None, None
+        return g_z, g_logits_NK.to(ctx.dtype), None, None, None, None, None
 
 
 class _Combine(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """The backend under `torch.compile`: plain formulas, which the compiler turns into kernels; see README.md here.
 
-The functions are those of `smx.fused.operators.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N.
+The functions are those of `smx.fused.operators.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N, or
+c_6N with a constant after them.
 """
 
 from __future__ import annotations
@@ -17,17 +18,29 @@ def numbers(table: Table, choice_N: Tensor, z: Tensor, dim: int, fixed: bool) ->
     return c_5N, c_5N
 
 
-def forward(z: Tensor, c_5N: Tensor, dim: int) -> Tensor:
+def rescaled(c_5N: Tensor, numbers: Tensor, affine_2N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the numbers of scale f(z) + shift, (6, N)."""
+    c_6N = torch.cat([c_5N * affine_2N[:1], affine_2N[1:]]).to(c_5N.dtype)
+    return c_6N, c_6N
+
+
+def sum_of_gradient(g: Tensor, sums_5N: Tensor, dim: int) -> Tensor:
+    """Return the sum of g, (N,)."""
+    return g.to(sums_5N.dtype).sum([axis for axis in range(g.dim()) if axis != dim % g.dim()])
+
+
+def forward(z: Tensor, c: Tensor, dim: int) -> Tensor:
     """Return h."""
-    up, down, expm1, sigmoid, tanh = _along(c_5N, z, dim)
-    b_up, b_down, b_expm1, b_sigmoid, b_tanh = _basis(z.to(c_5N.dtype))
-    return (up * b_up + down * b_down + expm1 * b_expm1 + sigmoid * b_sigmoid + tanh * b_tanh).to(z.dtype)
+    up, down, expm1, sigmoid, tanh, *constant = _along(c, z, dim)
+    b_up, b_down, b_expm1, b_sigmoid, b_tanh = _basis(z.to(c.dtype))
+    h = up * b_up + down * b_down + expm1 * b_expm1 + sigmoid * b_sigmoid + tanh * b_tanh
+    return (h + constant[0] if constant else h).to(z.dtype)
 
 
-def backward(g: Tensor, z: Tensor, c_5N: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def backward(g: Tensor, z: Tensor, c: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return g_z, and the sums of g b_j(z), (5, N)."""
-    up, down, expm1, sigmoid, tanh = _along(c_5N, z, dim)
-    x, g_h = z.to(c_5N.dtype), g.to(c_5N.dtype)
+    up, down, expm1, sigmoid, tanh, *_ = _along(c, z, dim)
+    x, g_h = z.to(c.dtype), g.to(c.dtype)
     basis = _basis(x)
     *_, b_expm1, b_sigmoid, b_tanh = basis
     slope = torch.where(x > 0, up, down + expm1 * (1 + b_expm1))
@@ -60,6 +73,6 @@ def _basis(z: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def _along(c_5N: Tensor, z: Tensor, dim: int) -> tuple[Tensor, ...]:
-    """Return the five coefficients in shapes that are broadcast along all axes of z but the neurons'."""
-    return c_5N.reshape(5, -1, *[1] * (z.dim() - 1 - dim % z.dim())).unbind()
+def _along(c: Tensor, z: Tensor, dim: int) -> tuple[Tensor, ...]:
+    """Return the numbers in shapes that are broadcast along all axes of z but the neurons'."""
+    return c.reshape(len(c), -1, *[1] * (z.dim() - 1 - dim % z.dim())).unbind()

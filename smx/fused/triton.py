@@ -1,10 +1,11 @@
 """The backend on a GPU: one Triton kernel forward, two backward; see README.md here.
 
-The functions are those of `smx.fused.operators.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N. In the
-kernels z has shape (M, N, L): M examples, N neurons, L positions of each neuron (1 in a plain network, height times
-width in a convolution). A program works on tiles (BLOCK_M, BLOCK_N, BLOCK_L) of z. Memory is read in long runs if a
-tile extends along the axis whose elements are adjacent: N where L is 1, L where it is large. So `_plan` serves both
-layouts, and the kernels need no division to find an element.
+The functions are those of `smx.fused.operators.Backend`. The numbers of a neuron are its 5 coefficients c: c_5N, or
+c_6N with a constant after them, which the kernels don't know. In the kernels z has shape (M, N, L): M examples, N
+neurons, L positions of each neuron (1 in a plain network, height times width in a convolution). A program works on
+tiles (BLOCK_M, BLOCK_N, BLOCK_L) of z. Memory is read in long runs if a tile extends along the axis whose elements are
+adjacent: N where L is 1, L where it is large. So `_plan` serves both layouts, and the kernels need no division to find
+an element.
 """
 # mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False
 # mypy: disallow-untyped-calls=False
@@ -38,9 +39,23 @@ def numbers(table: Table, choice_N: Tensor, z: Tensor, dim: int, fixed: bool) ->
 _columns = made_once(coefficients)
 
 
-def forward(z: Tensor, c_5N: Tensor, dim: int) -> Tensor:
+def rescaled(c_5N: Tensor, numbers: Tensor, affine_2N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the numbers of scale f(z) + shift, (6, N): a constant after the coefficients."""
+    c_6N = torch.cat([c_5N * affine_2N[:1], affine_2N[1:]]).to(c_5N.dtype)
+    return c_6N, c_6N
+
+
+def sum_of_gradient(g: Tensor, sums_5N: Tensor, dim: int) -> Tensor:
+    """Return the sum of g, (N,)."""
+    return g.sum([axis for axis in range(g.dim()) if axis != dim % g.dim()], dtype=sums_5N.dtype)
+
+
+def forward(z: Tensor, c: Tensor, dim: int) -> Tensor:
     """Return h. The arithmetic has the dtype of c."""
-    z = _dense(z, dim)
+    if len(c) > 5:  # a constant, which is too rare for another number in the kernels
+        constant = c[5].view(-1, *[1] * (z.dim() - 1 - dim % z.dim()))
+        return forward(z.to(c.dtype), c[:5], dim).add_(constant).to(z.dtype)
+    z, c_5N = _dense(z, dim), c
     h = torch.empty_like(z)
     flat = _flat(z, dim)
     constants, tiles, neuron_blocks = _plan(flat)
@@ -49,9 +64,9 @@ def forward(z: Tensor, c_5N: Tensor, dim: int) -> Tensor:
     return h
 
 
-def backward(g: Tensor, z: Tensor, c_5N: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def backward(g: Tensor, z: Tensor, c: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return g_z, and the sums of g b_j(z), (5, N)."""
-    z = _dense(z, dim)
+    z, c_5N = _dense(z, dim), c[:5]
     g, g_z, flat = _as(z, g), torch.empty_like(z), _flat(z, dim)
     constants, tiles, neuron_blocks = _plan(flat)
     # Each program writes the partial sums of its share of the tiles; PyTorch adds the shares up.

@@ -141,7 +141,8 @@ def _run(module: nn.Module, layers: dict[str, _Layer], example: tuple[Any, ...],
     run.add(*copies.values())
     choices = {name: copies[id(layer.part.choice)] for name, layer in layers.items()}
     for name, layer in layers.items():
-        dry.get_submodule(name).forward = partial(_forward, run, layer, choices[name])
+        own = [copies[id(buffer)] for buffer in layer.part.buffers(recurse=False)]
+        dry.get_submodule(name).forward = partial(_forward, run, layer, own)
     for training in modes:
         arguments = tree_map(lambda x: _batch(x) if isinstance(x, Tensor) else x, example)
         inputs = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
@@ -173,12 +174,13 @@ def _run(module: nn.Module, layers: dict[str, _Layer], example: tuple[Any, ...],
     return Plan(permutations, refusals)
 
 
-def _forward(run: DryRun, layer: _Layer, choice: Tensor, z: Tensor) -> Tensor:
-    """Stand for a `Mixed` in a dry run: its choice has the order of its neurons."""
-    dim = layer.part.dim
-    if not -z.dim() <= dim < z.dim() or z.shape[dim] != len(choice):
-        raise ValueError(f"Mixed expects {len(choice)} features on axis {dim}, got {tuple(z.shape)}")
-    run.orders.tie(run.orders.of(choice, 0), run.orders.of(z, dim))
+def _forward(run: DryRun, layer: _Layer, own: Sequence[Tensor], z: Tensor) -> Tensor:
+    """Stand for a `Mixed` in a dry run: its own tensors, (N,) and (2, N), have the order of its neurons."""
+    dim, count = layer.part.dim, layer.part.num_features
+    if not -z.dim() <= dim < z.dim() or z.shape[dim] != count:
+        raise ValueError(f"Mixed expects {count} features on axis {dim}, got {tuple(z.shape)}")
+    for tensor in own:
+        run.orders.tie(run.orders.of(tensor, tensor.dim() - 1), run.orders.of(z, dim))
     layer.size = max(layer.size, z.numel())
     return z.clone()
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smx.paper import PAPER_POOL
+from smx.paper import MATCHED, PAPER_POOL
 from smx.training.config import SMARTMIXED, TrainConfig
 
 PAPER_METHODS = (SMARTMIXED, *PAPER_POOL)
 """The paper's seven."""
+
+RULES: Mapping[str, Mapping[str, Any]] = {MATCHED: {"activation": SMARTMIXED, "selection": MATCHED}}
+"""SmartMixed with another rule of choosing, see `TrainConfig.selection`."""
 
 CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "shuffled": {"activation": SMARTMIXED, "phase2_choices": "shuffled"},
@@ -22,14 +25,14 @@ schedule of two phases cost? See `TrainConfig.phase2_choices`; a pool of one lea
 
 
 def settings_of(method: str, own: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the settings of a method: one of the grid's `own`, a control, smartmixed, or any activation's name."""
-    return own.get(method) or CONTROLS.get(method) or {"activation": method}
+    """Return the settings of a method: one of the grid's `own`, a rule, a control, smartmixed, or an activation."""
+    return own.get(method) or RULES.get(method) or CONTROLS.get(method) or {"activation": method}
 
 
 def method_of(config: TrainConfig) -> str:
-    """Return the name of the method that a run's settings are: a control, smartmixed, or a baseline's activation."""
+    """Return the name of the method that a run's settings are: a control, a rule, smartmixed, or an activation."""
     values = config.to_dict()
-    for name, settings in CONTROLS.items():
+    for name, settings in (*CONTROLS.items(), *RULES.items()):
         if all(values[key] == value for key, value in settings.items()):
             return name
     return config.activation

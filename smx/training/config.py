@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from smx.errors import InputError
-from smx.paper import PAPER_POOL, TEMPERATURE
+from smx.paper import PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 
 SMARTMIXED = "smartmixed"
 MODELS = ("mlp", "cnn")
@@ -68,6 +68,9 @@ class TrainConfig:
     protocol: str = _phases(
         "standard", "author: as in the author's code, to compare with the paper's figures.", choices=PROTOCOLS
     )
+    selection: str = _phases(
+        PAPER, "How neurons choose; matched: among candidates brought to ReLU's scale.", choices=SELECTIONS
+    )
     phase1_epochs: int | Literal["auto"] = _phases(
         50, "Epochs in which neurons choose; auto: until the choices have settled.", "EPOCHS|auto", word=AUTO
     )
@@ -75,6 +78,7 @@ class TrainConfig:
     phase2_choices: str = _phases(
         "learned", "Another word: a control, which shows what learning the choices is worth.", choices=PHASE2_CHOICES
     )
+    rewind: bool = _phases(False, "Phase 2 begins with the weights that phase 1 began with, and keeps the choices.")
     max_phase1_epochs: int = _commit(50, "Epochs after which phase 1 ends in any case.", "EPOCHS")
     settle_window: int = _commit(5, "How many of the last epochs the rule looks at.", "EPOCHS")
     settle_changed: float = _commit(
@@ -93,6 +97,9 @@ class TrainConfig:
     )
     temperature_end: float = _temperature(0.1, "Its value in the schedule's last epoch.", "TAU")
     lr: float = _optimiser(1e-4, "Learning rate of Adam.", "RATE")
+    logits_lr: float = _optimiser(
+        0.0, "Learning rate of the logits, in multiples of lr; 0: 1 for paper, 10 for matched.", "FACTOR"
+    )
     lr_schedule: str = _optimiser("constant", "How it changes from step to step of each phase.", choices=LR_SCHEDULES)
     lr_warmup: int = _optimiser(0, "Epochs at the start of each phase in which it rises.", "EPOCHS")
     batch_size: int = _optimiser(128, "Examples of a training step.", "EXAMPLES")
@@ -109,7 +116,7 @@ class TrainConfig:
             self._require(name, getattr(self, name) == AUTO or getattr(self, name) >= 1, "at least 1")
         for name in ("temperature", "temperature_end", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "positive and finite")
-        for name in ("settle_changed", "settle_margin", "settle_loss", "patience", "lr_warmup"):
+        for name in ("settle_changed", "settle_margin", "settle_loss", "patience", "lr_warmup", "logits_lr"):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more, and finite")
         self._require("hidden", self.hidden and min(self.hidden) >= 1, "one or more layers of at least 1 neuron")
         self._require("model", self.model in MODELS or ":" in self.model, f"{', '.join(MODELS)} or module:factory")
@@ -119,6 +126,8 @@ class TrainConfig:
                 self._require(setting.name, getattr(self, setting.name) in choices, f"one of {', '.join(choices)}")
         if self.is_baseline:
             self._require("phase1_epochs", self.phase1_epochs != AUTO, "a number: a baseline makes no choices")
+        if self.protocol == "author":
+            self._require("rewind", not self.rewind, "off with the author's protocol, which begins phase 2 anew anyway")
         if self.device == "cpu":
             self._require("cuda_graphs", not self.cuda_graphs, "off on the cpu (compile works there)")
             self._require("amp", self.amp != "float16", "none or bfloat16 on the cpu")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from smx.layers import Mixed
+from smx.layers import Selective
 
 LEARNED = "learned"
 
@@ -38,11 +38,10 @@ majority    for all neurons the one that most of the layer chose
 
 
 def replace_choices(network: nn.Module, control: str, seed: int) -> None:
-    """Give every `Mixed` of a network the choices of a control, in place; those that are `learned` stay."""
+    """Give every `Selective` of a network the choices of a control, in place; those that are `learned` stay."""
     if control == LEARNED:
         return
     generator = torch.Generator().manual_seed(seed)
     for layer in network.modules():
-        if isinstance(layer, Mixed):
-            choice = CONTROLS[control](layer.choice.cpu(), len(layer.pool), generator)
-            layer.load_state_dict({"choice": choice})
+        if isinstance(layer, Selective):
+            layer.choose(CONTROLS[control](layer.choice.cpu(), len(layer.pool), generator))

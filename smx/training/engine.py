@@ -30,6 +30,7 @@ def train_epoch(
     """Take one step for each batch, in a random order; return the mean loss and the accuracy over these steps."""
     step.model.train()
     step.tally.reset()
+    step.taken = 0
     for batch in torch.split(torch.randperm(len(examples)).to(examples.x.device), batch_size):
         share = ranks.share(batch, examples.device)
         step(*examples.batch(share.indices), share)

@@ -66,7 +66,7 @@ def choices(model: nn.Module) -> dict[str, Tensor]:
 
 def median_margin(model: nn.Module) -> float | None:
     """Return the median over all neurons of the largest logit minus the second one; None where none has two."""
-    logits = [layer.logits.detach() for layer in model.modules() if isinstance(layer, Selective)]
+    logits = [layer.preferences.detach() for layer in model.modules() if isinstance(layer, Selective)]
     margins = [-layer.topk(2, 1).values.diff().flatten() for layer in logits if layer.shape[1] > 1]
     return torch.cat(margins).median().item() if margins else None
 

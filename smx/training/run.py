@@ -53,7 +53,7 @@ class _Run:
         if phase == 2:
             return self.architecture.mixed(self.config.candidates)
         pool = rules(self.config).phase1_pool(activations.resolve_pool(self.config.candidates))
-        return self.architecture.selective(pool, self.config.temperature)
+        return self.architecture.selective(pool, self.config.temperature, self.config.selection)
 
 
 def train(
@@ -141,10 +141,16 @@ def _train_phases(
 
 
 def _next_network(run: _Run, phase1: nn.Module) -> nn.Module:
-    """Return the network that phase 2 begins with: committed and sorted, or with fresh weights and the same choices."""
-    committed = convert.commit(phase1)
-    replace_choices(committed, run.config.phase2_choices, seed_for(run.config.seed, 3))
-    committed = sorting.sort(committed, example_input=torch.zeros(2, *run.architecture.input_shape))
+    """Return the network that phase 2 begins with: committed and sorted, or with other weights and the same choices.
+
+    The weights of `rewind` are those at the start of phase 1, where nothing has been matched yet.
+    """
+    replace_choices(phase1, run.config.phase2_choices, seed_for(run.config.seed, 3))
+    if run.config.rewind:
+        chosen, phase1 = choices(phase1), run.network(1).to(run.config.device)
+        for name, choice in chosen.items():
+            phase1.get_submodule(name).choose(choice)  # type: ignore[operator]
+    committed = sorting.sort(convert.commit(phase1), example_input=torch.zeros(2, *run.architecture.input_shape))
     if rules(run.config).warm_start:
         return committed
     torch.manual_seed(seed_for(run.config.seed, 2))

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from smx.layers import Selective
+from smx.paper import MATCHED, PAPER
 from smx.training.config import TrainConfig
 from smx.training.parallel import ALONE, Ranks, Share
 from smx.training.protocol import rules
+from smx.training.schedules import FACTOR
 
 DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+OBSERVE_EVERY = 4
+"""Moments of candidates change slowly, and observing each batch would make a step of phase 1 a tenth longer."""
+
+LOGITS_LR = {PAPER: 1.0, MATCHED: 10.0}
+"""The learning rate of the logits by selection, in multiples of that of the weights."""
 
 
 def adam(model: nn.Module, config: TrainConfig, state: dict[str, object] | None = None) -> torch.optim.Optimizer:
     """Make the optimiser of a phase, with a saved state but for its learning rate, which the schedule sets.
 
-    For a CUDA graph, which would keep a number for ever, the rate is a tensor on the device.
+    Logits with a learning rate of their own are a second group. For a CUDA graph, which would keep a number for ever,
+    the rates are tensors on the device.
     """
-    rate = torch.tensor(config.lr, device=next(model.parameters()).device) if config.cuda_graphs else config.lr
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True, capturable=config.cuda_graphs)
+    device, factor = next(model.parameters()).device, config.logits_lr or LOGITS_LR[config.selection]
+    layers = [part for part in model.modules() if isinstance(part, Selective)] if factor != 1 else []
+    logits = {id(parameter): parameter for layer in layers for parameter in layer.parameters()}
+    groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if id(p) not in logits]}]
+    if logits:
+        groups.append({"params": list(logits.values()), FACTOR: factor})
+    optimizer = torch.optim.Adam(groups, fused=True, capturable=config.cuda_graphs)
     if state is not None:
         optimizer.load_state_dict(state)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    for group in optimizer.param_groups:
+        rate = config.lr * group.get(FACTOR, 1.0)
+        group["lr"] = torch.tensor(rate, device=device) if config.cuda_graphs else rate
     return optimizer
 
 
@@ -58,6 +76,7 @@ class Step:
     Attributes:
         scaler: scales the loss in float16, and does nothing otherwise.
         tally: the sums of loss and right answers since its last `reset`.
+        taken: the steps since the epoch began. Layers that match their candidates observe every `OBSERVE_EVERY`-th.
     """
 
     def __init__(
@@ -67,6 +86,9 @@ class Step:
         self.model, self.optimizer, self.config, self.phase = model, optimizer, config, phase
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "float16")
         self.tally = Tally(device, torch.float32)
+        self.taken = 0
+        self._observers = [part for part in model.modules() if isinstance(part, Selective) and part.moments is not None]
+        self._observes_all = config.compile or config.cuda_graphs  # a compiled step is always the same
         network = ranks.wrap(model)
         self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
         self._graph = _Graph(self._step) if config.cuda_graphs else None
@@ -85,6 +107,9 @@ class Step:
 
     def _step(self, x: Tensor, y: Tensor, share: Share) -> None:
         protocol = rules(self.config)
+        for layer in self._observers:
+            layer.observes = self._observes_all or self.taken % OBSERVE_EVERY == 0
+        self.taken += 1
         with torch.autocast(x.device.type, DTYPES[self.config.amp], enabled=self.config.amp != "none"):
             logits = self._network(x)
         outputs = protocol.outputs(logits.float(), self.phase)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smx import Mixed, data
+from smx import Selective, data
 from smx.modelfile import load_model
 from smx.training.config import PHASE2_CHOICES
 from smx.training.controls import CONTROLS, LEARNED, replace_choices
@@ -17,9 +17,9 @@ from tests.smx.runs import SMALL
 
 
 def replaced(control: str, choice: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    layer = Mixed(choice)
+    layer = Selective(len(choice))
+    layer.choose(choice)
     replace_choices(torch.nn.Sequential(layer), control, seed)
-    assert sum(layer.group_sizes.values()) == len(choice)
     return layer.choice
 
 

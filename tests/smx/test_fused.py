@@ -127,11 +127,12 @@ def step(module: Callable[[Tensor], Tensor], parameters: nn.Module, x: Tensor) -
     "make",
     [
         network,
+        lambda: nn.Sequential(nn.Linear(12, 8), smx.Selective(8, selection="matched"), nn.Linear(8, 3)),
         lambda: smx.commit(network()),
         lambda: nn.Sequential(nn.Linear(12, 3), smx.Selective(3, ("relu", "gelu"))),
         lambda: nn.Sequential(nn.Linear(12, 3), smx.Mixed([1, 0, 1], ("relu", "gelu"))),
     ],
-    ids=["selective", "mixed", "selective, general", "mixed, general"],
+    ids=["selective", "matched", "mixed", "selective, general", "mixed, general"],
 )
 def test_compiles_without_graph_breaks(make: Callable[[], nn.Module]) -> None:
     torch._dynamo.reset()

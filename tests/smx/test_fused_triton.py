@@ -59,13 +59,14 @@ def test_the_operators_on_top_of_the_kernels(monkeypatch: pytest.MonkeyPatch) ->
     pool = activations.resolve_pool(PAPER)
     whole = torch.randn(3, 12, 4, 5, generator=random).to(DEVICE)
     logits, noise = torch.randn(2, 6, 6, generator=random).to(DEVICE)
+    affine = torch.randn(2, 6, 6, generator=random).to(DEVICE)
     in_order, reversed_ = (layers.Mixed(choice, pool, device=DEVICE) for choice in (range(6), range(5, -1, -1)))
 
     def plain(layer: layers.Mixed) -> Callable[[Tensor, Tensor], Tensor]:
         return lambda z, x: functional.grouped_plain(z, functional.groups(layer.choice), pool)
 
-    def selective(function: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda z, x: function(z, x, noise, 0.3, pool)
+    def selective(function: Callable[..., Tensor], *matching: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda z, x: function(z, x, noise, 0.3, pool, 1, *matching)
 
     for z in (
         whole[:, :6].contiguous(),
@@ -75,6 +76,7 @@ def test_the_operators_on_top_of_the_kernels(monkeypatch: pytest.MonkeyPatch) ->
     ):
         for functions in (
             (selective(functional.selective), selective(functional.selective_plain)),
+            (selective(functional.selective, affine), selective(functional.selective_plain, affine)),
             (lambda z, x: reversed_(z), plain(reversed_)),
             (lambda z, x: in_order(z), plain(in_order)),
         ):

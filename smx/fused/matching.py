@@ -1,0 +1,45 @@
+"""The moments of all candidates by those of the basis, for `smx.functional.matching`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from smx.fused.basis import Table, arithmetic_dtype, coefficients, made_once
+from smx.fused.eager import product_dtype
+
+RELU = (1.0, 0.0, 0.0, 0.0, 0.0)
+"""ReLU's row of a table."""
+
+
+def moments(z: Tensor, table: Table, dim: int) -> Tensor:
+    """Return mean and variance of ReLU(z) and of every f_k(z), (2, 1 + K, N); see `smx.functional.moments`.
+
+    Where one function of an activation's combination is not 0, its others are. So the squares of the activations are
+    combinations, too: of the squares of the basis, with the squares of the coefficients. The variance loses digits if
+    it is small beside the square of the mean, which the least deviation makes harmless.
+    """
+    dtype = arithmetic_dtype(z)
+    z, weights = z.to(dtype), _weights(table, dtype, z.device)
+    others = [2 + axis for axis in range(z.dim()) if axis != dim % z.dim()]
+    powers = torch.empty((2, 5, *z.shape), dtype=dtype, device=z.device)
+    basis, squares = powers
+    up, down, expm1, sigmoid, tanh = basis
+    torch.clamp_min(z, 0, out=up)
+    torch.clamp_max(z, 0, out=down)
+    torch.exp(down, out=expm1).sub_(1)  # faster than expm1, and exact enough for a mean
+    torch.sigmoid(z, out=sigmoid)
+    torch.tanh(z, out=tanh)
+    torch.mul(basis, basis, out=squares)
+    means = powers.mean(others)
+    products = torch.empty((2, 1 + len(table), z.shape[dim]), dtype=weights.dtype, device=z.device)
+    torch.bmm(weights, means.to(weights.dtype), out=products)  # which autocast does not round, because of `out`
+    mean, square = products
+    square.addcmul_(mean, mean, value=-1)
+    return products.to(dtype)
+
+
+@made_once
+def _weights(table: Table, dtype: torch.dtype, device: torch.device) -> Tensor:
+    c = coefficients((RELU, *table), torch.float64, "cpu").t()
+    return torch.stack([c, c.square()]).to(device, product_dtype(dtype, device))
