@@ -234,3 +234,11 @@ def test_latency_is_shown_where_it_was_measured() -> None:
     assert "latency" in shown.figures
     assert "1.20 times for batches of 1, 1.50 times for batches of 128" in shown.text
     assert shown.data["latency"]["ratio"].tolist() == pytest.approx([1.2, 1.5])
+
+
+def test_a_table_of_accuracies_alone_is_a_study() -> None:
+    """Whoever trained elsewhere has no more; what is not there is left out."""
+    kept = ("cell", "status", "method", "hidden", "seed", "data", "test_accuracy", "validation_accuracy")
+    shown = Parsed(page(study_of([{name: row[name] for name in kept} for row in rows()])))
+    assert shown.figures == {"differences", "mrr", "ranks", "controls"}
+    assert "Training time" not in shown.text

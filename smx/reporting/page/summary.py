@@ -46,10 +46,11 @@ def facts(study: Study) -> list[tuple[str, str]]:
             ("Methods", _listed(words.name(method) for method in table["method"])),
             ("Seeds", _listed(table["seed"])),
         ]
-    found += [
-        ("Epochs", f"{_listed(table['phase1_epochs'])} + {_listed(table['phase2_epochs'])} (phase 1 + phase 2)"),
-        ("Training time", _times(study)),
-    ]
+    found.append(
+        ("Epochs", f"{_listed(table['phase1_epochs'])} + {_listed(table['phase2_epochs'])} (phase 1 + phase 2)")
+    )
+    if times := _times(study):
+        found.append(("Training time", times))
     if machines := _machines(study):
         found.append(("Machine", machines))
     if "threads" in study.cells and study.cells["threads"].notna().any():
@@ -64,7 +65,9 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def _times(study: Study) -> str:
-    seconds = study.cells["seconds"].dropna()
+    seconds = study.cells.get("seconds", pd.Series(dtype=float)).dropna()
+    if seconds.empty:
+        return ""
     if study.kind == "run":
         return words.duration(seconds.sum())
     return f"{words.duration(seconds.sum())} of all runs, {words.duration(seconds.mean())} each on average"
