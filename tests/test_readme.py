@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from smx.cli import main
+from smx.study import table
 from tests.conftest import python
 from tests.faults import KINDS
 from tests.test_house import ROOT
@@ -117,3 +119,21 @@ def test_the_size_of_a_server_is_measured() -> None:
 
 def test_the_planted_faults_are_counted() -> None:
     assert f"All {len(KINDS)} kinds are caught" in RESULTS
+
+
+def test_the_rules_of_choosing_are_compared_as_the_study_found() -> None:
+    cells = table.read(ROOT / "docs" / "results" / "mnist-study.parquet")
+    cells = cells[(cells["hidden"] == "512,256,128") & (cells["status"] == "done") & cells["seed"].isin([0, 1, 2])]
+    accuracy = cells.pivot(index="seed", columns="method", values="test_accuracy")
+    assert len(accuracy) == 3
+    training = " ".join((ROOT / "docs" / "training.md").read_text().split())
+    said = {
+        "ReLU": "relu",
+        "ReLU in two phases": "relu_two_phases",
+        "the paper's rule": "smartmixed",
+        "`matched`": "matched",
+    }
+    assert ", ".join(f"{name} {accuracy[method].mean():.4f}" for name, method in said.items()) in training
+    gain = 100 * (accuracy["matched"] - accuracy["relu"])
+    interval = stats.ttest_1samp(gain, 0).confidence_interval()
+    assert f"{gain.mean():.2f} points above ReLU (95 %: {interval.low:.2f} to {interval.high:.2f}" in training
