@@ -21,8 +21,12 @@ from smx.cli import main, options
 from smx.export import compiler, precision
 from smx.runtime import providers, settings
 from smx.runtime.tune import goals
+from smx.study.cell import CellFolder
+from smx.study.grid import read_grid
+from smx.study.listing import add_cells
 from smx.workflows import bench
 from tests.conftest import SMALL, python, refused, smx_many
+from tests.study.grids import with_grid
 
 
 def test_train_leaves_a_whole_run(run: Path) -> None:
@@ -184,7 +188,7 @@ def test_inspect(run: Path, exported: Path, tmp_path: Path) -> None:
 
 def test_help_lists_the_work_in_its_order_and_has_examples() -> None:
     names = list(main.commands)
-    assert names[:4] == ["train", "export", "verify", "bench"]
+    assert names[:6] == ["train", "sweep", "report", "export", "verify", "bench"]
     top, *each = smx_many(("--help",), *((name, "--help") for name in names))
     assert re.findall("^  ([a-z-]+)  ", top.stdout.partition("Commands:")[2], re.MULTILINE) == names
     for name, result in zip(names, each, strict=True):
@@ -201,8 +205,14 @@ def test_json_is_written_before_tables_are_shown(
     np.save(tmp_path / "x.npy", np.zeros((1, 64), np.float32))
     model = shutil.copy(exported, tmp_path / "copy.onnx")
     few = ("--batch-sizes", "1", "--rounds", "1")
+    swept = tmp_path / "swept"
+    swept.mkdir()
+    (cell,) = add_cells(swept, read_grid(with_grid(seed=[0])).cells())
+    CellFolder.of(cell, swept).finish({"test_accuracy": 0.5})
     commands: dict[str, tuple[str | Path, ...]] = {
         "train": ("--resume", "--out", run),
+        "sweep": ("--out", swept, "--status"),
+        "report": (run, "--out", tmp_path / "page.html"),
         "export": (run / "model.pt", tmp_path / "m.onnx"),
         "verify": (run / "model.pt", exported, "--batch-sizes", "64"),
         "bench": (exported, *few),
