@@ -137,3 +137,18 @@ def test_the_rules_of_choosing_are_compared_as_the_study_found() -> None:
     gain = 100 * (accuracy["matched"] - accuracy["relu"])
     interval = stats.ttest_1samp(gain, 0).confidence_interval()
     assert f"{gain.mean():.2f} points above ReLU (95 %: {interval.low:.2f} to {interval.high:.2f}" in training
+
+
+def test_the_cost_of_a_cell_is_measured() -> None:
+    study, measured = " ".join((ROOT / "docs" / "study.md").read_text().split()), result("cells")
+    mixed, relu = measured["cells"]
+    assert f"`smartmixed` takes {mixed['seconds']:.1f} s, of `relu` {relu['seconds']:.1f} s" in study
+    assert f"same takes {mixed['command_seconds']:.1f} s and {relu['command_seconds']:.1f} s" in study
+    assert f"they take {mixed['bfloat16_seconds']:.1f} s and {relu['bfloat16_seconds']:.1f} s" in study
+    assert f"{mixed['bfloat16_test_accuracy']:.4f} instead of {mixed['test_accuracy']:.4f}" in study
+    ratios: dict[tuple[int, ...], list[float]] = {tuple(row["hidden"]): [] for row in measured["stacking"]}
+    for row in measured["stacking"]:
+        ratios[tuple(row["hidden"])].append(row["ratio"])
+    *papers, small = ratios.values()
+    assert f"take {min(map(min, papers)):.2f} to {max(map(max, papers)):.2f} of their time" in study
+    assert f"and {min(small):.2f} on a network of small layers" in study
