@@ -40,8 +40,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(f"--{flag}")
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.downloads = downloads  # type: ignore[attr-defined]
+    driver: Any = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.downloads = downloads
     yield driver
     driver.quit()
 
