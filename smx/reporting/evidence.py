@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -56,8 +57,9 @@ class Estimated(NamedTuple):
         return cls(section.title, what, unit, *values)
 
 
+@lru_cache(maxsize=1)
 def evidence(study: Study) -> pd.DataFrame:
-    """Return every test that the verdicts rest on, all sections together.
+    """Return every test that the verdicts rest on, all sections together; do not change it, since it is kept.
 
     Columns: those of `Estimated`, p_corrected (Holm, over this table) and survives (p_corrected < 0.05).
     """

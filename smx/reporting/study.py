@@ -61,7 +61,7 @@ class Section:
         return {name: values[name] for name in self.architectures if name in values}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """What a report is made from.
 

@@ -38,6 +38,11 @@ class CellFolder:
         """Return a cell's folder in a study's."""
         return cls(out / "cells" / cell.id)
 
+    @property
+    def model(self) -> Path:
+        """The path of the trained network, which a cell that came from a table has not."""
+        return self.path / "model.pt"
+
     def result(self) -> dict[str, Any] | None:
         """Return what the cell left, as `train_cell` returned it; None if it is not done."""
         found = self._read(RESULT)

@@ -19,7 +19,6 @@ from smx.study.runner import Outcome, train_here
 LOCAL = "local"
 RETRIES = 3
 """How often Ray begins a task again whose process or machine is lost."""
-MODEL = "model.pt"
 
 
 def on_ray(
@@ -96,7 +95,8 @@ def _outcome(ray: Any, ended: Any, folder: CellFolder) -> Outcome:
     except ray.exceptions.RayError as lost:
         result, error, model = None, f"Ray: {one_line(lost).splitlines()[0][:500]}", None
     if model is not None:  # it was trained elsewhere
-        files.write_bytes(files.make_folder(folder.path) / MODEL, model)
+        files.make_folder(folder.path)
+        files.write_bytes(folder.model, model)
     if result is not None and folder.result() is None:
         folder.finish(result)
     if error is not None:
@@ -115,5 +115,5 @@ def _task(
         return (*train_here(cell, out, data_dir), None)
     with tempfile.TemporaryDirectory() as folder:
         result, error = train_here(cell, Path(folder), data_dir)
-        model = CellFolder.of(cell, Path(folder)).path / MODEL
+        model = CellFolder.of(cell, Path(folder)).model
         return result, error, model.read_bytes() if result is not None else None

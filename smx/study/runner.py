@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +16,7 @@ from smx.errors import SmxError, one_line
 from smx.study.cell import CellFolder, train_cell
 from smx.study.grid import Cell
 from smx.subprocesses import follow_parent, hidden_main
+from smx.timing.machine import cores
 
 TRIES = 2
 """How often a cell is begun whose process is killed: the second time it continues from its checkpoint."""
@@ -56,7 +56,7 @@ def in_processes(
     generator is closed, or when this process ends, however that ends.
     """
     waiting = iter(cells)
-    slots = [_Slot(max(1, cores() // jobs)) for _ in range(min(jobs, len(cells)))]
+    slots = [_Slot(max(1, (cores() or 1) // jobs)) for _ in range(min(jobs, len(cells)))]
     try:
         running: dict[Future[Outcome], tuple[_Slot, Cell]] = {}
         for slot in slots:
@@ -79,11 +79,6 @@ def in_processes(
     finally:
         for slot in slots:
             slot.kill()
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _next(

@@ -22,13 +22,18 @@ def machine() -> dict[str, Any]:
     """
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "governor": _governor(),
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
         "python": platform.python_version(),
         **{name: sys.modules[name].__version__ for name in PACKAGES if sys.modules.get(name)},
     }
+
+
+def cores() -> int | None:
+    """Return how many cores this process may use; None if the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _governor() -> str | None:

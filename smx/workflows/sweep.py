@@ -189,23 +189,23 @@ def measure(
     from smx.workflows.bench import bench
 
     folder = Path(out)
-    cells = status(folder, only)
-    wanted = {cell.id for cell in read_cells(folder) if not cell.config.is_baseline and len(cell.config.pool) > 1}
-    places = [CellFolder(folder / "cells" / cell) for cell in cells.frame["cell"] if cell in wanted]
-    waiting = [place for place in places if "latency" not in (place.result() or {"latency": None})]
+    cells = _selected(read_cells(folder), only)
+    places = [CellFolder.of(cell, folder) for cell in cells if len(cell.config.candidates) > 1]
+    found = [(place, place.result()) for place in places]
+    waiting = [(place, result) for place, result in found if result is not None and "latency" not in result]
     with files.locked(folder, (CELLS,)):
-        for number, place in enumerate(waiting):
+        for number, (place, result) in enumerate(waiting):
             on_progress("measuring latency", number, len(waiting))
-            model = place.path / "model.pt"
-            if not model.exists():  # the cell came from a table
+            if not place.model.exists():
                 continue
-            report = bench(model, layouts=("sorted",), baselines=("relu",), batch_sizes=LATENCY_BATCHES)
-            found = {str(row.batch_size): row for row in report.results if row.name == "sorted"}
+            report = bench(place.model, layouts=("sorted",), baselines=("relu",), batch_sizes=LATENCY_BATCHES)
             latency = {
-                size: {"ratio": row.ratio, "low": row.ratio_low, "high": row.ratio_high} for size, row in found.items()
+                str(row.batch_size): {"ratio": row.ratio, "low": row.ratio_low, "high": row.ratio_high}
+                for row in report.results
+                if row.name == "sorted"
             }
-            place.finish({**(place.result() or {}), "latency": latency})
-    return status(folder, only)
+            place.finish({**result, "latency": latency})
+    return _report(folder, cells)
 
 
 def _report(out: Path, cells: Iterable[Cell]) -> SweepReport:
