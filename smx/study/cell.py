@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,7 +96,9 @@ def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[s
         test_accuracy, validation_accuracy                of the best epoch of the last phase
         phase1_test_accuracy, ..._sampled, ...            of the best epoch of phase 1; None for a baseline
         epochs, best_epoch                                how many, and which one counts, of the last phase
-        seconds, phase1_seconds                           of all epochs, and of phase 1
+        seconds, phase1_seconds                           of all epochs, and of phase 1, by the clock
+        processor_seconds                                 of the whole run, which other work on the machine hardly
+                                                          changes; None for one that went on from a checkpoint
         threads                                           of PyTorch
         machine                                           see `smx.timing.machine.machine`
 
@@ -109,7 +112,7 @@ def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[s
     from smx.training.config import AUTO, from_values
     from smx.training.run import load_checkpoint, train
 
-    config = cell.config
+    config, start = cell.config, time.process_time()
     if config.device == AUTO:
         config = from_values({**vars(config), "device": "cuda" if torch.cuda.is_available() else "cpu"})
     dataset = _dataset(config.data, data_dir)
@@ -120,6 +123,7 @@ def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[s
     return {
         **results(result),
         **measures(result.model, _examples(dataset, result.model.architecture.input_shape, config.device)[2]),
+        "processor_seconds": None if checkpoint else round(time.process_time() - start, 2),
         "threads": torch.get_num_threads(),
         "machine": machine(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -23,7 +23,7 @@ TEXTS = ("cell", "status", METHOD, "finished", "error")
 NUMBERS = (
     *("test_accuracy", "validation_accuracy", "test_loss", "calibration_error", "epochs", "best_epoch"),
     *(f"phase1_{name}" for name in PHASE1),
-    *("seconds", "phase1_seconds", "threads", "parameters", "neurons", "classes"),
+    *("seconds", "phase1_seconds", "processor_seconds", "threads", "parameters", "neurons", "classes"),
 )
 """Results that are numbers, 0 or more."""
 RESULTS = (*NUMBERS, *NESTED, "finished")

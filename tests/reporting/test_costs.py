@@ -21,6 +21,16 @@ def only(result: object, **axes: object) -> Section:
     return found
 
 
+def test_the_processors_seconds_come_before_the_clocks() -> None:
+    def result(cell: Cell) -> dict[str, float]:
+        slower = {"smartmixed": 3.0, "relu": 2.0}[cell.method]
+        return {**accuracies(0.5), "seconds": 100.0 * cell.config.seed + 1, "processor_seconds": slower, "threads": 1}
+
+    table = costs.training(only(result, method=["smartmixed", "relu"])).set_index("method")
+    assert table["seconds"].to_dict() == {"smartmixed": 3, "relu": 2}
+    assert table.loc["smartmixed", "ratio"] == pytest.approx(1.5)
+
+
 def test_training_is_compared_in_the_same_architecture_and_seed() -> None:
     def result(cell: Cell) -> dict[str, float] | None:
         if (cell.method, cell.config.seed) == ("relu", 1):

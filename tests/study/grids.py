@@ -26,5 +26,5 @@ def written(path: Path, grid: dict[str, Any]) -> Path:
 
 def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows without what differs between runs: times and the machine's load."""
-    left_out = {"seconds", "phase1_seconds", "finished", "machine", "threads", "latency"}
+    left_out = {"seconds", "processor_seconds", "phase1_seconds", "finished", "machine", "threads", "latency"}
     return [{name: value for name, value in row.items() if name not in left_out} for row in rows]
