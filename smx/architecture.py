@@ -17,7 +17,7 @@ from smx.arrays import image_shape
 from smx.errors import InputError, one_line
 from smx.layers import Selective
 from smx.models import cnn, mlp
-from smx.paper import PAPER, TEMPERATURE
+from smx.paper import TEMPERATURE
 
 MLP, CNN, FACTORY, PROGRAM = "mlp", "cnn", "factory", "program"
 CHANNELS = (16, 32, 64)
@@ -62,16 +62,18 @@ class Architecture:
         raise ValueError(f"{self.kind!r} is no kind of network this smx knows; upgrade smartmixed")
 
     def selective(
-        self, pool: Iterable[str | Activation], temperature: float = TEMPERATURE, selection: str = PAPER
+        self, pool: Iterable[str | Activation], temperature: float = TEMPERATURE, **how: int | str
     ) -> nn.Module:
         """Return the network of phase 1, with fresh weights: every activation is a `Selective`.
+
+        `how` neurons choose are the `selection` and the `per` of `smx.select`.
 
         Raises:
             InputError, ValueError: as for `build`; or a user's network has no activation that can be replaced.
         """
         ours = self.kind != FACTORY
         with torch.random.fork_rng(devices=(), enabled=ours):
-            network = self._select(pool, temperature, selection)
+            network = self._select(pool, temperature, **how)
         for part in network.modules():  # ours draw each layer's logits after its weights, as in every release
             if ours or isinstance(part, Selective):
                 getattr(part, "reset_parameters", lambda: None)()
@@ -83,12 +85,12 @@ class Architecture:
         Raises:
             InputError, ValueError: as for `selective`.
         """
-        return convert.commit(self._select(pool, TEMPERATURE, PAPER))
+        return convert.commit(self._select(pool, TEMPERATURE))
 
-    def _select(self, pool: Iterable[str | Activation], temperature: float, selection: str) -> nn.Module:
+    def _select(self, pool: Iterable[str | Activation], temperature: float, **how: Any) -> nn.Module:
         network, example = self.build(), factory.example(self.input_shape)
         try:
-            return convert.select(network, pool, example_input=example, temperature=temperature, selection=selection)
+            return convert.select(network, pool, example_input=example, temperature=temperature, **how)
         except ValueError as error:
             raise InputError(f"{self.name or self.kind}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
 from smx.fused import basis, operators
 from smx.fused.fixed import FixedChoice
-from smx.paper import MATCHED, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
+from smx.paper import LAYER, MATCHED, NEURON, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 
 START_LOGIT = 0.001
 """Each neuron starts with one random logit at this value and the others at 0, so that no two start alike."""
@@ -40,6 +41,8 @@ class Selective(nn.Module):
         selection: the rule, one of `smx.paper.SELECTIONS`. `matched`: the candidates are those of
             `smx.functional.matching`, by running averages of their `moments` (2, 1 + K, N) in training; and the logits
             of a neuron are its own plus those of its layer, `layer_logits` (K,).
+        per: how many neurons, side by side, make one choice together, with one draw of the noise; `neuron` is 1, and
+            `layer` is all of them. `logits` is (D, K) for D decisions, of which the last may have fewer neurons.
         dim: the axis of the neurons.
         device: where the logits are created.
         dtype: the logits' dtype.
@@ -62,6 +65,7 @@ class Selective(nn.Module):
         temperature: float = TEMPERATURE,
         *,
         selection: str = PAPER,
+        per: int | str = NEURON,
         dim: int = 1,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -74,6 +78,7 @@ class Selective(nn.Module):
         if selection not in SELECTIONS:
             raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
         self.num_features = num_features
+        self.per = neurons_of(per, num_features)
         self.pool: Pool = resolve_pool(pool)
         self.temperature = temperature
         self.selection = selection
@@ -82,38 +87,51 @@ class Selective(nn.Module):
         self.observes = True  # whether a batch of training counts for the moments
         self._table = basis.table_of(self.pool)
         size = len(self.pool)
-        self.logits = nn.Parameter(torch.empty(num_features, size, device=device, dtype=dtype))
+        decisions = math.ceil(num_features / self.per)
+        self.logits = nn.Parameter(torch.empty(decisions, size, device=device, dtype=dtype))
         self.register_parameter("layer_logits", None)
         self.register_buffer("moments", None)
         if selection == MATCHED:
-            self.layer_logits = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+            if decisions > 1:
+                self.layer_logits = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
             self.register_buffer("moments", torch.empty(2, 1 + size, num_features, device=device))
             self.register_buffer("batches", torch.empty((), device=device))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the logits to 0, and one entry of each neuron, drawn at random, to `START_LOGIT`."""
+        """Set the logits to 0, and one entry of each decision, drawn at random, to `START_LOGIT`."""
         with torch.no_grad():
-            favourite = torch.randint(len(self.pool), (self.num_features, 1), device=self.logits.device)
+            favourite = torch.randint(len(self.pool), (len(self.logits), 1), device=self.logits.device)
             self.logits.zero_().scatter_(1, favourite, START_LOGIT)
-            if self.layer_logits is not None and self.moments is not None:
-                for tensor in (self.layer_logits, self.moments, self.batches):
-                    tensor.zero_()
+            if self.layer_logits is not None:
+                self.layer_logits.zero_()
+            if self.moments is not None:
+                self.moments.zero_()
+                self.batches.zero_()
 
     @property
     def preferences(self) -> Tensor:
-        """The logits that choose, (N, K): a neuron's own, plus its layer's if the selection has those."""
+        """The logits that choose, (D, K): a decision's own, plus its layer's if the selection has those."""
         return self.logits if self.layer_logits is None else self.logits + self.layer_logits
 
     @property
-    def choice(self) -> Tensor:
-        """The activation of each neuron's largest logit (eq. 8): int64 (N,)."""
+    def decisions(self) -> Tensor:
+        """The activation of each decision's largest logit (eq. 8): int64 (D,)."""
         return self.preferences.detach().argmax(1)
 
-    def choose(self, choice: Tensor) -> None:
-        """Replace the logits by those of a choice that is made: 1 for it and 0 for the rest; `choice` is int64 (N,)."""
+    @property
+    def choice(self) -> Tensor:
+        """The activation that each neuron has by `decisions`: int64 (N,)."""
+        return self.of_neurons(self.decisions)
+
+    def of_neurons(self, values: Tensor) -> Tensor:
+        """Return for each neuron the value of its decision: (D, *) -> (N, *)."""
+        return values if self.per == 1 else values.repeat_interleave(self.per, 0)[: self.num_features]
+
+    def choose(self, decisions: Tensor) -> None:
+        """Replace the logits by those of decisions that are made, int64 (D,): 1 for each and 0 for the rest."""
         with torch.no_grad():
-            self.logits.zero_().scatter_(1, choice.to(self.logits.device)[:, None], 1.0)
+            self.logits.zero_().scatter_(1, decisions.to(self.logits.device)[:, None], 1.0)
             if self.layer_logits is not None:
                 self.layer_logits.zero_()
 
@@ -134,6 +152,7 @@ class Selective(nn.Module):
         logits = self.preferences
         dtype = torch.promote_types(logits.dtype, torch.float32)
         noise = functional.gumbel_noise(logits.shape, dtype=dtype, device=logits.device)
+        logits, noise = self.of_neurons(logits), self.of_neurons(noise)
         if self._table is None:
             return functional.selective_plain(z, logits, noise, self.temperature, self.pool, self.dim, matching)
         return operators.selective(z, logits, noise, self.temperature, self._table, self.dim, matching)
@@ -149,6 +168,7 @@ class Selective(nn.Module):
         """Describe the layer in the module's printed tree."""
         names = ", ".join(activation.name for activation in self.pool)
         rule = "" if self.selection == PAPER else f", selection={self.selection}"
+        rule += "" if self.per == 1 else f", per={self.per}"
         return f"{self.num_features}, pool=({names}), temperature={self.temperature:g}, dim={self.dim}{rule}"
 
 
@@ -225,10 +245,28 @@ class Mixed(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
 
 
+def neurons_of(per: int | str, num_features: int) -> int:
+    """Return how many neurons of a layer make one choice together; `per` is as for `Selective`.
+
+    Raises:
+        ValueError: `per` is no such number or word.
+    """
+    words = {NEURON: 1, LAYER: num_features}
+    found = words.get(per) if isinstance(per, str) else per
+    if found is None or isinstance(per, bool) or found < 1:
+        raise ValueError(f"per must be {NEURON}, {LAYER} or how many neurons choose together, got {per!r}")
+    return min(found, num_features)
+
+
+def selectives(module: nn.Module) -> list[Selective]:
+    """Return the selective layers of a module, in the order of its parts."""
+    return [part for part in module.modules() if isinstance(part, Selective)]
+
+
 @contextmanager
 def sampling(module: nn.Module) -> Iterator[None]:
     """Keep the Gumbel noise of every `Selective` in `module` on in `eval()`, as for the paper's phase 1 figures."""
-    layers = {layer: layer.samples_in_eval for layer in module.modules() if isinstance(layer, Selective)}
+    layers = {layer: layer.samples_in_eval for layer in selectives(module)}
     try:
         for layer in layers:
             layer.samples_in_eval = True

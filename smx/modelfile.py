@@ -126,7 +126,7 @@ class SavedModel:
                 layers[path] = Mixed(self.choices[path], self.pool, dim=arguments["dim"])
                 own["choice"] = self.choices[path]
             else:
-                layers[path] = Selective(len(own["logits"]), self.pool, **arguments)
+                layers[path] = Selective(**{"num_features": len(own["logits"]), "pool": self.pool, **arguments})
             layers[path].load_state_dict(own)
         return Program(program, self.weights, layers)
 

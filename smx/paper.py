@@ -12,6 +12,9 @@ PAPER, MATCHED = "paper", "matched"
 SELECTIONS = (PAPER, MATCHED)
 """The rules by which phase 1 moves the logits: the paper's, and that of candidates matched to ReLU."""
 
+NEURON, LAYER = "neuron", "layer"
+"""What makes a choice of its own, unless a number of neurons does together."""
+
 TABLE_1 = {
     (512,): ("sigmoid", "tanh", "relu"),
     (512, 256, 128): ("smartmixed", "leaky_relu", "relu"),

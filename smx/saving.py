@@ -73,6 +73,8 @@ def save(
             described[name]["temperature"] = layer.temperature
             if layer.selection != PAPER:
                 described[name]["selection"] = layer.selection
+            if layer.per != 1:
+                described[name] |= {"num_features": layer.num_features, "per": layer.per}
     with torch.no_grad():
         output = copy.deepcopy(module).eval()(example_input).cpu()
     shape = tuple(example_input.shape[1:])

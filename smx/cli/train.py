@@ -136,6 +136,12 @@ def _show(report: TrainReport, json_path: str | None) -> None:
             rows.append(("1, sampled choice", "", *_accuracies(metrics, "_sampled")))
     title = f"{settings['data']}, {report.model.architecture}, {settings['activation']}"
     people.print(table(("phase", ">best epoch", ">validation accuracy", ">test accuracy"), rows, title=title))
+    first = report.model.metrics.get("phase1", {})
+    if "groups" in first:
+        people.print(
+            f"{first['groups_dissolved']} of {first['groups']} groups were dissolved:"
+            f" {first['neurons_moved']} neurons took another activation."
+        )
     people.print(f"{report.out / 'model.pt'}; figures in {report.out / 'figures'}", soft_wrap=True)
 
 

@@ -6,18 +6,20 @@ import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smx.activations import Activation, resolve_pool
 from smx.convert.channels import channels_by_definition, channels_by_run, dry_run
+from smx.convert.dissolving import dissolve
 from smx.convert.folding import fold, next_linears
 from smx.convert.modularize import ACTIVATIONS, Types, heed_activations, modularize
 from smx.example_input import ExampleInput, as_arguments
 from smx.fused.operators import of_choice
-from smx.layers import Mixed, Selective
-from smx.paper import PAPER, PAPER_POOL, TEMPERATURE
+from smx.layers import Mixed, Selective, selectives
+from smx.paper import NEURON, PAPER, PAPER_POOL, TEMPERATURE
 
 ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
 """The modules that `select` replaces: PyTorch's elementwise activations."""
@@ -30,6 +32,7 @@ def select(
     example_input: ExampleInput | None = None,
     temperature: float = TEMPERATURE,
     selection: str = PAPER,
+    per: int | str = NEURON,
     types: Types = ACTIVATION_MODULES,
 ) -> nn.Module:
     """Return a copy of `module` in which every activation is a `Selective`, with one choice for each channel.
@@ -57,12 +60,13 @@ def select(
         example_input: a tensor or array, or a tuple of the arguments, for the dry run. None: there is no dry run.
         temperature: tau of eq. 2.
         selection: the rule by which the neurons choose, `paper` or `matched`; see `smx.Selective`.
+        per: what makes one choice: `neuron`, `layer`, or a number of neurons side by side; see `smx.Selective`.
         types: the module types to replace; without `nn.Sigmoid`, for example, the Sigmoid of a gate stays. A function
             counts as its module: `F.relu` as `nn.ReLU`. Your own types are allowed.
 
     Raises:
-        ValueError: there is nothing to replace, the selection is unknown, the channels of an activation can't be told,
-            or the rewritten network gives other outputs on the example.
+        ValueError: there is nothing to replace, the selection or `per` is unknown, the channels of an activation can't
+            be told, or the rewritten network gives other outputs on the example.
     """
     resolved = resolve_pool(pool)
     original, module = module, copy.deepcopy(module)
@@ -103,38 +107,45 @@ def select(
                 f"the channels of {path or type(module).__name__!r} can't be told: {reason};"
                 " give example_input, or leave its type out of types"
             )
-        made[part] = Selective(known.count, resolved, temperature, selection=selection, dim=known.dim, device=device)
+        how: dict[str, Any] = {"selection": selection, "per": per, "dim": known.dim, "device": device}
+        made[part] = Selective(known.count, resolved, temperature, **how)
     return replace(module, made)
 
 
-def commit(module: nn.Module) -> nn.Module:
+def commit(module: nn.Module, *, min_share: float = 0.0, max_groups: int = 0) -> nn.Module:
     """Return a copy of `module` in which every `Selective` is a `Mixed` with its largest logits' choice (eq. 8).
 
     Everything else, weights and training mode included, is kept. Of a matched layer, scale and shift of each neuron's
     choice move into the Linear after it, where the modules are a plain chain; elsewhere the `Mixed` has them. Either
-    way the network computes in `eval()` what it computed before.
+    way the network computes in `eval()` what it computed before, unless small groups are dissolved.
+
+    Args:
+        module: a network of phase 1; it stays as it is.
+        min_share, max_groups: limits that keep the network fast, see `smx.convert.dissolve`; training on heals it.
+            `smx.convert.dissolved` says what they cost.
 
     Raises:
-        ValueError: `module` has no `Selective`.
+        ValueError: `module` has no `Selective`, or a limit is out of its range.
     """
     module = copy.deepcopy(module)
-    layers = [part for part in module.modules() if isinstance(part, Selective)]
+    layers = selectives(module)
     if not layers:
         raise ValueError(f"{type(module).__name__} has no Selective layer to commit; smx.select makes them")
     consumers = next_linears(module)
-    return replace(module, {layer: _committed(layer, consumers.get(layer)) for layer in layers})
+    chosen = {layer: layer.of_neurons(dissolve(layer, min_share, max_groups)) for layer in layers}
+    return replace(module, {layer: _committed(layer, chosen[layer], consumers.get(layer)) for layer in layers})
 
 
-def _committed(layer: Selective, consumer: nn.Linear | None) -> Mixed:
+def _committed(layer: Selective, choice: Tensor, consumer: nn.Linear | None) -> Mixed:
     """Return the `Mixed` of a layer; its scale and shift move into the consumer, if there is one."""
     matching = layer.matching
     if matching is None:
-        return Mixed(layer.choice, layer.pool, dim=layer.dim)
-    affine = of_choice(matching, layer.choice)
+        return Mixed(choice, layer.pool, dim=layer.dim)
+    affine = of_choice(matching, choice)
     if consumer is not None:
         fold(consumer, affine)
     trivial = consumer is not None or bool((affine == affine.new_tensor([[1.0], [0.0]])).all())
-    return Mixed(layer.choice, layer.pool, dim=layer.dim, affine=None if trivial else affine)
+    return Mixed(choice, layer.pool, dim=layer.dim, affine=None if trivial else affine)
 
 
 def replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module:

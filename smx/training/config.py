@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from smx.errors import InputError
-from smx.paper import PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
+from smx.paper import LAYER, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 
 SMARTMIXED = "smartmixed"
 MODELS = ("mlp", "cnn")
@@ -71,6 +71,9 @@ class TrainConfig:
     selection: str = _phases(
         PAPER, "How neurons choose; matched: among candidates brought to ReLU's scale.", choices=SELECTIONS
     )
+    per: int | Literal["layer"] = _network(
+        1, "How many neurons, side by side, make one choice together; layer: all of a layer.", "N|layer", word=LAYER
+    )
     phase1_epochs: int | Literal["auto"] = _phases(
         50, "Epochs in which neurons choose; auto: until the choices have settled.", "EPOCHS|auto", word=AUTO
     )
@@ -78,6 +81,10 @@ class TrainConfig:
     phase2_choices: str = _phases(
         "learned", "Another word: a control, which shows what learning the choices is worth.", choices=PHASE2_CHOICES
     )
+    min_share: float = _phases(
+        0.0, "At the end of phase 1, groups of a smaller share of their layer are dissolved.", "SHARE"
+    )
+    max_groups: int = _phases(0, "And so are the smallest where a layer has more than this; 0: never.", "GROUPS")
     rewind: bool = _phases(False, "Phase 2 begins with the weights that phase 1 began with, and keeps the choices.")
     max_phase1_epochs: int = _commit(50, "Epochs after which phase 1 ends in any case.", "EPOCHS")
     settle_window: int = _commit(5, "How many of the last epochs the rule looks at.", "EPOCHS")
@@ -112,12 +119,15 @@ class TrainConfig:
     tensorboard: bool = _run(False, "Write events for TensorBoard to RUN/tensorboard.")
 
     def __post_init__(self) -> None:
-        for name in ("phase1_epochs", "phase2_epochs", "max_phase1_epochs", "settle_window", "batch_size"):
-            self._require(name, getattr(self, name) == AUTO or getattr(self, name) >= 1, "at least 1")
+        for name in ("phase1_epochs", "phase2_epochs", "max_phase1_epochs", "settle_window", "batch_size", "per"):
+            word = FIELDS[name].metadata["word"]
+            self._require(name, getattr(self, name) == word or getattr(self, name) >= 1, "at least 1")
         for name in ("temperature", "temperature_end", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "positive and finite")
         for name in ("settle_changed", "settle_margin", "settle_loss", "patience", "lr_warmup", "logits_lr"):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more, and finite")
+        self._require("min_share", 0 <= self.min_share <= 1, "between 0 and 1")
+        self._require("max_groups", self.max_groups >= 0, "0 or more")
         self._require("hidden", self.hidden and min(self.hidden) >= 1, "one or more layers of at least 1 neuron")
         self._require("model", self.model in MODELS or ":" in self.model, f"{', '.join(MODELS)} or module:factory")
         self._require("seed", 0 <= self.seed < 2**63, "between 0 and 2^63 - 1")

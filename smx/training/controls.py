@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from smx.layers import Selective
+from smx.layers import selectives
 
 LEARNED = "learned"
 
@@ -29,7 +29,7 @@ CONTROLS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
     "random": _random,
     "majority": _majority,
 }
-"""By the name of the control, a layer's other choices (N,) for its choices (N,) and the pool's size:
+"""By the name of the control, a layer's other decisions (D,) for its decisions (D,) and the pool's size:
 
 shuffled    the learned ones in a random order: the shares stay, which neuron has which does not
 random      each drawn from the pool, all with the same probability
@@ -42,6 +42,5 @@ def replace_choices(network: nn.Module, control: str, seed: int) -> None:
     if control == LEARNED:
         return
     generator = torch.Generator().manual_seed(seed)
-    for layer in network.modules():
-        if isinstance(layer, Selective):
-            layer.choose(CONTROLS[control](layer.choice.cpu(), len(layer.pool), generator))
+    for layer in selectives(network):
+        layer.choose(CONTROLS[control](layer.decisions.cpu(), len(layer.pool), generator))

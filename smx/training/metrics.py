@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smx.layers import Mixed, Selective
+from smx.layers import Mixed, Selective, selectives
 
 Shares = dict[str, dict[str, float]]
 """For each layer, by its module path, the share of its neurons that prefers each activation of the pool."""
@@ -29,7 +29,7 @@ class EpochMetrics:
         validation_accuracy: with the committed choice, that is each neuron's largest logit.
         validation_accuracy_sampled: with the choice sampled (phase 1 only).
         changed: the number of neurons whose choice is another one than after the epoch before.
-        margin: the median over the neurons of the largest logit minus the second one (phase 1 only).
+        margin: the median over the decisions of the largest logit minus the second one (phase 1 only).
         temperature: of the Gumbel-softmax in this epoch (phase 1 only).
         learning_rate: in the first step of the epoch.
         seconds: duration of training and validation.
@@ -65,8 +65,8 @@ def choices(model: nn.Module) -> dict[str, Tensor]:
 
 
 def median_margin(model: nn.Module) -> float | None:
-    """Return the median over all neurons of the largest logit minus the second one; None where none has two."""
-    logits = [layer.preferences.detach() for layer in model.modules() if isinstance(layer, Selective)]
+    """Return the median over all decisions of the largest logit minus the second one; None where none has two."""
+    logits = [layer.preferences.detach() for layer in selectives(model)]
     margins = [-layer.topk(2, 1).values.diff().flatten() for layer in logits if layer.shape[1] > 1]
     return torch.cat(margins).median().item() if margins else None
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from smx.errors import SmxError
-from smx.layers import Selective
+from smx.layers import selectives
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import AUTO, TrainConfig
 from smx.training.engine import evaluate, seed_for, train_epoch
@@ -104,7 +104,7 @@ def train_phase(
 
 def set_temperature(model: nn.Module, value: float) -> bool:
     """Set the temperature of every `Selective`; return whether that is a change."""
-    layers = [layer for layer in model.modules() if isinstance(layer, Selective)]
+    layers = selectives(model)
     changed = any(layer.temperature != value for layer in layers)
     for layer in layers:
         layer.temperature = value

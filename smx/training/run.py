@@ -17,6 +17,7 @@ from smx import activations, convert, factory, files, sorting
 from smx.architecture import Architecture, architecture_for
 from smx.data import Dataset
 from smx.errors import InputError, one_line
+from smx.layers import selectives
 from smx.modelfile import SavedModel, save_model, split_state
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import TrainConfig, as_text
@@ -53,7 +54,9 @@ class _Run:
         if phase == 2:
             return self.architecture.mixed(self.config.candidates)
         pool = rules(self.config).phase1_pool(activations.resolve_pool(self.config.candidates))
-        return self.architecture.selective(pool, self.config.temperature, self.config.selection)
+        return self.architecture.selective(
+            pool, self.config.temperature, selection=self.config.selection, per=self.config.per
+        )
 
 
 def train(
@@ -145,18 +148,22 @@ def _next_network(run: _Run, phase1: nn.Module) -> nn.Module:
 
     The weights of `rewind` are those at the start of phase 1, where nothing has been matched yet.
     """
-    replace_choices(phase1, run.config.phase2_choices, seed_for(run.config.seed, 3))
-    if run.config.rewind:
-        chosen, phase1 = choices(phase1), run.network(1).to(run.config.device)
-        for name, choice in chosen.items():
-            phase1.get_submodule(name).choose(choice)  # type: ignore[operator]
+    config = run.config
+    if limits := _limits(config):
+        for layer in selectives(phase1):
+            layer.choose(convert.dissolve(layer, **limits))
+    replace_choices(phase1, config.phase2_choices, seed_for(config.seed, 3))
+    if config.rewind:
+        chosen, phase1 = phase1, run.network(1).to(config.device)
+        for layer, other in zip(selectives(phase1), selectives(chosen), strict=True):
+            layer.choose(other.decisions)
     committed = sorting.sort(convert.commit(phase1), example_input=torch.zeros(2, *run.architecture.input_shape))
-    if rules(run.config).warm_start:
+    if rules(config).warm_start:
         return committed
-    torch.manual_seed(seed_for(run.config.seed, 2))
-    pool = run.config.candidates
+    torch.manual_seed(seed_for(config.seed, 2))
+    pool = config.candidates
     run.architecture.selective(pool)  # for what it draws: a seed gives the weights that it gave in every release
-    network = run.architecture.mixed(pool).to(run.config.device)
+    network = run.architecture.mixed(pool).to(config.device)
     network.load_state_dict({**network.state_dict(), **{f"{name}.choice": c for name, c in choices(committed).items()}})
     return network
 
@@ -262,4 +269,15 @@ def _test(run: _Run, network: nn.Module, state: Checkpoint, examples: Examples) 
         torch.manual_seed(seed_for(run.config.seed, 1, 0))
         result["validation_accuracy_sampled"] = row.validation_accuracy_sampled
         result["test_accuracy_sampled"] = evaluate(network, examples, run.config, 1, sampled=True, ranks=run.ranks)[1]
+        if limits := _limits(run.config):
+            given_up = convert.dissolved(network, **limits)
+            result["groups"] = sum(len({*layer.choice.tolist()}) for layer in selectives(network))
+            result["groups_dissolved"] = sum(len(each.before) - len(each.after) for each in given_up)
+            result["neurons_moved"] = sum(each.changed for each in given_up)
     return result
+
+
+def _limits(config: TrainConfig) -> dict[str, Any]:
+    """Return the limits that dissolve small groups, as `smx.convert.dissolve` takes them; empty if there are none."""
+    limits = {"min_share": config.min_share, "max_groups": config.max_groups}
+    return limits if any(limits.values()) else {}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smx.layers import Selective
+from smx.layers import selectives
 from smx.paper import MATCHED, PAPER
 from smx.training.config import TrainConfig
 from smx.training.parallel import ALONE, Ranks, Share
@@ -32,7 +32,7 @@ def adam(model: nn.Module, config: TrainConfig, state: dict[str, object] | None 
     the rates are tensors on the device.
     """
     device, factor = next(model.parameters()).device, config.logits_lr or LOGITS_LR[config.selection]
-    layers = [part for part in model.modules() if isinstance(part, Selective)] if factor != 1 else []
+    layers = selectives(model) if factor != 1 else []
     logits = {id(parameter): parameter for layer in layers for parameter in layer.parameters()}
     groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if id(p) not in logits]}]
     if logits:
@@ -87,7 +87,7 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "float16")
         self.tally = Tally(device, torch.float32)
         self.taken = 0
-        self._observers = [part for part in model.modules() if isinstance(part, Selective) and part.moments is not None]
+        self._observers = [layer for layer in selectives(model) if layer.moments is not None]
         self._observes_all = config.compile or config.cuda_graphs  # a compiled step is always the same
         network = ranks.wrap(model)
         self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
