@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 
 from smx.reporting import verdicts
-from smx.reporting.comparisons import BEST_FIXED
 from smx.reporting.evidence import (
     FIRST_THREE,
     MAJORITY,
@@ -17,12 +16,14 @@ from smx.reporting.evidence import (
     SHUFFLED,
     TWO_PHASES,
     minus,
+    name_of_best,
+    of_rule,
 )
 from smx.reporting.ranks import PAPER_DATA, PLACES, best_fixed, between_seeds, mrr, paper_places, table_1
 from smx.reporting.resampling import FEWEST
 from smx.reporting.study import Section
 from smx.reporting.verdicts import NO, UNCLEAR, YES, Finding, Row, answer, not_measured, numbers, quantity, within
-from smx.study.methods import PAPER_METHODS
+from smx.study.methods import PAPER_METHODS, RULES
 from smx.training.config import SMARTMIXED
 
 Facts = Mapping[str, Row]
@@ -99,19 +100,51 @@ def first_three(section: Section, facts: Facts) -> Finding:
 def better_than_fixed(section: Section, facts: Facts) -> Finding:
     """Is SmartMixed better than the best fixed activation?"""
     question = "Is SmartMixed better than the best fixed activation?"
-    chosen = sorted({*best_fixed(section).values()})
-    row = facts.get(minus(SMARTMIXED, BEST_FIXED if len(chosen) > 1 else chosen[0] if chosen else ""))
+    row = facts.get(minus(SMARTMIXED, name_of_best(section)))
     if row is None:
         return not_measured(question, "This needs cells of smartmixed and of a fixed activation with the same seeds.")
-    how = f"one of {', '.join(chosen)}, by validation accuracy in each architecture" if len(chosen) > 1 else chosen[0]
-    text = f"SmartMixed minus the best fixed activation ({how}): {numbers(row)}."
+    text = f"SmartMixed minus the best fixed activation ({_how_best(section)}): {numbers(row)}."
     return answer(question, verdicts.is_more(row), text, row)
+
+
+def _how_best(section: Section) -> str:
+    chosen = sorted({*best_fixed(section).values()})
+    return f"one of {', '.join(chosen)}, by validation accuracy in each architecture" if len(chosen) > 1 else chosen[0]
+
+
+def other_rules(section: Section, facts: Facts) -> list[Finding]:
+    """Is a rule of choosing other than the paper's as accurate as the best fixed activation, and what is it worth?
+
+    There is nothing for a rule that the section has no cells of.
+    """
+    found = []
+    for rule in [name for name in section.methods if name in RULES]:
+        question = f"Is choosing by the rule {rule} as accurate as the best fixed activation?"
+        row, place = facts.get(minus(rule, name_of_best(section))), mrr(section).set_index("method")
+        if row is None:
+            found.append(not_measured(question, f"This needs cells of {rule} and of a fixed activation with one seed."))
+            continue
+        text = f"{rule} minus the best fixed activation ({_how_best(section)}): {numbers(row)}."
+        if rule in place.index:
+            text += f" Its mean reciprocal rank is {place.loc[rule, 'mrr']:.2f}, the best one {place['mrr'].max():.2f}."
+        found.append(answer(question, _as_good(row), text, row))
+        for control, words in ((SHUFFLED, "the same choices shuffled within each layer"), (RANDOM, "random choices")):
+            if compared := facts.get(minus(rule, of_rule(rule, control))):
+                text = f"The choices of the rule {rule} minus {words}: {numbers(compared)}."
+                question = f"Are the choices of the rule {rule} better than {words}?"
+                found.append(answer(question, verdicts.is_more(compared), text, compared))
+    return found
 
 
 Rule = Callable[[Row], str]
 
 
 def _as_good(row: Row) -> str:
+    """Answer whether the first method of a difference is as good as the second: a surely small one counts as none."""
+    return {YES: NO, NO: YES}.get(verdicts.is_less(row), UNCLEAR)
+
+
+def _is_as_good(row: Row) -> str:
     """Answer whether the second method of a difference is as good as the first."""
     return {YES: NO, NO: YES}.get(verdicts.is_more(row), UNCLEAR)
 
@@ -135,7 +168,7 @@ DIFFERENCES: tuple[tuple[str, str, str, Rule, str], ...] = (
         "Is one activation for all neurons of a layer as good?",
         SMARTMIXED,
         MAJORITY,
-        _as_good,
+        _is_as_good,
         "The learned choices minus the most chosen activation of each layer for all its neurons",
     ),
     (

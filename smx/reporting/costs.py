@@ -67,6 +67,33 @@ def latency(section: Section) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["method", "batch_size", "ratio", "low", "high", "cells"])
 
 
+def trade(section: Section) -> pd.DataFrame:
+    """Return by method what its networks' accuracy costs in latency, where both were measured, the quickest first.
+
+    Columns: method; ratio, the latency relative to ReLU's, the geometric mean over batch sizes and architectures;
+    accuracy, the mean test accuracy of the same networks; front, whether no other method is at least as accurate and as
+    quick, and better in one of them.
+    """
+    rows = []
+    for cell in section.cells.to_dict("records"):
+        found = cell.get("latency")
+        ratios = [float(each.get("ratio", 0)) for each in found.values()] if isinstance(found, dict) else []
+        if ratios and min(ratios) > 0:
+            rows.append((cell["method"], cell["architecture"], np.mean(np.log(ratios)), cell["test_accuracy"]))
+    table = pd.DataFrame(rows, columns=["method", "architecture", "log", "accuracy"])
+    means = [
+        (method, float(np.exp(mean(by_group(own["log"], at)))), mean(by_group(own["accuracy"], at)))
+        for method, own in table.groupby("method", sort=False)
+        for at in [own["architecture"]]
+    ]
+    found = pd.DataFrame(means, columns=["method", "ratio", "accuracy"]).sort_values(["ratio", "accuracy"])
+    found["front"] = [
+        not any((a >= accuracy and r <= ratio) and (a > accuracy or r < ratio) for _, r, a in means)
+        for _, ratio, accuracy in found.itertuples(index=False)
+    ]
+    return found.reset_index(drop=True)
+
+
 def _relative(cells: pd.DataFrame, methods: list[str], base: str, value: str) -> pd.DataFrame:
     """Return by method the mean of a column and its ratio to that of `base`."""
     keys = ["architecture", "seed", "threads"]

@@ -16,6 +16,7 @@ from smx.reporting.connections import out_of
 from smx.reporting.ranks import PLACES, best_fixed, ranks, table_1
 from smx.reporting.resampling import LEVEL, by_group, summary
 from smx.reporting.study import Section, Study
+from smx.study.methods import RULES
 from smx.training.config import SMARTMIXED
 
 SIGNIFICANT = 0.05
@@ -75,6 +76,17 @@ def minus(method: str, other: str) -> str:
     return f"{method} - {other}"
 
 
+def name_of_best(section: Section) -> str:
+    """Return what the best fixed activation is called: by its name if it is the same in all architectures."""
+    chosen = {*best_fixed(section).values()}
+    return chosen.pop() if len(chosen) == 1 else BEST_FIXED
+
+
+def of_rule(rule: str, control: str) -> str:
+    """Return the name of another rule's control, see `smx.study.methods.CONTROLS`."""
+    return f"{rule}_{control}"
+
+
 def _of_section(section: Section) -> Iterator[Estimated]:
     yield from _of_accuracies(section)
     yield from _of_ranks(section)
@@ -82,9 +94,11 @@ def _of_section(section: Section) -> Iterator[Estimated]:
 
 
 def _of_accuracies(section: Section) -> Iterator[Estimated]:
+    best = name_of_best(section)
     pairs = [(SMARTMIXED, other) for other in section.methods if other != SMARTMIXED]
-    pairs += [(SMARTMIXED, BEST_FIXED)] if len({*best_fixed(section).values()}) > 1 else []
-    for method, other in [*pairs, (SHUFFLED, RANDOM), (TWO_PHASES, RELU)]:
+    for rule in RULES:
+        pairs += [(rule, best), (rule, of_rule(rule, SHUFFLED)), (rule, of_rule(rule, RANDOM))]
+    for method, other in dict.fromkeys([*pairs, (SMARTMIXED, best), (SHUFFLED, RANDOM), (TWO_PHASES, RELU)]):
         if found := compare(section, method, other):
             yield Estimated.of(section, minus(method, other), POINTS, found, "difference")
 

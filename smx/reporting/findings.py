@@ -32,6 +32,7 @@ def _of_section(section: Section, table: pd.DataFrame) -> list[Finding]:
         answers.ranking(section, facts),
         answers.first_three(section, facts),
         answers.better_than_fixed(section, facts),
+        *answers.other_rules(section, facts),
         *answers_choices.by_depth(section, facts),
         answers_choices.sigmoid(section, facts),
         answers_choices.elu_weights(section, facts),

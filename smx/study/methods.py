@@ -14,14 +14,22 @@ PAPER_METHODS = (SMARTMIXED, *PAPER_POOL)
 RULES: Mapping[str, Mapping[str, Any]] = {MATCHED: {"activation": SMARTMIXED, "selection": MATCHED}}
 """SmartMixed with another rule of choosing, see `TrainConfig.selection`."""
 
+_OTHER_CHOICES: Mapping[str, Mapping[str, Any]] = {
+    name: {"activation": SMARTMIXED, "phase2_choices": name} for name in ("shuffled", "random", "majority")
+}
+
 CONTROLS: Mapping[str, Mapping[str, Any]] = {
-    "shuffled": {"activation": SMARTMIXED, "phase2_choices": "shuffled"},
-    "random": {"activation": SMARTMIXED, "phase2_choices": "random"},
-    "majority": {"activation": SMARTMIXED, "phase2_choices": "majority"},
+    **_OTHER_CHOICES,
     "relu_two_phases": {"activation": SMARTMIXED, "pool": ["relu"]},
+    **{
+        f"{rule}_{name}": {**settings, **control}
+        for rule, settings in RULES.items()
+        for name, control in _OTHER_CHOICES.items()
+    },
 }
 """Does it matter which neuron has which activation, do the shares matter, is any mixture as good, what does the
-schedule of two phases cost? See `TrainConfig.phase2_choices`; a pool of one leaves nothing to choose."""
+schedule of two phases cost? See `TrainConfig.phase2_choices`; a pool of one leaves nothing to choose. The first are
+those of the paper's rule; those of another have its name before."""
 
 
 def settings_of(method: str, own: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -32,7 +40,7 @@ def settings_of(method: str, own: Mapping[str, Mapping[str, Any]]) -> Mapping[st
 def method_of(config: TrainConfig) -> str:
     """Return the name of the method that a run's settings are: a control, a rule, smartmixed, or an activation."""
     values = config.to_dict()
-    for name, settings in (*CONTROLS.items(), *RULES.items()):
+    for name, settings in sorted({**CONTROLS, **RULES}.items(), key=lambda item: -len(item[1])):
         if all(values[key] == value for key, value in settings.items()):
             return name
     return config.activation

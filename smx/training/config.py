@@ -23,6 +23,7 @@ LR_SCHEDULES = ("constant", "linear", "cosine", "step")
 TEMPERATURE_SCHEDULES = ("constant", "linear", "exponential")
 PRECISIONS = ("none", "bfloat16", "float16")
 AUTO: Final = "auto"
+DEFAULT_PRICES = "default"
 
 
 def _setting(
@@ -47,6 +48,7 @@ _network = partial(_setting, "Network")
 _phases = partial(_setting, "Phases")
 _commit = partial(_setting, "Automatic commit")
 _temperature = partial(_setting, "Temperature")
+_price = partial(_setting, "Price")
 _optimiser = partial(_setting, "Optimiser")
 _device = partial(_setting, "Device and speed")
 _run = partial(_setting, "Run")
@@ -103,6 +105,12 @@ class TrainConfig:
         "constant", "How it changes from epoch to epoch of phase 1.", choices=TEMPERATURE_SCHEDULES
     )
     temperature_end: float = _temperature(0.1, "Its value in the schedule's last epoch.", "TAU")
+    price_weight: float = _price(
+        0.0, "Phase 1's loss gains this times the price that the logits expect, in multiples of ReLU's.", "WEIGHT"
+    )
+    price: str = _price(
+        DEFAULT_PRICES, "What activations cost: a file of smx price, or default: those of one machine.", "FILE"
+    )
     lr: float = _optimiser(1e-4, "Learning rate of Adam.", "RATE")
     logits_lr: float = _optimiser(
         0.0, "Learning rate of the logits, in multiples of lr; 0: 1 for paper, 10 for matched.", "FACTOR"
@@ -124,7 +132,15 @@ class TrainConfig:
             self._require(name, getattr(self, name) == word or getattr(self, name) >= 1, "at least 1")
         for name in ("temperature", "temperature_end", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "positive and finite")
-        for name in ("settle_changed", "settle_margin", "settle_loss", "patience", "lr_warmup", "logits_lr"):
+        for name in (
+            "settle_changed",
+            "settle_margin",
+            "settle_loss",
+            "patience",
+            "lr_warmup",
+            "logits_lr",
+            "price_weight",
+        ):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more, and finite")
         self._require("min_share", 0 <= self.min_share <= 1, "between 0 and 1")
         self._require("max_groups", self.max_groups >= 0, "0 or more")

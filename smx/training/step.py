@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from smx.layers import selectives
 from smx.paper import MATCHED, PAPER
-from smx.training.config import TrainConfig
+from smx.prices import load_prices
+from smx.pricing import ExpectedPrice
+from smx.training.config import DEFAULT_PRICES, TrainConfig
 from smx.training.parallel import ALONE, Ranks, Share
 from smx.training.protocol import rules
 from smx.training.schedules import FACTOR
@@ -89,6 +91,7 @@ class Step:
         self.taken = 0
         self._observers = [layer for layer in selectives(model) if layer.moments is not None]
         self._observes_all = config.compile or config.cuda_graphs  # a compiled step is always the same
+        self._price = _expected_price(model, config) if phase == 1 and config.price_weight else None
         network = ranks.wrap(model)
         self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
         self._graph = _Graph(self._step) if config.cuda_graphs else None
@@ -114,13 +117,20 @@ class Step:
             logits = self._network(x)
         outputs = protocol.outputs(logits.float(), self.phase)
         loss = protocol.loss(outputs, y, share.weights)
+        whole = loss if self._price is None else loss + self.config.price_weight * self._price()
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.tally.add(loss.detach(), outputs.detach(), y, share)
+
+
+def _expected_price(model: nn.Module, config: TrainConfig) -> ExpectedPrice:
+    names = list(dict.fromkeys(activation.name for layer in selectives(model) for activation in layer.pool))
+    prices = load_prices(None if config.price == DEFAULT_PRICES else config.price).relative(names)
+    return ExpectedPrice(model, dict(zip(names, prices, strict=True)))
 
 
 class _Graph:

@@ -54,6 +54,21 @@ def test_other_threads_are_no_pair() -> None:
     assert table.loc["tanh", "pairs"] == 0
 
 
+def test_what_nothing_beats_in_accuracy_and_latency_is_the_front() -> None:
+    found = {"smartmixed": (0.9, [2.0, 8.0]), "relu": (0.8, [1.0, 1.0]), "tanh": (0.7, [3.0]), "elu": (0.8, [0.5, 2.0])}
+
+    def result(cell: Cell) -> dict[str, object]:
+        accuracy, ratios = found[cell.method]
+        latency = {str(batch): {"ratio": ratio} for batch, ratio in enumerate(ratios, 1)}
+        return {**accuracies(accuracy + 0.01 * cell.config.seed), "latency": latency}
+
+    table = costs.trade(only(result, method=[*found])).set_index("method")
+    assert table["ratio"].to_dict() == pytest.approx({"smartmixed": 4, "relu": 1, "tanh": 3, "elu": 1})
+    assert table["accuracy"].to_dict() == pytest.approx({name: a + 0.005 for name, (a, _) in found.items()})
+    assert table["front"].to_dict() == {"smartmixed": True, "relu": True, "tanh": False, "elu": True}
+    assert costs.trade(only(lambda cell: accuracies(0.5))).empty
+
+
 def test_without_relu_there_is_no_ratio() -> None:
     table = costs.training(only(lambda cell: {**accuracies(0.5), "seconds": 2.0}, method=["smartmixed"]))
     assert table["ratio"].isna().all()

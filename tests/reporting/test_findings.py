@@ -195,3 +195,26 @@ def test_each_section_is_answered_and_all_tests_are_corrected_together() -> None
     assert ordered["p_corrected"].iloc[0] == pytest.approx(min(1, len(table) * ordered["p"].iloc[0]))
     assert all(one <= other for one, other in pairwise(ordered["p_corrected"]))
     assert f"{len(table)} tests were made." in found[-1].text
+
+
+@pytest.mark.parametrize(("worse", "expected"), [(0.0, "yes"), (0.02, "no"), (-0.02, "yes")])
+def test_another_rule_of_choosing_is_held_against_the_best_activation_and_its_controls(
+    worse: float, expected: str
+) -> None:
+    def result(cell: Cell) -> dict[str, Any]:
+        noise = float(np.random.default_rng(list(cell.id.encode())).normal(0, 1e-4))
+        level = {"matched": 0.95 - worse, "matched_shuffled": 0.95 - worse, "matched_random": 0.9, "elu": 0.95}
+        return accuracies(level.get(cell.method, 0.9) + noise)
+
+    methods = ["relu", "elu", "matched", "matched_shuffled", "matched_random"]
+    study = made(result, hidden=list(TABLE_1), method=methods, seed=[0], data=["mnist"])
+    found = {finding.question: finding for finding in findings(study)}
+    one = found["Is choosing by the rule matched as accurate as the best fixed activation?"]
+    assert one.verdict == expected
+    assert "matched minus the best fixed activation (elu)" in one.text
+    questions = [f"Are the choices of the rule matched better than {words}?" for words in WORDS]
+    assert [found[question].verdict for question in questions] == ["no", "yes"]
+    assert study.sections[0].contenders == ["relu", "elu", "matched"]
+
+
+WORDS = ("the same choices shuffled within each layer", "random choices")

@@ -39,7 +39,7 @@ def test_the_papers_grid_has_its_architectures_and_methods() -> None:
 
 
 def test_every_shipped_grid_can_be_read() -> None:
-    assert {*SHIPPED} == {"paper", "short", "controls", "digits", "representative"}
+    assert {*SHIPPED} == {"paper", "short", "controls", "digits", "representative", "choosing", "prices"}
     assert all(read_grid(name).cells() for name in SHIPPED)
 
 
@@ -127,7 +127,7 @@ def test_a_bad_file_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(InputError, match="is no TOML file"):
             read_grid(path)
-    with pytest.raises(InputError, match="there is no grid absent; give a TOML file, or one of controls, digits"):
+    with pytest.raises(InputError, match="there is no grid absent; give a TOML file, or one of choosing, controls"):
         read_grid("absent")
     with pytest.raises(InputError, match="can't be read"):
         read_grid(tmp_path)

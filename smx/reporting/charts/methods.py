@@ -67,6 +67,32 @@ def dots(
     return draw(name, title, WIDTH, 0.7 + 0.3 * len(methods), paint)
 
 
+def trade(rows: pd.DataFrame, name: str, title: str) -> str:
+    """Draw each method's accuracy against its latency; a line joins those that no other beats in both.
+
+    Args:
+        rows: `method`, `ratio`, `accuracy` and `front`, the quickest first.
+        name: of the figure.
+        title: what it shows.
+    """
+    methods = list(rows["method"])
+
+    def paint(figure: Figure) -> None:
+        panel = figure.subplots()
+        front = rows[rows["front"]]
+        panel.plot(front["ratio"], 100 * front["accuracy"], color=INK, linewidth=0.8, drawstyle="steps-post", zorder=0)
+        for row in rows.to_dict("records"):
+            x, y = row["ratio"], 100 * row["accuracy"]
+            panel.plot(x, y, "o" if row["front"] else "x", color=colour(row["method"], methods), markersize=5)
+            panel.annotate(short(row["method"], 24), (x, y), (5, 3), textcoords="offset points", fontsize=7)
+        panel.set_xlabel("latency, relative to ReLU's")
+        panel.set_ylabel("test accuracy, %")
+        panel.margins(x=0.25, y=0.1)
+        bare(panel)
+
+    return draw(name, title, WIDTH, 3.6, paint)
+
+
 def rank_frequencies(counts: pd.DataFrame, name: str) -> str:
     """Draw on how many architectures each method took each rank (the paper's figure 7).
 

@@ -111,6 +111,11 @@ def latency(section: Section, tag: str) -> Part | None:
     svg = charts.dots(named, "ratio", f"latency{tag}", title, "latency, relative to ReLU's", line=1.0)
     blocks.append(Chart(f"latency{tag}", title, svg, rows, note))
     blocks.append(Table(f"latency-table{tag}", "Latency in numbers", rows, columns))
+    both = costs.trade(section)
+    if len(both) > 1:
+        title = "Accuracy against latency; the line joins what nothing beats in both"
+        caption = "Latency is the geometric mean over batch sizes. A cross is beaten by another method in both."
+        blocks.append(Chart(f"trade{tag}", title, charts.trade(both, f"trade{tag}", title), both, caption))
     return Part(f"speed{tag}", "Latency of exported networks", blocks)
 
 
