@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from smx.activations import Activation, Operator
 from smx.errors import InputError, SmxError
 from smx.export import provenance
-from smx.export.nodes import operand
+from smx.export.nodes import is_small, operand
 from smx.hinges import Function
 from smx.layers import Mixed, Selective
 from smx.runtime.metadata import LayerInfo
@@ -43,6 +43,8 @@ AFFINE = ("scale", "shift")
 """Attributes of a node after which the graph computes scale h + shift, because PyTorch's layer does; one a neuron."""
 UNSORTED = "smx.unsorted"
 """Key of a node's `meta`: why its neurons keep an order that is not sorted."""
+FORM = "smx.form"
+"""Key of a node's `meta`: in which form of `smx.prices.FORMS` the layer is written, where that was chosen."""
 
 
 def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:
@@ -96,6 +98,7 @@ class MixedActivation(NamedTuple):
     layer: str
     functions: Mapping[str, Function]
     unsorted: str
+    form: str
 
     @property
     def scope(self) -> str:
@@ -117,14 +120,16 @@ class MixedActivation(NamedTuple):
     def of(cls, node: ir.Node) -> MixedActivation:
         """Read the node."""
         attributes = node.attributes
+        z = operand(node, 0)
         return cls(
-            z=operand(node, 0),
+            z=z,
             choice=np.array(attributes["choice"].as_ints(), np.int64),
             pool=attributes["pool"].as_strings(),
             axis=attributes["axis"].as_int(),
             layer=attributes["layer"].as_string(),
             functions=node.meta[FUNCTIONS],
             unsorted=node.meta.get(UNSORTED, "the layer has too many activations"),
+            form=node.meta.get(FORM, "operators" if is_small(z.shape) else "shared"),
         )
 
 
@@ -157,6 +162,13 @@ def describe_layers(model: ir.Model) -> tuple[LayerInfo, ...]:
         LayerInfo(name=mixed.layer, axis=mixed.axis, groups={name: len(group) for name, group in mixed.groups.items()})
         for mixed in map(MixedActivation.of, mixed_nodes(model))
     )
+
+
+def choose_forms(model: ir.Model, forms: Mapping[str, str]) -> None:
+    """Note at the MixedActivation nodes of these layers in which form of `smx.prices.FORMS` they are written."""
+    for node in mixed_nodes(model):
+        if (form := forms.get(MixedActivation.of(node).layer)) is not None:
+            node.meta[FORM] = form
 
 
 def expressions_of(module: nn.Module) -> dict[str, Operator]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from smx.layers import Selective as Selective
     from smx.layers import sampling as sampling
     from smx.paper import PAPER_POOL as PAPER_POOL
+    from smx.prices import Prices as Prices
+    from smx.prices import load_prices as load_prices
     from smx.saving import load as load
     from smx.saving import save as save
     from smx.sorting import sort as sort
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from smx.workflows.deploy import deploy as deploy
     from smx.workflows.describe import describe as describe
     from smx.workflows.export_model import export_model as export_model
+    from smx.workflows.price import price as price
     from smx.workflows.report import report as report
     from smx.workflows.serve import serve as serve
     from smx.workflows.sweep import sweep as sweep
@@ -58,6 +61,7 @@ _NAMES = {
     "smx.activations": ("Activation", "op", "register"),
     "smx.layers": ("Mixed", "Selective", "sampling"),
     "smx.convert": ("commit", "select"),
+    "smx.prices": ("Prices", "load_prices"),
     "smx.saving": ("load", "save"),
     "smx.sorting": ("sort",),
 }
@@ -69,6 +73,7 @@ _WORKFLOWS = (
     "bench",
     "bench_train",
     "tune",
+    "price",
     "classify",
     "describe",
     "report",

@@ -40,10 +40,11 @@ def below_smx(names: str) -> tuple[str, ...]:
 CORE = below_smx("__init__ __main__ __version__ errors files paper subprocesses")
 METHOD = below_smx("activations functional layers models hooks hinges fused")
 RUN = below_smx("architecture factory modelfile preprocessing program saving torchfile torchrunner training stepbench")
-SHARED = below_smx("arrays timing convert sorting data")
+SHARED = below_smx("arrays prices timing convert sorting data")
 ROOMS = {
     "core": Room(CORE, modules=("smx",)),
     "arrays": Room(("smx.arrays",), ("numpy",), CORE),
+    "prices": Room(("smx.prices",), ("numpy",), CORE),
     "timing": Room(("smx.timing",), ("numpy",), CORE),
     "method": Room(METHOD, ("torch",), CORE),
     "kernels": Room(("smx.fused.triton",), ("torch", "triton"), (*CORE, "smx.fused")),
@@ -68,7 +69,7 @@ ROOMS = {
     "export": Room(
         ("smx.export",),
         ("torch", "numpy", "onnx", "onnx_ir", "onnxruntime"),
-        (*CORE, *METHOD, "smx.example_input", "smx.sorting", "smx.runtime"),
+        (*CORE, *METHOD, "smx.example_input", "smx.prices", "smx.sorting", "smx.runtime"),
     ),
     "study": Room(("smx.study",), ("numpy", "pandas", "ray", "torch"), (*CORE, *METHOD, *SHARED, *RUN)),
     "workflows": Room(

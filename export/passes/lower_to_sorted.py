@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from smx.export.capture import MixedActivation
 from smx.export.emit import Emitter
-from smx.export.nodes import is_small
 from smx.export.passes.base import Lowering
 from smx.export.passes.lower_in_place import groups_in_place
 from smx.hinges import hinge_of, operator_of
@@ -37,11 +36,17 @@ class LowerToSorted(Lowering):
         h = Concat(f_1(z_1), ..., f_n(z_n)),    z_1, ..., z_n = Split(z)
 
     Case 3: there are so many runs that `LowerInPlace` takes less time. The layer is left to it, and `refusals` says
-    why its neurons could not be sorted into fewer runs.
+    why its neurons could not be sorted into fewer runs. The form `in place` is left to it in any case.
+
+    The other forms of `smx.prices.FORMS` differ in the runs. `operators`: a run has one activation, and is computed by
+    the one operator that ONNX has for it. `shared`: neighbours that have an exponential make one run. `joined`: all
+    neighbours of the common form do.
     """
 
     def lower(self, mixed: MixedActivation, emit: Emitter) -> ir.Value | None:
         """Add the operators of a layer that is sorted."""
+        if mixed.form == "in place":
+            return None
         runs = _runs(mixed)
         if len(runs) > 1 and len(runs) + 2 > _cost_in_place(mixed):  # case 3
             self.refusals[emit.scope] = f"{len(mixed.groups)} groups in {len(runs)} runs, since {mixed.unsorted}"
@@ -58,7 +63,7 @@ class LowerToSorted(Lowering):
 def _runs(mixed: MixedActivation) -> list[Run]:
     """Return the layer's neurons in runs."""
     runs = [list(run) for _, run in groupby(mixed.pool[k] for k in mixed.choice)]
-    if is_small(mixed.z.shape):
+    if mixed.form == "operators":
         return runs
     joined = runs[:1]
     for run in runs[1:]:
@@ -69,11 +74,11 @@ def _runs(mixed: MixedActivation) -> list[Run]:
 
 
 def _together(mixed: MixedActivation, run: Run) -> bool:
-    """Whether a run has an exponential, or has the same form and at most `RIDERS` values."""
+    """Whether a run has an exponential, or has the same form and at most `RIDERS` values or is `joined` anyway."""
     hinges = [hinge_of(mixed.functions[name]) for name in set(run)]
     if any(hinge is not None and hinge.exponential for hinge in hinges):
         return True
-    return None not in hinges and len(run) * _values(mixed) <= RIDERS
+    return None not in hinges and (mixed.form == "joined" or len(run) * _values(mixed) <= RIDERS)
 
 
 def _cost_in_place(mixed: MixedActivation) -> float:
@@ -94,6 +99,6 @@ def _compute(mixed: MixedActivation, run: Run, z: ir.Value, emit: Emitter) -> ir
     hinges = [hinge for name in run if (hinge := hinge_of(mixed.functions[name])) is not None]
     if not hinges:
         return emit.activation(mixed.functions[run[0]], z, part=part)
-    if is_small(mixed.z.shape) and (operator := operator_of(hinges[0])) is not None:
+    if mixed.form == "operators" and (operator := operator_of(hinges[0])) is not None:
         return emit.activation(operator, z, part=part)
     return emit.hinges(hinges, z, trailing=mixed.trailing, part=part)

@@ -13,7 +13,6 @@ from smx.export import provenance
 from smx.export.affine import Affine, RefusedError, into_consumers, into_producer
 from smx.export.capture import FUNCTIONS, MixedActivation, mixed_nodes
 from smx.export.emit import free_name
-from smx.export.nodes import is_small
 from smx.export.passes.base import Rewriting
 from smx.hinges import Function, Hinge, hinge_of
 
@@ -40,7 +39,7 @@ class MergeGroups(Rewriting):
 
     Case 1: elu(z)     = (max(z, 0) + exp(min(z, 0))) - 1
             selu(z)    = 1.0507 (max(z, 0) + 1.6733 exp(min(z, 0))) - 1.7581
-            in layers that are not known to have few values: there each of them is one operator.
+            but in the form `operators`, which has one operator for each of them.
     Case 2: sigmoid(z) = 1/2 tanh(z / 2) + 1/2, in layers that have tanh.
     Case 3: selu(z)    = 1.0507 (max(z, 0) + 1.6733 (exp(min(z, 0)) - 1)), where case 1 was not possible.
     Case 4: activations of different names and equal operators become one.
@@ -60,7 +59,7 @@ class MergeGroups(Rewriting):
         """Merge in every layer."""
         for node in mixed_nodes(model):
             if self.shifts:
-                if not is_small(MixedActivation.of(node).z.shape):
+                if MixedActivation.of(node).form != "operators":
                     self._try(model.graph, node, _by_hinges(node, shift=True), "keep their shift")  # case 1
                 self._try(model.graph, node, _by_tanh(node), "is not computed by tanh")  # case 2
             self._try(model.graph, node, _by_hinges(node, shift=False), "keep their factor")  # case 3

@@ -50,3 +50,14 @@ class SessionRunner(LocalRunner):
         """Run the model once on the inputs, which checks them, and return a function that only runs it."""
         self.session.run_all(*inputs)  # its errors are one line; timed runs check nothing
         return self.session.bound(*inputs, io_binding=self._io_binding)
+
+
+class EachItsOwn(SessionRunner):
+    """Times a file on random inputs of its own, so that files that take different inputs are measured in turn.
+
+    Of the inputs that it is given only the batch size counts.
+    """
+
+    def bind(self, inputs: Sequence[NDArray[Any]]) -> Callable[[], object]:
+        """Bind random inputs."""
+        return super().bind(self.session.random_inputs(len(inputs[0])))

@@ -12,6 +12,7 @@ from smx.cli.export import export
 from smx.cli.group import Group
 from smx.cli.inspect import inspect
 from smx.cli.predict import predict
+from smx.cli.price import price
 from smx.cli.report import report
 from smx.cli.serve import serve
 from smx.cli.sweep import sweep
@@ -19,7 +20,7 @@ from smx.cli.train import train
 from smx.cli.tune import tune
 from smx.cli.verify import verify
 
-COMMANDS = [train, sweep, report, export, verify, bench, bench_train, tune, predict, serve, inspect, completion]
+COMMANDS = [train, sweep, report, export, verify, bench, bench_train, tune, price, predict, serve, inspect, completion]
 """In the order of the work; help lists them so."""
 
 

@@ -218,6 +218,7 @@ def test_json_is_written_before_tables_are_shown(
         "bench": (exported, *few),
         "bench-train": ("--hidden", "4", "--baselines", "relu", "--no-plain", *few),
         "tune": (model, "--rounds", "20", "--max-threads", "1"),
+        "price": ("--batch-sizes", "1,2", "--widths", "2,3", "--rounds", "1"),
         "predict": (exported, tmp_path / "x.npy"),
         "inspect": (exported,),
     }

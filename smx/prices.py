@@ -1,0 +1,283 @@
+"""What one machine takes for each activation, each further group and each form of a layer; `smx price` measures it.
+
+A price is seconds. A network costs what its layers cost, and what it takes beyond them (`Prices.network`). A layer
+costs its Gemm and its activations, which depend on the form in which the exporter writes them (`FORMS`,
+docs/layouts.md). Each price was measured for a few sizes; between and beyond these it is interpolated linearly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smx.errors import InputError
+
+FORMAT = "smx-prices"
+
+FORMS = ("operators", "shared", "joined", "in place")
+"""How a mixed layer can be written, see docs/layouts.md; the layout `sorted` has the form `shared`."""
+
+EXPONENTIAL = ("elu", "selu")
+HINGES = ("leaky_relu", "relu", *EXPONENTIAL)
+"""The activations that have a common form, see `smx.hinges`."""
+LINES, CURVES, BOTH = "lines", "curves", "lines and curves"
+"""Under which the common form has its price where neurons of different activations are computed together: ReLU and
+Leaky ReLU; activations with an exponential, and ReLU; all of them."""
+RIDERS = 32
+"""As in `smx.export.passes.lower_to_sorted`."""
+
+Table = NDArray[np.float64]
+"""Seconds, (batch sizes, widths)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prices:
+    """What one machine takes, in seconds, all float64.
+
+    Attributes:
+        machine: see `smx.timing.machine.machine`.
+        provider: see `smx.runtime.providers.PROVIDERS`.
+        threads: of one operator; None is ONNX Runtime's default.
+        batch_sizes, widths: the sizes that were measured, in ascending order; at least two of each.
+        dense: a Linear layer without activation, (batch sizes, inputs, neurons), for `widths` inputs and neurons.
+        weights: the numbers of weights for which `network` was measured.
+        network: what a network takes beyond its layers, (batch sizes, weights). One whose weights are too many for the
+            processor's nearest memory takes more.
+        fused: an activation that the whole layer has, by ONNX's own operator, which ONNX Runtime may compute together
+            with the Gemm.
+        own: an activation by ONNX's own operator, of n neurons, as an operator of its own.
+        shared: an activation in the common form, of n neurons, or several of them together: `LINES`, `CURVES`, `BOTH`.
+        split: Split and Concat of a layer of n neurons in two groups.
+        part: each further group, in a layer of n neurons.
+        move: Gather and ScatterElements of half of the n neurons of a layer.
+    """
+
+    machine: dict[str, Any]
+    provider: str
+    threads: int | None
+    batch_sizes: tuple[int, ...]
+    widths: tuple[int, ...]
+    dense: Table
+    weights: tuple[int, ...]
+    network: Table
+    fused: dict[str, Table]
+    own: dict[str, Table]
+    shared: dict[str, Table]
+    split: Table
+    part: Table
+    move: Table
+
+    def predict(
+        self, layers: Sequence[Mapping[str, int]], *, inputs: int, outputs: int, batch_size: int, form: str = "shared"
+    ) -> float:
+        """Predict the seconds of one run of a multilayer perceptron.
+
+        Args:
+            layers: for each hidden layer, how many neurons have each activation.
+            inputs, outputs: of the network; the last layer has no activation.
+            batch_size: examples a run.
+            form: of all layers, one of `FORMS`.
+        """
+        sizes = [inputs, *(sum(groups.values()) for groups in layers), outputs]
+        pairs = list(pairwise(sizes))
+        total = self._at(self.network, self.weights, sum(a * b for a, b in pairs), batch_size)
+        total += sum(self.linear(a, b, batch_size) for a, b in pairs)
+        return total + sum(self.activations(groups, batch_size=batch_size, form=form) for groups in layers)
+
+    def linear(self, inputs: int, neurons: int, batch_size: int) -> float:
+        """Return the seconds of a Linear layer without activation."""
+        of_batch = _between(self.dense, self.batch_sizes, batch_size)
+        return max(0.0, float(_between(_between(of_batch, self.widths, inputs), self.widths, neurons)))
+
+    def activations(self, groups: Mapping[str, int], *, batch_size: int, form: str) -> float:
+        """Return the seconds of a layer's activations: of its groups, and of what divides and joins them.
+
+        Args:
+            groups: how many neurons have each activation.
+            batch_size: examples a run.
+            form: one of `FORMS`.
+        """
+        neurons = sum(groups.values())
+        runs, moved = _runs(groups, form)
+        if len(runs) == 1 and not moved:
+            (names, _) = runs[0]
+            return self._run(names, neurons, batch_size, form, alone=True)
+        total = sum(self._run(names, size, batch_size, form) for names, size in (*runs, *moved))
+        divided = moved if moved else runs
+        if len(divided) > 1:
+            whole = sum(size for _, size in divided)
+            total += self._width(self.split, whole, batch_size)
+            total += (len(divided) - 2) * self._width(self.part, whole, batch_size)
+        return total + (self._width(self.move, 2 * sum(size for _, size in moved), batch_size) if moved else 0.0)
+
+    def layer(self, groups: Mapping[str, int], *, inputs: int, batch_size: int, form: str) -> float:
+        """Return the seconds of a Linear layer with its activations; see `activations`."""
+        linear = self.linear(inputs, sum(groups.values()), batch_size)
+        return linear + self.activations(groups, batch_size=batch_size, form=form)
+
+    def operator(self, name: str, neurons: int, batch_size: int) -> float:
+        """Return the seconds of an activation of so many neurons, by ONNX's own operator after a Split or a Gather."""
+        return self._run((name,), neurons, batch_size, "operators")
+
+    def best_form(self, groups: Mapping[str, int], *, inputs: int, batch_sizes: Sequence[int]) -> str:
+        """Return the form in which a layer takes the least time, on the geometric mean of these batch sizes."""
+
+        def time(form: str) -> float:
+            return float(
+                np.mean([np.log(self.layer(groups, inputs=inputs, batch_size=b, form=form)) for b in batch_sizes])
+            )
+
+        return min(FORMS, key=lambda form: (time(form), form != "shared"))
+
+    def relative(self, names: Sequence[str], *, neurons: int = 256, batch_size: int | None = None) -> tuple[float, ...]:
+        """Return the price of a neuron of each activation, relative to ReLU's.
+
+        It is the time of a layer whose neurons all have the activation, in its fastest form, relative to the same layer
+        with ReLU; so it contains the layer's weights.
+
+        Args:
+            names: of activations. One that was not measured costs as the dearest.
+            neurons: of the layer, and its inputs.
+            batch_size: examples a run; None is the geometric mean over those that were measured.
+        """
+        sizes = self.batch_sizes if batch_size is None else (batch_size,)
+
+        def time(name: str) -> float:
+            return float(np.mean([np.log(self._fastest(name, neurons, size)) for size in sizes]))
+
+        relu = time("relu")
+        prices = {name: float(np.exp(time(name) - relu)) for name in self.fused}
+        return tuple(prices.get(name, max(prices.values())) for name in names)
+
+    def to_json(self) -> str:
+        """Return the content of a price file."""
+        values = {name: _plain(value) for name, value in asdict(self).items()}
+        return json.dumps({"format": FORMAT, **values}, indent=None, ensure_ascii=False) + "\n"
+
+    def _fastest(self, name: str, neurons: int, batch_size: int) -> float:
+        forms = ("operators", "shared")
+        times = (self.layer({name: neurons}, inputs=neurons, batch_size=batch_size, form=form) for form in forms)
+        return max(min(times), 1e-12)
+
+    def _run(self, names: tuple[str, ...], neurons: int, batch_size: int, form: str, *, alone: bool = False) -> float:
+        """Return the seconds of neurons that are computed together, see `_runs`."""
+        if len(names) > 1:
+            curved = any(name in EXPONENTIAL for name in names)
+            prices, name = self.shared, (BOTH if "leaky_relu" in names else CURVES) if curved else LINES
+        elif form != "operators" and names[0] in EXPONENTIAL:
+            prices, (name,) = self.shared, names
+        else:
+            prices, (name,) = self.fused if alone else self.own, names
+        tables = [prices[name]] if name in prices else list(prices.values())
+        return max(self._width(table, neurons, batch_size) for table in tables)
+
+    def _width(self, table: Table, neurons: int, batch_size: int) -> float:
+        return self._at(table, self.widths, neurons, batch_size)
+
+    def _at(self, table: Table, sizes: Sequence[int], size: int, batch_size: int) -> float:
+        return max(0.0, float(_between(_between(table, self.batch_sizes, batch_size), sizes, size)))
+
+
+Runs = list[tuple[tuple[str, ...], int]]
+"""Neurons that are computed together: the names of their activations, and how many they are."""
+
+
+def _runs(groups: Mapping[str, int], form: str) -> tuple[Runs, Runs]:
+    """Return what is computed side by side, or on the whole layer, and what is gathered and scattered besides."""
+    sizes = {name: size for name, size in groups.items() if size}
+    if "tanh" in sizes and "sigmoid" in sizes:  # sigmoid by tanh
+        sizes["tanh"] += sizes.pop("sigmoid")
+    hinges = [name for name in HINGES if name in sizes]
+    if form == "in place":
+        whole = sum(sizes.values())
+        largest = max(sizes, key=lambda name: sizes[name])
+        kept = hinges if sum(sizes[name] for name in hinges) >= sizes[largest] else [largest]
+        return [(tuple(kept), whole)], [((name,), size) for name, size in sizes.items() if name not in kept]
+    together: list[str] = []
+    if form == "joined":
+        together = hinges
+    elif form == "shared" and any(name in sizes for name in EXPONENTIAL):
+        together = [name for name in hinges if name in EXPONENTIAL or sizes[name] <= RIDERS]
+    runs: Runs = [((name,), size) for name, size in sizes.items() if name not in together]
+    return [*runs, *([(tuple(together), sum(sizes[name] for name in together))] if together else [])], []
+
+
+def _between(table: Table, sizes: Sequence[int], size: int) -> Table:
+    """Return the table's entry along its first axis for a size, linear between the two nearest and beyond the last."""
+    i = int(np.clip(np.searchsorted(sizes, size) - 1, 0, len(sizes) - 2))
+    share = (size - sizes[i]) / (sizes[i + 1] - sizes[i])
+    entry: Table = table[i] + share * (table[i + 1] - table[i])
+    return entry
+
+
+def load_prices(path: str | os.PathLike[str] | None = None) -> Prices:
+    """Read a price file.
+
+    Args:
+        path: of what `smx price --out` wrote; None takes the prices that come with the package.
+
+    Raises:
+        InputError: there is no such file, or it is no price file.
+    """
+    where = path or "smx/prices.json"
+    try:
+        text = (
+            resources.files("smx").joinpath("prices.json").read_text("utf-8")
+            if path is None
+            else Path(path).read_text("utf-8")
+        )
+        content = json.loads(text)
+        if content.pop("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        return _checked(content)
+    except FileNotFoundError:
+        raise InputError(f"{where} does not exist; expected a price file, which smx price --out FILE writes") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where} is no price file ({error}); write one with smx price --out FILE") from error
+
+
+def _checked(content: dict[str, Any]) -> Prices:
+    """Make prices of a file's content; raise ValueError where the tables do not fit the sizes."""
+    sizes: dict[str, Any] = {name: tuple(map(int, content.pop(name))) for name in ("batch_sizes", "widths", "weights")}
+    for name, values in sizes.items():
+        if len(values) < 2 or list(values) != sorted(set(values)) or values[0] < 0:
+            raise ValueError(f"{name} must be at least two numbers in ascending order")
+    batches, widths, weights = (len(values) for values in sizes.values())
+
+    def table(values: Any, *shape: int) -> Table:
+        array = np.array(values, np.float64)
+        if array.shape != shape or not np.isfinite(array).all():
+            raise ValueError(f"expected a table of shape {shape} of finite numbers, got {array.shape}")
+        return array
+
+    tables: dict[str, Any] = {
+        "dense": table(content.pop("dense"), batches, widths, widths),
+        "network": table(content.pop("network"), batches, weights),
+    }
+    tables |= {name: table(content.pop(name), batches, widths) for name in ("split", "part", "move")}
+    for name in ("fused", "own", "shared"):
+        tables[name] = {each: table(values, batches, widths) for each, values in content.pop(name).items()}
+    for form, needed in (("fused", ("relu",)), ("own", ("relu",)), ("shared", (LINES, CURVES, BOTH))):
+        if missing := [name for name in needed if name not in tables[form]]:
+            raise ValueError(f"{form} lacks {', '.join(missing)}")
+    return Prices(**content, **sizes, **tables)
+
+
+def _plain(value: Any) -> Any:
+    """Return values for JSON; seconds with four digits."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
