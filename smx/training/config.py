@@ -19,6 +19,7 @@ MODELS = ("mlp", "cnn")
 DEVICES = ("auto", "cpu", "cuda")
 PROTOCOLS = ("standard", "author")
 PHASE2_CHOICES = ("learned", "shuffled", "random", "majority")
+SPANS = ("phase", "run")
 LR_SCHEDULES = ("constant", "linear", "cosine", "step")
 TEMPERATURE_SCHEDULES = ("constant", "linear", "exponential")
 PRECISIONS = ("none", "bfloat16", "float16")
@@ -115,8 +116,9 @@ class TrainConfig:
     logits_lr: float = _optimiser(
         0.0, "Learning rate of the logits, in multiples of lr; 0: 1 for paper, 10 for matched.", "FACTOR"
     )
-    lr_schedule: str = _optimiser("constant", "How it changes from step to step of each phase.", choices=LR_SCHEDULES)
-    lr_warmup: int = _optimiser(0, "Epochs at the start of each phase in which it rises.", "EPOCHS")
+    lr_schedule: str = _optimiser("constant", "How it changes from step to step.", choices=LR_SCHEDULES)
+    lr_span: str = _optimiser("phase", "What a schedule spans: each phase, or both phases as one run.", choices=SPANS)
+    lr_warmup: int = _optimiser(0, "Epochs at the start of each span in which it rises.", "EPOCHS")
     batch_size: int = _optimiser(128, "Examples of a training step.", "EXAMPLES")
     clip_norm: float = _optimiser(1.0, "Largest norm of the gradients; longer ones are scaled down.", "NORM")
     seed: int = _optimiser(0, "Seed of weights, order and noise.", "SEED")
@@ -152,6 +154,8 @@ class TrainConfig:
                 self._require(setting.name, getattr(self, setting.name) in choices, f"one of {', '.join(choices)}")
         if self.is_baseline:
             self._require("phase1_epochs", self.phase1_epochs != AUTO, "a number: a baseline makes no choices")
+        if self.rewind or self.protocol == "author":
+            self._require("lr_span", self.lr_span == "phase", "phase where phase 2 begins with other weights")
         if self.protocol == "author":
             self._require("rewind", not self.rewind, "off with the author's protocol, which begins phase 2 anew anyway")
         if self.device == "cpu":

@@ -51,12 +51,16 @@ def train_phase(
     step = Step(model, optimizer, config, phase, ranks)
     if state.scaler:
         step.scaler.load_state_dict(state.scaler)
+    earlier = later = 0  # epochs of other phases that the schedule spans
+    if config.lr_span == "run":
+        earlier = sum(row.phase < phase for row in state.rows)
+        later = sum(epochs for other, epochs in config.phases.items() if other > phase)
     scheduler = lr_scheduler(
         optimizer,
         config,
-        epochs=config.phases[phase],
+        epochs=earlier + config.phases[phase] + later,
         steps_per_epoch=math.ceil(len(train) / config.batch_size),
-        done=state.epoch,
+        done=earlier + state.epoch,
     )
     neurons = sum(len(choice) for choice in choices(model).values())
     while not ranks.of_main(is_over(config, phase, [row for row in state.rows if row.phase == phase], neurons)):

@@ -49,7 +49,7 @@ def lr_factor(step: int, *, schedule: str, steps: int, warmup: int = 0) -> float
 def lr_scheduler(
     optimizer: torch.optim.Optimizer, config: TrainConfig, *, epochs: int, steps_per_epoch: int, done: int
 ) -> LambdaLR:
-    """Make the scheduler of a phase of `epochs` epochs, of which `done` are done; its `step` is called every step."""
+    """Make the scheduler of a span of `epochs` epochs, of which `done` are done; its `step` is called every step."""
     steps, warmup = epochs * steps_per_epoch, config.lr_warmup * steps_per_epoch
     for group in optimizer.param_groups:
         group["initial_lr"] = config.lr * group.get(FACTOR, 1.0)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from smx.prices import load_prices
 from torch import nn
 
 import smx
 from smx import data
 from smx.layers import selectives
+from smx.prices import load_prices
 from smx.pricing import ExpectedPrice
 from smx.training.run import TrainResult, train
 from tests.smx.runs import SMALL

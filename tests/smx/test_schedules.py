@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler as torchs
 
+from smx import data
+from smx.errors import InputError
 from smx.training.config import LR_SCHEDULES, TrainConfig
 from smx.training.metrics import EpochMetrics
+from smx.training.run import load_checkpoint, train
 from smx.training.schedules import lr_factor, temperature
 from smx.training.settling import settled, stalled
+from tests.smx.runs import SMALL, Stopped, stop_after
 
 CONFIG = TrainConfig(device="cpu", lr=0.5, phase1_epochs=6)
 
@@ -65,6 +70,23 @@ def test_temperatures() -> None:
     auto = replace(CONFIG, phase1_epochs="auto", max_phase1_epochs=11, temperature_schedule="linear")
     assert temperature(auto, 11) == pytest.approx(0.1)
     assert temperature(replace(auto, max_phase1_epochs=1), 1) == 0.3
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+def test_one_schedule_may_span_both_phases_also_when_resumed(tmp_path: Path, stop: int) -> None:
+    config = replace(SMALL, lr_schedule="cosine", lr_span="run")
+    digits = data.load("digits")
+    with pytest.raises(Stopped):
+        train(config, digits, tmp_path, on_epoch=stop_after(stop))
+    rows = train(config, digits, tmp_path, checkpoint=load_checkpoint(tmp_path)).rows
+    expected = [config.lr * (1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(5)]
+    assert [row.learning_rate for row in rows] == pytest.approx(expected)
+
+
+def test_one_schedule_needs_weights_that_go_on() -> None:
+    for how in ({"rewind": True}, {"protocol": "author"}):
+        with pytest.raises(InputError, match="lr_span must be phase"):
+            TrainConfig(lr_span="run", **how)
 
 
 def row(epoch: int, loss: float, changed: int = 0, margin: float | None = 1.0) -> EpochMetrics:
