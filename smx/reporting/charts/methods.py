@@ -11,10 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from smx.figures.style import bare
 from smx.reporting.charts.names import short
-from smx.reporting.charts.svg import INK, colour, draw
+from smx.reporting.charts.svg import INK, POINTS, colour, draw
 
 WIDTH = 4.7
 """Inches: at 72 points an inch the figure is as wide as a phone's screen."""
+LETTER, LINE = 3.9, 8.0
+"""Points that a letter of 7 points is wide, and a line of them high."""
+LIFTS = [sign * LINE * i for i in range(40) for sign in (1, -1)]
+"""How far a text may move from its point, in points, the nearest first."""
 MEDALS = ("#b8860b", "#8f979e", "#a0522d")
 """Of the first three ranks; the others fade into the page."""
 
@@ -81,16 +85,31 @@ def trade(rows: pd.DataFrame, name: str, title: str) -> str:
         panel = figure.subplots()
         front = rows[rows["front"]]
         panel.plot(front["ratio"], 100 * front["accuracy"], color=INK, linewidth=0.8, drawstyle="steps-post", zorder=0)
-        for row in rows.to_dict("records"):
-            x, y = row["ratio"], 100 * row["accuracy"]
-            panel.plot(x, y, "o" if row["front"] else "x", color=colour(row["method"], methods), markersize=5)
-            panel.annotate(short(row["method"], 24), (x, y), (5, 3), textcoords="offset points", fontsize=7)
+        points = list(zip(rows["ratio"], 100 * rows["accuracy"], strict=True))
+        for point, row in zip(points, rows.to_dict("records"), strict=True):
+            panel.plot(*point, "o" if row["front"] else "x", color=colour(row["method"], methods), markersize=5)
         panel.set_xlabel("latency, relative to ReLU's")
         panel.set_ylabel("test accuracy, %")
-        panel.margins(x=0.25, y=0.1)
+        panel.margins(x=0.3, y=0.12)
         bare(panel)
+        figure.draw_without_rendering()  # now it is known where the points are
+        placed: list[tuple[float, float, float]] = []
+        for point, method in zip(points, methods, strict=True):
+            text = short(method, 24)
+            x, y = panel.transData.transform(point) * POINTS / figure.dpi
+            width = LETTER * len(text)
+            free = (up for up in LIFTS if not any(_meet((x, y + up, width), other) for other in placed))
+            up = next(free, 0.0)
+            placed.append((x, y + up, width))
+            panel.annotate(text, point, (6, up - 3), textcoords="offset points", fontsize=7)
 
     return draw(name, title, WIDTH, 3.6, paint)
+
+
+def _meet(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Say whether two lines of text, given by left end, height and width in points, touch."""
+    (x, y, width), (there, height, wide) = one, other
+    return abs(y - height) < LINE and x < there + wide and there < x + width
 
 
 def rank_frequencies(counts: pd.DataFrame, name: str) -> str:
