@@ -20,7 +20,18 @@ ROOT = Path(__file__).parent.parent
 SERVING = [
     pytest.param(name, marks=pytest.mark.serving) for name in ("serving_hostile", "serving_load", "install_size")
 ]
-BENCHMARKS = ("layouts", "opsets", "large_export", "resolution", "tune_check", "commit_rule", "cells", *SERVING)
+BENCHMARKS = (
+    "layouts",
+    "opsets",
+    "large_export",
+    "resolution",
+    "tune_check",
+    "commit_rule",
+    "cells",
+    "prices",
+    "fastest",
+    *SERVING,
+)
 
 
 def benchmark(name: str, *arguments: str | Path, cwd: Path) -> None:
