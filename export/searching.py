@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import onnx
 import onnx.utils
 
+from smx.errors import InputError
 from smx.export.fastest import MIXED, USUAL, Fastest, LayerChoice, Search
 from smx.prices import FORMS, Prices, load_prices
 from smx.runtime.metadata import LayerInfo
@@ -64,14 +65,12 @@ def find_fastest(build: Build, layers: Sequence[LayerInfo], search: Search, batc
                 paths = {name: Path(folder, f"{i}.onnx") for i, name in enumerate(models)}
                 for name, path in paths.items():
                     path.write_bytes(models[name].SerializeToString())
-                return in_subprocess(
-                    time_files,
-                    paths,
-                    sizes,
-                    provider=search.provider,
-                    threads=search.threads,
-                    seconds=search.seconds / 2,
-                )
+                how: dict[str, Any] = {"provider": search.provider, "threads": search.threads}
+                try:
+                    return in_subprocess(time_files, paths, sizes, **how, seconds=search.seconds / 2)
+                except InputError as error:  # it takes no random inputs, or does not run on this provider
+                    reason = f"fastest can't be measured for this network: {error}"
+                    raise InputError(f"{reason}; let prices decide (measure=False, --no-measure)") from error
 
         decision = by_measuring(build, layers, sizes, timed)
         where: dict[str, Any] = {"provider": search.provider, "threads": search.threads, "machine": machine()}

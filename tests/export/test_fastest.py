@@ -199,6 +199,15 @@ def test_what_is_found_and_why(tmp_path: Any) -> None:
     assert scatter.reasons() == (file, where)
 
 
+def test_what_takes_no_random_input_is_told_so() -> None:
+    def never(*given: Any) -> tuple[onnx.ModelProto, tuple[LayerInfo, ...]]:
+        text = '<ir_version: 10, opset_import: ["" : 21]> g (float[batch,n] x) => (float[batch,n] y) {{ y = {}(x) }}'
+        return onnx.parser.parse_model(text.format("Exp" if given[0] == "sorted" else "Tanh")), ()
+
+    with pytest.raises(InputError, match=r"fastest can't be measured .* not fixed.*; let prices decide"):
+        find_fastest(never, [], Search(for_batch=2, seconds=0), None)
+
+
 def test_the_batch_sizes_that_count() -> None:
     assert Search().batch_sizes(None) == BATCH_SIZES
     assert (
