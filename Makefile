@@ -112,7 +112,7 @@ results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images,
 	$(BIN)/smx train --resume --data mnist --model cnn --phase1-epochs 3 --phase2-epochs 3 --lr 1e-3 --out runs/mnist-cnn --json $(RESULTS)/mnist-cnn-train.json
 	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png
 
-benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, large exports, the bench itself, tuning, training steps and the rule of auto, about an hour and a half
+benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, large exports, the bench itself, tuning, training steps, prices and the rule of auto, about two hours and a half
 	$(BIN)/python benchmarks/layouts.py --json $(RESULTS)/layouts.json
 	$(BIN)/python benchmarks/opsets.py --json $(RESULTS)/opsets.json
 	$(BIN)/python benchmarks/large_export.py --json $(RESULTS)/large-export.json
@@ -121,6 +121,9 @@ benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, lar
 	$(BIN)/smx bench-train --compile --baselines relu,selu --rounds 40 --json $(RESULTS)/train-step.json
 	$(BIN)/python benchmarks/commit_rule.py --json $(RESULTS)/commit-rule.json
 	$(BIN)/python benchmarks/install_size.py --json $(RESULTS)/install-size.json
+	$(BIN)/smx price --out smx/prices.json --json $(RESULTS)/prices.json
+	$(BIN)/python benchmarks/prices.py --price smx/prices.json --json $(RESULTS)/prices-check.json
+	$(BIN)/python benchmarks/fastest.py --json $(RESULTS)/fastest.json
 	$(BIN)/python benchmarks/cells.py --json $(RESULTS)/cells.json
 
 clean:  ## remove runs, caches and the virtual environment

@@ -4,3 +4,4 @@ from __future__ import annotations
 
 from smx.export.exporter import ExportReport as ExportReport
 from smx.export.exporter import export_onnx as export_onnx
+from smx.export.fastest import Search as Search

@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from smx import __version__, files
 from smx.errors import InputError, ParityError, SmxError, one_line
 from smx.example_input import ExampleInput
-from smx.export.capture import attach, batched, capture, describe_layers, expressions_of, simplify
+from smx.export.capture import attach, batched, capture, choose_forms, describe_layers, expressions_of, simplify
 from smx.export.checks import check_weights, example_of, samples
 from smx.export.compiler import LAYOUTS, PassReport, compile
 from smx.export.external_data import external_weights, is_large
+from smx.export.fastest import Fastest, Search
 from smx.export.opsets import OPSETS, convert, oldest_ir_version
 from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
 from smx.export.provenance import with_provenance
+from smx.export.searching import find_fastest
 from smx.export.sort import sort_neurons
 from smx.runtime.metadata import LayerInfo, ModelInfo
 from smx.runtime.parity.check import ParityReport
@@ -34,6 +36,9 @@ from smx.runtime.parity.isolated import check_isolated
 
 CAPTURED = range(18, 26)
 """The opsets that PyTorch's exporter writes; what lies outside is converted from the nearest."""
+
+FASTEST = "fastest"
+"""The layout that is one of the others, or `sorted` with a form for each layer: what was measured to be fastest."""
 
 BATCHES = (1, 2, 7)
 """Batch sizes at which an export that takes any is compared with PyTorch before it is written."""
@@ -55,6 +60,7 @@ class ExportReport:
         max_abs: the largest difference from PyTorch seen, before the precision was lowered.
         predictions: how many examples the float32 model and this one were compared on; 0 for float32.
         changed: how many of them got another class.
+        fastest: what the search of the layout `fastest` found; None for other layouts.
         seconds: duration.
     """
 
@@ -72,6 +78,7 @@ class ExportReport:
     max_abs: float
     predictions: int
     changed: int
+    fastest: Fastest | None
     seconds: float
 
     def refusals(self, name: str) -> dict[str, str]:
@@ -103,6 +110,7 @@ def export_onnx(
     *,
     example_input: ExampleInput | None = None,
     layout: str = "scatter",
+    search: Search | None = None,
     batch: int | None = None,
     opset: int = 18,
     precision: str = "float32",
@@ -123,7 +131,9 @@ def export_onnx(
         path: of the file.
         example_input: a tensor or array (B, *), or a tuple of one for each argument, of the shape and dtype that the
             model will take. None: zeros (2, N), if the first layer is a Linear or BatchNorm1d that takes N features.
-        layout: how mixed layers stand in the graph, a key of `smx.export.compiler.LAYOUTS`.
+        layout: how mixed layers stand in the graph, a key of `smx.export.compiler.LAYOUTS`, or `fastest`, which
+            measures the forms that a layer can have, in about a minute.
+        search: how `fastest` is searched; None is `Search()`.
         batch: make the file for this batch size alone; None lets it take any.
         opset: version of the standard operators, one of `smx.export.opsets.OPSETS`.
         precision: one of `smx.export.precision.PRECISIONS`; the comparison with PyTorch is made in float32, before.
@@ -142,7 +152,7 @@ def export_onnx(
     """
     started = time.perf_counter()
     path = Path(path)
-    _check_options(layout, batch, opset, precision, calibration, evaluation)
+    _check_options(layout, search, batch, opset, precision, calibration, evaluation)
     example = example_of(module, example_input)
     files.check_writable(path)
     functions = expressions_of(module)
@@ -150,6 +160,8 @@ def export_onnx(
     captured, captured_on = min(max(opset, CAPTURED[0]), CAPTURED[-1]), batched(example, batch)
     model = capture(module, captured_on, captured, batch)
     attach(model, functions)
+    if is_large(model) and layout == FASTEST:
+        raise InputError("a model above 2 GB can't be searched for the layout fastest; export it as sorted")
     if is_large(model) and (opset != captured or precision != "float32"):
         raise InputError(
             f"a model above 2 GB can only be exported in float32 and at opset {CAPTURED[0]} to {CAPTURED[-1]},"
@@ -160,10 +172,18 @@ def export_onnx(
     examples = None if precision == "float32" else evaluation
     check = partial(check_isolated, samples=expected, name=str(path), atol=atol, rtol=rtol, evaluation=examples)
 
+    def finished(model: ir.Model) -> onnx.ModelProto:
+        return ir.to_proto(model) if opset == captured else convert(ir.to_proto(model), opset)
+
+    def build(layout: str, forms: Mapping[str, str]) -> tuple[onnx.ModelProto, tuple[LayerInfo, ...]]:
+        variant = model.clone()
+        _compile(variant, module, captured_on, layout, forms, shifts=layout == "sorted")
+        return finished(variant), with_provenance(variant, layers)
+
     def write(model: ir.Model) -> tuple[ParityReport, onnx.ModelProto, int, int]:
         """Compare with PyTorch, lower the precision, and write; return also the changed predictions and the bytes."""
         with external_weights(model, path) as beside, files.replacing(path) as draft:
-            proto = ir.to_proto(model) if opset == captured else convert(ir.to_proto(model), opset)
+            proto = finished(model)
             draft.write_bytes(proto.SerializeToString())
             parity, predicted = check(draft, otherwise="try the other layout or another opset")
             if not parity.passed:
@@ -182,6 +202,7 @@ def export_onnx(
                 smx_version=__version__,
                 architecture=type(module).__name__,
                 layout=layout,
+                chosen=fastest.reasons() if fastest else (),
                 pool=tuple(functions),
                 layers=with_provenance(model, layers),
                 precision=precision,
@@ -191,10 +212,12 @@ def export_onnx(
             draft.write_bytes(proto.SerializeToString(deterministic=True))
         return parity, proto, changed, path.stat().st_size + (beside.stat().st_size if beside else 0)
 
+    fastest = find_fastest(build, layers, search or Search(), batch) if layout == FASTEST else None
+    compiled, forms = (fastest.layout, fastest.forms) if fastest else (layout, {})
     # Shifts cost precision in some networks, and wherever arithmetic is coarser than float32.
-    for shifts in (True, False) if layout == "sorted" and precision == "float32" else (False,):
+    for shifts in (True, False) if compiled == "sorted" and precision == "float32" else (False,):
         variant = model.clone()
-        before, passes = _compile(variant, module, captured_on, layout, shifts)
+        before, passes = _compile(variant, module, captured_on, compiled, forms, shifts=shifts)
         try:
             parity, proto, changed, size = write(variant)
             break
@@ -216,25 +239,31 @@ def export_onnx(
         max_abs=parity.max_abs,
         predictions=0 if examples is None else len(examples),
         changed=changed,
+        fastest=fastest,
         seconds=time.perf_counter() - started,
     )
 
 
 def _check_options(
     layout: str,
+    search: Search | None,
     batch: int | None,
     opset: int,
     precision: str,
     calibration: NDArray[Any] | None,
     evaluation: NDArray[Any] | None,
 ) -> None:
-    for name, value, known in (("layout", layout, LAYOUTS), ("precision", precision, PRECISIONS)):
+    for name, value, known in (("layout", layout, (*LAYOUTS, FASTEST)), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise InputError(f"unknown {name} {value!r}; known are {', '.join(known)}")
     if opset not in OPSETS:
         raise InputError(f"opset must be between {OPSETS[0]} and {OPSETS[-1]}, got {opset}")
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise InputError(f"the batch size must be a whole number from 1, got {batch}")
+    if layout == FASTEST and precision != "float32":
+        raise InputError(f"the layout fastest is searched in float32 alone, got {precision}; export it as sorted")
+    if layout != FASTEST and search is not None:
+        raise InputError(f"only the layout fastest is searched, got settings of a search for {layout}")
     if precision == "int8" and calibration is None:
         raise InputError("int8 needs examples to calibrate on; give calibration=x, an array (B, *) of training data")
     for name, examples in (("calibration", calibration), ("evaluation", evaluation)):
@@ -243,9 +272,16 @@ def _check_options(
 
 
 def _compile(
-    model: ir.Model, module: nn.Module, example: tuple[Tensor, ...], layout: str, shifts: bool
+    model: ir.Model,
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    layout: str,
+    forms: Mapping[str, str],
+    *,
+    shifts: bool,
 ) -> tuple[dict[str, int], tuple[PassReport, ...]]:
     """Compile a captured model in place, and validate it; return its operators before, and what each pass did."""
+    choose_forms(model, forms)
     try:
         if layout == "sorted":
             sort_neurons(model, module, example, shifts=shifts)

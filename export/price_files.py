@@ -18,8 +18,8 @@ from smx.export.opsets import oldest_ir_version
 from smx.prices import BOTH, CURVES, EXPONENTIAL, LINES
 
 OPSET = 18
-OUTPUTS = 4
-"""Of every network: few, because ONNX Runtime copies them."""
+ENDS = 4
+"""Outputs of every network, and inputs of most: few, because ONNX Runtime copies them."""
 STACKED = 512
 """Neurons of each layer in the networks whose size matters."""
 PARTS = 6
@@ -32,32 +32,36 @@ TOGETHER = {LINES: ("leaky_relu", "relu"), CURVES: EXPONENTIAL, BOTH: ("leaky_re
 def write_price_files(
     folder: Path, widths: Sequence[int], names: Sequence[str], stacks: Sequence[int]
 ) -> dict[str, Path]:
-    """Write the networks, and return their files by name. With f an activation, and w a width:
+    """Write the networks, and return their files by name.
 
-    head w        Linear(w, 4)
-    dense v w     Linear(v, w), Linear(w, 4)
-    fused f w     Linear(4, w), f as ONNX's own operator, Linear(w, 4); dense 4 w is without f
-    own f w       the same without the first layer: f has no Gemm before it
-    shared f w    f in the common form, Linear(w, 4); also for several activations, see `TOGETHER`
-    split w       Split into 2 parts, Concat, Linear(w, 4)
-    parts w       Split into 6 parts, Concat, Linear(w, 4)
-    move w        ReLU of all neurons in place, half of them gathered for Tanh and scattered; Linear(w, 4)
-    stack n       n times Linear(512, 512), then Linear(512, 4)
+    With f an activation, v and w widths. What is in brackets is what the network is there for; the other layers let
+    it find its input where it finds it in a larger network, in memory that was just written.
+
+        head w        Linear(w, 4)
+        plain w       Linear(4, w), Linear(w, 4)
+        dense v w     Linear(4, v), [Linear(v, w)], Linear(w, 4)
+        fused f w     Linear(4, w), [f as ONNX's own operator], Linear(w, 4)
+        split w       Linear(4, w), [Split into 2 parts, Concat], Linear(w, 4)
+        parts w       Linear(4, w), [Split into 6 parts, Concat], Linear(w, 4)
+        own f w       Linear(4, w), Split, Concat, [f as ONNX's own operator, with no Gemm before it], Linear(w, 4)
+        shared f w    Linear(4, w), Split, Concat, [f in the common form], Linear(w, 4); also `TOGETHER`
+        move w        Linear(4, w), ReLU of all, [Gather of half, ScatterElements], Tanh of these, Linear(w, 4)
+        stack n       Linear(4, 512), [n times Linear(512, 512)], Linear(512, 4)
     """
-    made = {f"head {w}": _Chain(w) for w in (*widths, STACKED)}
-    made |= {f"dense {v} {w}": _Chain(v).linear(w) for v in (OUTPUTS, *widths) for w in widths}
-    made[f"dense {STACKED} {STACKED}"] = _Chain(STACKED).linear(STACKED)
+    made = {f"head {w}": _Chain(w) for w in widths}
     for w in widths:
+        made[f"plain {w}"] = _Chain().linear(w)
+        made |= {f"dense {v} {w}": _Chain().linear(v).linear(w) for v in widths}
         for name in names:
-            made[f"fused {name} {w}"] = _Chain(OUTPUTS).linear(w).mixed((name,), "operators")
-            made[f"own {name} {w}"] = _Chain(w).mixed((name,), "operators")
+            made[f"fused {name} {w}"] = _Chain().linear(w).mixed((name,), "operators")
+            made[f"own {name} {w}"] = _Chain().linear(w).divided(2).mixed((name,), "operators")
         for name, pool in {**{name: (name,) for name in EXPONENTIAL}, **TOGETHER}.items():
-            made[f"shared {name} {w}"] = _Chain(w).mixed(pool, "joined")
-        made[f"split {w}"] = _Chain(w).divided(2)
-        made[f"parts {w}"] = _Chain(w).divided(PARTS)
-        made[f"move {w}"] = _Chain(w).mixed(("relu", "tanh"), "in place")
-    for count in stacks:
-        made[f"stack {count}"] = _Chain(STACKED)
+            made[f"shared {name} {w}"] = _Chain().linear(w).divided(2).mixed(pool, "joined")
+        made[f"split {w}"] = _Chain().linear(w).divided(2)
+        made[f"parts {w}"] = _Chain().linear(w).divided(PARTS)
+        made[f"move {w}"] = _Chain().linear(w).mixed(("relu", "tanh"), "in place")
+    for count in {0, 1, *stacks}:
+        made[f"stack {count}"] = _Chain().linear(STACKED)
         for _ in range(count):
             made[f"stack {count}"].linear(STACKED)
     return {name: chain.save(folder / f"{name}.onnx") for name, chain in made.items()}
@@ -66,7 +70,7 @@ def write_price_files(
 class _Chain:
     """A network that is built layer by layer, with random weights."""
 
-    def __init__(self, inputs: int) -> None:
+    def __init__(self, inputs: int = ENDS) -> None:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET, DOMAIN: 1}, name="smartmixed")
         self.emit = Emitter(self.graph, "", ir.DataType.FLOAT)
         self.random = np.random.default_rng(0)
@@ -106,7 +110,7 @@ class _Chain:
 
     def save(self, path: Path) -> Path:
         """Add the last layer, compile, and write the file."""
-        self.linear(OUTPUTS)
+        self.linear(ENDS)
         self.value.name = "output"
         self.graph.extend(self.emit.nodes)
         self.graph.outputs.append(self.value)

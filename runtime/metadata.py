@@ -63,6 +63,7 @@ class ModelInfo:
         smx_version: of the exporter.
         architecture: for people, `784-512-10` or the module's class.
         layout: `scatter`, or another of the exporter's layouts.
+        chosen: for the layout `fastest`, what was chosen and why, for people.
         pool: names of the candidate activations.
         layers: the mixed layers, in the order of the graph.
         tolerance: the rule that the file met when it was exported, `atol` and `rtol` of
@@ -84,6 +85,7 @@ class ModelInfo:
     sample_shape: tuple[int, ...] = ()
     maximum: float = 1.0
     precision: str = "float32"
+    chosen: tuple[str, ...] = ()
 
     def to_properties(self) -> dict[str, str]:
         """Write the entries of the ONNX model's `metadata_props`; values are JSON, but for plain words."""
@@ -104,7 +106,8 @@ class ModelInfo:
         if PREFIX + "smx_version" not in properties:
             return None
         try:
-            texts = {field.name: (field.type, properties[PREFIX + field.name]) for field in fields(cls)}
+            given = {PREFIX + "chosen": "[]", **properties}  # files of an older version have no such entry
+            texts = {field.name: (field.type, given[PREFIX + field.name]) for field in fields(cls)}
             values: dict[str, Any] = {
                 key: text if kind == "str" else _tuples(json.loads(text)) for key, (kind, text) in texts.items()
             }

@@ -111,6 +111,15 @@ def read_tuning(model: str | os.PathLike[str], provider: str) -> tuple[Tuning | 
     return (tuning, None) if reason is None else (None, f"{path.name} is not used: {reason}")
 
 
+def is_tuned(model: str | os.PathLike[str]) -> bool:
+    """Whether an earlier `smx tune` left its settings beside this very file."""
+    try:
+        content = json.loads(tuning_path(model).read_text(encoding="utf-8"))
+        return bool(content["model"] == fingerprint(model))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def has_own_variant(model: str | os.PathLike[str]) -> bool:
     """Whether the file at `variant_path` is what an earlier `smx tune` of this model put there."""
     variant = variant_path(model)

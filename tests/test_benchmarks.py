@@ -29,6 +29,8 @@ BENCHMARKS = (
     "commit_rule",
     "cells",
     "tasks",
+    "prices",
+    "fastest",
     *SERVING,
 )
 

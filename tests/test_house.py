@@ -69,7 +69,7 @@ ROOMS = {
     "export": Room(
         ("smx.export",),
         ("torch", "numpy", "onnx", "onnx_ir", "onnxruntime"),
-        (*CORE, *METHOD, "smx.example_input", "smx.prices", "smx.sorting", "smx.runtime"),
+        (*CORE, *METHOD, "smx.example_input", "smx.prices", "smx.sorting", "smx.runtime", "smx.timing"),
     ),
     "study": Room(("smx.study",), ("numpy", "pandas", "ray", "torch"), (*CORE, *METHOD, *SHARED, *RUN)),
     "workflows": Room(

@@ -18,9 +18,9 @@ from smx.cli.progress import progress
 @click.argument("paths", metavar="MODEL.pt|MODEL.onnx...", nargs=-1, required=True, type=options.PATH)
 @click.option(
     "--layouts",
-    type=options.Commas(click.Choice(options.LAYOUTS)),
+    type=options.Commas(click.Choice((*options.LAYOUTS, options.FASTEST))),
     default=",".join(options.LAYOUTS),
-    help="Layouts in which MODEL.pt is exported.",
+    help="Layouts in which MODEL.pt is exported; fastest is searched for a minute.",
 )
 @options.baselines
 @click.option(

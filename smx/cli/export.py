@@ -29,9 +29,24 @@ class Batch(click.IntRange):
 @click.argument("onnx_path", metavar="MODEL.onnx", type=options.OutputPath(".onnx"))
 @click.option(
     "--layout",
-    type=click.Choice(options.LAYOUTS),
+    type=click.Choice((*options.LAYOUTS, options.FASTEST)),
     default="scatter",
-    help="How mixed layers are written; sorted is the fast one.",
+    help="How mixed layers are written; sorted is fast, fastest is searched on this machine for a minute.",
+)
+@click.option(
+    "--for-batch",
+    type=options.POSITIVE,
+    metavar="N",
+    help="Search fastest for this many examples a run.  [default: 1, 16, 128 and 1024, or what --batch says]",
+)
+@click.option(
+    "--measure/--no-measure", default=True, help="Search fastest by timing the forms, or let the price file decide."
+)
+@click.option(
+    "--price",
+    type=options.PATH,
+    metavar="FILE.json",
+    help="What decides without measuring; smx price writes it.  [default: the one that comes with smx]",
 )
 @click.option(
     "--batch-size",
@@ -90,13 +105,14 @@ def export(model_path: Path, onnx_path: str, json_path: str | None, **given: Any
 
     \b
     smx export runs/mnist/model.pt mnist.onnx --layout sorted
+    smx export runs/mnist/model.pt mnist.onnx --layout fastest --for-batch 16
     smx export runs/mnist/model.pt mnist.onnx --triton models --kserve mnist.yaml --kserve-uri s3://bucket/models
     """
     from smx.timing.machine import machine
     from smx.workflows.export_model import export_model
 
     with progress() as show:
-        show("exporting", 0, 0)
+        show("exporting" if given["layout"] != options.FASTEST else "searching the fastest forms", 0, 0)
         report = export_model(model_path, onnx_path, **given)
     people = write_json(json_path, {**report.to_dict(), "machine": machine()})
     layers = (
@@ -108,6 +124,8 @@ def export(model_path: Path, onnx_path: str, json_path: str | None, **given: Any
     people.print(table(("mixed layer", ">neurons", "groups"), layers, title=title))
     passes = ((step.name, str(step.applied), str(len(step.refusals))) for step in report.passes)
     people.print(table(("pass", ">changes", ">refusals"), passes))
+    for line in report.fastest.reasons() if report.fastest else ():
+        people.print(f"fastest: {line}", soft_wrap=True)
     before, after = (sum(counts.values()) for counts in (report.operators_before, report.operators))
     lines = [f"{step.name}, {scope}: {why}" for step in report.passes for scope, why in step.refusals.items()]
     difference = f"largest difference from PyTorch {report.max_abs:.2g}; {report.seconds:.1f} s"

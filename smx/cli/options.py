@@ -16,6 +16,7 @@ from smx.errors import InputError
 
 # Known values, written here because help and completion must load neither torch nor ONNX Runtime.
 LAYOUTS = ("scatter", "sorted")
+FASTEST = "fastest"
 PRECISIONS = ("float32", "float16", "int8")
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino", "coreml", "directml")
 GOALS = ("p50", "p99", "throughput")

@@ -20,7 +20,7 @@ SHOWN = 6
 
 
 @click.command(cls=options.Command)
-@click.argument("onnx_path", metavar="MODEL.onnx", type=options.PATH)
+@click.argument("path", metavar="MODEL.onnx|MODEL.pt", type=options.PATH)
 @click.option(
     "--model",
     type=options.PATH,
@@ -52,27 +52,29 @@ SHOWN = 6
 )
 @options.trust_code
 @options.json
-def tune(onnx_path: Path, json_path: str | None, **options: Any) -> None:
+def tune(path: Path, json_path: str | None, **options: Any) -> None:
     """Find the fastest settings for a model on this machine.
 
     The number of threads is searched, and with --model the layout. The fastest is measured against ONNX Runtime's
     defaults once more. If it is certainly faster, it is written to MODEL.onnx.tune.json, which predict and
     smx.runtime.Session read, and a faster layout to MODEL.tuned.onnx beside it; if not, the file says that the defaults
-    stay. The runs of a measurement follow each other without a pause.
+    stay. The runs of a measurement follow each other without a pause. For a MODEL.pt the fastest form of each layer is
+    searched first, as by smx export --layout fastest, and written to MODEL.tuned.onnx.
 
     \b
+    smx tune runs/mnist/model.pt --batch-size 16
     smx tune mnist.onnx --model runs/mnist/model.pt --batch-size 16 --goal p99
     """
     from smx.workflows.tune import tune, written_by_tune
 
-    written = written_by_tune(onnx_path)
+    written = written_by_tune(path)
     if json_path is not None and Path(json_path).absolute() in [path.absolute() for path in written]:
         raise InputError(f"{json_path} is what smx tune writes itself; choose another path for --json")
     with progress() as show:
-        report = tune(onnx_path, on_progress=show, **options)
-    people = write_json(json_path, {"model": str(onnx_path), **report.to_dict()})
+        report = tune(path, on_progress=show, **options)
+    people = write_json(json_path, {"model": str(path), **report.to_dict()})
     rows = ((one.name, f"{one.ratio:.3f}", f"{one.low:.3f} - {one.high:.3f}") for one in report.measured[:SHOWN])
-    title = f"{onnx_path}, {report.provider}, batch {report.batch_size}, goal {report.goal}"
+    title = f"{path}, {report.provider}, batch {report.batch_size}, goal {report.goal}"
     caption = "ratio to the defaults in the search; the best one is measured again"
     people.print(table(("configuration", ">ratio", ">interval"), rows, title=title, caption=caption))
     people.print(f"{_sentence(report)}; written to {written[0]}", soft_wrap=True)

@@ -125,7 +125,9 @@ def bench(
         if network is not None and (layouts or baselines):
             on_progress("exporting the candidates", 0, 0)
             what = (network, Path(folder), layouts, baselines)
-            files = with_torch(export_candidates, *what, example_input=example_input, trust_code=trust_code) | files
+            search: dict[str, Any] = {"provider": provider, "threads": settings.threads}
+            made = with_torch(export_candidates, *what, example_input=example_input, trust_code=trust_code, **search)
+            files = made | files
         how: dict[str, Any] = {"device": DEVICES.get(provider, "cpu"), "threads": settings.threads}
         runs = {
             PYTORCH[kind]: partial(pytorch_runner, path, compiled=kind == "compiled", trust_code=trust_code, **how)

@@ -24,10 +24,14 @@ def export_candidates(
     *,
     example_input: Tensor | tuple[Tensor, ...] | None = None,
     trust_code: bool = False,
+    provider: str = "cpu",
+    threads: int | None = 1,
 ) -> dict[str, Path]:
     """Export a network in each layout, and with each fixed activation in place of its mixed layers.
 
     The baselines keep the network's weights, because latency does not depend on them.
+
+    The layout `fastest` is searched for this provider and number of threads.
 
     Returns:
         The files, which lie in `folder`, by the name of the layout or the activation.
@@ -37,7 +41,7 @@ def export_candidates(
     """
     from smx import convert
     from smx.activations import get
-    from smx.export import export_onnx
+    from smx.export import Search, export_onnx
     from smx.layers import Mixed
     from smx.models import Fixed
     from smx.workflows.network import open_network
@@ -46,7 +50,8 @@ def export_candidates(
     described = opened.saved.description() if opened.saved else None
     paths = {layout: folder / f"{layout}.onnx" for layout in layouts}
     for layout, path in paths.items():
-        export_onnx(opened.module, path, example_input=opened.example, layout=layout, describe=described)
+        search = Search(provider=provider, threads=threads) if layout == "fastest" else None
+        export_onnx(opened.module, path, example_input=opened.example, layout=layout, search=search, describe=described)
     for name in baselines:
         try:
             function = get(name).function

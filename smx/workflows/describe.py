@@ -63,7 +63,7 @@ def _onnx(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     }
     if info is None:
         return facts, []
-    facts |= {key: value for key, value in vars(info).items() if key != "layers"}
+    facts |= {key: value for key, value in vars(info).items() if key != "layers" and (value or key != "chosen")}
     return facts, [{"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smx.errors import InputError
 
 if TYPE_CHECKING:
     from smx.export import ExportReport
 
+SEARCH = {"for_batch": None, "measure": True, "price": None}
 CALIBRATION = 10_000
 """At most this many training examples calibrate int8."""
 
@@ -20,6 +21,9 @@ def export_model(
     onnx_path: str | os.PathLike[str],
     *,
     layout: str = "scatter",
+    for_batch: int | None = None,
+    measure: bool = True,
+    price: str | os.PathLike[str] | None = None,
     batch: int | None = None,
     opset: int = 18,
     precision: str = "float32",
@@ -36,6 +40,7 @@ def export_model(
     Args:
         model_path: of `model.pt`.
         onnx_path: of the file to write.
+        for_batch, measure, price: how the layout `fastest` is searched, see `smx.export.fastest.Search`.
         layout, batch, opset, precision: see `smx.export.export_onnx`. float16 and int8 count the predictions that
             change on the test set of the network's data; int8 is calibrated on its training set.
         normalize: let the file take raw uint8 values and normalise them itself.
@@ -47,12 +52,13 @@ def export_model(
     Raises:
         InputError, ParityError, SmxError: see `smx.export.export_onnx`.
     """
-    from smx.export import export_onnx
+    from smx.export import Search, export_onnx
     from smx.modelfile import load_model
     from smx.workflows.deploy import check, deploy
 
     check(onnx_path, triton, kserve, kserve_uri)
     saved = load_model(Path(model_path), trust_code=trust_code)
+    wanted: dict[str, Any] = {"for_batch": for_batch, "measure": measure, "price": price}
     dataset = None
     if precision in ("float16", "int8"):
         from smx import data as datasets
@@ -67,6 +73,7 @@ def export_model(
         onnx_path,
         example_input=saved.example_input(raw=normalize),
         layout=layout,
+        search=Search(**wanted) if layout == "fastest" or wanted != SEARCH else None,  # refused for other layouts
         batch=batch,
         opset=opset,
         precision=precision,

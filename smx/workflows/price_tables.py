@@ -10,7 +10,7 @@ import numpy as np
 
 from smx.prices import BOTH, CURVES, EXPONENTIAL, LINES, Prices, Table
 
-OUTPUTS, STACKED, PARTS = 4, 512, 6
+ENDS, STACKED, PARTS = 4, 512, 6
 """As in `smx.export.price_files`, which loads torch."""
 
 
@@ -42,7 +42,9 @@ def prices_of(
     def each(form: str, of: Sequence[str], less: str) -> dict[str, Table]:
         return {name: table(lambda w: (f"{form} {name} {w}", f"{less} {w}")) for name in of}  # noqa: B023
 
-    dense = [table(lambda w: (f"dense {v} {w}", f"head {w}")) for v in widths]  # noqa: B023
+    # Of a network with one more layer, what its last layer takes more than that of the other network is taken off.
+    last = table(lambda w: (f"head {w}", f"head {widths[0]}"))
+    dense = [table(lambda w: (f"dense {v} {w}", f"plain {v}")) - last + last[:, i, None] for i, v in enumerate(widths)]  # noqa: B023
     prices = Prices(
         machine=machine,
         provider=provider,
@@ -50,19 +52,22 @@ def prices_of(
         batch_sizes=batch_sizes,
         widths=widths,
         dense=np.stack(dense, axis=1),
-        weights=(0, *(STACKED * (n * STACKED + OUTPUTS) for n in stacks)),
+        weights=(0, *(STACKED * (n * STACKED + 2 * ENDS) for n in stacks)),
         network=np.zeros((len(batch_sizes), 1 + len(stacks))),
-        fused=each("fused", names, f"dense {OUTPUTS}"),
-        own=each("own", names, "head"),
-        shared=each("shared", (*EXPONENTIAL, LINES, CURVES, BOTH), "head"),
-        split=table(lambda w: (f"split {w}", f"head {w}")),
+        fused=each("fused", names, "plain"),
+        own=each("own", names, "split"),
+        shared=each("shared", (*EXPONENTIAL, LINES, CURVES, BOTH), "split"),
+        split=table(lambda w: (f"split {w}", f"plain {w}")),
         part=table(lambda w: (f"parts {w}", f"split {w}")) / (PARTS - 2),
-        move=table(lambda w: (f"move {w}", f"own relu {w}")),
+        move=table(lambda w: (f"move {w}", f"plain {w}")),
     )
-    tanh = np.array([[prices.operator("tanh", w // 2, batch) for w in widths] for batch in batch_sizes])
-    # What is left of the smallest network without its one layer, and of the large ones without theirs.
-    start = [[times[f"head {widths[0]}", b] - prices.linear(widths[0], OUTPUTS, b)] for b in batch_sizes]
-    layer = table(lambda _: (f"dense {STACKED} {STACKED}", f"head {STACKED}"), (STACKED,))
-    beyond = table(lambda n: (f"stack {n}", f"head {STACKED}"), stacks) - layer * np.array(stacks)
+    besides = [
+        [prices.operator("relu", w, b) + prices.operator("tanh", w // 2, b) for w in widths] for b in batch_sizes
+    ]
+    # What is left of the smallest network without its layers, and of the large ones without theirs.
+    w = widths[0]
+    start = [[times[f"plain {w}", b] - prices.linear(ENDS, w, b) - prices.linear(w, ENDS, b)] for b in batch_sizes]
+    layer = table(lambda _: ("stack 1", "stack 0"), (STACKED,))
+    beyond = table(lambda n: (f"stack {n}", "stack 0"), stacks) - layer * np.array(stacks)
     network = np.array(start) + np.concatenate([np.zeros((len(batch_sizes), 1)), beyond], axis=1)
-    return replace(prices, network=network, move=prices.move - tanh)
+    return replace(prices, network=network, move=prices.move - np.array(besides))

@@ -14,14 +14,14 @@ from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.runtime.tune import search
 from smx.runtime.tune.search import TuningReport
-from smx.runtime.tuning import Tuning, fingerprint, has_own_variant, tuning_path, variant_path
+from smx.runtime.tuning import Tuning, fingerprint, has_own_variant, is_tuned, tuning_path, variant_path
 from smx.timing.machine import machine
 from smx.workflows import OnProgress, silent
 from smx.workflows.measuring import with_torch, without_torch
 
 
 def tune(
-    onnx_path: str | os.PathLike[str],
+    path: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
@@ -40,7 +40,8 @@ def tune(
     process has loaded torch, the measurement runs in another one.
 
     Args:
-        onnx_path: the file.
+        path: the ONNX file; or a `model.pt`, which is first exported in the layout `fastest`, searched for this batch
+            size and provider, to `model.tuned.onnx` beside it.
         model: the `model.pt` that the file was exported from: also try the other layouts.
         batch_size: examples a run; None is what the file is made for, or 1.
         goal: `p50` or `p99` of the time of a run, or `throughput`.
@@ -53,7 +54,15 @@ def tune(
         InputError: a file, the goal or the number of rounds can't be used, or the file is not an export of the model.
     """
     machine_before = machine()
-    onnx_path = Path(onnx_path)
+    onnx_path = Path(path)
+    if onnx_path.suffix == ".pt":
+        if model is not None:
+            raise InputError(
+                f"two networks are given, {path} and {model}; give an ONNX file with --model, or one MODEL.pt"
+            )
+        _, onnx_path = written_by_tune(Path(path))
+        on_progress("searching the fastest forms", 0, 0)
+        search_forms(Path(path), onnx_path, batch_size, provider, trust_code)
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     for path in written_by_tune(onnx_path):
         files.check_writable(path)
@@ -85,9 +94,34 @@ def tune(
     return report
 
 
-def written_by_tune(onnx_path: Path) -> tuple[Path, Path]:
-    """Return where `tune` writes: the settings, and the file in another layout."""
-    return tuning_path(onnx_path), variant_path(onnx_path)
+def written_by_tune(path: Path) -> tuple[Path, Path]:
+    """Return where `tune` writes for a file or a `model.pt`: the settings, and the file in another layout."""
+    variant = variant_path(path.with_suffix(".onnx"))
+    return tuning_path(variant if path.suffix == ".pt" else path), variant
+
+
+def search_forms(model_path: Path, onnx_path: Path, batch_size: int | None, provider: str, trust_code: bool) -> None:
+    """Export a saved model in the layout `fastest`, over nothing but what an earlier tuning left."""
+    files.check_writable(onnx_path)
+    if onnx_path.exists() and not is_tuned(onnx_path):
+        raise InputError(f"{onnx_path} exists, but is not from an earlier smx tune of {model_path}; move or remove it")
+    with_torch(export_fastest, model_path, onnx_path, batch_size, provider, trust_code)
+
+
+def export_fastest(model_path: Path, onnx_path: Path, batch_size: int | None, provider: str, trust_code: bool) -> None:
+    """Export a saved model in the layout `fastest`; None is any batch size."""
+    from smx.export import Search, export_onnx
+    from smx.modelfile import load_model
+
+    saved = load_model(model_path, trust_code=trust_code)
+    export_onnx(
+        saved.build(),
+        onnx_path,
+        example_input=saved.example_input(),
+        layout="fastest",
+        search=Search(for_batch=batch_size, provider=provider),
+        describe=saved.description(),
+    )
 
 
 def _other_layouts(

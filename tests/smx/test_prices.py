@@ -14,9 +14,9 @@ import pytest
 from smx.errors import InputError
 from smx.paper import PAPER_POOL
 from smx.prices import BOTH, CURVES, EXPONENTIAL, FORMS, LINES, RIDERS, Prices, load_prices
-from smx.workflows.price_tables import OUTPUTS, PARTS, STACKED, prices_of
+from smx.workflows.price_tables import ENDS, PARTS, STACKED, prices_of
 
-BATCHES, WIDTHS, STACKS = (1, 16, 128), (8, 64, 512), (1, 3)
+BATCHES, WIDTHS, STACKS = (1, 16, 128), (8, 64, 512), (1, 2, 3)
 START, LARGE = 5e-6, 1e-4
 COSTS = {"relu": 1, "sigmoid": 6, "tanh": 5, "leaky_relu": 2, "elu": 9, "selu": 10}
 TOGETHER = {"elu": 4, "selu": 5, LINES: 3, CURVES: 6, BOTH: 7}
@@ -59,21 +59,23 @@ def made_up() -> Prices:
             times[name, b] = START + sum(parts)
 
         for w in WIDTHS:
-            last = dense(w, OUTPUTS, b)
+            first, last = dense(ENDS, w, b), dense(w, ENDS, b)
             add(f"head {w}", last)
-            for v in (OUTPUTS, *WIDTHS):
-                add(f"dense {v} {w}", dense(v, w, b), last)
+            add(f"plain {w}", first, last)
+            for v in WIDTHS:
+                add(f"dense {v} {w}", dense(ENDS, v, b), dense(v, w, b), last)
             for name in COSTS:
-                add(f"fused {name} {w}", dense(OUTPUTS, w, b), fused(name, w, b), last)
-                add(f"own {name} {w}", own(name, w, b), last)
+                add(f"fused {name} {w}", first, fused(name, w, b), last)
+                add(f"own {name} {w}", first, split(w, b), own(name, w, b), last)
             for name in TOGETHER:
-                add(f"shared {name} {w}", shared(name, w, b), last)
-            add(f"split {w}", split(w, b), last)
-            add(f"parts {w}", split(w, b, PARTS), last)
-            add(f"move {w}", own("relu", w, b), own("tanh", w / 2, b), move(w / 2, b), last)
-        for n in STACKS:
+                add(f"shared {name} {w}", first, split(w, b), shared(name, w, b), last)
+            add(f"split {w}", first, split(w, b), last)
+            add(f"parts {w}", first, split(w, b, PARTS), last)
+            add(f"move {w}", first, own("relu", w, b), own("tanh", w / 2, b), move(w / 2, b), last)
+        for n in (0, *STACKS):
             layers = n * dense(STACKED, STACKED, b)
-            add(f"stack {n}", layers, LARGE * n, dense(STACKED, OUTPUTS, b))
+            large = LARGE * (n - 1) if n else 0.0  # one layer is as in the other networks
+            add(f"stack {n}", dense(ENDS, STACKED, b), layers, large, dense(STACKED, ENDS, b))
     return prices_of(
         times, names=PAPER_POOL, batch_sizes=BATCHES, widths=WIDTHS, stacks=STACKS,
         machine={"processor": "made up"}, provider="cpu", threads=1,
@@ -121,7 +123,7 @@ def test_a_formula_that_is_linear_in_the_sizes_is_found_again(batch: int) -> Non
 def test_a_network_is_its_layers_and_what_its_size_costs(batch: int) -> None:
     layers = [{"relu": 512}, {"elu": 256, "tanh": 256}]
     weights = 784 * 512 + 512 * 512 + 512 * 10
-    expected = START + LARGE * weights / STACKED**2 + dense(784, 512, batch) + dense(512, 512, batch)
+    expected = START + LARGE * (weights / STACKED**2 - 1) + dense(784, 512, batch) + dense(512, 512, batch)
     expected += dense(512, 10, batch) + fused("relu", 512, batch)
     expected += split(512, batch) + own("tanh", 256, batch) + shared("elu", 256, batch)
     assert PRICES.predict(layers, inputs=784, outputs=10, batch_size=batch) == pytest.approx(expected, rel=0.02)

@@ -1,0 +1,100 @@
+"""The layout `fastest` as a user asks for it. What wins here is this machine's business."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from smx.cli import main, options
+from smx.errors import InputError
+from smx.export import exporter
+from smx.runtime.session import Session
+from smx.runtime.tuning import tuning_path
+from smx.workflows.export_model import export_model
+from smx.workflows.tune import search_forms
+from tests.conftest import refused, smx_many
+
+
+def test_it_is_searched_and_says_why(run: Path, exported: Path, tmp_path: Path) -> None:
+    """By measuring, then by prices; the second also for one batch size."""
+    model, fastest, priced = run / "model.pt", tmp_path / "fastest.onnx", tmp_path / "priced.onnx"
+    measured, by_prices, verified, inspected = smx_many(
+        ("export", model, fastest, "--layout", "fastest", "--for-batch", "4", "--json", tmp_path / "report.json"),
+        ("export", model, priced, "--layout", "fastest", "--no-measure", "--batch", "4", "--json", "-"),
+        ("verify", model, priced),
+        ("inspect", fastest),
+    )
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["layout"], report["fastest"]["batch_sizes"], report["fastest"]["measured"]) == ("fastest", [4], True)
+    assert "fastest: taken: " in measured.stdout
+    assert [each["layer"] for each in report["fastest"]["layers"]] == ["layer1.activation", "layer2.activation"]
+    other = json.loads(by_prices.stdout)["fastest"]
+    assert (other["batch_sizes"], other["measured"], other["file"]) == ([4], False, "forms")
+    assert verified.returncode == 0, verified.stderr
+    assert "taken: " in inspected.stdout
+    x = np.random.default_rng(0).random((4, 64)).astype(np.float32)
+    expected = Session(exported).run(x)
+    for path in (fastest, priced):
+        session = Session(path)
+        assert session.info is not None
+        assert session.info.layout == "fastest"
+        assert session.info.chosen[-1].partition(" ")[0] in ("measured", "by")
+        np.testing.assert_allclose(session.run(x), expected, atol=1e-4)
+
+
+def test_tune_searches_it_for_a_saved_network(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tuned = tmp_path / "model.pt", tmp_path / "model.tuned.onnx"
+    model.write_bytes((run / "model.pt").read_bytes())
+    quick = ("--batch-size", "4", "--rounds", "20", "--max-threads", "1", "--json", tmp_path / "report.json")
+    result, twice = smx_many(("tune", model, *quick), ("tune", model, "--model", model))
+    assert result.returncode == 0, result.stderr
+    refused(twice, 2, "two networks are given")
+    assert json.loads((tmp_path / "report.json").read_text())["batch_size"] == 4
+    assert set(tmp_path.iterdir()) == {model, tuned, tuning_path(tuned), tmp_path / "report.json"}
+    assert f"written to {tuning_path(tuned)}" in result.stdout
+    session = Session(tuned)
+    assert session.info is not None
+    assert session.info.layout == "fastest"
+    assert session.tuning is not None
+    searched: list[Path] = []
+    monkeypatch.setattr("smx.workflows.tune.with_torch", lambda _, *given: searched.extend(given[:2]))
+    search_forms(model, tuned, None, "cpu", False)  # over its own
+    assert searched == [model, tuned]
+    tuned.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"exists, but is not from an earlier smx tune of .*; move or remove it"):
+        search_forms(model, tuned, None, "cpu", False)
+    assert tuned.read_bytes() == b"mine"
+
+
+def test_bad_input(run: Path, tmp_path: Path) -> None:
+    model, path = run / "model.pt", tmp_path / "m.onnx"
+    for options_, why in (
+        ({"for_batch": 2}, "only the layout fastest is searched, got settings of a search for scatter"),
+        ({"layout": "fastest", "for_batch": 2, "batch": 3}, "made for batch size 3, so it can't be searched for 2"),
+        ({"layout": "fastest", "precision": "float16"}, "searched in float32 alone, got float16; export it as sorted"),
+        (
+            {"layout": "fastest", "measure": False, "price": tmp_path / "p.json"},
+            "p.json does not exist; expected a price",
+        ),
+        ({"layout": "slowest"}, "unknown layout 'slowest'; known are scatter, sorted, fastest"),
+    ):
+        with pytest.raises(InputError, match=why):
+            export_model(model, path, **options_)
+    assert not path.exists()
+    assert options.FASTEST == exporter.FASTEST
+
+
+def test_files_of_an_older_version_say_nothing_of_a_choice(exported: Path, tmp_path: Path) -> None:
+    proto = onnx.load(exported)
+    kept = {entry.key: entry.value for entry in proto.metadata_props if entry.key != "smx.chosen"}
+    assert len(kept) + 1 == len(proto.metadata_props)
+    onnx.helper.set_model_props(proto, kept)
+    onnx.save(proto, tmp_path / "old.onnx")
+    info = Session(tmp_path / "old.onnx").info
+    assert info is not None
+    assert info.chosen == ()
+    main(["inspect", str(tmp_path / "old.onnx")], standalone_mode=False)
