@@ -79,10 +79,12 @@ def export(folder: Path, opsets: tuple[int, ...], sizes: tuple[int, ...]) -> dic
     for network, (module, example) in networks.items():
         captured = folder / f"{network}.onnx"
         export_onnx(module, captured, example_input=example, layout="sorted", opset=18)
+        proto = onnx.load(captured)
+        proto.ClearField("metadata_props")  # the digest in it is that of this file
         files[network] = {}
         for name, opset in [*((str(opset), opset) for opset in opsets), (f"{opsets[0]} again", opsets[0])]:
             files[network][name] = path = folder / f"{network}-{name}.onnx"
-            path.write_bytes(convert(onnx.load(captured), opset).SerializeToString())
+            path.write_bytes(convert(proto, opset).SerializeToString())
     return files
 
 

@@ -28,6 +28,7 @@ from smx.export.opsets import OPSETS, convert, oldest_ir_version
 from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
 from smx.export.provenance import with_provenance
 from smx.export.sort import sort_neurons
+from smx.runtime.digest import sealed
 from smx.runtime.metadata import LayerInfo, ModelInfo
 from smx.runtime.parity.check import ParityReport
 from smx.runtime.parity.isolated import check_isolated
@@ -188,7 +189,7 @@ def export_onnx(
                 tolerance={"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs},
             )
             onnx.helper.set_model_props(proto, replace(found, **(describe or {})).to_properties())
-            draft.write_bytes(proto.SerializeToString(deterministic=True))
+            draft.write_bytes(sealed(proto.SerializeToString(deterministic=True), beside))
         return parity, proto, changed, path.stat().st_size + (beside.stat().st_size if beside else 0)
 
     # Shifts cost precision in some networks, and wherever arithmetic is coarser than float32.

@@ -1,4 +1,4 @@
-"""Files of plain tensors and plain values. Reading one runs no code from it, and takes memory in proportion to its size."""
+"""Files of plain tensors and values. Reading one runs no code from it, and takes memory in proportion to its size."""
 
 from __future__ import annotations
 
