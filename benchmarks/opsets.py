@@ -31,9 +31,9 @@ SMALLEST = (784, 24, 16, 10)
 
 @click.command()
 @click.option(
-    "--opsets", type=options.NUMBERS, default="18,13,15,17,21,22,26", show_default=True, help="The baseline first."
+    "--opsets", type=options.WIDTHS, default="18,13,15,17,21,22,26", show_default=True, help="The baseline first."
 )
-@click.option("--batch-sizes", type=options.NUMBERS, default="1,128", show_default=True, help="Examples a run.")
+@click.option("--batch-sizes", type=options.WIDTHS, default="1,128", show_default=True, help="Examples a run.")
 @click.option("--rounds", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
 @click.option(
     "--smallest", is_flag=True, help="Time two small networks at two opsets once, to see that everything runs."

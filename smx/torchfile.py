@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import warnings
 import zipfile
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from smx import files
-from smx.errors import InputError
+from smx.errors import InputError, one_line
 
 VERSION = 1
 """The version of the layout of `model.pt` and `checkpoint.pt`. A later release may write a higher one."""
@@ -61,11 +63,12 @@ def load(path: Path, format: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(found, str):
         raise InputError(f"{path} holds {_describe(content)}; {expected}")
     if found != format:
-        phase = f", the state of a run in phase {content.get('phase')}: finish it with smx train --resume"
-        raise InputError(f"{path} is a {found} file{phase if found == 'smx-checkpoint' else ''}; {expected}")
-    if not isinstance(content.get("version"), int) or content["version"] > VERSION:
+        phase = f", the state of a run in phase {_short(content.get('phase'))}: finish it with smx train --resume"
+        raise InputError(f"{path} is a {_short(found)} file{phase if found == 'smx-checkpoint' else ''}; {expected}")
+    version = content.get("version")
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise InputError(
-            f"{path} has format version {content.get('version')}, this smx reads up to {VERSION}; upgrade smartmixed"
+            f"{path} has format version {_short(version)}, this smx reads up to {VERSION}; upgrade smartmixed"
         )
     return content
 
@@ -103,11 +106,12 @@ def _check_plain(content: object, size: int) -> None:
         if values < 0:
             raise _NotPlainError(f"more values than its {size} bytes")
         if isinstance(value, Tensor):
-            own = value.numel() * value.element_size()
+            own = value.element_size() * math.prod(max(length, 1) for length in value.shape)  # also without values
             memory -= own
-            if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            strange = value.is_quantized or value.is_complex() or value.device.type != "cpu"
+            if strange or value.layout != torch.strided:
                 raise _NotPlainError("a tensor that is no plain array of numbers")
-            if own > value.untyped_storage().nbytes() or memory < 0:
+            if (value.numel() and own > value.untyped_storage().nbytes()) or memory < 0:
                 raise _NotPlainError(f"tensors of more than its {size} bytes")
         elif isinstance(value, dict | list | tuple):
             if depth == DEPTH:
@@ -128,4 +132,9 @@ def _describe(content: object) -> str:
     if not isinstance(content, dict):
         return f"a {type(content).__name__}"
     kind = "a state dict" if content and all(isinstance(value, Tensor) for value in content.values()) else "a dict"
-    return f"{kind} with {', '.join(map(str, [*content][:3])) or 'no content'}"
+    return f"{kind} with {', '.join(map(_short, [*content][:3])) or 'no content'}"
+
+
+def _short(value: object) -> str:
+    """Return what a file says as a word of a message, whatever it is."""
+    return shorten(one_line(value), 60) if isinstance(value, str | int | None) else f"a {type(value).__name__}"

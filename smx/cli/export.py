@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from smx import limits
 from smx.cli import options
 from smx.cli.output import table, write_json
 from smx.cli.progress import progress
@@ -37,7 +38,7 @@ class Batch(click.IntRange):
     "--batch-size",
     "--batch",
     "batch",
-    type=Batch(min=1),
+    type=Batch(1, limits.BATCH),
     default="dynamic",
     help="Make the file for one batch size, which can be a little faster.",
 )
