@@ -31,7 +31,7 @@ BATCH_SIZES = (1, 16, 128)
     "--price", "path", type=options.PATH, metavar="FILE", help="Prices of this machine; measured if not given."
 )
 @click.option("--networks", default=30, show_default=True, metavar="N")
-@click.option("--batch-sizes", type=options.NUMBERS, default=",".join(map(str, BATCH_SIZES)), show_default=True)
+@click.option("--batch-sizes", type=options.BATCH_SIZES, default=",".join(map(str, BATCH_SIZES)), show_default=True)
 @click.option("--seconds", default=120.0, show_default=True, help="About how long the networks are timed.")
 @click.option("--seed", default=0, show_default=True, help="Of the networks.")
 @click.option("--smallest", is_flag=True, help="Two small networks: only to see that this works.")

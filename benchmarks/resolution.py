@@ -30,7 +30,7 @@ WIDENED: tuple[int, ...] = (16, 32, 48, 64, 80, 96)
 
 
 @click.command()
-@click.option("--batch-sizes", type=options.NUMBERS, default="1,16,128", show_default=True, help="Examples a run.")
+@click.option("--batch-sizes", type=options.WIDTHS, default="1,16,128", show_default=True, help="Examples a run.")
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @click.option("--smallest", is_flag=True, help="Small networks, once: only to see that this works.")
 @options.json

@@ -30,6 +30,7 @@ from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to
 from smx.export.provenance import with_provenance
 from smx.export.searching import find_fastest
 from smx.export.sort import sort_neurons
+from smx.runtime.digest import sealed
 from smx.runtime.metadata import LayerInfo, ModelInfo
 from smx.runtime.parity.check import ParityReport
 from smx.runtime.parity.isolated import check_isolated
@@ -209,7 +210,7 @@ def export_onnx(
                 tolerance={"atol": atol, "rtol": rtol, "scale": parity.scale, "max_abs": parity.max_abs},
             )
             onnx.helper.set_model_props(proto, replace(found, **(describe or {})).to_properties())
-            draft.write_bytes(proto.SerializeToString(deterministic=True))
+            draft.write_bytes(sealed(proto.SerializeToString(deterministic=True), beside))
         return parity, proto, changed, path.stat().st_size + (beside.stat().st_size if beside else 0)
 
     fastest = find_fastest(build, layers, search or Search(), batch) if layout == FASTEST else None

@@ -51,6 +51,7 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, bool]]] = {
         ("producer_version", 3, _TEXT, False),
         ("graph", 7, "Graph", False),
         ("opset_import", 8, "Opset", True),
+        ("metadata_props", 14, "Entry", True),
     ],
 }
 
@@ -137,8 +138,9 @@ def weight_files(path: str | os.PathLike[str]) -> list[str]:
 def expose(path: Path, values: Sequence[str]) -> bytes:
     """Return the model as bytes, with some of its values as additional outputs, after its own and in this order.
 
-    ONNX Runtime infers their types and shapes. Weights in a file beside the model stay there; the session option
-    `session.model_external_initializers_file_folder_path` must then name the folder.
+    ONNX Runtime infers their types and shapes. The digests are left out, because they are those of the file. Weights in
+    a file beside the model stay there; the session option `session.model_external_initializers_file_folder_path` must
+    then name the folder.
 
     Args:
         path: the file.
@@ -156,6 +158,9 @@ def expose(path: Path, values: Sequence[str]) -> bytes:
             raise InputError(f"{path} has no value {value!r}; expected the output of a node, or an input")
         if value not in outputs:
             graph.output.add(name=value)
+    kept = [entry for entry in model.metadata_props if not entry.key.endswith("sha256")]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
     return bytes(model.SerializeToString())
 
 

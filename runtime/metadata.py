@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, get_type_hints
 
 from smx.errors import InputError
+from smx.schema import Axis, Count, Index, Number, Pool, Positive, Shape, Text, checked, from_json
 
 PREFIX = "smx."
 
@@ -26,11 +27,17 @@ class Provenance:
         kind: for each position, which of those it is.
     """
 
-    z: str
-    h: str
-    neurons: tuple[int, ...]
-    kinds: tuple[tuple[str, float, float, float], ...]
-    kind: tuple[int, ...]
+    z: Text
+    h: Text
+    neurons: tuple[Index, ...]
+    kinds: tuple[tuple[Text, Number, Number, Number], ...]
+    kind: tuple[Index, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.kind) != len(self.neurons) or max(self.kind, default=-1) >= len(self.kinds):
+            raise ValueError("provenance needs one of its kinds for each neuron")
+        if sorted(self.neurons) != list(range(len(self.neurons))):
+            raise ValueError("provenance needs each neuron once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +51,9 @@ class LayerInfo:
         provenance: where it is in the graph; None where that was not noted.
     """
 
-    name: str
-    axis: int
-    groups: dict[str, int]
+    name: Text
+    axis: Axis
+    groups: dict[Text, Count]
     provenance: Provenance | None = None
 
     @property
@@ -75,17 +82,17 @@ class ModelInfo:
         precision: of the weights and the arithmetic: float32, float16 or int8.
     """
 
-    smx_version: str
-    architecture: str
-    layout: str
-    pool: tuple[str, ...]
+    smx_version: Text
+    architecture: Text
+    layout: Text
+    pool: Pool
     layers: tuple[LayerInfo, ...]
-    tolerance: dict[str, float]
-    class_names: tuple[str, ...] = ()
-    sample_shape: tuple[int, ...] = ()
-    maximum: float = 1.0
-    precision: str = "float32"
-    chosen: tuple[str, ...] = ()
+    tolerance: dict[Text, Number]
+    class_names: tuple[Text, ...] = ()
+    sample_shape: Shape = ()
+    maximum: Positive = 1.0
+    precision: Text = "float32"
+    chosen: tuple[Text, ...] = ()
 
     def to_properties(self) -> dict[str, str]:
         """Write the entries of the ONNX model's `metadata_props`; values are JSON, but for plain words."""
@@ -105,24 +112,16 @@ class ModelInfo:
         """
         if PREFIX + "smx_version" not in properties:
             return None
-        try:
-            given = {PREFIX + "chosen": "[]", **properties}  # files of an older version have no such entry
-            texts = {field.name: (field.type, given[PREFIX + field.name]) for field in fields(cls)}
-            values: dict[str, Any] = {
-                key: text if kind == "str" else _tuples(json.loads(text)) for key, (kind, text) in texts.items()
-            }
-            values["tolerance"] = {name: float(value) for name, value in values["tolerance"].items()}
-            return cls(
-                **{**values, "layers": tuple(map(_layer, values["layers"])), "maximum": float(values["maximum"])}
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"the model's smx metadata is damaged ({error}); export it again") from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _layer(entry: dict[str, Any]) -> LayerInfo:
-    fields = {key: _tuples(value) for key, value in (entry["provenance"] or {}).items()}
-    return LayerInfo(**{**entry, "provenance": Provenance(**fields) if fields else None})
+        given = {PREFIX + "chosen": "[]", **properties}  # files of an older version have no such entry
+        values: dict[str, Any] = {}
+        for name, kind in get_type_hints(cls, include_extras=True).items():
+            try:
+                text = given[PREFIX + name]
+                # Words are no JSON, so that viewers show them as they are.
+                values[name] = checked(text, kind) if kind is Text else from_json(text, kind)
+            except (KeyError, InputError) as error:
+                reason = "it is missing" if isinstance(error, KeyError) else error
+                raise InputError(
+                    f"the model's smx metadata is damaged ({PREFIX}{name}: {reason}); export it again"
+                ) from error
+        return cls(**values)

@@ -13,6 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from smx.errors import InputError, one_line
+from smx.runtime.digest import check_digest
 from smx.runtime.metadata import ModelInfo
 from smx.runtime.providers import DEVICES, check_assignments, execution_providers
 from smx.runtime.settings import Settings
@@ -46,8 +47,8 @@ class Session:
         note: why it is not used.
 
     Raises:
-        InputError: the file is missing or no ONNX model; the provider is not available, or does not run all operators;
-            or the file that `smx tune` wrote is damaged.
+        InputError: the file is missing, damaged (see `smx.runtime.digest`) or no ONNX model; the provider is not
+            available, or does not run all operators; or the file that `smx tune` wrote is damaged.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Session:
             if self.tuning is not None:
                 settings = self.tuning.settings
                 source = str(Path(source).with_name(self.tuning.file)) if self.tuning.file else source
+        check_digest(source if isinstance(source, bytes) else Path(source), self.name)
         settings = settings or Settings()
         self.settings = settings if threads is None else replace(settings, threads=threads)
         options = self.settings.to_options()
@@ -101,6 +103,8 @@ class Session:
         """
         try:
             return ModelInfo.from_properties(self._session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.name}: the model's metadata is no UTF-8 text; export it again") from error
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnxruntime as ort
 
 from smx.errors import InputError
+from smx.limits import THREADS
 
 OPTIMIZATIONS = {
     "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -42,6 +43,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.threads is not None and not (isinstance(self.threads, int) and self.threads >= 1):
             raise InputError(f"threads must be at least 1, got {self.threads}")
+        if self.threads is not None and self.threads > THREADS:
+            raise InputError(f"threads must be at most {THREADS}, got {self.threads}")
         if not isinstance(self.spinning, bool):
             raise InputError(f"spinning must be true or false, got {self.spinning}")
         for field, known in (("execution_mode", EXECUTION_MODES), ("optimization", OPTIMIZATIONS)):

@@ -7,14 +7,21 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from smx.errors import InputError
+from msgspec import Meta
+
+from smx.errors import InputError, one_line
 from smx.runtime.settings import Settings
+from smx.schema import Count, Text, checked, from_json
 from smx.timing.machine import machine
 
 FORMAT = "smx-tuning"
 SUFFIX = ".tune.json"
+LARGEST = 2**20
+"""Bytes of the file, at most."""
+FileName = Annotated[str, Meta(pattern=r"^[^/\\\0]*[^/\\\0.][^/\\\0]*$", max_length=255)]
+"""Of a file in the same folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +41,13 @@ class Tuning:
         machine: see `smx.timing.machine.machine`.
     """
 
-    model: str
+    model: Text
     settings: Settings
-    provider: str
-    batch_size: int
-    goal: str
-    file: str | None = None
-    file_hash: str | None = None
+    provider: Text
+    batch_size: Count
+    goal: Text
+    file: FileName | None = None
+    file_hash: Text | None = None
     gain: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=machine)
 
@@ -91,14 +98,11 @@ def read_tuning(model: str | os.PathLike[str], provider: str) -> tuple[Tuning | 
         return None, None
     here = machine()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT:
-            raise ValueError(f"its format is not {FORMAT}")
-        tuning = Tuning(**{**content, "settings": Settings(**content["settings"])})
-        elsewhere = any(tuning.machine.get(key) != here[key] for key in ("processor", "cores", "onnxruntime"))
-        variant = None if tuning.file is None else path.with_name(tuning.file)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
-        raise InputError(f"{path} can't be read ({error}); remove it, or run smx tune again") from error
+        tuning = _read(path)
+    except (OSError, InputError) as error:
+        raise InputError(f"{path} can't be read ({one_line(error)}); remove it, or run smx tune again") from error
+    elsewhere = any(tuning.machine.get(key) != here[key] for key in ("processor", "cores", "onnxruntime"))
+    variant = None if tuning.file is None else path.with_name(tuning.file)
     reason = None
     if tuning.provider != provider:
         reason = f"it is for the provider {tuning.provider}"
@@ -124,7 +128,18 @@ def has_own_variant(model: str | os.PathLike[str]) -> bool:
     """Whether the file at `variant_path` is what an earlier `smx tune` of this model put there."""
     variant = variant_path(model)
     try:
-        content = json.loads(tuning_path(model).read_text(encoding="utf-8"))
-        return bool(content["file"] == variant.name and content["file_hash"] == fingerprint(variant))
-    except (OSError, ValueError, KeyError, TypeError):
+        tuning = _read(tuning_path(model))
+        return tuning.file == variant.name and tuning.file_hash == fingerprint(variant)
+    except (OSError, InputError):
         return False
+
+
+def _read(path: Path) -> Tuning:
+    """Read the file; raise OSError or InputError if it can't be read or is damaged."""
+    if path.stat().st_size > LARGEST:
+        raise InputError(f"it has more than {LARGEST} bytes")
+    content = from_json(path.read_bytes(), dict[str, Any])
+    if content.pop("format", None) != FORMAT:
+        raise InputError(f"its format is not {FORMAT}")
+    settings = checked(content.get("settings"), Settings)
+    return checked({**content, "settings": asdict(settings)}, Tuning)

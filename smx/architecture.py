@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import shorten
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from smx import convert, factory
@@ -16,12 +18,16 @@ from smx.activations import Activation
 from smx.arrays import image_shape
 from smx.errors import InputError, one_line
 from smx.layers import Selective
+from smx.limits import LAYERS, NEURONS, VALUES
 from smx.models import cnn, mlp
 from smx.paper import TEMPERATURE
+from smx.schema import Shape, Text, checked
 
 MLP, CNN, FACTORY, PROGRAM = "mlp", "cnn", "factory", "program"
 CHANNELS = (16, 32, 64)
 """The channels of the blocks of a `cnn`."""
+Width = Annotated[int, Meta(ge=1, le=NEURONS)]
+"""Neurons of a layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +52,24 @@ class Architecture:
     dtype: str = "float32"
     program: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if math.prod(self.input_shape) > VALUES:
+            shape = "x".join(map(str, self.input_shape))
+            raise InputError(f"an example of a network may have {VALUES} values at most, got {shape}")
+
+    def parameters(self) -> int:
+        """Return how many parameters `build` makes, without their memory; 0 for code of the user's and programs."""
+        if self.kind not in (MLP, CNN):
+            return 0
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in self.build().parameters())
+
     def build(self) -> nn.Module:
         """Return the ordinary network, with fresh weights: (B, *input_shape) -> logits (B, num_classes).
 
         Raises:
             InputError: a user's own network can't be made (see `smx.factory`), or a cnn of this shape.
-            ValueError: the kind is unknown.
+            ValueError: a program, which is no network with fresh weights.
         """
         if self.kind == MLP:
             return mlp((math.prod(self.input_shape), *self.widths, self.num_classes))
@@ -125,20 +143,54 @@ class Architecture:
         return {"kind": self.kind, **own, "input_shape": list(self.input_shape), "num_classes": self.num_classes}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Architecture:
-        """Read what `to_dict` returned; a KeyError, TypeError or ValueError means that it is damaged."""
-        if values["kind"] == MLP:
-            inputs, *widths, outputs = map(int, values["sizes"])
-            return cls(kind=MLP, input_shape=(inputs,), num_classes=outputs, widths=tuple(widths))
-        return cls(
-            kind=str(values["kind"]),
-            input_shape=tuple(map(int, values["input_shape"])),
-            num_classes=int(values["num_classes"]),
-            widths=tuple(map(int, values.get("channels", ()))),
-            name=str(values.get("name", "")),
-            dtype=str(values.get("dtype", "float32")),
-            program=dict(values.get("program", {})),
-        )
+    def from_dict(cls, values: object) -> Architecture:
+        """Read what `to_dict` returned.
+
+        Raises:
+            InputError: it is damaged, or of a kind that only a later smx knows.
+        """
+        kind: _Kind = checked(values, _Kinds)
+        return kind.architecture()
+
+
+class _Kind(msgspec.Struct, tag_field="kind", frozen=True):
+    """A kind of network as it stands in a file."""
+
+    def architecture(self) -> Architecture:
+        own = msgspec.structs.asdict(self)
+        own["widths"] = own.pop("channels", ())
+        return Architecture(kind=str(self.__struct_config__.tag), **own)
+
+
+class _Mlp(_Kind, tag=MLP, frozen=True):
+    sizes: Annotated[tuple[Width, ...], Meta(min_length=2, max_length=LAYERS)]
+
+    def architecture(self) -> Architecture:
+        inputs, *widths, outputs = self.sizes
+        return Architecture(kind=MLP, input_shape=(inputs,), num_classes=outputs, widths=tuple(widths))
+
+
+class _Cnn(_Kind, tag=CNN, frozen=True):
+    input_shape: Shape
+    num_classes: Width
+    channels: Annotated[tuple[Width, ...], Meta(min_length=1, max_length=LAYERS)]
+
+
+class _Factory(_Kind, tag=FACTORY, frozen=True):
+    input_shape: Shape
+    num_classes: Width
+    name: Text
+
+
+class _Program(_Kind, tag=PROGRAM, frozen=True):
+    input_shape: Shape
+    num_classes: Width
+    name: Text
+    dtype: Literal["float32", "bool", "uint8", "int8", "int16", "int32", "int64"]
+    program: dict[str, Any]
+
+
+_Kinds: Any = _Mlp | _Cnn | _Factory | _Program
 
 
 def architecture_for(

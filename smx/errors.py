@@ -21,6 +21,6 @@ class ParityError(SmxError):
     exit_code = 3
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error's text on one line, or its type where it has none."""
+def one_line(error: object) -> str:
+    """Return an error's text, or that of a name, on one line; the type's name where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from smx.errors import InputError, one_line
 from smx.layers import Mixed, Selective
 from smx.preprocessing import Normalize, normalise
 from smx.program import Program
+from smx.schema import Plain, Pool, Positive, Shape, Text, checked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -158,32 +160,51 @@ def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
     """
     content = torchfile.load(path, FORMAT)
     try:
-        data = content["data"]
+        found = checked(content, _Content)
         model = SavedModel(
-            architecture=Architecture.from_dict(content["architecture"]),
-            pool=tuple(content["pool"]),
-            choices=dict(content["choices"]),
-            weights=dict(content["weights"]),
-            data={
-                "name": str(data["name"]),
-                "sample_shape": tuple(map(int, data["sample_shape"])),
-                "maximum": float(data["maximum"]),
-                "class_names": tuple(map(str, data["class_names"])),
-            },
-            training=dict(content["training"]),
-            metrics=dict(content["metrics"]),
+            architecture=Architecture.from_dict(found.architecture),
+            pool=found.pool,
+            choices=found.choices,
+            weights=found.weights,
+            data=msgspec.structs.asdict(found.data),
+            training=found.training,
+            metrics=found.metrics,
             trusted=trust_code,
         )
         resolve_pool(model.pool)
         for choice in model.choices.values():
             Mixed(choice, model.pool)  # refuses what is no choice
+        declared, there = model.architecture.parameters(), sum(weight.numel() for weight in model.weights.values())
+        if declared > there:  # before memory is taken for them
+            raise InputError(f"{model.architecture} has {declared} parameters, and the file {there}")
         if trust_code or model.architecture.kind != FACTORY:
             model.build()
-    except KeyError as error:
-        raise InputError(f"{path} lacks {error}; it was not written by smx train, or is damaged") from error
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        infinite = {name: int((~torch.isfinite(weight)).sum()) for name, weight in model.weights.items()}
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, MemoryError) as error:
         raise InputError(f"{path} can't be built: {shorten(one_line(error), 300)}") from error
-    for name, weight in model.weights.items():
-        if bad := int((~torch.isfinite(weight)).sum()):
-            raise InputError(f"{path}: {name} has {bad} of {weight.numel()} values that are not finite; train it again")
+    for name, bad in infinite.items():
+        if bad:
+            values = model.weights[name].numel()
+            raise InputError(f"{path}: {name} has {bad} of {values} values that are not finite; train it again")
     return model
+
+
+class _Data(msgspec.Struct):
+    """What the file says of the data set."""
+
+    name: Text
+    sample_shape: Shape
+    maximum: Positive
+    class_names: tuple[Text, ...]
+
+
+class _Content(msgspec.Struct):
+    """What the file holds, beside its format and version."""
+
+    architecture: dict[str, Any]
+    pool: Pool
+    choices: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    data: _Data
+    training: dict[str, Plain | list[Plain]]
+    metrics: dict[str, dict[str, int | float | None]]

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
@@ -22,6 +23,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from smx import convert
 from smx.errors import one_line
 from smx.layers import Mixed, Selective
+from smx.schema import Axis, Positive, Text, Width, checked
 
 Values = dict[str, Any]
 """Plain values: str, int, float, bool and None, in lists and in dicts with str as keys."""
@@ -129,6 +131,7 @@ class Program(nn.Module):
 
     def __init__(self, program: Values, tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
+        _check(checked(program, _Content))
         self._input, self._output, self._tensors = program["input"], program["output"], dict(program["tensors"])
         self._nodes = [
             (node, self._layer if name == LAYER else _operator(name), list(arguments), dict(options))
@@ -175,15 +178,59 @@ class Program(nn.Module):
                 return values[word]
             if kind == "device":
                 return x.device
-            found = getattr(torch, word, None)
-            if not isinstance(found, _CONSTANTS):
-                raise ValueError(f"{word!r} is no dtype, layout or memory format of PyTorch's")
+            found = getattr(torch, word)
             return dtype if found == torch.float32 else found
 
         for node, function, arguments, options in self._nodes:
             values[node] = function(*read(arguments), **{key: read(value) for key, value in options.items()})
         output: Tensor = values[self._output]
         return output
+
+
+class _Layer(msgspec.Struct, forbid_unknown_fields=True):
+    """The arguments of a `Mixed` or `Selective`."""
+
+    dim: Axis
+    temperature: Positive = 1.0
+    selection: Text = ""
+    num_features: Width = 1
+    per: Width = 1
+
+
+class _Content(msgspec.Struct):
+    """What a program holds; the arguments of its operators are looked at by `_check`."""
+
+    input: Text
+    tensors: dict[str, Text]
+    parameters: list[Text]
+    nodes: list[tuple[Text, Text, list[Any], dict[str, Any]]]
+    output: Text
+    layers: dict[str, _Layer] = {}
+
+
+def _check(program: _Content) -> None:
+    """Raise ValueError unless every argument is a plain value, a constant of PyTorch's, or was computed before."""
+    known = {program.input, *program.tensors}
+
+    def check(value: object) -> None:
+        if isinstance(value, list):
+            for entry in value:
+                check(entry)
+        elif isinstance(value, dict):
+            kind, word = next(iter(value.items())) if len(value) == 1 else ("", "")
+            if kind == "node" and word in known:
+                return
+            if kind == "torch" and isinstance(word, str):
+                if not isinstance(getattr(torch, word, None), _CONSTANTS):
+                    raise ValueError(f"{word!r} is no dtype, layout or memory format of PyTorch's")
+            elif kind != "device":
+                raise ValueError(f"an operator can't take {value!r}")
+
+    for name, _, arguments, options in program.nodes:
+        check([arguments, *options.values()])
+        known.add(name)
+    if program.output not in known:
+        raise ValueError(f"the program does not compute its output {program.output!r}")
 
 
 def _operator_name(node: fx.Node) -> str:

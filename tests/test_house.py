@@ -37,12 +37,13 @@ def below_smx(names: str) -> tuple[str, ...]:
     return tuple(f"smx.{name}" for name in names.split())
 
 
-CORE = below_smx("__init__ __main__ __version__ errors files paper subprocesses")
+CORE = below_smx("__init__ __main__ __version__ errors files limits paper subprocesses")
 METHOD = below_smx("activations functional layers pricing models hooks hinges fused")
 RUN = below_smx("architecture factory modelfile preprocessing program saving torchfile torchrunner training stepbench")
-SHARED = below_smx("arrays prices timing convert sorting data")
+SHARED = below_smx("arrays prices schema timing convert sorting data")
 ROOMS = {
     "core": Room(CORE, modules=("smx",)),
+    "schema": Room(("smx.schema",), ("msgspec",), CORE),
     "arrays": Room(("smx.arrays",), ("numpy",), CORE),
     "prices": Room(("smx.prices",), ("numpy",), CORE),
     "timing": Room(("smx.timing",), ("numpy",), CORE),
@@ -52,14 +53,18 @@ ROOMS = {
     "convert": Room(("smx.convert",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
     "sorting": Room(("smx.sorting",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
     "data": Room(("smx.data",), ("numpy", "sklearn", "torch", "torchvision"), (*CORE, "smx.arrays")),
-    "run": Room(RUN, ("torch", "numpy"), (*CORE, *METHOD, *SHARED)),
+    "run": Room(RUN, ("torch", "numpy", "msgspec"), (*CORE, *METHOD, *SHARED)),
     "figures": Room(("smx.figures",), ("matplotlib", "numpy"), (*CORE, "smx.training.metrics", "smx.timing.report")),
     "reporting": Room(
         ("smx.reporting",),
         ("numpy", "pandas", "scipy", "matplotlib", "jinja2", "markupsafe"),
         (*CORE, "smx.figures", "smx.study", "smx.timing.machine", "smx.training", "smx.modelfile", "smx.data"),
     ),
-    "runtime": Room(("smx.runtime",), ("numpy", "onnxruntime", "google", "PIL"), (*CORE, "smx.arrays", "smx.timing")),
+    "runtime": Room(
+        ("smx.runtime",),
+        ("numpy", "onnxruntime", "google", "PIL", "msgspec"),
+        (*CORE, "smx.arrays", "smx.schema", "smx.timing"),
+    ),
     "serving": Room(
         ("smx.runtime.serving",),
         ("numpy", "starlette", "uvicorn", "uvloop", "orjson", "prometheus_client", "grpc", "google"),

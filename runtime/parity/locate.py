@@ -209,12 +209,10 @@ def in_order(model: str, layer: LayerInfo, named: Mapping[str, Array]) -> LayerA
     try:
         inner, scale, shift = np.array([provenance.kinds[kind][1:] for kind in provenance.kind], float).T
         back = np.argsort(provenance.neurons)
-        if not np.array_equal(np.take(provenance.neurons, back), np.arange(len(inner))):
-            raise ValueError(f"{len(inner)} neurons are not counted from 0 to {len(inner) - 1}")
         z, h = (np.moveaxis(named[name].astype(float), layer.axis, -1) for name in (provenance.z, provenance.h))
         z, h = (np.moveaxis(values[..., back], -1, layer.axis) for values in (z / inner, h * scale + shift))
         return LayerArrays(layer.name, z, h)
-    except (IndexError, TypeError, ValueError) as error:
+    except (IndexError, ValueError) as error:
         raise InputError(f"{model}: the metadata of {layer.name!r} do not fit its graph ({error})") from error
 
 

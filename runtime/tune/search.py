@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from smx.errors import InputError
+from smx.limits import THREADS
 from smx.runtime.latency.measure import measure_latency
 from smx.runtime.latency.runner import SessionRunner
 from smx.runtime.settings import Settings
@@ -166,7 +167,7 @@ def tune(
     if rounds < MIN_ROUNDS:
         raise InputError(f"rounds must be at least {MIN_ROUNDS}, got {rounds}")
     started, before = time.perf_counter(), before or machine()
-    threads = thread_counts(max_threads or machine()["cores"] or 1)
+    threads = thread_counts(min(max_threads or machine()["cores"] or 1, THREADS))
     tried = [Configuration(file=file, threads=each) for file in files for each in threads]
     by_name = {each.describe(): each for each in tried}
     default = DEFAULT.describe()

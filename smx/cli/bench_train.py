@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from smx import paper
+from smx import limits, paper
 from smx.cli import options
 from smx.cli.bench_tables import show_limits, show_steps
 from smx.cli.output import write_json
@@ -20,12 +20,14 @@ INPUTS, *HIDDEN, CLASSES = paper.LARGEST
 @click.command(cls=options.Command)
 @click.option(
     "--hidden",
-    type=options.NUMBERS,
+    type=options.WIDTHS,
     default=",".join(map(str, HIDDEN)),
     help="Neurons of each hidden layer; the default is the paper's largest network.",
 )
-@click.option("--inputs", type=options.POSITIVE, default=INPUTS, metavar="N", help="Number of features.")
-@click.option("--classes", type=click.IntRange(min=2), default=CLASSES, metavar="N", help="Number of classes.")
+@click.option("--inputs", type=options.WIDTH, default=INPUTS, metavar="N", help="Number of features.")
+@click.option(
+    "--classes", type=click.IntRange(2, limits.NEURONS), default=CLASSES, metavar="N", help="Number of classes."
+)
 @click.option(
     "--pool",
     type=options.Commas(),
@@ -34,9 +36,9 @@ INPUTS, *HIDDEN, CLASSES = paper.LARGEST
 )
 @options.baselines
 @click.option("--plain/--no-plain", default=True, help="Measure the plain formulas, too.")
-@click.option("--batch-sizes", type=options.NUMBERS, default="128,1024", help="Examples a step.")
+@click.option("--batch-sizes", type=options.BATCH_SIZES, default="128,1024", help="Examples a step.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", help="To train on.")
-@click.option("--threads", type=options.POSITIVE, default=2, metavar="N", help="Threads of the CPU.")
+@click.option("--threads", type=options.THREADS, default=2, metavar="N", help="Threads of the CPU.")
 @click.option(
     "--compile", "compiled", is_flag=True, help="Measure the reference and both phases by torch.compile, too."
 )

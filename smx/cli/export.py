@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from smx import limits
 from smx.cli import options
 from smx.cli.output import table, write_json
 from smx.cli.progress import progress
@@ -35,7 +36,7 @@ class Batch(click.IntRange):
 )
 @click.option(
     "--for-batch",
-    type=options.POSITIVE,
+    type=options.BATCH_SIZE,
     metavar="N",
     help="Search fastest for this many examples a run.  [default: 1, 16, 128 and 1024, or what --batch says]",
 )
@@ -52,7 +53,7 @@ class Batch(click.IntRange):
     "--batch-size",
     "--batch",
     "batch",
-    type=Batch(min=1),
+    type=Batch(1, limits.BATCH),
     default="dynamic",
     help="Make the file for one batch size, which can be a little faster.",
 )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from smx import files, paper
+from smx import files, limits, paper
 from smx.cli.output import STDOUT
 from smx.errors import InputError
 
@@ -111,8 +111,12 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 PATH = click.Path(path_type=Path)
-POSITIVE = click.IntRange(min=1)
-NUMBERS = Commas(POSITIVE, empty=False)
+THREADS = click.IntRange(1, limits.THREADS)
+BATCH_SIZE = click.IntRange(1, limits.BATCH)
+BATCH_SIZES = Commas(BATCH_SIZE, empty=False)
+WIDTH = click.IntRange(1, limits.NEURONS)
+WIDTHS = Commas(WIDTH, empty=False)
+ROUNDS = click.IntRange(1, limits.ROUNDS)
 
 json = click.option(
     "--json",
@@ -150,7 +154,7 @@ bench = together(
     ),
     click.option(
         "--rounds",
-        type=POSITIVE,
+        type=ROUNDS,
         default=60,
         metavar="N",
         help="At least this many rounds, in each of which every candidate runs a short burst.",

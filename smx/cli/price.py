@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from smx import limits
 from smx.cli import options
 from smx.cli.output import logs, table, write_json
 from smx.cli.progress import progress
@@ -32,14 +33,17 @@ class Threads(click.IntRange):
     "--out", type=options.OutputPath(".json"), metavar="FILE.json", help="Write the price file that --price reads."
 )
 @click.option(
-    "--batch-sizes", type=options.NUMBERS, default="1,16,128,1024", help="Examples a run; prices between are a line."
+    "--batch-sizes",
+    type=options.BATCH_SIZES,
+    default="1,16,128,1024",
+    help="Examples a run; prices between are a line.",
 )
-@click.option("--widths", type=options.NUMBERS, default="8,64,256,512,1024", help="Neurons of the layers.")
-@click.option("--threads", type=Threads(min=1), default="1", help="Threads of one operator.")
+@click.option("--widths", type=options.WIDTHS, default="8,64,256,512,1024", help="Neurons of the layers.")
+@click.option("--threads", type=Threads(1, limits.THREADS), default="1", help="Threads of one operator.")
 @options.session
 @click.option(
     "--rounds",
-    type=options.POSITIVE,
+    type=options.ROUNDS,
     default=5,
     metavar="N",
     help="Rounds of each of three blocks, in each of which every network runs a short burst.",

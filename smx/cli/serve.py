@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from smx import limits
 from smx.cli import options
 from smx.cli.group import INTERRUPTED
 from smx.cli.output import console
@@ -43,7 +44,7 @@ def option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], 
 @option(
     "Speed",
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=click.IntRange(1, limits.THREADS),
     metavar="N",
     help="Threads of one operator.  [default: smx tune's, else one a core]",
 )

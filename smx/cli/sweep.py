@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from smx import limits
 from smx.cli import options
 from smx.cli.output import logs, table, write_json
 from smx.cli.progress import progress
@@ -66,7 +67,11 @@ class Pair(click.ParamType[tuple[str, str]]):
 )
 @click.option("--out", type=options.PATH, metavar="DIR", required=True, help="The sweep's folder; grids add up in it.")
 @click.option(
-    "--jobs", type=options.POSITIVE, default=1, metavar="N", help="Cells side by side; they divide the cores."
+    "--jobs",
+    type=click.IntRange(1, limits.JOBS),
+    default=1,
+    metavar="N",
+    help="Cells side by side; they divide the cores.",
 )
 @click.option("--ray", metavar="ADDRESS|local", help="Train the cells as tasks of a Ray cluster.")
 @click.option("--seeds", type=Seeds(), metavar="0-4", help="Seeds, instead of the grid's.")

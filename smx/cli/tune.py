@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from smx import limits
 from smx.cli import options
 from smx.cli.output import logs, table, write_json
 from smx.cli.progress import progress
@@ -29,7 +30,7 @@ SHOWN = 6
 )
 @click.option(
     "--batch-size",
-    type=options.POSITIVE,
+    type=options.BATCH_SIZE,
     metavar="N",
     help="Examples a run.  [default: what the file is made for, or 1]",
 )
@@ -39,14 +40,14 @@ SHOWN = 6
 @options.session
 @click.option(
     "--rounds",
-    type=click.IntRange(min=20),
+    type=click.IntRange(20, limits.ROUNDS),
     default=60,
     metavar="N",
     help="At least this many rounds, of the search and of the last measurement against the defaults.",
 )
 @click.option(
     "--max-threads",
-    type=options.POSITIVE,
+    type=options.THREADS,
     metavar="N",
     help="At most this many threads.  [default: the number of cores]",
 )

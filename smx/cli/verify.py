@@ -30,7 +30,7 @@ TOLERANCE: dict[str, Any] = {"type": click.FloatRange(min=0), "metavar": "X"}
 @click.argument("onnx_path", metavar="MODEL.onnx", type=options.PATH)
 @click.option("--data", metavar="NAME|FILE.npz", help="Whose test set to use.  [default: the one it was trained on]")
 @options.data_dir
-@click.option("--batch-sizes", type=options.NUMBERS, default="1,16,128,1000", help="Examples a run.")
+@click.option("--batch-sizes", type=options.BATCH_SIZES, default="1,16,128,1000", help="Examples a run.")
 @click.option("--atol", help="Absolute tolerance.  [default: that of the export, 1e-5]", **TOLERANCE)
 @click.option("--rtol", help="Relative tolerance.  [default: that of the export, 1e-4]", **TOLERANCE)
 @click.option("--locate", is_flag=True, help="When it fails, find the first layer, neuron and example that break.")

@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Any
 
 from smx.errors import InputError
 from smx.paper import TABLE_1
+from smx.schema import from_toml
 from smx.study.methods import PAPER_METHODS, settings_of
 from smx.training.config import FIELDS, TrainConfig, as_text, from_values, parse
 
@@ -145,11 +145,12 @@ def read_grid(grid: str | Path | Mapping[str, Any]) -> Grid:
     if source is None:
         raise InputError(f"there is no grid {grid}; give a TOML file, or one of {', '.join(sorted(SHIPPED))}")
     try:
-        return _parsed(tomllib.loads(source.read_text(encoding="utf-8")), str(grid))
+        content = from_toml(source.read_bytes())
     except OSError as error:
         raise InputError(f"{grid} can't be read ({error.strerror}); expected a TOML file with a grid") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except InputError as error:
         raise InputError(f"{grid} is no TOML file ({error})") from error
+    return _parsed(content, str(grid))
 
 
 def _parsed(content: Mapping[str, Any], name: str) -> Grid:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from torch import Tensor
 
 from smx import torchfile
 from smx.errors import InputError
+from smx.schema import Index, Plain, Text, checked
 from smx.training.config import TrainConfig, from_values
 from smx.training.metrics import EpochMetrics
 
@@ -60,9 +62,42 @@ class Checkpoint:
         """
         content = torchfile.load(path, FORMAT)
         try:
-            rows = [EpochMetrics(**row) for row in content.pop("rows")]
-            config = from_values(content.pop("config"))
-            del content["format"], content["version"]
-            return cls(config=config, rows=rows, **content)
-        except (KeyError, TypeError) as error:
+            found = checked(content, _Content)
+            done = sum(row.phase == found.phase for row in found.rows)
+            if done != found.epoch or bool(found.best_model) != bool(done):
+                raise InputError(f"it has {done} rows and a best epoch for {found.epoch} epochs")
+            own = {name: content[name] for name in _Content.__struct_fields__ if name in content}
+            return cls(**{**own, "config": from_values(found.config), "rows": found.rows})
+        except InputError as error:
             raise InputError(f"{path} is damaged ({error}); start the run again without --resume") from error
+
+
+class _Adam(msgspec.Struct):
+    """What Adam knows of a parameter."""
+
+    step: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+
+class _Optimizer(msgspec.Struct):
+    """The state dict of Adam."""
+
+    state: dict[int, _Adam]
+    param_groups: list[dict[str, Any]]
+
+
+class _Content(msgspec.Struct):
+    """What the file holds, beside its format and version."""
+
+    config: dict[str, Plain | list[Plain]]
+    fingerprint: Text
+    phase: Literal[1, 2]
+    epoch: Index
+    model: State
+    optimizer: _Optimizer
+    best_loss: float
+    best_model: State
+    rows: list[EpochMetrics]
+    results: dict[str, dict[str, int | float | None]]
+    scaler: dict[str, int | float | None] = {}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Final, Literal
 
 from smx.errors import InputError
+from smx.limits import BATCH, EPOCHS, LAYERS, NEURONS
 from smx.paper import LAYER, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
+from smx.schema import from_toml
 
 SMARTMIXED = "smartmixed"
 MODELS = ("mlp", "cnn")
@@ -129,9 +131,11 @@ class TrainConfig:
     tensorboard: bool = _run(False, "Write events for TensorBoard to RUN/tensorboard.")
 
     def __post_init__(self) -> None:
+        most = {"batch_size": BATCH, "per": NEURONS}
         for name in ("phase1_epochs", "phase2_epochs", "max_phase1_epochs", "settle_window", "batch_size", "per"):
+            value, largest = getattr(self, name), most.get(name, EPOCHS)
             word = FIELDS[name].metadata["word"]
-            self._require(name, getattr(self, name) == word or getattr(self, name) >= 1, "at least 1")
+            self._require(name, value == word or 1 <= value <= largest, f"between 1 and {largest}")
         for name in ("temperature", "temperature_end", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "positive and finite")
         for name in (
@@ -147,6 +151,8 @@ class TrainConfig:
         self._require("min_share", 0 <= self.min_share <= 1, "between 0 and 1")
         self._require("max_groups", self.max_groups >= 0, "0 or more")
         self._require("hidden", self.hidden and min(self.hidden) >= 1, "one or more layers of at least 1 neuron")
+        few = len(self.hidden) <= LAYERS and max(self.hidden) <= NEURONS
+        self._require("hidden", few, f"at most {LAYERS} layers of at most {NEURONS} neurons")
         self._require("model", self.model in MODELS or ":" in self.model, f"{', '.join(MODELS)} or module:factory")
         self._require("seed", 0 <= self.seed < 2**63, "between 0 and 2^63 - 1")
         for setting in dataclasses.fields(self):
@@ -169,11 +175,11 @@ class TrainConfig:
             activations.resolve_pool(self.pool)
             activations.resolve_pool(self.candidates)
         except ValueError as error:
-            raise InputError(str(error)) from error
+            raise InputError(shorten(str(error), 300)) from error
 
     def _require(self, name: str, holds: object, expected: str) -> None:
         if not holds:
-            raise InputError(f"{name} must be {expected}, got {as_text(getattr(self, name))}")
+            raise InputError(f"{name} must be {expected}, got {shorten(as_text(getattr(self, name)), 100)}")
 
     @property
     def phases(self) -> dict[int, int]:
@@ -219,13 +225,19 @@ def parse(name: str, value: Any) -> Any:
         if isinstance(value, str):
             entries = [entry.strip() for entry in value.split(",")] if value.strip() else []
         return tuple(_convert(entry, type(default[0])) for entry in entries)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         kind = f"{_kind(default)} or {word}" if word else _kind(default)
-        raise InputError(f"{name} must be {kind}, got {as_text(value)}") from error
+        raise InputError(f"{name} must be {kind}, got {shorten(as_text(value), 100)}") from error
 
 
 def from_values(values: Mapping[str, Any]) -> TrainConfig:
-    """Make the settings of the values given, with defaults for the rest."""
+    """Make the settings of the values given, with defaults for the rest.
+
+    Raises:
+        InputError: a value has another type or is out of its range, or a key is no setting.
+    """
+    if unknown := values.keys() - FIELDS.keys():
+        raise InputError(f"{shorten(min(unknown), 60)!r} is no setting that this smx knows; upgrade smartmixed")
     return TrainConfig(**{name: parse(name, value) for name, value in values.items()})
 
 
@@ -236,16 +248,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: the file is missing, no TOML, or has a key that is no setting.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = from_toml(path.read_bytes())
     except OSError as error:
         raise InputError(
             f"{path} can't be read ({error.strerror}); expected a TOML file of training settings"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except InputError as error:
         raise InputError(f"{path} is no TOML file ({error})") from error
     unknown = values.keys() - FIELDS.keys()
     if unknown:
-        raise InputError(f"{path} has the unknown setting {min(unknown)!r}; known are {', '.join(FIELDS)}")
+        raise InputError(f"{path} has the unknown setting {shorten(min(unknown), 60)!r}; known are {', '.join(FIELDS)}")
     return {name: parse(name, value) for name, value in values.items()}
 
 

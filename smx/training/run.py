@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -96,6 +97,8 @@ def train(
     shape, classes = dataset.sample_shape, len(dataset.class_names)
     run = _Run(config, architecture_for(config.model, shape, classes, hidden=config.hidden), ranks)
     network = run.network(checkpoint.phase if checkpoint else min(config.phases))  # fails before anything is written
+    if checkpoint:
+        _require_fits(run, network, checkpoint, out)
     _require_trainable(run, network, len(dataset.train))
     files.make_folder(out)
     with files.locked(out, OUTPUTS) if ranks.main else nullcontext():
@@ -213,6 +216,24 @@ def _start(config: TrainConfig, dataset: Dataset, out: Path, checkpoint: Checkpo
     if checkpoint.fingerprint != fingerprint:
         raise InputError(f"{out} was trained on other data than this {dataset.name}; resume with the same files")
     return checkpoint
+
+
+def _require_fits(run: _Run, network: nn.Module, checkpoint: Checkpoint, out: Path) -> None:
+    """Refuse a state that is not that of the network and its optimiser; the network gets its weights."""
+    try:
+        if checkpoint.best_model:
+            run.architecture.load(network, checkpoint.best_model)
+        run.architecture.load(network, checkpoint.model)
+        optimizer = adam(network, run.config, checkpoint.optimizer)
+        for parameter, state in optimizer.state.items():
+            if state["exp_avg"].shape != parameter.shape or state["exp_avg_sq"].shape != parameter.shape:
+                raise ValueError("the optimiser's state has other shapes than the network")
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"{out / CHECKPOINT} is damaged ({shorten(one_line(error), 200)}); start the run again without --resume"
+        ) from error
 
 
 def _require_trainable(run: _Run, network: nn.Module, examples: int) -> None:

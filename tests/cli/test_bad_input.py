@@ -47,6 +47,12 @@ def test_what_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> None:
     all_refused(
         (("train", "--pool", "relu,swish", *new), "unknown activation 'swish'; known are relu, sigmoid"),
         (("train", "--hidden", "12,0", *new), "hidden must be one or more layers of at least 1 neuron, got 12,0"),
+        (("train", "--hidden", "10000000000", *new), "hidden must be at most 1000 layers of at most 1048576 neurons"),
+        (
+            ("bench", exported, "--threads", "20000"),
+            "Invalid value for '--threads': 20000 is not in the range 1<=x<=256",
+        ),
+        (("tune", exported, "--batch-size", "9223372036854775808"), "is not in the range 1<=x<=1048576"),
         (("train", "--lr", "-1", *new), "lr must be positive and finite, got -1.0"),
         (("train", "--data", "none.npz", *new), "none.npz does not exist"),
         (("train", "--config", "none.toml", *new), "none.toml can't be read (No such file or directory)"),

@@ -26,6 +26,7 @@ from smx.study.grid import read_grid
 from smx.study.listing import add_cells
 from smx.workflows import bench
 from tests.conftest import SMALL, python, refused, smx_many
+from tests.edited import loaded
 from tests.study.grids import with_grid
 
 
@@ -108,7 +109,7 @@ def test_export_takes_raw_values_in_a_fixed_batch(run: Path, exported: Path, tmp
 
 
 def test_verify_holds_and_breaks(run: Path, exported: Path, tmp_path: Path) -> None:
-    proto = onnx.load(exported)
+    proto = loaded(exported)
     node = next(node for node in proto.graph.node if node.op_type in ("Elu", "Selu", "Tanh", "Sigmoid"))
     node.op_type = "Softplus"
     node.ClearField("attribute")

@@ -18,6 +18,7 @@ from smx.export import export_onnx
 from smx.export.opsets import OPSETS, convert
 from smx.runtime import Session
 from tests import reference
+from tests.edited import loaded
 
 
 def model(graph: str, opset: int = 18) -> onnx.ModelProto:
@@ -105,7 +106,7 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     path = tmp_path_factory.mktemp("opsets") / "m.onnx"
     export_onnx(net, path, example_input=x[:1], layout=layout, opset=18)
     with torch.no_grad():
-        return onnx.load(path), x.numpy(), net(x).numpy()
+        return loaded(path), x.numpy(), net(x).numpy()
 
 
 IR_VERSIONS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13, 26: 13}

@@ -20,6 +20,7 @@ from smx.export.precision import MIN_EXAMPLES, changed_predictions, to_float16, 
 from smx.models import mlp
 from smx.runtime import Session
 from tests import reference
+from tests.edited import loaded
 
 Array = NDArray[Any]
 RANDOM = np.random.default_rng(0)
@@ -73,7 +74,7 @@ def parse(text: str, **initializers: Array) -> onnx.ModelProto:
 
 def export(net: nn.Module, path: Path, example: Tensor, layout: str = "sorted") -> onnx.ModelProto:
     export_onnx(net, path, example_input=example, layout=layout, opset=19, describe={"architecture": "of a test"})
-    return onnx.load(path)
+    return loaded(path)
 
 
 @pytest.fixture(scope="module")

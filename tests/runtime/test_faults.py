@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from torch import nn
@@ -20,6 +19,7 @@ from smx.runtime import Session
 from smx.runtime.parity.check import check_parity
 from smx.runtime.parity.inputs import synthetic_inputs
 from smx.runtime.parity.locate import Fault, locate
+from tests.edited import loaded
 from tests.faults import KINDS, LAYOUTS, NETWORKS, Array, Export, Kind, Planted, one_thread
 
 
@@ -59,7 +59,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Ex
             build, shape = NETWORKS[network]
             module, path = build(), folder / f"{network}-{layout}.onnx"
             export_onnx(module, path, example_input=torch.zeros(1, *shape), layout=layout)
-            made[network, layout] = Export.of(module, onnx.load(path))
+            made[network, layout] = Export.of(module, loaded(path))
         return made[network, layout]
 
     return export

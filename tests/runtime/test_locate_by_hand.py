@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,13 @@ def write(
     for name, values in weights.items():
         array = (values + (add or {}).get(name, 0)).astype(np.float32)
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    layer = LayerInfo(name="act", axis=axis, groups={}, provenance=replace(PROVENANCE, **provenance))
+    layer = LayerInfo(name="act", axis=axis, groups={}, provenance=PROVENANCE)
     info = ModelInfo(
         smx_version="0", architecture="", layout="", pool=(), layers=(layer,), tolerance={}, precision=precision
     )
-    onnx.helper.set_model_props(proto, info.to_properties())
+    properties = info.to_properties()
+    written = [{**entry, "provenance": {**entry["provenance"], **provenance}} for entry in map(asdict, info.layers)]
+    onnx.helper.set_model_props(proto, {**properties, "smx.layers": json.dumps(written)})
     onnx.save(proto, path)
     return path
 
@@ -283,7 +285,9 @@ DAMAGED = [
 @pytest.mark.parametrize("provenance", DAMAGED)
 def test_damaged_metadata_are_told(provenance: dict[str, Any], tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", **provenance)
-    with pytest.raises(InputError, match=r"m\.onnx: the metadata of 'act' do not fit its graph \("):
+    with pytest.raises(
+        InputError, match=r"m\.onnx: the (model's smx metadata is damaged|metadata of 'act' do not fit its graph) \("
+    ):
         located(path, X)
 
 

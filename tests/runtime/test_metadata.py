@@ -33,5 +33,5 @@ def test_metadata_survives_the_way_through_the_file(info: ModelInfo) -> None:
 
 def test_other_tools_models_and_damaged_ones() -> None:
     assert ModelInfo.from_properties({"author": "x"}) is None
-    with pytest.raises(InputError, match=r"metadata is damaged \('smx.architecture'\); export it again"):
+    with pytest.raises(InputError, match=r"metadata is damaged \(smx\.architecture: it is missing\); export it again"):
         ModelInfo.from_properties({"smx.smx_version": "1"})

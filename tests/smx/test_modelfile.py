@@ -95,9 +95,11 @@ def test_damaged_content(content: dict[str, Any], tmp_path: Path) -> None:
     floating = {name: choice.double() for name, choice in content["choices"].items()}
     refuse(changed(choices=floating), r"can't be built: choice must be int64 \(N,\)")
     refuse(changed(architecture={"kind": "mlp", "sizes": [64, 24, 10]}), "can't be built")
-    refuse(changed(weights={}), "can't be built: Error.* in loading state_dict")
+    refuse(changed(weights={}), "can't be built: 64-24-16-10 has 2130 parameters, and the file 0")
+    others = {name.replace("output", "out"): weight for name, weight in content["weights"].items()}
+    refuse(changed(weights=others), "can't be built: Error.* in loading state_dict")
     torch.save({key: value for key, value in content.items() if key != "data"}, path)
-    refuse(path, "lacks 'data'; it was not written by smx train")
+    refuse(path, "can't be built: Object missing required field data")
 
 
 OWN = """

@@ -246,7 +246,7 @@ def test_config_goes_through_toml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"phase1_epochs": "0"}, "phase1_epochs must be at least 1, got 0"),
+        ({"phase1_epochs": "0"}, "phase1_epochs must be between 1 and 1000000, got 0"),
         ({"hidden": ""}, "hidden must be one or more layers"),
         ({"hidden": "10,,10"}, "hidden must be whole numbers, with commas between, got '10,,10'"),
         ({"lr": "fast"}, "lr must be a number, got 'fast'"),
@@ -261,7 +261,7 @@ def test_config_goes_through_toml(tmp_path: Path) -> None:
         ({"selection": "best"}, "selection must be one of paper, matched, got 'best'"),
         ({"logits_lr": "-1"}, r"logits_lr must be 0 or more, and finite, got -1\.0"),
         ({"rewind": True, "protocol": "author"}, "rewind must be off with the author's protocol"),
-        ({"max_phase1_epochs": "0"}, "max_phase1_epochs must be at least 1, got 0"),
+        ({"max_phase1_epochs": "0"}, "max_phase1_epochs must be between 1 and 1000000, got 0"),
         ({"settle_loss": "-0.1"}, r"settle_loss must be 0 or more, and finite, got -0\.1"),
         ({"patience": "-1"}, "patience must be 0 or more, and finite, got -1"),
         ({"temperature_end": "0"}, r"temperature_end must be positive and finite, got 0\.0"),

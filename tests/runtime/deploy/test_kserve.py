@@ -17,6 +17,7 @@ import yaml
 from smx.errors import InputError
 from smx.runtime.deploy.engine import Engine
 from smx.runtime.deploy.kserve import manifest, service_name, write_manifest
+from tests.edited import loaded
 
 URI = "s3://bucket/models"
 
@@ -45,7 +46,7 @@ def test_the_manifest(exported: Path, tmp_path: Path) -> None:
 
 def test_resources_of_a_gpu_and_of_large_weights(exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "large.onnx"
-    onnx.save(onnx.load(exported), path, save_as_external_data=True, location="large.weights", size_threshold=0)
+    onnx.save(loaded(exported), path, save_as_external_data=True, location="large.weights", size_threshold=0)
     os.truncate(tmp_path / "large.weights", 3 * 2**30)  # a sparse file
     resources = manifest(path, URI, Engine(device="gpu"))["spec"]["predictor"]["model"]["resources"]
     assert resources["limits"] == {"cpu": "1", "memory": "8Gi", "nvidia.com/gpu": "1"}  # 1 + 2 * 3, and a little

@@ -22,6 +22,7 @@ from smx.runtime.serving.protocol import InferRequest, Tensor
 from smx.runtime.serving.repository import Repository
 from smx.runtime.settings import Settings
 from smx.runtime.tuning import Tuning, fingerprint, tuning_path
+from tests.edited import loaded
 
 CPU, GPU = (model_config_pb2.ModelInstanceGroup.Kind.Value(f"KIND_{kind}") for kind in ("CPU", "GPU"))
 HEAD = '<ir_version: 8, opset_import: ["" : 18]>'
@@ -156,7 +157,7 @@ def test_weights_beside_the_file_come_along(exported: Path, tmp_path: Path) -> N
     """And go with the model that is replaced, but no other file."""
     path = tmp_path / "large.onnx"
     for location in ("old.weights", "large.weights"):
-        onnx.save(onnx.load(exported), path, save_as_external_data=True, location=location, size_threshold=0)
+        onnx.save(loaded(exported), path, save_as_external_data=True, location=location, size_threshold=0)
         folder = write_repository(path, tmp_path / "models", Engine())
         (folder / "1" / "notes.txt").touch()
     assert {file.name for file in (folder / "1").iterdir()} == {"model.onnx", "large.weights", "notes.txt"}

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import smx
+from tests.edited import loaded
 from tests.runtime.serving.process import Running, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -305,11 +306,11 @@ def test_a_model_is_chosen_among_several(page: Page, model: Path, tmp_path: Path
 
 
 def test_a_replaced_file_is_shown_anew_and_the_drawing_stays(page: Page, model: Path, tmp_path: Path) -> None:
-    from onnx import helper, load, save
+    from onnx import helper, save
 
     path, fresh = tmp_path / "digits.onnx", tmp_path / "fresh"
     shutil.copy(model, path)
-    changed = load(str(model))
+    changed = loaded(model)
     helper.set_model_props(
         changed, {entry.key: entry.value for entry in changed.metadata_props} | {"smx.class_names": json.dumps(WORDS)}
     )

@@ -1,0 +1,22 @@
+"""Limits on what a file or an option may ask for, so that no small number takes all memory or hours."""
+
+from __future__ import annotations
+
+THREADS = 256
+"""Of one operator. ONNX Runtime's idle threads wait actively: a thousand on two cores take half a minute to start."""
+BATCH = 2**20
+"""Examples a run."""
+NEURONS = 2**20
+"""Neurons of one layer, or channels."""
+LAYERS = 1000
+"""Layers of a network that smx builds."""
+VALUES = 2**26
+"""Values of one example, such as the pixels of an image times its colours."""
+EPOCHS = 1_000_000
+"""Epochs of a phase."""
+POOL = 256
+"""Activations of a pool."""
+ROUNDS = 1_000_000
+"""Of a measurement."""
+JOBS = 1024
+"""Cells that are trained side by side."""
