@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -43,6 +43,7 @@ def plain(logits: np.ndarray, min_share: float, max_groups: int) -> list[int]:
         gone |= {*range(logits.shape[1])} - {*sizes}  # nobody begins a group anew
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 999),
     neurons=st.integers(1, 40),

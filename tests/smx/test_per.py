@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -18,6 +18,7 @@ from smx.training.run import train
 from tests.smx.runs import SMALL
 
 
+@settings(deadline=None, max_examples=40)
 @given(neurons=st.integers(1, 12), per=st.integers(1, 14), matched=st.booleans(), seed=st.integers(0, 99))
 def test_it_is_the_plain_formula_with_shared_logits(neurons: int, per: int, matched: bool, seed: int) -> None:
     torch.manual_seed(seed)

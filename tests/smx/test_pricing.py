@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -23,6 +23,7 @@ from tests.smx.runs import SMALL
 PRICES = {"relu": 1.0, "sigmoid": 3.0, "tanh": 2.5, "leaky_relu": 1.1, "elu": 2.0, "selu": 2.2}
 
 
+@settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 99), per=st.integers(1, 5), selection=st.sampled_from(["paper", "matched"]))
 def test_it_is_the_formula(seed: int, per: int, selection: str) -> None:
     torch.manual_seed(seed)
