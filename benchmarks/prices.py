@@ -34,7 +34,7 @@ BATCH_SIZES = (1, 16, 128)
 @click.option("--batch-sizes", type=options.BATCH_SIZES, default=",".join(map(str, BATCH_SIZES)), show_default=True)
 @click.option("--seconds", default=120.0, show_default=True, help="About how long the networks are timed.")
 @click.option("--seed", default=0, show_default=True, help="Of the networks.")
-@click.option("--smallest", is_flag=True, help="Two small networks: only to see that this works.")
+@click.option("--smallest", is_flag=True, help="One small network and the prices of smx: only to see that this works.")
 @options.json
 def main(
     path: Path | None,
@@ -47,12 +47,10 @@ def main(
 ) -> None:
     """Predict the latency of random networks, and measure it."""
     before = machine()
-    few: dict[str, Any] = {}
     if smallest:
-        networks, seconds, batch_sizes = 2, 0.0, (1, 4)
-        few = {"batch_sizes": (1, 4), "widths": (8, 16), "stacks": (1, 2), "blocks": 1, "rounds": 1}
+        networks, seconds, batch_sizes = 1, 0.0, (1, 4)
     logs().print("prices ...")
-    prices = load_prices(path) if path else price(**few)
+    prices = load_prices(path) if path or smallest else price()
     drawn = [draw(seed + i, smallest=smallest) for i in range(networks)]
     with tempfile.TemporaryDirectory() as folder:
         logs().print("exporting ...")
