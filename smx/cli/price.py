@@ -77,7 +77,8 @@ def price(json_path: str | None, **given: Any) -> None:
         one = prices.activations({"tanh": NEURONS}, batch_size=size, form="operators")
         two = prices.activations({"tanh": NEURONS // 2, "relu": NEURONS // 2}, batch_size=size, form="operators")
         relu = prices.layer({"relu": NEURONS}, inputs=NEURONS, batch_size=size, form="shared")
-        people.print(f"batch {size}: {1e6 * (two - one):.2f}, {(two - one) / relu:.3f}")
+        share = f"{(two - one) / relu:.3f}" if relu else "-"
+        people.print(f"batch {size}: {1e6 * (two - one):.2f}, {share}")
     if given["out"]:
         people.print(f"written to {given['out']}")
     if sentence := busy(prices.machine):
