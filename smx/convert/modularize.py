@@ -67,13 +67,18 @@ def activation_name(function: Any, types: Types) -> str | None:
     return name if name is not None and issubclass(ACTIVATIONS[name], types) else None
 
 
+def name_of(module: nn.Module) -> str:
+    """Return the name in `ACTIVATIONS` of an activation module; of others, the name of its class."""
+    return next((name for name, kind in ACTIVATIONS.items() if type(module) is kind), type(module).__name__)
+
+
 def has_own_forward(module: nn.Module, types: Types) -> bool:
     """Tell whether a module's forward is the user's: not PyTorch's, not an activation's, not that of smx's layers."""
     home = getattr(type(module).forward, "__module__", None) or ""
     return home.partition(".")[0] != "torch" and not isinstance(module, (*types, Selective, Mixed))
 
 
-def modularize(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str]]:
+def modularize(module: nn.Module, types: Types) -> dict[str, str]:
     """Give every activation in `module` a module of its own. None of them is in place any more, and no Dropout is.
 
     The network computes the same function, unless a value that an activation overwrote is read elsewhere: through a
@@ -90,7 +95,7 @@ def modularize(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str
         types: the modules that are activations; a function counts as its module in `ACTIVATIONS`.
 
     Returns:
-        The reasons why forwards were not rewritten, by module path. The paths of activations that were in place.
+        The reasons why forwards were not rewritten, by module path.
     """
     _unshare(module, types)
     for part in list(module.modules()):
@@ -99,23 +104,19 @@ def modularize(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str
                 setattr(part, key, ACTIVATIONS[name]().train(part.training))
     refusals: dict[str, str] = {}
     used: set[nn.Module] = set()
-    overwrote: set[str] = set()
     for path, part in list(module.named_modules()):
         if has_own_forward(part, types):
             try:
-                uses = _rewrite(part, types, used)
+                _rewrite(part, types, used)
             except UntraceableError as error:
                 refusals[path] = str(error)
-            else:
-                overwrote |= {f"{path}.{use.path}".strip(".") for use in uses if use.inplace}
-    for path, part in module.named_modules():
+    for part in module.modules():
         if isinstance(part, types) and getattr(part, "inplace", False):
-            overwrote.add(path)
             setattr(part, "inplace", False)  # noqa: B010
         elif isinstance(part, nn.modules.dropout._DropoutNd):
             part.inplace = False  # it may follow an activation, whose result is needed for the backward pass
     heed_activations(module)
-    return refusals, overwrote
+    return refusals
 
 
 def heed_activations(module: nn.Module) -> None:
@@ -130,27 +131,11 @@ def heed_activations(module: nn.Module) -> None:
             part.use_nested_tensor &= all(getattr(layer, "activation_relu_or_gelu", 1) for layer in part.layers)
 
 
-def in_order(module: nn.Module, types: Types, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the innermost modules and their paths: as they are called, where that can be traced, else as defined."""
-    names = [name for name, _ in module.named_children()]
-    if isinstance(module, types) or not names:
-        yield path, module
-        return
-    if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) and "activation" in names:
-        names.remove("activation")
-        names.insert(names.index("linear1") + 1, "activation")
-    elif has_own_forward(module, types):
-        with suppress(UntraceableError):
-            names = [str(node.target) for node in trace(module).nodes if node.op == "call_module"]
-    for name in names:
-        yield from in_order(module.get_submodule(name), types, f"{path}.{name}" if path else name)
-
-
 def _unshare(module: nn.Module, types: Types) -> None:
     seen: set[nn.Module] = set()
     for parent in list(module.modules()):
         for key, child in parent._modules.items():
-            if isinstance(child, types):
+            if isinstance(child, types) and not isinstance(child, nn.PReLU):  # whose weights may be shared
                 if child in seen:
                     parent._modules[key] = copy.deepcopy(child)
                 seen.add(child)
@@ -183,8 +168,8 @@ class _Use(NamedTuple):
         return z
 
 
-def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> list[_Use]:
-    """Rewrite the forward of `part` if that is needed; return its activations, and add their modules to `used`."""
+def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> None:
+    """Rewrite the forward of `part` if that is needed; add the modules of its activations to `used`."""
     uses = list(_uses(part, trace(part), types, used))
     if any(use.needs_rewriting for use in uses):
         graphs = trace_in_both_modes(part)
@@ -200,7 +185,6 @@ def _rewrite(part: nn.Module, types: Types, used: set[nn.Module]) -> list[_Use]:
                 part.get_submodule(parent).add_module(name, use.module.train(part.training))
         set_forward(part, *graphs)
     used.update(use.module for use in uses)
-    return uses
 
 
 def _uses(part: nn.Module, graph: fx.Graph, types: Types, used: set[nn.Module]) -> Iterator[_Use]:
@@ -215,12 +199,12 @@ def _uses(part: nn.Module, graph: fx.Graph, types: Types, used: set[nn.Module]) 
     for node in graph.nodes:
         if node.op == "call_module":
             module = part.get_submodule(str(node.target))
-            if not isinstance(module, types):
+            if not isinstance(module, types) or isinstance(module, nn.PReLU):
                 continue
             path, new = str(node.target), module in taken
             if new:
                 path, module = fresh(path), copy.deepcopy(module)
-        elif name := activation_name(_function_of(node), types):
+        elif (name := activation_name(_function_of(node), types)) and name != "prelu":
             path, module, new = fresh(name), _as_module(name, node), True
         else:
             continue
