@@ -28,11 +28,11 @@ def reasons(graph: Graph) -> dict[str, str]:
     1. It has weights of its own (PReLU), or is random in training (RReLU).
     2. It runs inside a recurrence, as in the cell of an LSTM: see `_recurrent`.
     3. It is multiplied with another value: it is a gate, or part of a formula such as x * sigmoid(x).
-    4. It reaches an output of the network without a layer with weights after it.
+    4. It reaches an output of the network without a layer with weights after it, if the network has such layers.
     """
     found: dict[str, str] = {}
     recurrent = _recurrent(graph)
-    outputs = set(graph.outputs)
+    outputs = set(graph.outputs) if any(value.kind == WEIGHTED for value in graph.values) else set()
     used = 0
     for output in graph.outputs:
         used |= graph.ancestors[output]

@@ -13,6 +13,7 @@ from torch import nn
 from smx.convert.hidden import reasons
 from smx.convert.modularize import Types, modularize, name_of
 from smx.convert.recording import Recording, Site, record, run, shapes, throwaway
+from smx.convert.source import rewrite
 from smx.convert.table import Plan, Row, narrowed
 from smx.convert.values import Value, sites
 from smx.convert.variations import variations, varying
@@ -30,7 +31,11 @@ def prepare(
     original, module = module, copy.deepcopy(module)
     arguments = _inferred(module) if example_input is None else as_arguments(example_input)
     expected = run(throwaway(original), arguments)
-    refusals = modularize(module, types)
+    written = {path for path, part in module.named_modules() if isinstance(part, types)}
+    refusals, formulas = modularize(module, types)
+    recording = record(module, arguments, types)
+    unseen = {site.caller: "torch.fx does not see all of it" for site in recording.sites.values()}
+    stay = rewrite(module, recording.sites, unseen | refusals)
     recording = record(module, arguments, types)
     _check_same(recording.outputs, expected)
     varied: dict[str, set[int]] = {}
@@ -40,7 +45,7 @@ def prepare(
         for path, sizes in seen.items():
             usual = [torch.Size(h.data[0].shape) for h in sites(recording.graph.values).get(path, ()) if h.data]
             varied.setdefault(path, set()).update(varying(usual, sizes))
-    rows = _rows(module, recording, refusals, varied, dict(dim or {}), guessed=example_input is None)
+    rows = _rows(recording, (written, formulas), stay, varied, dict(dim or {}), guessed=example_input is None)
     modules = dict(module.named_modules())
     rows += [
         Row(path, "module", name_of(part), None, None, "it is not called in eval()")
@@ -51,9 +56,9 @@ def prepare(
 
 
 def _rows(
-    module: nn.Module,
     recording: Recording,
-    refusals: Mapping[str, str],
+    how: tuple[set[str], set[str]],
+    stay: Mapping[tuple[str, str], str],
     varied: Mapping[str, set[int]],
     dims: dict[str, int],
     guessed: bool,
@@ -67,18 +72,17 @@ def _rows(
         zs = [h.inputs[0] for h in calls]
         found = _neurons(path, zs, varied.get(path, set()), dims.get(path), guessed)
         count, axis, open_ = (None, None, found) if isinstance(found, str) else (*found, None)
-        stays = None if site.module else _stays(module, site, refusals)
+        stays = None if site.module else _stays(site, stay)
         obstacle = stays or open_
-        call = ("module" if site.module else "function") + (" (shared)" if site.shared else "")
+        call = ("module" if path in how[0] else "formula" if path in how[1] else "function") + (", shared" if site.shared else "")
         rows.append(Row(path, call, site.activation, count, axis, left.get(path) or obstacle, obstacle))
     return rows
 
 
-def _stays(module: nn.Module, site: Site, refusals: Mapping[str, str]) -> str:
+def _stays(site: Site, stay: Mapping[tuple[str, str], str]) -> str:
     """Say why a call of a function can't be replaced."""
-    name = site.caller or type(module).__name__
-    reason = refusals.get(site.caller, "torch.fx does not see all of it")
-    return f"the forward of {name!r} can't be rewritten ({reason}); give the activation a module of its own (nn.ReLU)"
+    reason = stay.get((site.caller, site.activation), "its arguments are parameters")
+    return f"its forward can't be rewritten ({reason}); give it a module of its own (nn.ReLU)"
 
 
 def _neurons(
