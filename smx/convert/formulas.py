@@ -1,6 +1,6 @@
 """Find known activations that a forward writes as formulas, such as x * sigmoid(x), whatever the spelling.
 
-An expression of one value that treats each entry by itself is computed on a grid, and compared with PyTorch's functions.
+An expression of one value that treats each entry by itself is computed on a grid and compared with PyTorch's functions.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ KNOWN: dict[str, tuple[nn.Module, ...]] = {
 }
 """The activations that are found."""
 
-_NAMES = """add sub mul div truediv true_divide divide multiply subtract pow neg exp log log1p expm1 tanh sigmoid erf erfc
-    square reciprocal clamp clip softplus relu relu6 hardtanh hardsigmoid silu expit sqrt rsqrt float to abs"""
+_NAMES = """abs add clamp clip div divide erf erfc exp expit expm1 float hardsigmoid hardtanh log log1p mul multiply
+    neg pow reciprocal relu relu6 rsqrt sigmoid silu softplus sqrt square sub subtract tanh to true_divide truediv"""
 _ENTRYWISE = frozenset(_NAMES.split())
 _ENDS = ("mul", "multiply", "div", "truediv", "true_divide", "divide")
 _GRID = torch.linspace(-7, 7, 113, dtype=torch.float64)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import Any
 
-from smx.convert.values import ACTIVATION, POINTWISE, VIEW, WEIGHTED, Graph, Value, sites
+from smx.convert.values import ACTIVATION, CONSTANT, POINTWISE, VIEW, WEIGHTED, Graph, Value, sites
 
 PRELU = "it has weights of its own"
 RRELU = "it is random in training"
@@ -19,7 +19,6 @@ RECURRENCE = "it runs inside a recurrence"
 _OWN = {"prelu": PRELU, "rrelu": RRELU}
 _BOUNDED = ("sigmoid", "hardsigmoid", "tanh", "softmax", "_softmax", "_safe_softmax")
 _PIECES = ("select", "slice", "split", "split_with_sizes", "unbind", "index")
-_PRODUCTS = ("mul", "addcmul", "lerp")
 
 
 def reasons(graph: Graph) -> dict[str, str]:
@@ -65,8 +64,8 @@ def _factor(graph: Graph, h: Value) -> str | None:
             if user.passes and user not in seen:
                 seen.add(user)
                 stack.append(user)
-            elif user.op in _PRODUCTS and user.kind == POINTWISE:
-                for v in user.data:
+            elif factors := _factors(user, x):
+                for v in factors:
                     if v in seen or graph.depends(v, h):  # case 1
                         continue
                     if graph.origins(user) == graph.origins(h):  # case 2
@@ -75,10 +74,24 @@ def _factor(graph: Graph, h: Value) -> str | None:
                     if not bounded and (_gates(v) or not graph.has_layer(v)):  # cases 3 and 4
                         continue
                     return GATE  # case 5
-            elif user.op in ("div", "pow") and user.kind == POINTWISE and graph.origins(user) == graph.origins(h):
-                if len(set(user.data)) > 1:
-                    return FORMULA
+            elif user.op in ("div", "pow") and graph.origins(user) == graph.origins(h):
+                return FORMULA
     return None
+
+
+def _factors(product: Value, x: Value) -> list[Value]:
+    """Return what a value is multiplied with."""
+    inputs = product.inputs
+    match product.op if product.kind == POINTWISE else "":
+        case "mul":
+            factors: tuple[Value, ...] = inputs
+        case "addcmul":  # a + b * c
+            factors = inputs[1:] if x in inputs[1:] else ()
+        case "lerp":  # a + c * (b - a)
+            factors = inputs[:2] if x is inputs[-1] else inputs[2:]
+        case _:
+            factors = ()
+    return [v for v in factors if v.kind != CONSTANT and v is not x]
 
 
 def _gates(v: Value) -> bool:
@@ -144,7 +157,8 @@ def _kind(h: Value) -> tuple[str, str]:
 def _other_pieces(graph: Graph, h: Value, later: Value) -> bool:
     """Tell whether a later call depends on a piece of a value of which an earlier one depends on another piece."""
     before, now = graph.ancestors[h], graph.ancestors[later]
-    earlier, new = set(), set()
+    earlier: set[Value] = set()
+    new: set[Value] = set()
     for value in graph.values:
         if value.op in _PIECES and value.kind != ACTIVATION and value.data and now >> value.number & 1:
             source = value.data[0]

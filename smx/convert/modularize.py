@@ -147,7 +147,7 @@ def _unshare(module: nn.Module, types: Types) -> None:
 
 
 class _Use(NamedTuple):
-    """An activation in a traced forward: its node, and the module that will compute it, with its path; new or not, a formula or not."""
+    """An activation in a traced forward: its node, and the module that will compute it; new or not."""
 
     node: fx.Node
     path: str

@@ -1,7 +1,7 @@
 """On which axis the neurons of a value are: it follows from the operator that made the value.
 
-A layer with weights makes neurons: on the last axis (`linear`, a product with a matrix), on axis 1 (`convolution`) and so
-on. All other operators carry the axis from their inputs on, by the rules by which `smx.sort` moves permutations.
+A layer with weights makes neurons: on the last axis (`linear`, a product with a matrix), on axis 1 (`convolution`). All
+other operators carry the axis from their inputs on, by the rules by which `smx.sort` moves permutations.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class Neurons(NamedTuple):
     """The axis of the neurons, negative where it counts from the end, and how many they are."""
 
     axis: int
-    count: int
+    size: int
 
 
-RECURRENT = frozenset("lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell".split())
+RECURRENT = frozenset(f"{kind}{form}" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") for form in ("", "_cell"))
 _LAST = ("linear", "embedding", "bilinear", "_trilinear", *RECURRENT)
 _MATRICES = ("matmul", "mm", "bmm", "addmm", "baddbmm")
 _CHANNELS = ("batch_norm", "instance_norm", "group_norm")
-_IN_PLACE = """cumsum cumprod flip gather index_copy index_select logcumsumexp masked_scatter roll scatter scatter_add sort
+_STAY = """cumprod cumsum flip gather index_copy index_select logcumsumexp masked_scatter roll scatter scatter_add sort
     topk tril triu"""
-_SAME_AXES = frozenset(_IN_PLACE.split())
+_SAME_AXES = frozenset(_STAY.split())
 """Operators without a rule of sorting, whose outputs have the axes of their first input."""
 
 
@@ -85,8 +85,8 @@ def carried(
         for x, neurons in zip(call.inputs, known, strict=True):
             if neurons is not None:
                 axis = _moved(orders, rule, x, neurons.axis % x.dim(), y)
-                whole = axis is not None and neurons.count == x.shape[neurons.axis]
-                count = y.shape[axis] if axis is not None and whole else neurons.count
+                whole = axis is not None and neurons.size == x.shape[neurons.axis]
+                count = y.shape[axis] if axis is not None and whole else neurons.size
                 places.add(None if axis is None else Neurons(_signed(axis, y.dim(), neurons.axis), count))
         if rule is rules.elementwise:
             places |= _spanned(call, y, is_weight)
@@ -126,23 +126,23 @@ def _spanned(call: Call, y: Tensor, is_weight: Callable[[Tensor], bool]) -> set[
 def _reshaped(neurons: Neurons | None, old: Sequence[int], new: Sequence[int]) -> Neurons | None:
     """Follow neurons through a view: their axis may stay, become one with others, or be split and put together again.
 
-    The count of neurons stays as it was when an axis is split, which tells that they are on several axes.
+    Their size stays as it was when an axis is split, which tells that they are on several axes.
     """
     if neurons is None:
         return None
     axis = neurons.axis % len(old)
-    whole = neurons.count == old[axis]
+    whole = neurons.size == old[axis]
     for olds, news in _groups(old, new):
         if axis not in olds:
             continue
         if old[axis] > 1:
             olds, news = ([i for i in axes if shape[i] > 1] for axes, shape in ((olds, old), (news, new)))
-        if len(news) != 1 and len(olds) != 1 or not news:
+        if not news or min(len(olds), len(news)) > 1:
             return None
-        count = neurons.count
+        count = neurons.size
         if len(news) == 1 and len(olds) > 1:
             count = new[news[0]]
-            if (not whole and count != neurons.count) or old[axis] == 1:
+            if (not whole and count != neurons.size) or old[axis] == 1:
                 return None
         return Neurons(_signed(news[0], len(new), neurons.axis), count)
     return None
@@ -167,7 +167,11 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
 
 
 def _signed(axis: int, rank: int, before: int) -> int:
-    """Return an axis as it was counted before, if it is still in that place; else the last one from the end."""
-    if before in (axis, axis - rank):
-        return before
-    return -1 if axis == rank - 1 else axis
+    """Return an axis as it was counted before, if it is still in that place."""
+    last = axis == rank - 1 and rank > 2
+    return before if before in (axis, axis - rank) and not last else shown(axis, rank)
+
+
+def shown(axis: int, rank: int) -> int:
+    """Return an axis as it is said: the last one of several counts from the end."""
+    return -1 if axis == rank - 1 > 1 else axis

@@ -13,9 +13,9 @@ from smx.activations import Activation, resolve_pool
 from smx.convert.folding import fold, next_linears
 from smx.convert.modularize import ACTIVATIONS, Types, heed_activations
 from smx.convert.preparing import prepare
+from smx.convert.table import Plan
 from smx.example_input import ExampleInput
 from smx.fused.operators import of_choice
-from smx.convert.table import Plan
 from smx.layers import Mixed, Selective
 from smx.paper import PAPER, PAPER_POOL, TEMPERATURE
 
@@ -106,10 +106,9 @@ def select(
     made: dict[nn.Module, nn.Module] = {}
     for path, part in module.named_modules():
         if row := rows.get(path):
-            assert row.neurons is not None and row.dim is not None
-            made[part] = Selective(
-                row.neurons, resolved, temperature, selection=selection, dim=row.dim, device=device
-            )
+            assert row.neurons is not None
+            assert row.dim is not None
+            made[part] = Selective(row.neurons, resolved, temperature, selection=selection, dim=row.dim, device=device)
     return replace(module, made)
 
 

@@ -12,9 +12,11 @@ from torch import nn
 
 from smx.convert.hidden import reasons
 from smx.convert.modularize import Types, modularize, name_of
+from smx.convert.neurons import shown
 from smx.convert.recording import Recording, Site, record, run, shapes, throwaway
 from smx.convert.source import rewrite
-from smx.convert.table import Plan, Row, narrowed
+from smx.convert.table import UNCALLED, Plan, Row, narrowed
+from smx.convert.tracing import random_numbers_back
 from smx.convert.values import Value, sites
 from smx.convert.variations import variations, varying
 from smx.example_input import as_arguments, infer
@@ -39,7 +41,8 @@ def prepare(
     recording = record(module, arguments, types)
     _check_same(recording.outputs, expected)
     varied: dict[str, set[int]] = {}
-    for others, outputs in variations(arguments, lambda x: run(throwaway(original), x)):
+    weights = next(module.parameters(), None) is not None
+    for others, outputs in variations(arguments, lambda x: run(throwaway(original), x), lengths=weights):
         seen, got = shapes(module, others, types)
         _check_same(got, outputs)
         for path, sizes in seen.items():
@@ -48,7 +51,7 @@ def prepare(
     rows = _rows(recording, (written, formulas), stay, varied, dict(dim or {}), guessed=example_input is None)
     modules = dict(module.named_modules())
     rows += [
-        Row(path, "module", name_of(part), None, None, "it is not called in eval()")
+        Row(path, "module", name_of(part), None, None, UNCALLED, UNCALLED)
         for path, part in modules.items()
         if isinstance(part, types) and path not in recording.sites and not _within(path, recording.sites)
     ]
@@ -74,7 +77,9 @@ def _rows(
         count, axis, open_ = (None, None, found) if isinstance(found, str) else (*found, None)
         stays = None if site.module else _stays(site, stay)
         obstacle = stays or open_
-        call = ("module" if path in how[0] else "formula" if path in how[1] else "function") + (", shared" if site.shared else "")
+        call = ("module" if path in how[0] else "formula" if path in how[1] else "function") + (
+            ", shared" if site.shared else ""
+        )
         rows.append(Row(path, call, site.activation, count, axis, left.get(path) or obstacle, obstacle))
     return rows
 
@@ -85,9 +90,7 @@ def _stays(site: Site, stay: Mapping[tuple[str, str], str]) -> str:
     return f"its forward can't be rewritten ({reason}); give it a module of its own (nn.ReLU)"
 
 
-def _neurons(
-    path: str, zs: list[Value], varied: set[int], dim: int | None, guessed: bool
-) -> tuple[int, int] | str:
+def _neurons(path: str, zs: list[Value], varied: set[int], dim: int | None, guessed: bool) -> tuple[int, int] | str:
     """Return how many neurons an activation has, and on which axis; or why that is open."""
     found: list[tuple[int, int]] = []
     for z in zs:
@@ -110,15 +113,16 @@ def _axis(z: Value, varied: set[int], guessed: bool) -> int | None:
     if len(z.shape) < 2:
         return None
     if z.neurons is not None:
-        known = z.neurons.axis % len(z.shape) not in varied and z.shape[z.neurons.axis] == z.neurons.count
+        known = z.neurons.axis % len(z.shape) not in varied and z.shape[z.neurons.axis] == z.neurons.size
         return z.neurons.axis if known else None
     rest = [axis for axis in range(len(z.shape)) if axis not in varied]
-    return rest[0] if len(rest) == 1 and not guessed else None
+    return shown(rest[0], len(z.shape)) if len(rest) == 1 and not guessed else None
 
 
 def _inferred(module: nn.Module) -> tuple[Any, ...]:
     """Return an input that a module takes, with random values and a batch of 2."""
-    x = infer(module)
+    with random_numbers_back():
+        x = infer(module)
     values = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))[:2]
     device = next((parameter.device for parameter in module.parameters()), None)
     return (values.to(device, x.dtype),)

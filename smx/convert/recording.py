@@ -18,14 +18,14 @@ from torch.overrides import TorchFunctionMode
 
 from smx.convert.modularize import Types, activation_name, name_of
 from smx.convert.neurons import RECURRENT, Neurons, carried, created, normalized
+from smx.convert.tracing import random_numbers_back
 from smx.convert.values import ACTIVATION, CONSTANT, INPUT, OTHER, POINTWISE, VIEW, WEIGHTED, Graph, Value
 from smx.layers import Mixed, Selective
 from smx.sorting import rules
 from smx.sorting.aten import Operators
 from smx.sorting.rules import Call, Rule
 
-_ENTRYWISE = frozenset("_to_copy clone copy dropout hardswish hardtanh log_sigmoid masked_fill native_dropout".split())
-_VIEWS = frozenset("alias detach expand lift_fresh select slice split split_with_sizes unbind".split())
+_VIEWS = ("alias", "detach", "expand", "lift_fresh", "select", "slice", "split", "split_with_sizes", "unbind")
 _VIEW_RULES = (rules.reshape, rules.transpose)
 _NORMS = (rules.channelwise, rules.trailing)
 
@@ -76,7 +76,7 @@ def run(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
     gpus = {parameter.device.index for parameter in module.parameters() if parameter.device.type == "cuda"}
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # it does not call an encoder's activations
-        with torch.no_grad(), torch.random.fork_rng(devices=sorted(gpus)):
+        with torch.no_grad(), random_numbers_back(sorted(gpus)):
             return module.eval()(*arguments)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -201,11 +201,10 @@ class _Recorder(Operators):
             return WEIGHTED
         if rule in _VIEW_RULES or call.name in _VIEWS:
             return VIEW
-        entrywise = rule is rules.elementwise and "softmax" not in call.name
-        return POINTWISE if entrywise or call.name in _ENTRYWISE else OTHER
+        return POINTWISE if rule is rules.elementwise and "softmax" not in call.name else OTHER
 
     def _has_weights(self, call: Call, rule: Rule | None) -> bool:
-        """Tell whether an operator mixes the entries of a value by weights; of unknown ones that have any, it is said."""
+        """Tell whether an operator mixes a value's entries by weights; unknown ones do, if they have any."""
         constant = [self._is_weight(x) for x in call.inputs]
         if rule in (rules.linear, rules.conv, rules.embedding):
             return any(self._is_weight(weight) for weight in call.get("weight"))
@@ -217,9 +216,7 @@ class _Recorder(Operators):
     def _is_weight(self, x: Tensor) -> bool:
         return self.of(x).kind == CONSTANT
 
-    def _neurons(
-        self, call: Call, rule: Rule | None, inputs: tuple[Value, ...], kind: str
-    ) -> list[Neurons | None]:
+    def _neurons(self, call: Call, rule: Rule | None, inputs: tuple[Value, ...], kind: str) -> list[Neurons | None]:
         if kind == CONSTANT or not call.outputs:
             return [None] * len(call.outputs)
         if kind == WEIGHTED:
@@ -298,5 +295,3 @@ def _place() -> Place:
 
 def _memory(x: Tensor) -> int:
     return int(x.untyped_storage()._cdata)
-
-

@@ -97,9 +97,9 @@ class _Editor(ast.NodeTransformer):
 
     def visit_Assign(self, node: ast.Assign) -> Any:
         """Note `x = F.relu(x, inplace=True)`."""
-        if isinstance(node.value, ast.Call) and node.value.args and len(node.targets) == 1:
-            if ast.unparse(node.targets[0]) == ast.unparse(node.value.args[0]):
-                self._rebound.add(node.value)
+        inputs = node.value.args[:1] if isinstance(node.value, ast.Call) else []
+        if [ast.unparse(target) for target in node.targets] == [ast.unparse(x) for x in inputs]:
+            self._rebound.add(node.value)
         return self.generic_visit(node)
 
     def visit_Return(self, node: ast.Return) -> Any:
@@ -151,7 +151,9 @@ class _Edited(Rewritten):
     def make(self) -> Any:
         """Return the function; globals, defaults and variables of outer functions are those of the old one."""
         old = self.base.forward
-        code = next(code for code in _codes(compile(self.source, f"<smx: {old.__qualname__}>", "exec")) if _is(code, old))
+        code = next(
+            code for code in _codes(compile(self.source, f"<smx: {old.__qualname__}>", "exec")) if _is(code, old)
+        )
         return _with_code(old, code)
 
 

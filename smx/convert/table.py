@@ -11,6 +11,8 @@ from torch import nn
 
 from smx.convert.modularize import ACTIVATIONS, activation_name
 
+UNCALLED = "it is not called in eval()"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -76,7 +78,7 @@ class Plan:
     @property
     def warning(self) -> str:
         """One line on hidden activations that can't be selected; empty if there is none."""
-        rows = [row for row in self.rows if row.left and row.left == row.obstacle]
+        rows = [row for row in self.rows if row.left and row.left == row.obstacle != UNCALLED]
         if not rows:
             return ""
         first = rows[0]
@@ -85,11 +87,11 @@ class Plan:
 
     def __str__(self) -> str:
         heads = ("path", "call", "activation", "neurons", "dim", "")
-        table = [heads] + [
-            tuple("-" if value is None else str(value) for value in (r.path, r.call, r.activation, r.neurons, r.dim))
-            + ("selected" if r.selected else f"left: {r.left}",)
-            for r in self.rows
-        ]
+        table = [heads]
+        for row in self.rows:
+            neurons, dim = ("-" if value is None else str(value) for value in (row.neurons, row.dim))
+            verdict = "selected" if row.selected else f"left: {row.left}"
+            table.append((row.path, row.call, row.activation, neurons, dim, verdict))
         widths = [max(len(line[i]) for line in table) for i in range(len(heads))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
         return "\n".join(line.rstrip() for line in lines)
@@ -119,9 +121,7 @@ def narrowed(rows: Iterable[Row], modules: Mapping[str, nn.Module], include: Any
         named.append(paths)
     included, excluded = named
     rows = tuple(replace(row, left=row.obstacle) if row.path in included else row for row in rows)
-    return tuple(
-        replace(row, left="it is excluded") if row.path in excluded else row for row in rows
-    )
+    return tuple(replace(row, left="it is excluded") if row.path in excluded else row for row in rows)
 
 
 def _listed(given: Any) -> list[Any]:
@@ -137,4 +137,3 @@ def _matches(pattern: Any, row: Row, module: nn.Module | None, word: str) -> boo
     if name := activation_name(pattern, (nn.Module,)):
         return row.activation == name
     raise ValueError(f"{word} takes paths, globs, module types and functions such as F.relu, got {pattern!r}")
-

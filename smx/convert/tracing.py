@@ -9,7 +9,7 @@ import pickle
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from textwrap import indent
@@ -57,8 +57,8 @@ def trace(module: nn.Module, fixed: dict[str, Any] | None = None) -> fx.Graph:
 
 
 @contextmanager
-def _random_numbers_stay() -> Iterator[None]:
-    """Refuse numbers drawn by Python or NumPy, which would be constants of the graph; PyTorch's are drawn each time."""
+def random_numbers_back(gpus: Sequence[int] = ()) -> Iterator[Callable[[], bool]]:
+    """Put back the random numbers of Python, NumPy and PyTorch; a call tells whether the first two were drawn from."""
     numpy = sys.modules.get("numpy")  # a forward can't draw from it before it is imported
 
     def states() -> tuple[Any, ...]:
@@ -66,14 +66,21 @@ def _random_numbers_stay() -> Iterator[None]:
 
     before = states()
     try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-        if pickle.dumps(states()) != pickle.dumps(before):
-            raise UntraceableError("it draws random numbers from Python or NumPy")
+        with torch.random.fork_rng(devices=gpus):
+            yield lambda: pickle.dumps(states()) != pickle.dumps(before)
     finally:
         random.setstate(before[0])
         if numpy:
             numpy.random.set_state(before[1])
+
+
+@contextmanager
+def _random_numbers_stay() -> Iterator[None]:
+    """Refuse numbers drawn by Python or NumPy, which would be constants of the graph; PyTorch's are drawn each time."""
+    with random_numbers_back() as drawn:
+        yield
+        if drawn():
+            raise UntraceableError("it draws random numbers from Python or NumPy")
 
 
 @contextmanager
@@ -144,6 +151,8 @@ class Rewritten:
 
     @cached_property
     def as_class(self) -> type[nn.Module]:
+        """The subclass; it has the name of the base."""
+
         def reduce(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
             # The class can't be imported, so unpickling makes it again.
             return _empty, (self,), object.__reduce_ex__(module, 2)[2]

@@ -83,7 +83,7 @@ class Graph:
         return bool(self.ancestors[value] >> on.number & 1)
 
     def reached(self, start: Value) -> Iterator[Value]:
-        """Yield what a value reaches, itself first; nothing behind values of the kind `WEIGHTED`, which are left out."""
+        """Yield what a value reaches, itself first; but no layers with weights, nor what is behind them."""
         seen, stack = {start}, [start]
         while stack:
             yield (value := stack.pop())

@@ -13,7 +13,9 @@ Axes = frozenset[tuple[int, int]]
 """Axes of inputs that change together: the number of the tensor among the inputs, and the axis."""
 
 
-def variations(arguments: tuple[Any, ...], runs: Callable[[tuple[Any, ...]], Any]) -> list[tuple[tuple[Any, ...], Any]]:
+def variations(
+    arguments: tuple[Any, ...], runs: Callable[[tuple[Any, ...]], Any], *, lengths: bool = True
+) -> list[tuple[tuple[Any, ...], Any]]:
     """Return arguments in which some axes have another length and which the network takes, and what it returns.
 
     1. Another batch: axis 0 of every tensor that has the first one's.
@@ -22,6 +24,7 @@ def variations(arguments: tuple[Any, ...], runs: Callable[[tuple[Any, ...]], Any
     Args:
         arguments: of the network's forward.
         runs: the network; it may raise anything.
+        lengths: whether to change more than the batch. A network without weights takes any number of neurons.
     """
     leaves, structure = tree_flatten(arguments)
     shapes = {i: x.shape for i, x in enumerate(leaves) if isinstance(x, Tensor)}
@@ -41,7 +44,8 @@ def variations(arguments: tuple[Any, ...], runs: Callable[[tuple[Any, ...]], Any
     batch = next((shape[0] for shape in shapes.values() if len(shape)), 0)
     if batch:
         taken(frozenset((i, 0) for i, shape in shapes.items() if shape[:1] == (batch,)), iter((batch + 1,)))
-    others = [(i, axis) for i, shape in shapes.items() for axis in range(1, len(shape)) if shape[axis] > 1]
+    inner = shapes.items() if lengths else ()
+    others = [(i, axis) for i, shape in inner for axis in range(1, len(shape)) if shape[axis] > 1]
     for length in dict.fromkeys(shapes[i][axis] for i, axis in others):
         axes = [(i, axis) for i, axis in others if shapes[i][axis] == length]
         shorter = (length + 1) // 2
