@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
 from smx.convert.values import ACTIVATION, CONSTANT, POINTWISE, VIEW, WEIGHTED, Graph, Value, sites
 
+WEIGHTS = "it is applied to weights alone, not to neurons"
 PRELU = "it has weights of its own"
 RRELU = "it is random in training"
 OUTPUT = "it reaches an output of the network without a layer with weights after it"
@@ -24,7 +26,7 @@ _PIECES = ("select", "slice", "split", "split_with_sizes", "unbind", "index")
 def reasons(graph: Graph) -> dict[str, str]:
     """Return why activations are left by default, by their paths; those that are not there are hidden ones.
 
-    1. It has weights of its own (PReLU), or is random in training (RReLU).
+    1. It has weights of its own (PReLU), is random in training (RReLU), or is applied to weights alone.
     2. It runs inside a recurrence, as in the cell of an LSTM: see `_recurrent`.
     3. It is multiplied with another value: it is a gate, or part of a formula such as x * sigmoid(x).
     4. It reaches an output of the network without a layer with weights after it, if the network has such layers.
@@ -37,6 +39,8 @@ def reasons(graph: Graph) -> dict[str, str]:
         used |= graph.ancestors[output]
     for path, calls in sites(graph.values).items():
         reason = _OWN.get(calls[0].op) or (RECURRENCE if path in recurrent else None)
+        if all(h.kind == CONSTANT for h in calls):
+            reason, calls = WEIGHTS, []
         for h in calls:
             reason = reason or _factor(graph, h) or (OUTPUT if outputs & set(graph.reached(h)) else None)
         if reason is None and outputs and not any(used >> h.number & 1 for h in calls):
@@ -125,6 +129,8 @@ def _recurrent(graph: Graph) -> set[str]:
     for first, second in (pair for calls in repeated.values() for pair in pairwise(calls)):
         fed = [h for h in after[first] if graph.depends(second, h)]
         for h in fed:
+            if h.site in found:
+                continue
             now = [later for later in after[second] if _kind(later) == _kind(h)]
             unrolled = now and h.site not in {later.site for later in now}
             if unrolled or any(later.site == h.site and _other_pieces(graph, h, later) for later in now):
@@ -137,11 +143,14 @@ def _recurrent(graph: Graph) -> set[str]:
         before, kind = _before(graph, h), _kind(h)
         if h.site not in found and before and inside:
             like = kind in inside and before <= inside[kind]  # the first step, whose state is a constant
-            feeds = any(graph.depends(call, h) for calls in repeated.values() for call in calls)
-            if like or (before <= inside.keys() and (feeds or kind in inside)):
+            if like or (before <= inside.keys() and (kind in inside or _feeds(graph, h, repeated.values()))):
                 found.add(h.site)
                 inside[kind] |= set()
     return found
+
+
+def _feeds(graph: Graph, h: Value, layers: Iterable[list[Value]]) -> bool:
+    return any(graph.depends(call, h) for calls in layers for call in calls)
 
 
 def _before(graph: Graph, h: Value) -> set[Any]:

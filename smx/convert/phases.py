@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from smx.convert.folding import fold, next_linears
 from smx.convert.modularize import ACTIVATIONS, Types, heed_activations
 from smx.convert.preparing import prepare
 from smx.convert.table import Plan
+from smx.convert.wrappers import copied, unwrapped
 from smx.example_input import ExampleInput
 from smx.fused.operators import of_choice
 from smx.layers import Mixed, Selective
@@ -77,7 +77,7 @@ def select(
     `smx.plan` with the same arguments says all that beforehand.
 
     Args:
-        module: any module; it stays as it is.
+        module: any module; it stays as it is. What torch.compile or DataParallel put around it is left away.
         pool: names or activations.
         example_input: a tensor or array, or a tuple of the arguments, for the dry runs. None: an input is inferred from
             the first layer, see `smx.example_input.infer`.
@@ -92,7 +92,7 @@ def select(
 
     Raises:
         ValueError: nothing can be selected; the selection is unknown; a pattern or a path names nothing; no input can
-            be inferred; or the rewritten network gives other outputs.
+            be inferred; the module can't be copied or changed; or the rewritten network gives other outputs.
     """
     resolved = resolve_pool(pool)
     module, made_plan = prepare(module, example_input, types, include, exclude, dim)
@@ -120,9 +120,9 @@ def commit(module: nn.Module) -> nn.Module:
     way the network computes in `eval()` what it computed before.
 
     Raises:
-        ValueError: `module` has no `Selective`.
+        ValueError: `module` has no `Selective`, or can't be copied.
     """
-    module = copy.deepcopy(module)
+    module = copied(unwrapped(module))
     layers = [part for part in module.modules() if isinstance(part, Selective)]
     if not layers:
         raise ValueError(f"{type(module).__name__} has no Selective layer to commit; smx.select makes them")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,12 +11,13 @@ from torch import nn
 from smx.convert.hidden import reasons
 from smx.convert.modularize import Types, modularize, name_of
 from smx.convert.neurons import shown
-from smx.convert.recording import Recording, Site, record, run, shapes, throwaway
+from smx.convert.recording import Recording, Site, record, run, shapes, tensors_in
 from smx.convert.source import rewrite
 from smx.convert.table import UNCALLED, Plan, Row, narrowed
 from smx.convert.tracing import random_numbers_back
 from smx.convert.values import Value, sites
 from smx.convert.variations import variations, varying
+from smx.convert.wrappers import copied, unwrapped
 from smx.example_input import as_arguments, infer
 
 
@@ -30,24 +29,27 @@ def prepare(
     Raises:
         ValueError: see `select`.
     """
-    original, module = module, copy.deepcopy(module)
+    original = unwrapped(module)
+    module = copied(original)
     arguments = _inferred(module) if example_input is None else as_arguments(example_input)
-    expected = run(throwaway(original), arguments)
+    expected = run(original, arguments)
     written = {path for path, part in module.named_modules() if isinstance(part, types)}
     refusals, formulas = modularize(module, types)
     recording = record(module, arguments, types)
-    unseen = {site.caller: "torch.fx does not see all of it" for site in recording.sites.values()}
-    stay = rewrite(module, recording.sites, unseen | refusals)
-    recording = record(module, arguments, types)
-    _check_same(recording.outputs, expected)
+    stay: dict[tuple[str, str], str] = {}
+    if any(site.shared or not site.module for site in recording.sites.values()):
+        unseen = {site.caller: "torch.fx does not see all of it" for site in recording.sites.values()}
+        stay = rewrite(module, recording.sites, unseen | refusals)
+        recording = record(module, arguments, types)
+    usual, got = shapes(module, arguments, types)
+    _check_same(got, expected)
     varied: dict[str, set[int]] = {}
     weights = next(module.parameters(), None) is not None
-    for others, outputs in variations(arguments, lambda x: run(throwaway(original), x), lengths=weights):
+    for others, outputs in variations(arguments, lambda x: run(original, x), lengths=weights):
         seen, got = shapes(module, others, types)
         _check_same(got, outputs)
         for path, sizes in seen.items():
-            usual = [torch.Size(h.data[0].shape) for h in sites(recording.graph.values).get(path, ()) if h.data]
-            varied.setdefault(path, set()).update(varying(usual, sizes))
+            varied.setdefault(path, set()).update(varying(usual[path], sizes))
     rows = _rows(recording, (written, formulas), stay, varied, dict(dim or {}), guessed=example_input is None)
     modules = dict(module.named_modules())
     rows += [
@@ -133,11 +135,10 @@ def _within(path: str, known: Mapping[str, Any]) -> bool:
 
 
 def _check_same(outputs: object, expected: object) -> None:
-    with suppress(TypeError):  # the outputs are not tensors
-        try:
-            torch.testing.assert_close(outputs, expected, equal_nan=True)
-        except AssertionError as error:
-            raise ValueError(
-                "with each activation a module of its own, not in place, the network computes something else on"
-                " example_input; write its activations as modules, without inplace=True"
-            ) from error
+    try:
+        torch.testing.assert_close(list(tensors_in(outputs)), list(tensors_in(expected)), equal_nan=True)
+    except AssertionError as error:
+        raise ValueError(
+            "with each activation a module of its own, not in place, the network computes something else on"
+            " example_input; write its activations as modules, without inplace=True"
+        ) from error

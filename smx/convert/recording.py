@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from smx.convert.modularize import Types, activation_name, name_of
 from smx.convert.neurons import RECURRENT, Neurons, carried, created, normalized
@@ -60,18 +61,21 @@ class Site:
 
 @dataclass
 class Recording:
-    """What a run showed: its values, its activations by their paths, and what the network returned."""
+    """What a run showed: its values, and its activations by their paths."""
 
     graph: Graph
     sites: dict[str, Site]
-    outputs: Any
 
 
 def run(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
-    """Run a module in `eval()` without gradients, and return its outputs; what random numbers it draws is put back.
+    """Run a module in `eval()` without gradients, and return its outputs.
 
-    The module should be a `throwaway`, since a run may change buffers.
+    The module and the arguments stay as they are, and so do the states of random numbers.
     """
+    return _run(_throwaway(module), _cloned(arguments))
+
+
+def _run(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
     fast = torch.backends.mha.get_fastpath_enabled()
     gpus = {parameter.device.index for parameter in module.parameters() if parameter.device.type == "cuda"}
     try:
@@ -82,14 +86,19 @@ def run(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def throwaway(module: nn.Module) -> nn.Module:
+def _throwaway(module: nn.Module) -> nn.Module:
     """Return a copy that shares the weights; buffers, modes and hooks are its own."""
     return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
 
 
+def _cloned(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    cloned: tuple[Any, ...] = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, arguments)
+    return cloned
+
+
 def shapes(module: nn.Module, arguments: tuple[Any, ...], types: Types) -> tuple[dict[str, list[torch.Size]], Any]:
     """Run a module; return the shapes of the inputs of each activation module, by path, and the outputs."""
-    module = throwaway(module)
+    module, arguments = _throwaway(module), _cloned(arguments)
     found: dict[str, list[torch.Size]] = defaultdict(list)
 
     def note(path: str, part: nn.Module, inputs: Any) -> None:
@@ -98,7 +107,7 @@ def shapes(module: nn.Module, arguments: tuple[Any, ...], types: Types) -> tuple
     for path, part in module.named_modules():
         if isinstance(part, types):
             part.register_forward_pre_hook(partial(note, path))
-    return found, run(module, arguments)
+    return found, _run(module, arguments)
 
 
 def record(module: nn.Module, arguments: tuple[Any, ...], types: Types) -> Recording:
@@ -109,16 +118,16 @@ def record(module: nn.Module, arguments: tuple[Any, ...], types: Types) -> Recor
         arguments: of its forward.
         types: the modules that are activations.
     """
-    module = throwaway(module)
+    module, arguments = _throwaway(module), _cloned(arguments)
     recorder = _Recorder(module, arguments)
     watch = _Activations(recorder, types)
     for path, part in module.named_modules():
         part.register_forward_pre_hook(partial(watch.enter, path), with_kwargs=True)
         part.register_forward_hook(partial(watch.leave, path))
     with torch.inference_mode(), recorder, watch:
-        outputs = run(module, arguments)
+        outputs = _run(module, arguments)
     values = [recorder.of(x) for x in tensors_in(outputs)]
-    return Recording(Graph(recorder.values, values), watch.sites, outputs)
+    return Recording(Graph(recorder.values, values), watch.sites)
 
 
 def tensors_in(x: Any) -> Iterator[Tensor]:
@@ -158,7 +167,7 @@ class _Recorder(Operators):
 
     def activation(self, z: Value, h: Tensor, name: str, site: str) -> None:
         """Take what operators did between z and h as one activation."""
-        self._put(h, ACTIVATION, name, (z,), z.neurons, site=site)
+        self._put(h, CONSTANT if z.kind == CONSTANT else ACTIVATION, name, (z,), z.neurons, site=site)
 
     def note(self, call: Call, rule: Rule | None) -> None:
         """Make the values of the outputs, and of what the operator overwrote."""

@@ -131,6 +131,6 @@ def sites(values: Sequence[Value]) -> dict[str, list[Value]]:
     """Return the calls of each activation, by its path."""
     found: dict[str, list[Value]] = {}
     for value in values:
-        if value.kind == ACTIVATION:
+        if value.site or value.kind == ACTIVATION:
             found.setdefault(value.site, []).append(value)
     return found

@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.ao.nn.quantized import dynamic as quantized
+from torch.nn.utils import parametrizations, prune
 
 import smx
-from smx.convert.hidden import FORMULA, GATE, OUTPUT, PRELU, RECURRENCE, RRELU
+from smx.convert.hidden import FORMULA, GATE, OUTPUT, PRELU, RECURRENCE, RRELU, WEIGHTS
 from smx.convert.table import UNCALLED
 from tests.smx.everyday import GPT2, LSTM, Conv1D, Gated, NewGELU, Shapes, SqueezeExcite, UNet
 from tests.smx.selected import Net, favour, same, selectives
 
+ROOT = Path(__file__).parents[2]
 Found = dict[str, tuple[int, int]]
 
 
@@ -169,6 +172,7 @@ def test_a_squeeze_and_excite_block() -> None:
     plan = smx.plan(SqueezeExcite(), example_input=torch.randn(2, 3, 8, 8))
     assert found(plan) == {"act": (8, 1), "squeeze": (2, 1)}
     assert plan.left == {"gate": GATE}
+    assert f"```\n{plan}\n```" in (ROOT / "docs" / "networks.md").read_text()
 
 
 def test_a_unet() -> None:
@@ -300,3 +304,65 @@ def test_a_block_in_a_row_is_no_recurrence() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     net = Net(lambda net, x: net.last(net.layer(net.layer(net.layer(x)))), layer=layer, last=nn.Linear(8, 2))
     assert found(smx.plan(net, example_input=torch.randn(2, 5, 8))) == {"layer.activation": (16, -1)}
+
+
+def test_wrappers_are_left_away() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3)
+    assert selectives(smx.select(nn.DataParallel(net), example_input=x)) == {"1": 4}
+    with pytest.warns(UserWarning, match="torch.compile's module is left away; compile the result again"):
+        chosen = smx.select(torch.compile(net, backend="eager"), example_input=x)
+    assert selectives(chosen) == {"1": 4}
+    assert isinstance(smx.commit(nn.DataParallel(chosen)), nn.Sequential)
+
+
+def old_weight_norm() -> nn.Module:
+    with pytest.warns(FutureWarning, match="deprecated"):
+        return nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 4)), nn.ReLU(), nn.Linear(4, 2))
+
+
+def pruned() -> nn.Module:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    prune.l1_unstructured(net[0], "weight", 0.5)  # type: ignore[no-untyped-call]
+    return net
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (old_weight_norm, r"0 can't be copied; call torch.nn.utils.remove_weight_norm, or use .* first"),
+        (pruned, "0 can't be copied; call torch.nn.utils.prune.remove first"),
+        (lambda: torch.jit.trace(nn.Linear(3, 4), torch.randn(2, 3)), "it is a ScriptModule, whose forward can't be"),
+        (
+            lambda: nn.Sequential(quantized.Linear(3, 4), nn.ReLU()),
+            "'0' is quantized, so that nothing is left to train",
+        ),
+    ],
+)
+def test_networks_that_cannot_be_selected(make: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        smx.select(make(), example_input=torch.randn(2, 3))
+
+
+def test_activations_of_weights_are_no_neurons() -> None:
+    def forward(net: Any, x: Tensor) -> Any:
+        x = F.relu(F.linear(x, F.softplus(net.w)))
+        return net.last(torch.tanh(net.last.weight).sum() * torch.sigmoid(net.scale) * x)
+
+    net = Net(forward, w=nn.Parameter(torch.randn(6, 3)), scale=nn.Parameter(torch.ones(6)), last=nn.Linear(6, 2))
+    plan = smx.plan(net, example_input=torch.randn(4, 3))
+    assert found(plan) == {"relu": (6, -1)}
+    assert plan.left == dict.fromkeys(("softplus", "tanh", "sigmoid"), WEIGHTS)
+
+
+def test_the_example_and_the_network_stay_as_they_are() -> None:
+    def forward(net: Any, x: Tensor) -> Any:
+        x += 1
+        net.seen.add_(1)
+        return net.last(net.relu(net.first(x)))
+
+    net, x = Net(forward, first=nn.Linear(3, 4), relu=nn.ReLU(), last=nn.Linear(4, 2)), torch.zeros(2, 3)
+    net.register_buffer("seen", torch.zeros(()))
+    assert found(smx.plan(net, example_input=x)) == {"relu": (4, -1)}
+    assert not x.any()
+    assert net.get_buffer("seen") == 0
