@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from smx.activations import op as op
     from smx.activations import register as register
     from smx.convert import commit as commit
+    from smx.convert import plan as plan
     from smx.convert import select as select
     from smx.layers import Mixed as Mixed
     from smx.layers import Selective as Selective
@@ -60,7 +61,7 @@ _NAMES = {
     "smx.paper": ("PAPER_POOL",),
     "smx.activations": ("Activation", "op", "register"),
     "smx.layers": ("Mixed", "Selective", "sampling"),
-    "smx.convert": ("commit", "select"),
+    "smx.convert": ("commit", "plan", "select"),
     "smx.prices": ("Prices", "load_prices"),
     "smx.saving": ("load", "save"),
     "smx.sorting": ("sort",),

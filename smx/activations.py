@@ -66,6 +66,18 @@ Pool = tuple[Activation, ...]
 
 _known: dict[str, Activation] = {}
 
+ALIASES = {
+    "swish": "silu",
+    "leakyrelu": "leaky_relu",
+    "hard_swish": "hardswish",
+    "hswish": "hardswish",
+    "hard_tanh": "hardtanh",
+    "soft_plus": "softplus",
+    "soft_sign": "softsign",
+    "linear": "identity",
+}
+"""Other spellings of names, in lower case and with underscores."""
+
 
 def register(activation: Activation) -> Activation:
     """Register an activation by its name, for pools of names and for files that are loaded.
@@ -85,13 +97,14 @@ def known() -> tuple[str, ...]:
 
 
 def get(name: str) -> Activation:
-    """Return a registered activation.
+    """Return a registered activation, by its name or another usual spelling: `swish`, `leaky-relu`, `LeakyReLU`.
 
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
     """
+    plain = name.lower().replace("-", "_")
     try:
-        return _known[name]
+        return _known.get(name) or _known[ALIASES.get(plain, plain)]
     except KeyError:
         raise ValueError(f"unknown activation {name!r}; known are {', '.join(known())}") from None
 
@@ -127,6 +140,12 @@ for _activation in (
     Activation("mish", F.mish, op("Mul", X, op("Tanh", op("Softplus")))),
     Activation("hardswish", F.hardswish, op("HardSwish")),
     Activation("identity", torch.clone, op("Identity")),
+    Activation("relu6", F.relu6, op("Min", op("Relu"), 6.0)),
+    Activation("hardtanh", F.hardtanh, op("Max", op("Min", X, 1.0), -1.0)),
+    Activation(
+        "softplus", F.softplus, op("Add", op("Relu"), op("Log", op("Add", op("Exp", op("Neg", op("Abs"))), 1.0)))
+    ),
+    Activation("softsign", F.softsign, op("Softsign")),
 ):
     register(_activation)
 

@@ -30,6 +30,10 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "mish": lambda z: z * np.tanh(np.log1p(np.exp(z))),
     "hardswish": lambda z: z * np.clip(z + 3, 0, 6) / 6,
     "identity": lambda z: z,
+    "relu6": lambda z: np.clip(z, 0, 6),
+    "hardtanh": lambda z: np.clip(z, -1, 1),
+    "softplus": lambda z: np.logaddexp(z, 0),
+    "softsign": lambda z: z / (1 + np.abs(z)),
 }
 
 DERIVATIVES: dict[str, Callable[[Array], Array]] = {

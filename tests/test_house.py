@@ -50,7 +50,7 @@ ROOMS = {
     "method": Room(METHOD, ("torch",), CORE),
     "kernels": Room(("smx.fused.triton",), ("torch", "triton"), (*CORE, "smx.fused")),
     "example_input": Room(("smx.example_input",), ("numpy", "torch"), CORE),
-    "convert": Room(("smx.convert",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
+    "convert": Room(("smx.convert",), ("torch",), (*CORE, *METHOD, "smx.example_input", "smx.sorting")),
     "sorting": Room(("smx.sorting",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
     "data": Room(("smx.data",), ("numpy", "sklearn", "torch", "torchvision"), (*CORE, "smx.arrays")),
     "run": Room(RUN, ("torch", "numpy", "msgspec"), (*CORE, *METHOD, *SHARED)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, count
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from smx.convert import formulas
 from smx.convert.tracing import UntraceableError, set_forward, trace, trace_in_both_modes
 from smx.layers import Mixed, Selective
 
@@ -67,6 +68,11 @@ def activation_name(function: Any, types: Types) -> str | None:
     return name if name is not None and issubclass(ACTIVATIONS[name], types) else None
 
 
+def name_of(module: nn.Module) -> str:
+    """Return the name in `ACTIVATIONS` of an activation module; of others, the name of its class."""
+    return next((name for name, kind in ACTIVATIONS.items() if type(module) is kind), type(module).__name__)
+
+
 def has_own_forward(module: nn.Module, types: Types) -> bool:
     """Tell whether a module's forward is the user's: not PyTorch's, not an activation's, not that of smx's layers."""
     home = getattr(type(module).forward, "__module__", None) or ""
@@ -82,15 +88,16 @@ def modularize(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str
     1. An activation module that is registered under several paths becomes one module for each path.
     2. A function that is an attribute (`self.act = F.relu`, as in `nn.TransformerEncoderLayer`) becomes a module.
     3. In each forward, the second call of a module `act` becomes a call of a new module `act_1`, the third of `act_2`;
-       calls of functions become calls of new modules `relu`, `relu_1`, ... of the module that has the forward. Where an
-       activation is in place, later uses of its input become uses of its output.
+       calls of functions become calls of new modules `relu`, `relu_1`, ... of the module that has the forward; a
+       formula such as x * sigmoid(x) becomes one of a module `silu`. Where an activation is in place, later uses of its
+       input become uses of its output.
 
     Args:
         module: changed in place.
         types: the modules that are activations; a function counts as its module in `ACTIVATIONS`.
 
     Returns:
-        The reasons why forwards were not rewritten, by module path. The paths of activations that were in place.
+        The reasons why forwards were not rewritten, by module path. The paths of activations that were formulas.
     """
     _unshare(module, types)
     for part in list(module.modules()):
@@ -98,8 +105,8 @@ def modularize(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str
             if name := activation_name(value, types):
                 setattr(part, key, ACTIVATIONS[name]().train(part.training))
     refusals: dict[str, str] = {}
+    written_out: set[str] = set()
     used: set[nn.Module] = set()
-    overwrote: set[str] = set()
     for path, part in list(module.named_modules()):
         if has_own_forward(part, types):
             try:
@@ -107,15 +114,14 @@ def modularize(module: nn.Module, types: Types) -> tuple[dict[str, str], set[str
             except UntraceableError as error:
                 refusals[path] = str(error)
             else:
-                overwrote |= {f"{path}.{use.path}".strip(".") for use in uses if use.inplace}
-    for path, part in module.named_modules():
+                written_out |= {f"{path}.{use.path}".strip(".") for use in uses if use.formula}
+    for part in module.modules():
         if isinstance(part, types) and getattr(part, "inplace", False):
-            overwrote.add(path)
             setattr(part, "inplace", False)  # noqa: B010
         elif isinstance(part, nn.modules.dropout._DropoutNd):
             part.inplace = False  # it may follow an activation, whose result is needed for the backward pass
     heed_activations(module)
-    return refusals, overwrote
+    return refusals, written_out
 
 
 def heed_activations(module: nn.Module) -> None:
@@ -130,43 +136,30 @@ def heed_activations(module: nn.Module) -> None:
             part.use_nested_tensor &= all(getattr(layer, "activation_relu_or_gelu", 1) for layer in part.layers)
 
 
-def in_order(module: nn.Module, types: Types, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the innermost modules and their paths: as they are called, where that can be traced, else as defined."""
-    names = [name for name, _ in module.named_children()]
-    if isinstance(module, types) or not names:
-        yield path, module
-        return
-    if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) and "activation" in names:
-        names.remove("activation")
-        names.insert(names.index("linear1") + 1, "activation")
-    elif has_own_forward(module, types):
-        with suppress(UntraceableError):
-            names = [str(node.target) for node in trace(module).nodes if node.op == "call_module"]
-    for name in names:
-        yield from in_order(module.get_submodule(name), types, f"{path}.{name}" if path else name)
-
-
 def _unshare(module: nn.Module, types: Types) -> None:
     seen: set[nn.Module] = set()
     for parent in list(module.modules()):
         for key, child in parent._modules.items():
-            if isinstance(child, types):
+            if isinstance(child, types) and not isinstance(child, nn.PReLU):  # whose weights may be shared
                 if child in seen:
                     parent._modules[key] = copy.deepcopy(child)
                 seen.add(child)
 
 
 class _Use(NamedTuple):
-    """An activation in a traced forward: its node, and the module that will compute it, with its path; new or not."""
+    """An activation in a traced forward: its node, and the module that will compute it; new or not."""
 
     node: fx.Node
     path: str
     module: nn.Module
     new: bool
+    formula: formulas.Formula | None = None
 
     @property
     def inplace(self) -> bool:
         """Whether it overwrites its input, by the argument `inplace` or by the function's name, as in `relu_`."""
+        if self.formula:
+            return False
         function = str(getattr(self.node.target, "__name__", self.node.target))
         return bool(getattr(self.module, "inplace", False)) or (self.node.op != "call_module" and function[-1] == "_")
 
@@ -178,6 +171,8 @@ class _Use(NamedTuple):
     @property
     def z(self) -> fx.Node:
         """The input of the activation."""
+        if self.formula:
+            return self.formula.z
         z = self.node.args[0] if self.node.args else self.node.kwargs["input"]
         assert isinstance(z, fx.Node)
         return z
@@ -212,21 +207,28 @@ def _uses(part: nn.Module, graph: fx.Graph, types: Types, used: set[nn.Module]) 
         numbered = chain([path], (f"{path}_{i}" for i in count(1)))
         return next(p for p in numbered if p not in paths and not hasattr(holder, p.rpartition(".")[2]))
 
+    whole = {formula.end: formula for formula in formulas.find(part, graph, types)}
+    inner = {node for formula in whole.values() for node in formula.inner}
     for node in graph.nodes:
-        if node.op == "call_module":
+        formula = whole.get(node)
+        if node in inner:
+            continue
+        if formula:
+            path, module, new = fresh(formula.name), formula.module, True
+        elif node.op == "call_module":
             module = part.get_submodule(str(node.target))
-            if not isinstance(module, types):
+            if not isinstance(module, types) or isinstance(module, nn.PReLU):
                 continue
             path, new = str(node.target), module in taken
             if new:
                 path, module = fresh(path), copy.deepcopy(module)
-        elif name := activation_name(_function_of(node), types):
-            path, module, new = fresh(name), _as_module(name, node), True
+        elif (name := activation_name(_function_of(node), types)) and name != "prelu":
+            path, module, new = fresh(name), as_module(name, node.args, node.kwargs), True
         else:
             continue
         taken.add(module)
         paths.add(path)
-        yield _Use(node, path, module, new)
+        yield _Use(node, path, module, new, formula)
 
 
 def _function_of(node: fx.Node) -> Any:
@@ -235,11 +237,15 @@ def _function_of(node: fx.Node) -> Any:
     return node.target if node.op == "call_function" else None
 
 
-def _as_module(name: str, node: fx.Node) -> nn.Module:
-    """Make the module that computes the same as a call of a function; both have the same names of arguments."""
-    args, kwargs = node.args[1:], dict(node.kwargs)
+def as_module(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> nn.Module:
+    """Make the module that computes the same as a call of a function; both have the same names of arguments.
+
+    Raises:
+        UntraceableError: an argument beside the input is computed.
+    """
+    given, (args, kwargs) = (args, kwargs), (args[1:], dict(kwargs))
     with suppress(TypeError, ValueError):  # functions in C have no signature; the modules take the same order
-        args, kwargs = (), inspect.signature(getattr(F, name)).bind(*node.args, **node.kwargs).arguments
+        args, kwargs = (), inspect.signature(getattr(F, name)).bind(*given[0], **given[1]).arguments
     kwargs = {key: value for key, value in kwargs.items() if key not in ("input", "training")}
     if any(isinstance(value, fx.Node) for value in (*args, *kwargs.values())):
         raise UntraceableError(f"the arguments of {name} are computed, or parameters")
@@ -254,3 +260,6 @@ def _call_module(graph: fx.Graph, use: _Use) -> None:
     if use.inplace:
         z.replace_all_uses_with(call, delete_user_cb=lambda user: user > call)
     graph.erase_node(use.node)
+    for node in reversed(list(graph.nodes)) if use.formula else ():
+        if use.formula and node in use.formula.inner:
+            graph.erase_node(node)

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from smx.activations import Activation, resolve_pool
-from smx.convert.channels import channels_by_definition, channels_by_run, dry_run
 from smx.convert.dissolving import dissolve
 from smx.convert.folding import fold, next_linears
-from smx.convert.modularize import ACTIVATIONS, Types, heed_activations, modularize
-from smx.example_input import ExampleInput, as_arguments
+from smx.convert.modularize import ACTIVATIONS, Types, heed_activations
+from smx.convert.preparing import prepare
+from smx.convert.table import Plan
+from smx.convert.wrappers import copied, unwrapped
+from smx.example_input import ExampleInput
 from smx.fused.operators import of_choice
 from smx.layers import Mixed, Selective, selectives
 from smx.paper import NEURON, PAPER, PAPER_POOL, TEMPERATURE
 
 ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
 """The modules that `select` replaces: PyTorch's elementwise activations."""
+
+
+def plan(
+    module: nn.Module,
+    *,
+    example_input: ExampleInput | None = None,
+    types: Types = ACTIVATION_MODULES,
+    include: Any = (),
+    exclude: Any = (),
+    dim: Mapping[str, int] | None = None,
+) -> Plan:
+    """Return what `select` does with each activation of `module` if it gets the same arguments: a table.
+
+    `str()` shows the table; its rows have the path, the call, the name, the neurons and their axis, and why it is left.
+
+    Raises:
+        ValueError: as for `select`, but not if nothing can be selected.
+    """
+    return prepare(module, example_input, types, include, exclude, dim)[1]
 
 
 def select(
@@ -34,81 +52,67 @@ def select(
     selection: str = PAPER,
     per: int | str = NEURON,
     types: Types = ACTIVATION_MODULES,
+    include: Any = (),
+    exclude: Any = (),
+    dim: Mapping[str, int] | None = None,
 ) -> nn.Module:
-    """Return a copy of `module` in which every activation is a `Selective`, with one choice for each channel.
+    """Return a copy of `module` in which every hidden activation is a `Selective`, with one choice for each neuron.
 
     1. Each use of an activation gets its own `Selective`. A module that is used once is replaced under its path. Where
-       a forward calls functions (`F.relu(x)`, `x.sigmoid_()`) or one module several times, torch.fx rewrites it, see
-       `smx.convert.modularize.modularize`. A block that is called several times keeps one set of neurons. Everything
-       else of the network stays; an activation that is never called stays, too.
-    2. The channels are those of the last layer before the activation that has channels: Linear and LayerNorm on the
-       last axis, Conv, BatchNorm and the like on axis 1. The order is that of a run on `example_input`; without one,
-       that of the traced forwards, or of the definitions. Where Linear layers gate images, give an example.
-    3. With an example the network runs in `eval()` before and after it is rewritten, and the outputs must agree. Use
-       random values, since zeros hide differences.
-    4. No activation is in place any more. Where the same forward reads an overwritten input again, it now reads the
-       result. Only an example finds other readers; without one, a warning names the activations that were in place.
-    5. A forward is not rewritten if its course depends on data, on whether optional arguments are given, or on
-       something that torch.fx can't see. Its modules are replaced nevertheless. A warning names its functions, which
-       stay, and the modules that it calls several times, which get one `Selective`.
-    6. Numbers and flags that a rewritten forward reads from its module (`self.p` in `F.dropout(x, self.p)`) keep the
+       a forward calls functions (`F.relu(x)`, `x.sigmoid_()`) or one module several times, it is rewritten, see
+       `smx.convert.modularize.modularize`. A block that is called several times keeps one set of neurons.
+    2. Left are PReLU and RReLU; what reaches an output of the network without a layer with weights after it; gates,
+       which are multiplied with another value; parts of a formula; what runs inside a recurrence; and what is not
+       called in `eval()`. `include` selects them nevertheless.
+    3. The axis of the neurons follows from the operators that made the value, see `smx.convert.neurons`; an axis that
+       varies with the batch, the length or the size of the inputs is never it. Where it stays open, the activation is
+       left, and a warning asks for `dim`.
+    4. The network runs in `eval()` before and after it is rewritten, also on inputs of another batch, length and size,
+       if it takes such, and the outputs must agree. Use random values, since zeros hide differences.
+    5. No activation is in place any more. Where the same forward reads an overwritten input again, it now reads the
+       result.
+    6. A forward is not rewritten if that would change its course. Its modules are replaced nevertheless; a warning
+       names the first of its functions, which stay.
+    7. Numbers and flags that a rewritten forward reads from its module (`self.p` in `F.dropout(x, self.p)`) keep the
        values that they had at `select`.
 
+    `smx.plan` with the same arguments says all that beforehand.
+
     Args:
-        module: any module; it stays as it is.
+        module: any module; it stays as it is. What torch.compile or DataParallel put around it is left away.
         pool: names or activations.
-        example_input: a tensor or array, or a tuple of the arguments, for the dry run. None: there is no dry run.
+        example_input: a tensor or array, or a tuple of the arguments, for the dry runs. None: an input is inferred from
+            the first layer, see `smx.example_input.infer`.
         temperature: tau of eq. 2.
         selection: the rule by which the neurons choose, `paper` or `matched`; see `smx.Selective`.
         per: what makes one choice: `neuron`, `layer`, or a number of neurons side by side; see `smx.Selective`.
-        types: the module types to replace; without `nn.Sigmoid`, for example, the Sigmoid of a gate stays. A function
-            counts as its module: `F.relu` as `nn.ReLU`. Your own types are allowed.
+        types: the module types that are activations at all. A function counts as its module: `F.relu` as `nn.ReLU`.
+            Your own types are allowed.
+        include: what to select beside the hidden activations: a path, the path of a module around it, a glob, a module
+            type, a function, or a list of such.
+        exclude: what to leave, in the same way.
+        dim: the axis of the neurons, by the path of the activation.
 
     Raises:
-        ValueError: there is nothing to replace, the selection or `per` is unknown, the channels of an activation can't
-            be told, or the rewritten network gives other outputs on the example.
+        ValueError: nothing can be selected; the selection or `per` is unknown; a pattern or a path names nothing; no
+            input can be inferred; the module can't be copied or changed; or the rewritten network gives other outputs.
     """
     resolved = resolve_pool(pool)
-    original, module = module, copy.deepcopy(module)
-    reasons, overwrote = modularize(module, types)
-    if example_input is None:
-        channels = channels_by_definition(module, types)
-        unchanged = {path: {"calls such as F.relu(x) in it stay; example_input= finds them"} for path in reasons}
-    else:
-        arguments = as_arguments(example_input)
-        expected = dry_run(original, arguments)
-        channels, unchanged, outputs = channels_by_run(module, arguments, types)
-        _check_same(outputs, expected)
-    notes = [
-        f"the forward of {path or type(module).__name__!r} can't be rewritten"
-        f" ({reasons.get(path, 'torch.fx does not see all of it')}): {', '.join(sorted(what))};"
-        " give each activation a module of its own (nn.ReLU)"
-        for path, what in unchanged.items()
-    ]
-    if example_input is None and overwrote:
-        notes.append(
-            f"no longer in place: {', '.join(sorted(overwrote))}; give example_input= to check that nothing else reads"
-            " the values that they overwrote"
-        )
-    activations = {path: part for path, part in module.named_modules() if isinstance(part, types) and path in channels}
-    if not activations:
-        raise ValueError("; ".join([f"{type(module).__name__} has no activation to replace", *notes]))
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
+    module, made_plan = prepare(module, example_input, types, include, exclude, dim)
+    if not made_plan.selected:
+        reasons = [f"{path or 'it'} is left: {reason}" for path, reason in made_plan.left.items()]
+        raise ValueError("; ".join([f"{type(module).__name__} has no activation to select", *reasons[:3]]))
+    if made_plan.warning:
+        warnings.warn(made_plan.warning, stacklevel=2)
     device = next((parameter.device for parameter in module.parameters()), None)
+    rows = {row.path: row for row in made_plan.selected}
     made: dict[nn.Module, nn.Module] = {}
-    for path, part in activations.items():
-        known = channels[path]
-        if known is None:
-            reason = "no layer with channels comes before it"
-            if example_input is not None:
-                reason = "in the dry run its input was not of the shape (B, N, *)"
-            raise ValueError(
-                f"the channels of {path or type(module).__name__!r} can't be told: {reason};"
-                " give example_input, or leave its type out of types"
-            )
-        how: dict[str, Any] = {"selection": selection, "per": per, "dim": known.dim, "device": device}
-        made[part] = Selective(known.count, resolved, temperature, **how)
+    for path, part in module.named_modules():
+        if row := rows.get(path):
+            assert row.neurons is not None
+            assert row.dim is not None
+            how: dict[str, Any] = {"selection": selection, "per": per, "dim": row.dim, "device": device}
+            made[part] = Selective(row.neurons, resolved, temperature, **how)
     return replace(module, made)
 
 
@@ -125,9 +129,9 @@ def commit(module: nn.Module, *, min_share: float = 0.0, max_groups: int = 0) ->
             `smx.convert.dissolved` says what they cost.
 
     Raises:
-        ValueError: `module` has no `Selective`, or a limit is out of its range.
+        ValueError: `module` has no `Selective`, or can't be copied; or a limit is out of its range.
     """
-    module = copy.deepcopy(module)
+    module = copied(unwrapped(module))
     layers = selectives(module)
     if not layers:
         raise ValueError(f"{type(module).__name__} has no Selective layer to commit; smx.select makes them")
@@ -159,14 +163,3 @@ def replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module
             module.set_submodule(path, made[part])
     heed_activations(module)
     return module
-
-
-def _check_same(outputs: object, expected: object) -> None:
-    with suppress(TypeError):  # the outputs are not tensors
-        try:
-            torch.testing.assert_close(outputs, expected, equal_nan=True)
-        except AssertionError as error:
-            raise ValueError(
-                "with each activation a module of its own, not in place, the network computes something else on"
-                " example_input; write its activations as modules, without inplace=True"
-            ) from error

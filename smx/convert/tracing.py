@@ -9,7 +9,7 @@ import pickle
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from textwrap import indent
@@ -57,8 +57,8 @@ def trace(module: nn.Module, fixed: dict[str, Any] | None = None) -> fx.Graph:
 
 
 @contextmanager
-def _random_numbers_stay() -> Iterator[None]:
-    """Refuse numbers drawn by Python or NumPy, which would be constants of the graph; PyTorch's are drawn each time."""
+def random_numbers_back(gpus: Sequence[int] = ()) -> Iterator[Callable[[], bool]]:
+    """Put back the random numbers of Python, NumPy and PyTorch; a call tells whether the first two were drawn from."""
     numpy = sys.modules.get("numpy")  # a forward can't draw from it before it is imported
 
     def states() -> tuple[Any, ...]:
@@ -66,14 +66,21 @@ def _random_numbers_stay() -> Iterator[None]:
 
     before = states()
     try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-        if pickle.dumps(states()) != pickle.dumps(before):
-            raise UntraceableError("it draws random numbers from Python or NumPy")
+        with torch.random.fork_rng(devices=gpus):
+            yield lambda: pickle.dumps(states()) != pickle.dumps(before)
     finally:
         random.setstate(before[0])
         if numpy:
             numpy.random.set_state(before[1])
+
+
+@contextmanager
+def _random_numbers_stay() -> Iterator[None]:
+    """Refuse numbers drawn by Python or NumPy, which would be constants of the graph; PyTorch's are drawn each time."""
+    with random_numbers_back() as drawn:
+        yield
+        if drawn():
+            raise UntraceableError("it draws random numbers from Python or NumPy")
 
 
 @contextmanager
@@ -128,35 +135,52 @@ def set_forward(module: nn.Module, training: fx.Graph, evaluation: fx.Graph) -> 
     if isinstance(module, fx.GraphModule):
         module.graph = training if module.training else evaluation
     else:
-        module.__class__ = _Forward(type(module), training, evaluation).as_class
+        module.__class__ = _Traced(type(module), training, evaluation).as_class
 
 
-class _Forward:
+class Rewritten:
     """A rewritten forward for modules of the class `base`, and the subclass of `base` that has it."""
 
-    def __init__(self, base: type[nn.Module], training: fx.Graph, evaluation: fx.Graph) -> None:
-        codes = [graph.python_code("self") for graph in (training, evaluation)]
+    def __init__(self, base: type[nn.Module], source: str) -> None:
         self.base = base
-        self.source = _by_mode(*(code.src.strip() for code in codes))
-        self.names = {name: value for code in codes for name, value in code.globals.items() if name not in _BUILTINS}
+        self.source = source
+
+    def make(self) -> Any:
+        """Return the function."""
+        raise NotImplementedError
 
     @cached_property
     def as_class(self) -> type[nn.Module]:
+        """The subclass; it has the name of the base."""
+
         def reduce(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
             # The class can't be imported, so unpickling makes it again.
             return _empty, (self,), object.__reduce_ex__(module, 2)[2]
 
         body = {name: getattr(self.base, name) for name in ("__module__", "__qualname__", "__doc__")}
-        namespace = {**_BUILTINS, **self.names}
-        exec(self.source, namespace)
-        body |= {"forward": namespace["forward"], "__reduce_ex__": reduce}
+        body |= {"forward": self.make(), "__reduce_ex__": reduce}
         return type(self.base.__name__, (self.base,), body)
 
-    def __deepcopy__(self, memo: Any) -> _Forward:
+    def __deepcopy__(self, memo: Any) -> Rewritten:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "as_class"}
+
+
+class _Traced(Rewritten):
+    """A forward that is the code of two graphs."""
+
+    def __init__(self, base: type[nn.Module], training: fx.Graph, evaluation: fx.Graph) -> None:
+        codes = [graph.python_code("self") for graph in (training, evaluation)]
+        super().__init__(base, _by_mode(*(code.src.strip() for code in codes)))
+        self.names = {name: value for code in codes for name, value in code.globals.items() if name not in _BUILTINS}
+
+    def make(self) -> Any:
+        """Return the function."""
+        namespace = {**_BUILTINS, **self.names}
+        exec(self.source, namespace)
+        return namespace["forward"]
 
 
 _BUILTINS = fx.Graph().python_code("self").globals
@@ -174,7 +198,7 @@ def _by_mode(training: str, evaluation: str) -> str:
     return "\n".join([*wrapped, definition, "    if self.training:", first, "    else:", second, ""])
 
 
-def _empty(forward: _Forward) -> nn.Module:
+def _empty(forward: Rewritten) -> nn.Module:
     return forward.as_class.__new__(forward.as_class)
 
 

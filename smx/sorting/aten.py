@@ -54,11 +54,49 @@ RULES: dict[str, Rule] = {
 """The rule of each operator, by its name in PyTorch's schema."""
 
 
-class DryRun(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is active, `note` gets every operator that runs, with the rule it has; others are taken apart.
+
+    To be used in `torch.inference_mode()`, in which operators arrive here before they are taken apart.
+    """
+
+    whole: frozenset[str] = frozenset()
+    """The names of operators without a rule that are not taken apart."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator and note it."""
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        name = name if name.startswith("__") else name.removesuffix("_")  # the operator in place has the same rule
+        rule = rules.elementwise if torch.Tag.pointwise in func.tags else RULES.get(name)
+        if rule is None and name not in self.whole:
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        args, kwargs = self.prepared((args, kwargs))
+        result = func(*args, **kwargs)
+        schema = {argument.name: argument for argument in func._schema.arguments}
+        arguments = {name: argument.default_value for name, argument in schema.items()}
+        arguments |= dict(zip(schema, args, strict=False)) | kwargs
+        written = [arguments[name] for name, argument in schema.items() if _writes(argument)]
+        outputs = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        self.note(Call(name, arguments, outputs, [x for x in tree_leaves(written) if isinstance(x, Tensor)]), rule)
+        return result
+
+    def prepared(self, arguments: Any) -> Any:
+        """Return the arguments with which an operator runs."""
+        return arguments
+
+    def note(self, call: Call, rule: Rule | None) -> None:
+        """Take note of a call that has run; None stands for an operator that nothing is known of."""
+        raise NotImplementedError
+
+
+class DryRun(Operators):
     """While it is active, every operator that runs ties the orders of its inputs' and outputs' axes.
 
-    To be used in `torch.inference_mode()`, in which operators arrive here before they are taken apart, and with tensors
-    on the device `meta`: nothing is computed on it, and a forward that looks at values fails.
+    To be used with tensors on the device `meta`: nothing is computed on it, and a forward that looks at values fails.
     """
 
     def __init__(self) -> None:
@@ -72,32 +110,24 @@ class DryRun(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if self._shapes.setdefault(tensor, tensor.shape) != tensor.shape:
                 raise NotImplementedError("an operator changes the shape of a tensor in place")
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operator, and apply its rule."""
-        kwargs = kwargs or {}
-        name = func._schema.name.removeprefix("aten::")
-        name = name if name.startswith("__") else name.removesuffix("_")  # the operator in place has the same rule
-        rule = rules.elementwise if torch.Tag.pointwise in func.tags else RULES.get(name)
-        if rule is None:
-            with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        args, kwargs = _on_meta((args, kwargs))
-        result = func(*args, **kwargs)
-        defaults = {argument.name: argument.default_value for argument in func._schema.arguments}
-        arguments = defaults | dict(zip(defaults, args, strict=False)) | kwargs
-        call = Call(name, arguments, [x for x in tree_leaves(result) if isinstance(x, Tensor)])
+    def prepared(self, arguments: Any) -> Any:
+        """Move the module's constants to the device `meta`, if other tensors are there."""
+        return _on_meta(arguments)
+
+    def note(self, call: Call, rule: Rule | None) -> None:
+        """Apply the rule of an operator."""
         for x in call.inputs:
             if x not in self._shapes:
                 self.orders.pin_all([x], "it meets a tensor that is neither parameter nor buffer")
         self.add(*call.inputs, *call.outputs)
         (rule or rules.opaque)(self.orders, call)
-        return result
+
+
+def _writes(argument: Any) -> bool:
+    return argument.alias_info is not None and bool(argument.alias_info.is_write)
 
 
 def _on_meta(arguments: Any) -> Any:
-    """Move the module's constants to the device `meta`, if other tensors are there."""
     if len({x.device for x in tree_leaves(arguments) if isinstance(x, Tensor)}) < 2:
         return arguments
     return tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, arguments)

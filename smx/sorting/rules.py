@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -20,11 +20,12 @@ from smx.sorting.axes import AxisClass, Order, Orders, Segment
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A call of an operator: its arguments by their names in PyTorch's schema, and its outputs."""
+    """A call of an operator: its arguments by their names in PyTorch's schema, its outputs, and what it overwrites."""
 
     name: str
     arguments: dict[str, Any]
     outputs: list[Tensor]
+    written: list[Tensor] = field(default_factory=list)
 
     @property
     def inputs(self) -> list[Tensor]:

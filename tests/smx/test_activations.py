@@ -49,3 +49,18 @@ def test_a_users_own_activation(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_operators_are_plain_data() -> None:
     assert smx.op("LeakyRelu", alpha=0.01) == get("leaky_relu").onnx
     assert str(get("silu").onnx) == "Mul(x, Sigmoid(x))"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("swish", "silu"),
+        ("leaky-relu", "leaky_relu"),
+        ("LeakyReLU", "leaky_relu"),
+        ("ReLU6", "relu6"),
+        ("GELU", "gelu"),
+    ],
+)
+def test_other_spellings(spelling: str, name: str) -> None:
+    assert get(spelling) is get(name)
+    assert [activation.name for activation in resolve_pool(["tanh", spelling])] == ["tanh", name]

@@ -202,7 +202,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[bool]]] = 
 def selected(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> nn.Module:
     """A network after some batches, with choices of all kinds."""
     torch.manual_seed(0)
-    net = smx.select(make(), example_input=torch.randn(2, *shape), selection="matched")
+    net = smx.select(make(), example_input=torch.randn(2, *shape), selection="matched", include="*")
     for _ in range(3):
         net(torch.randn(20, *shape) * 2)
     for layer in net.modules():
@@ -221,7 +221,7 @@ def test_a_commit_keeps_the_function(case: str) -> None:
     assert [layer.affine is not None for layer in layers] == stay
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     expected = net(x).detach()
-    fresh = smx.commit(smx.select(make(), example_input=x))
+    fresh = smx.commit(smx.select(make(), example_input=x, include="*"))
     fresh.load_state_dict(committed.state_dict())
     for other in (committed, smx.sort(committed, example_input=x), fresh.eval()):
         torch.testing.assert_close(other(x).detach(), expected, rtol=1e-5, atol=1e-5)

@@ -33,7 +33,7 @@ def test_what_a_forward_makes_it_makes_at_each_call() -> None:
     net, x = Net(draws, linear=nn.Linear(3, 4)), torch.randn(2, 3)
     net.register_buffer("steps", torch.zeros(()))
     state = torch.get_rng_state()
-    chosen = favour(smx.select(net, example_input=x), "relu")
+    chosen = favour(smx.select(net, example_input=x, include="*"), "relu")
     torch.set_rng_state(state)
     assert net.get_buffer("steps") == chosen.get_buffer("steps") == 0
     chosen(x)
@@ -106,15 +106,14 @@ def test_what_cannot_be_rewritten_stays_with_a_warning(
     function: Callable[[Tensor], Tensor], reason: str, what: str
 ) -> None:
     net, x = around(function), torch.randn(2, 3)
-    with pytest.warns(UserWarning, match=f"the forward of 'Net' can't be rewritten .*: its {what} stays") as caught:
+    stays = rf"its forward can't be rewritten \(.*; {what} is called in {function.__name__}\)"
+    with pytest.warns(UserWarning, match=rf"left: {what} at {what}\(\): {stays}") as caught:
         chosen = smx.select(net, example_input=x)
     assert reason in str(caught[0].message)
     assert selectives(chosen) == {"tanh": 4}
     assert same(net, favour(chosen, "tanh"), x)
-    with pytest.raises(ValueError, match=f"Net has no activation to replace; the forward .*: its {what} stays"):
+    with pytest.raises(ValueError, match=rf"Net has no activation to select; {what}\(\) is left: {stays}"):
         smx.select(net, example_input=x, types=(nn.ReLU, nn.LeakyReLU))
-    with pytest.warns(UserWarning, match="example_input= finds them"):
-        smx.select(net)
 
 
 def test_random_numbers_stay_though_a_forward_draws_some() -> None:
@@ -134,10 +133,11 @@ def test_what_a_forward_notes_is_still_noted(note: list[Tensor] | dict[str, Tens
     def forward(net: Any, x: Tensor) -> Any:
         h = F.relu(net.linear(x))
         net.note.update(h=h) if isinstance(net.note, dict) else net.note.append(h)
-        return net.act(h)
+        return net.last(net.act(h))
 
-    net, x = Net(forward, linear=nn.Linear(3, 4), act=nn.ReLU(), note=note), torch.randn(2, 3)
-    with pytest.warns(UserWarning, match=r"it changes what its module holds \(note\)\): its relu stays"):
+    parts = {"linear": nn.Linear(3, 4), "act": nn.ReLU(), "last": nn.Linear(4, 2)}
+    net, x = Net(forward, **parts, note=note), torch.randn(2, 3)
+    with pytest.warns(UserWarning, match=r"it changes what its module holds \(note\); relu is called in "):
         chosen = smx.select(net, example_input=x)
     assert len(net.note) == len(chosen.note) == 0  # type: ignore[arg-type]
     chosen(x)
@@ -156,7 +156,7 @@ def calls_wrapped(net: Any, x: Tensor) -> Tensor:
 
 def test_a_function_wrapped_for_fx_stays_a_call() -> None:
     net, x = Net(calls_wrapped, linear=nn.Linear(3, 4)), torch.randn(2, 3)
-    chosen = favour(smx.select(net, example_input=x), "relu")
+    chosen = favour(smx.select(net, example_input=x, include=F.relu), "relu")
     assert selectives(chosen) == {"relu": 4}
     for kept in (chosen, pickle.loads(pickle.dumps(chosen)), smx.commit(chosen)):
         assert same(net, kept, x)
@@ -174,7 +174,7 @@ def test_arguments_of_functions_are_those_of_the_modules() -> None:
     kept = [repr(part) for part in modularized.children()][1:]
     assert kept == ["RReLU(lower=0.1, upper=0.3)", "Sigmoid()", "Hardshrink(0.7)", "Softshrink(0.1)"]
     assert same(net, modularized, x)
-    assert len(selectives(smx.select(net, example_input=x))) == 4
+    assert len(selectives(smx.select(net, example_input=x, include="*"))) == 4
 
 
 class Optional(nn.Module):
@@ -196,20 +196,18 @@ class Optional(nn.Module):
         return self.act(self.second(x))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("argument", "its course depends on whether scale is given"),
-        ("mode", r"its activations differ between train\(\) and eval\(\)"),
-        ("note", r"it sets attributes of its module \(noted\)"),
-    ],
-)
-def test_a_forward_that_would_not_stay_the_same_is_left(kind: str, reason: str) -> None:
+@pytest.mark.parametrize("kind", ["argument", "mode", "note"])
+def test_a_forward_that_torch_fx_would_change_is_rewritten_in_its_source(kind: str) -> None:
     net, x = Optional(kind), torch.randn(2, 3)
-    with pytest.warns(UserWarning, match=rf"\({reason}\): its calls of act share one choice"):
-        chosen = smx.select(net, example_input=x)
-    assert selectives(chosen) == {"act": 4}
-    assert same(net, favour(chosen, "relu"), x)
+    chosen = favour(smx.select(net, example_input=x, include="act_1"), "relu")
+    assert selectives(chosen) == {"act": 4, "act_1": 4}
+    scale = torch.tensor(3.0)
+    for kept in (chosen, copy.deepcopy(chosen), pickle.loads(pickle.dumps(chosen)), smx.commit(chosen)):
+        assert type(kept).__name__ == "Optional"
+        assert same(net, kept, x)
+        assert same(net, kept, x, scale)
+        kept(x)
+        assert hasattr(kept, "noted") == (kind == "note")
 
 
 def test_an_optional_argument_that_is_passed_on_stays_optional() -> None:
@@ -225,7 +223,7 @@ def test_an_optional_argument_that_is_passed_on_stays_optional() -> None:
     torch.manual_seed(0)
     net, x = Attends(), torch.randn(2, 5, 4)
     gelu = Activation("tanh_gelu", lambda z: F.gelu(z, approximate="tanh"))
-    chosen = favour(smx.select(net, pool=("elu", gelu), example_input=x), "tanh_gelu")
+    chosen = favour(smx.select(net, pool=("elu", gelu), example_input=x, include="gelu"), "tanh_gelu")
     assert selectives(chosen) == {"gelu": 4}
     mask = torch.triu(torch.ones(5, 5, dtype=torch.bool), 1)
     assert same(net, chosen, x)
@@ -239,8 +237,8 @@ def test_in_place_across_modules_is_refused() -> None:
     net = nn.Sequential(nn.Linear(3, 4), Net(lambda net, x: net.block(x) + x, block=block))
     with pytest.raises(ValueError, match="the network computes something else on example_input"):
         smx.select(net, example_input=torch.randn(8, 3))
-    with pytest.warns(UserWarning, match=r"no longer in place: 1\.block\.0; give example_input= to check"):
-        smx.select(net)
+    with pytest.raises(ValueError, match="the network computes something else"):
+        smx.select(net)  # on an input that is inferred
 
 
 def test_an_argument_changed_in_place_stays_so() -> None:
@@ -249,8 +247,8 @@ def test_an_argument_changed_in_place_stays_so() -> None:
         return F.relu(x)
 
     block = Net(lambda net, x: net.tanh(net.shifts(x) + x), tanh=nn.Tanh(), shifts=Net(shift))
-    net, x = nn.Sequential(nn.Linear(3, 4), block), torch.randn(8, 3)
-    with pytest.warns(UserWarning, match=r"'1.shifts' can't be rewritten \(it changes x in place, which others"):
+    net, x = nn.Sequential(nn.Linear(3, 4), block, nn.Linear(4, 2)), torch.randn(8, 3)
+    with pytest.warns(UserWarning, match=r"left: relu at 1.shifts.relu\(\): .* \(it changes x in place, which others"):
         chosen = smx.select(net)
     assert selectives(chosen) == {"1.tanh": 4}
     assert same(net, favour(chosen, "tanh"), x)

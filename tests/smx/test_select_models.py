@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import OrderedDict
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +76,13 @@ def spelled(draw: st.DrawFn) -> list[tuple[str, str]]:
     return calls
 
 
-@pytest.mark.filterwarnings("ignore:no longer in place")
 @given(spelled(), st.booleans())
 @example([("relu", "bound")], False)
 @settings(max_examples=40, deadline=None)
 def test_every_spelling_is_found_and_the_function_kept(calls: list[tuple[str, str]], by_run: bool) -> None:
     torch.manual_seed(0)
     net, x = Spelled(calls), torch.randn(6, 5)
-    chosen = smx.select(net, pool=list(MODULES), example_input=x if by_run else None)
+    chosen = smx.select(net, pool=list(MODULES), example_input=x if by_run else None, include="*")
     order: list[nn.Module] = []
     for path in selectives(chosen):
         chosen.get_submodule(path).register_forward_pre_hook(lambda part, _: order.append(part))
@@ -155,11 +153,10 @@ def block() -> nn.Module:
 
 def test_a_module_used_twice_becomes_two_and_a_block_used_twice_stays_one() -> None:
     a = block()
-    net = nn.Sequential(OrderedDict(stem=nn.Conv2d(1, 4, 1), act=nn.ReLU(), a=a, b=block(), c=a, pool=nn.Flatten()))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    net = nn.Sequential(OrderedDict(stem=nn.Conv2d(1, 4, 1), act=nn.ReLU(), a=a, b=block(), c=a, head=head))
     for given_example in (EXAMPLE, None):
-        warned = pytest.warns(UserWarning, match="no longer in place: a.relu")
-        with nullcontext() if given_example is not None else warned:
-            chosen = smx.select(net, example_input=given_example)
+        chosen = smx.select(net, example_input=given_example)
         paths = ["act", "a.relu", "a.relu_1", "b.relu", "b.relu_1"]
         assert selectives(chosen) == dict.fromkeys(paths, 4)
         assert chosen.a is chosen.c
@@ -218,9 +215,13 @@ def test_types_narrow_functions_too() -> None:
             return x * x.sigmoid()
 
     x, net = torch.randn(2, 3), Net(gated, value=nn.Linear(3, 4), gate=nn.Linear(3, 4), swish=Swish())
-    assert list(selectives(smx.select(net, example_input=x))) == ["swish.sigmoid", "relu", "sigmoid"]
-    assert list(selectives(smx.select(net, example_input=x, types=(nn.ReLU,)))) == ["relu"]
-    assert list(selectives(smx.select(net, example_input=x, types=(nn.ReLU, Swish)))) == ["swish", "relu"]
+    for options, paths in (
+        ({}, ["swish.silu", "relu", "sigmoid"]),
+        ({"types": (nn.ReLU,)}, ["relu"]),
+        ({"types": (nn.ReLU, nn.Sigmoid)}, ["swish.sigmoid", "relu", "sigmoid"]),
+        ({"types": (nn.ReLU, Swish)}, ["swish", "relu"]),
+    ):
+        assert list(selectives(smx.select(net, example_input=x, include="*", **options))) == paths
 
 
 def test_modes_dtypes_hooks_and_random_numbers_stay() -> None:
