@@ -35,6 +35,9 @@ Leaky ReLU; activations with an exponential, and ReLU; all of them."""
 RIDERS = 32
 """As in `smx.export.passes.lower_to_sorted`."""
 
+LEAST = 1e-9
+"""Seconds: a layer that seems to take less was measured too roughly."""
+
 Table = NDArray[np.float64]
 """Seconds, (batch sizes, widths)."""
 
@@ -120,9 +123,9 @@ class Prices:
         return total + (self._width(self.move, 2 * sum(size for _, size in moved), batch_size) if moved else 0.0)
 
     def layer(self, groups: Mapping[str, int], *, inputs: int, batch_size: int, form: str) -> float:
-        """Return the seconds of a Linear layer with its activations; see `activations`."""
+        """Return the seconds of a Linear layer with its activations, at least `LEAST`; see `activations`."""
         linear = self.linear(inputs, sum(groups.values()), batch_size)
-        return linear + self.activations(groups, batch_size=batch_size, form=form)
+        return max(LEAST, linear + self.activations(groups, batch_size=batch_size, form=form))
 
     def operator(self, name: str, neurons: int, batch_size: int) -> float:
         """Return the seconds of an activation of so many neurons, by ONNX's own operator after a Split or a Gather."""
@@ -166,7 +169,7 @@ class Prices:
     def _fastest(self, name: str, neurons: int, batch_size: int) -> float:
         forms = ("operators", "shared")
         times = (self.layer({name: neurons}, inputs=neurons, batch_size=batch_size, form=form) for form in forms)
-        return max(min(times), 1e-12)
+        return min(times)
 
     def _run(self, names: tuple[str, ...], neurons: int, batch_size: int, form: str, *, alone: bool = False) -> float:
         """Return the seconds of neurons that are computed together, see `_runs`."""

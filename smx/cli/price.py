@@ -72,13 +72,14 @@ def price(json_path: str | None, **given: Any) -> None:
     title = f"{prices.machine['processor']}, {prices.provider}, {prices.threads or 'all'} threads"
     caption = f"time of a layer of {NEURONS} neurons and inputs, relative to ReLU's"
     people.print(table(headings, rows, title=title, caption=caption))
-    people.print("one more group in such a layer, in microseconds, and in ReLU layers:")
+    halves = {"tanh": NEURONS // 2, "relu": NEURONS - NEURONS // 2}
+    more = []
     for size in prices.batch_sizes:
-        one = prices.activations({"tanh": NEURONS}, batch_size=size, form="operators")
-        two = prices.activations({"tanh": NEURONS // 2, "relu": NEURONS // 2}, batch_size=size, form="operators")
-        relu = prices.layer({"relu": NEURONS}, inputs=NEURONS, batch_size=size, form="shared")
-        share = f"{(two - one) / relu:.3f}" if relu else "-"
-        people.print(f"batch {size}: {1e6 * (two - one):.2f}, {share}")
+        one, two = (
+            prices.activations(groups, batch_size=size, form="operators") for groups in ({"tanh": NEURONS}, halves)
+        )
+        more.append(f"{1e6 * (two - one):.1f} at batch {size}")
+    people.print(f"microseconds that half ReLU, half Tanh take more than Tanh: {', '.join(more)}", soft_wrap=True)
     if given["out"]:
         people.print(f"written to {given['out']}")
     if sentence := busy(prices.machine):

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from smx.activations import BUILT_IN
+from smx.export.capture import choose_forms
 from smx.export.emit import EXPANDED
 from smx.export.nodes import SMALL
 from smx.export.passes import LowerInPlace, LowerToScatter, LowerToSorted, Rewriting
 from smx.export.passes.lower_to_sorted import RIDERS
+from smx.prices import FORMS
 from smx.runtime import Session
 from tests import reference
 from tests.export.graphs import FUNCTIONS, graph, mixed, normal, operators, operators_of, run, standard
@@ -99,6 +101,21 @@ def test_in_place_moves_with_at_most_one_scatter(layer: Layer) -> None:
     model = lowered(layer, LowerInPlace)
     found = operators(model)
     assert found.count("ScatterElements") == found.count("Gather") <= min(1, len(layer.groups()) - 1)
+    layer.holds(model)
+
+
+@settings(max_examples=60, deadline=None)
+@given(layer=layers(), form=st.sampled_from(FORMS), is_sorted=st.booleans())
+def test_every_form_gives_the_same_answers(layer: Layer, form: str, is_sorted: bool) -> None:
+    layer = layer._replace(choice=sorted(layer.choice)) if is_sorted else layer
+    model = layer.graph()
+    choose_forms(model, {"y": form})
+    for step in (LowerToSorted(), LowerInPlace()):
+        step(model)
+    if form == "operators" and is_sorted:
+        groups = layer.groups()
+        expected = [operator for name in groups for operator in operators_of(FUNCTIONS[name])]
+        assert operators(model) == (["Split", *expected, "Concat"] if len(groups) > 1 else expected)
     layer.holds(model)
 
 
