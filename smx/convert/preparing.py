@@ -20,6 +20,8 @@ from smx.convert.variations import variations, varying
 from smx.convert.wrappers import copied, unwrapped
 from smx.example_input import as_arguments, infer
 
+UNSEEN = "the run does not show its values, as within torch.vmap"
+
 
 def prepare(
     module: nn.Module, example_input: Any, types: Types, include: Any, exclude: Any, dim: Mapping[str, int] | None
@@ -35,12 +37,12 @@ def prepare(
     expected = run(original, arguments)
     written = {path for path, part in module.named_modules() if isinstance(part, types)}
     refusals, formulas = modularize(module, types)
-    recording = record(module, arguments, types)
+    recording = _recorded(module, arguments, types)
     stay: dict[tuple[str, str], str] = {}
     if any(site.shared or not site.module for site in recording.sites.values()):
         unseen = {site.caller: "torch.fx does not see all of it" for site in recording.sites.values()}
         stay = rewrite(module, recording.sites, unseen | refusals)
-        recording = record(module, arguments, types)
+        recording = _recorded(module, arguments, types)
     usual, got = shapes(module, arguments, types)
     _check_same(got, expected)
     varied: dict[str, set[int]] = {}
@@ -51,6 +53,11 @@ def prepare(
         for path, sizes in seen.items():
             varied.setdefault(path, set()).update(varying(usual[path], sizes))
     rows = _rows(recording, (written, formulas), stay, varied, dict(dim or {}), guessed=example_input is None)
+    rows += [
+        Row(path, "function", site.activation, None, None, UNSEEN, UNSEEN)
+        for path, site in recording.sites.items()
+        if all(row.path != path for row in rows)
+    ]
     modules = dict(module.named_modules())
     rows += [
         Row(path, "module", name_of(part), None, None, UNCALLED, UNCALLED)
@@ -58,6 +65,17 @@ def prepare(
         if isinstance(part, types) and path not in recording.sites and not _within(path, recording.sites)
     ]
     return module, Plan(narrowed(rows, modules, include, exclude))
+
+
+def _recorded(module: nn.Module, arguments: tuple[Any, ...], types: Types) -> Recording:
+    try:
+        return record(module, arguments, types)
+    except Exception as error:  # whatever PyTorch may raise where it is watched
+        line = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{type(module).__name__} runs on example_input, but its operators can't be recorded"
+            f" ({type(error).__name__}: {line})"
+        ) from error
 
 
 def _rows(

@@ -41,7 +41,8 @@ def rewrite(module: nn.Module, sites: Mapping[str, Site], refused: Mapping[str, 
                 left = _rewrite(module.get_submodule(path), own)
             except UntraceableError as error:
                 left = {site.activation: str(error) for site in own}
-            reasons |= {(path, name): f"{reason}; {why}" for name, why in left.items()}
+            brief = reason.partition(". ")[0]
+            reasons |= {(path, name): f"{brief}; {why}" for name, why in left.items()}
     return reasons
 
 

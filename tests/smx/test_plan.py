@@ -367,3 +367,20 @@ def test_the_example_and_the_network_stay_as_they_are() -> None:
     assert found(smx.plan(net, example_input=x)) == {"relu": (4, -1)}
     assert not x.any()
     assert net.get_buffer("seen") == 0
+
+
+def test_what_a_run_does_not_show_is_said() -> None:
+    def forward(net: Any, x: Tensor) -> Any:
+        return net.last(torch.vmap(lambda row: F.relu(net.first(row)))(F.dropout(x, 0.5)))
+
+    net = Net(forward, first=nn.Linear(3, 4), last=nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"relu\(\) is left: the run does not show its values, as within torch.vmap"):
+        smx.select(net, example_input=torch.randn(2, 3))
+
+
+def test_a_network_that_is_random_in_eval_is_compared_with_the_same_random_numbers() -> None:
+    def forward(net: Any, x: Tensor) -> Any:
+        return net.last(F.dropout(F.relu(net.first(x)), 0.5) + torch.randn(4))
+
+    net = Net(forward, first=nn.Linear(3, 4), last=nn.Linear(4, 2))
+    assert selectives(smx.select(net, example_input=torch.randn(2, 3))) == {"relu": 4}
