@@ -78,7 +78,8 @@ def random_part(module: nn.Module, *inputs: Tensor) -> str | None:
     finally:
         for handle in hooks:
             handle.remove()
-    for (path, arguments, outputs), (_, again, others) in zip(*runs, strict=False):
+    first, second = runs
+    for (path, arguments, outputs), (_, again, others) in zip(first, second, strict=False):
         if _alike(arguments, again) and not _alike(outputs, others):
             return path
     return None
