@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smx.errors import InputError, SmxError
 from smx.example_input import ExampleInput, as_arguments, infer
 from smx.export.capture import batched
+from smx.hooks import random_part
 from smx.runtime.parity.isolated import Sample
 
 
@@ -21,13 +22,14 @@ def samples(module: nn.Module, example: tuple[Tensor, ...], batch_sizes: tuple[i
     The module is run in `eval()`, and left in the mode that it is in.
 
     Raises:
-        SmxError: the module can't be run, or returns something else than tensors with a batch.
+        SmxError: the module can't be run, is random in `eval()`, or returns something else than tensors with a batch.
     """
     random = torch.Generator().manual_seed(0)
     found = []
     was_training = module.training
     module.eval()
     try:
+        _check_not_random(module, batched(example, batch_sizes[0]))
         for batch in batch_sizes:
             tiled = batched(example, batch)
             noise = tuple(torch.randn(x.shape, generator=random).to(x) if x.is_floating_point() else x for x in tiled)
@@ -39,6 +41,16 @@ def samples(module: nn.Module, example: tuple[Tensor, ...], batch_sizes: tuple[i
     finally:
         module.train(was_training)
     return found
+
+
+def _check_not_random(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    runs = [[output.astype(np.float64) for output in _outputs(module, inputs)] for _ in range(2)]
+    if not all(np.allclose(a, b, rtol=1e-2, atol=1e-3, equal_nan=True) for a, b in zip(*runs, strict=True)):
+        where = random_part(module, *inputs)
+        raise SmxError(
+            f"{type(module).__name__} gives two answers to one input in eval(), which no file can do"
+            f" (in {where or 'its own forward'}); F.dropout, for example, needs training=self.training"
+        )
 
 
 def _outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[NDArray[Any], ...]:

@@ -20,6 +20,8 @@ from smx.convert.variations import variations, varying
 from smx.convert.wrappers import copied, unwrapped
 from smx.example_input import as_arguments, infer
 
+UNSEEN = "the run does not show its values, as within torch.vmap"
+
 
 def prepare(
     module: nn.Module, example_input: Any, types: Types, include: Any, exclude: Any, dim: Mapping[str, int] | None
@@ -35,22 +37,24 @@ def prepare(
     expected = run(original, arguments)
     written = {path for path, part in module.named_modules() if isinstance(part, types)}
     refusals, formulas = modularize(module, types)
-    recording = record(module, arguments, types)
+    recording = _recorded(module, arguments, types)
     stay: dict[tuple[str, str], str] = {}
     if any(site.shared or not site.module for site in recording.sites.values()):
         unseen = {site.caller: "torch.fx does not see all of it" for site in recording.sites.values()}
         stay = rewrite(module, recording.sites, unseen | refusals)
-        recording = record(module, arguments, types)
-    usual, got = shapes(module, arguments, types)
-    _check_same(got, expected)
+        recording = _recorded(module, arguments, types)
+    usual = _same_shapes(module, arguments, types, expected)
     varied: dict[str, set[int]] = {}
     weights = next(module.parameters(), None) is not None
     for others, outputs in variations(arguments, lambda x: run(original, x), lengths=weights):
-        seen, got = shapes(module, others, types)
-        _check_same(got, outputs)
-        for path, sizes in seen.items():
+        for path, sizes in _same_shapes(module, others, types, outputs).items():
             varied.setdefault(path, set()).update(varying(usual[path], sizes))
     rows = _rows(recording, (written, formulas), stay, varied, dict(dim or {}), guessed=example_input is None)
+    rows += [
+        Row(path, "function", site.activation, None, None, UNSEEN, UNSEEN)
+        for path, site in recording.sites.items()
+        if all(row.path != path for row in rows)
+    ]
     modules = dict(module.named_modules())
     rows += [
         Row(path, "module", name_of(part), None, None, UNCALLED, UNCALLED)
@@ -58,6 +62,17 @@ def prepare(
         if isinstance(part, types) and path not in recording.sites and not _within(path, recording.sites)
     ]
     return module, Plan(narrowed(rows, modules, include, exclude))
+
+
+def _recorded(module: nn.Module, arguments: tuple[Any, ...], types: Types) -> Recording:
+    try:
+        return record(module, arguments, types)
+    except Exception as error:  # whatever PyTorch may raise where it is watched
+        line = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{type(module).__name__} runs on example_input, but its operators can't be recorded"
+            f" ({type(error).__name__}: {line})"
+        ) from error
 
 
 def _rows(
@@ -79,9 +94,8 @@ def _rows(
         count, axis, open_ = (None, None, found) if isinstance(found, str) else (*found, None)
         stays = None if site.module else _stays(site, stay)
         obstacle = stays or open_
-        call = ("module" if path in how[0] else "formula" if path in how[1] else "function") + (
-            ", shared" if site.shared else ""
-        )
+        call = "module" if path in how[0] else "formula" if path in how[1] else "function"
+        call += ", shared" if site.shared else ""
         rows.append(Row(path, call, site.activation, count, axis, left.get(path) or obstacle, obstacle))
     return rows
 
@@ -134,11 +148,18 @@ def _within(path: str, known: Mapping[str, Any]) -> bool:
     return any(path.startswith(f"{other}.") for other in known)
 
 
-def _check_same(outputs: object, expected: object) -> None:
+def _same_shapes(
+    module: nn.Module, arguments: tuple[Any, ...], types: Types, expected: object
+) -> dict[str, list[torch.Size]]:
+    """Return the shapes of the inputs of each activation; make sure that the outputs are those of the given network."""
     try:
+        seen, outputs = shapes(module, arguments, types)
         torch.testing.assert_close(list(tensors_in(outputs)), list(tensors_in(expected)), equal_nan=True)
-    except AssertionError as error:
+    except Exception as error:  # whatever a forward may raise for a shape that tracing took for a constant
+        given = ", ".join(str(tuple(x.shape)) for x in tensors_in(arguments))
         raise ValueError(
             "with each activation a module of its own, not in place, the network computes something else on"
-            " example_input; write its activations as modules, without inplace=True"
+            f" example_input, or on one like it, of shape {given}; write its activations as modules, without"
+            " inplace=True"
         ) from error
+    return seen

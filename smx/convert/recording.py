@@ -272,6 +272,9 @@ class _Activations(TorchFunctionMode):
         name = activation_name(func, self.types)
         if name is None or self._inside() or not self._running:
             return func(*args, **kwargs)
+        if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in tensors_in((args, kwargs))):
+            self._function(name)  # within torch.vmap, whose values no operator shows
+            return func(*args, **kwargs)
         z = next((self.recorder.of(x) for x in tensors_in((args, kwargs))), None)
         result = func(*args, **kwargs)
         if z is not None and isinstance(result, Tensor):

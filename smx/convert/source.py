@@ -41,36 +41,43 @@ def rewrite(module: nn.Module, sites: Mapping[str, Site], refused: Mapping[str, 
                 left = _rewrite(module.get_submodule(path), own)
             except UntraceableError as error:
                 left = {site.activation: str(error) for site in own}
-            reasons |= {(path, name): f"{reason}; {why}" for name, why in left.items()}
+            brief = reason.partition(". ")[0]
+            reasons |= {(path, name): f"{brief}; {why}" for name, why in left.items()}
     return reasons
 
 
 def _rewrite(part: nn.Module, sites: list[Site]) -> dict[str, str]:
-    """Rewrite a forward; return why activations of some names stay."""
-    forward = type(part).forward
-    if not isinstance(forward, FunctionType) or "forward" in vars(part) or hasattr(forward, "__wrapped__"):
-        raise UntraceableError("its forward has a decorator, or is no function")
-    codes = set(_codes(forward.__code__))
+    """Rewrite the methods of a module that call activations; return why activations of some names stay."""
+    methods = {
+        name: method
+        for name in dir(type(part))
+        if isinstance(method := inspect.getattr_static(type(part), name), FunctionType) and name not in vars(part)
+    }
+    homes = {code: name for name, method in methods.items() for code in _codes(method.__code__)}
     left: dict[str, str] = {}
-    calls: dict[Any, tuple[str, Site]] = {}
+    calls: dict[str, dict[Any, tuple[str, Site]]] = {}
     taken: set[str] = set()
     for site in sites:
         for place in list(dict.fromkeys(site.places))[site.module :]:  # the first call of a module keeps it
-            if place.code not in codes:
+            if place.code not in homes:
                 left[site.activation] = f"{site.activation} is called in {place.code.co_qualname}"
                 continue
             name = site.path.rpartition(".")[2] if site.module else site.activation
             numbered = chain([name], (f"{name}_{i}" for i in count(1)))
             free = next(key for key in numbered if key not in taken and not hasattr(part, key))
             taken.add(free)
-            calls[place.lines] = free, site
-    if calls:
-        editor = _Editor(part, calls)
-        tree = editor.visit(_tree(forward))
+            calls.setdefault(homes[place.code], {})[place.lines] = free, site
+    sources: dict[str, str] = {}
+    new: dict[str, nn.Module] = {}
+    for name, found in calls.items():
+        editor = _Editor(part, found)
+        sources[name] = ast.unparse(ast.fix_missing_locations(editor.visit(_tree(methods[name]))))
         left |= editor.left
-        for name, child in editor.new.items():
-            part.add_module(name, child.train(part.training))
-        part.__class__ = _Edited(type(part), ast.unparse(ast.fix_missing_locations(tree))).as_class
+        new |= editor.new
+    for name, child in new.items():
+        part.add_module(name, child.train(part.training))
+    if sources:
+        part.__class__ = _Edited(type(part), sources).as_class
     return left
 
 
@@ -146,14 +153,18 @@ class _Editor(ast.NodeTransformer):
 
 
 class _Edited(Rewritten):
-    """A forward with other source."""
+    """Methods with other source."""
 
-    def make(self) -> Any:
-        """Return the function; globals, defaults and variables of outer functions are those of the old one."""
-        old = self.base.forward
-        code = next(
-            code for code in _codes(compile(self.source, f"<smx: {old.__qualname__}>", "exec")) if _is(code, old)
-        )
+    def __init__(self, base: type[nn.Module], sources: dict[str, str]) -> None:
+        super().__init__(base)
+        self.sources = sources
+
+    def make(self) -> dict[str, Any]:
+        """Return the methods; globals, defaults and variables of outer functions are those of the old ones."""
+        return {name: self._made(getattr(self.base, name), source) for name, source in self.sources.items()}
+
+    def _made(self, old: Any, source: str) -> FunctionType:
+        code = next(code for code in _codes(compile(source, f"<smx: {old.__qualname__}>", "exec")) if _is(code, old))
         return _with_code(old, code)
 
 

@@ -97,14 +97,11 @@ class Plan:
         return "\n".join(line.rstrip() for line in lines)
 
 
-Pattern = str | type[nn.Module] | Any
-"""What names activations: a path, a path of a module around them, a glob, a module type, a function."""
-
-
 def narrowed(rows: Iterable[Row], modules: Mapping[str, nn.Module], include: Any, exclude: Any) -> tuple[Row, ...]:
     """Return rows of which those are selected that `include` names, and those left that `exclude` names.
 
-    What can't be selected is left in any case.
+    A pattern is a path, the path of a module around it, a glob, a module type or a function. What can't be selected is
+    left in any case.
 
     Raises:
         ValueError: a pattern is of an unknown kind, or names nothing.

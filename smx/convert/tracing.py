@@ -139,14 +139,13 @@ def set_forward(module: nn.Module, training: fx.Graph, evaluation: fx.Graph) -> 
 
 
 class Rewritten:
-    """A rewritten forward for modules of the class `base`, and the subclass of `base` that has it."""
+    """Rewritten methods for modules of the class `base`, and the subclass of `base` that has them."""
 
-    def __init__(self, base: type[nn.Module], source: str) -> None:
+    def __init__(self, base: type[nn.Module]) -> None:
         self.base = base
-        self.source = source
 
-    def make(self) -> Any:
-        """Return the function."""
+    def make(self) -> dict[str, Any]:
+        """Return the methods by name, the forward among them or those that it calls."""
         raise NotImplementedError
 
     @cached_property
@@ -158,7 +157,7 @@ class Rewritten:
             return _empty, (self,), object.__reduce_ex__(module, 2)[2]
 
         body = {name: getattr(self.base, name) for name in ("__module__", "__qualname__", "__doc__")}
-        body |= {"forward": self.make(), "__reduce_ex__": reduce}
+        body |= {**self.make(), "__reduce_ex__": reduce}
         return type(self.base.__name__, (self.base,), body)
 
     def __deepcopy__(self, memo: Any) -> Rewritten:
@@ -173,14 +172,15 @@ class _Traced(Rewritten):
 
     def __init__(self, base: type[nn.Module], training: fx.Graph, evaluation: fx.Graph) -> None:
         codes = [graph.python_code("self") for graph in (training, evaluation)]
-        super().__init__(base, _by_mode(*(code.src.strip() for code in codes)))
+        super().__init__(base)
+        self.source = _by_mode(*(code.src.strip() for code in codes))
         self.names = {name: value for code in codes for name, value in code.globals.items() if name not in _BUILTINS}
 
-    def make(self) -> Any:
-        """Return the function."""
+    def make(self) -> dict[str, Any]:
+        """Return the forward."""
         namespace = {**_BUILTINS, **self.names}
         exec(self.source, namespace)
-        return namespace["forward"]
+        return {"forward": namespace["forward"]}
 
 
 _BUILTINS = fx.Graph().python_code("self").globals

@@ -18,7 +18,7 @@ def variations(
 ) -> list[tuple[tuple[Any, ...], Any]]:
     """Return arguments in which some axes have another length and which the network takes, and what it returns.
 
-    1. Another batch: axis 0 of every tensor that has the first one's.
+    1. Another batch: axis 0 of every tensor that has the first one's length there, or of the first one alone.
     2. For each other length: all axes that have it. If the network does not take that, each of them alone.
 
     Args:
@@ -42,8 +42,9 @@ def variations(
         return False
 
     batch = next((shape[0] for shape in shapes.values() if len(shape)), 0)
-    if batch:
-        taken(frozenset((i, 0) for i, shape in shapes.items() if shape[:1] == (batch,)), iter((batch + 1,)))
+    batched = [(i, 0) for i, shape in shapes.items() if shape[:1] == (batch,)] if batch else []
+    if batched and not taken(frozenset(batched), iter((batch + 1,))):
+        taken(frozenset(batched[:1]), iter((batch + 1,)))
     inner = shapes.items() if lengths else ()
     others = [(i, axis) for i, shape in inner for axis in range(1, len(shape)) if shape[axis] > 1]
     for length in dict.fromkeys(shapes[i][axis] for i, axis in others):

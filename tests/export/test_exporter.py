@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 import smx
 from smx.activations import BUILT_IN
-from smx.errors import InputError, ParityError
+from smx.errors import InputError, ParityError, SmxError
 from smx.export import export_onnx, external_data
+from smx.export.checks import samples
 from smx.export.exporter import advice
 from smx.runtime import Session
 from smx.runtime.metadata import LayerInfo
@@ -262,6 +263,17 @@ def test_selected_and_committed_module_of_a_user(tmp_path: Path) -> None:
     net = smx.commit(selective)
     export_onnx(net, tmp_path / "m.onnx", example_input=torch.zeros(1, 3, 8))
     agree(tmp_path / "m.onnx", net, torch.randn(2, 3, 8))
+
+
+def test_a_network_that_is_random_in_eval_is_named() -> None:
+    block = Net(lambda net, x: F.dropout(net.act(x), 0.5), act=some(8, dim=-1))
+    net = nn.Sequential(nn.Linear(4, 8), block, nn.Linear(8, 2))
+    with pytest.raises(
+        SmxError, match=r"Sequential gives two answers to one input in eval\(\), .* \(in 1\); F.dropout"
+    ):
+        samples(net, (torch.randn(2, 4),), (1, 2))
+    with pytest.raises(SmxError, match=r"in its own forward"):
+        samples(block, (torch.randn(2, 8),), (2,))
 
 
 def test_float64(tmp_path: Path) -> None:

@@ -309,8 +309,9 @@ def test_a_block_in_a_row_is_no_recurrence() -> None:
 def test_wrappers_are_left_away() -> None:
     net, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3)
     assert selectives(smx.select(nn.DataParallel(net), example_input=x)) == {"1": 4}
+    compiled: Any = torch.compile(net, backend="eager")
     with pytest.warns(UserWarning, match="torch.compile's module is left away; compile the result again"):
-        chosen = smx.select(torch.compile(net, backend="eager"), example_input=x)
+        chosen = smx.select(compiled, example_input=x)
     assert selectives(chosen) == {"1": 4}
     assert isinstance(smx.commit(nn.DataParallel(chosen)), nn.Sequential)
 
@@ -332,9 +333,9 @@ def pruned() -> nn.Module:
     [
         (old_weight_norm, r"0 can't be copied; call torch.nn.utils.remove_weight_norm, or use .* first"),
         (pruned, "0 can't be copied; call torch.nn.utils.prune.remove first"),
-        (lambda: torch.jit.trace(nn.Linear(3, 4), torch.randn(2, 3)), "it is a ScriptModule, whose forward can't be"),
+        (lambda: torch.jit.trace(nn.Linear(3, 4), torch.randn(2, 3)), "it is a ScriptModule, whose forward can't be"),  # type: ignore[no-untyped-call]
         (
-            lambda: nn.Sequential(quantized.Linear(3, 4), nn.ReLU()),
+            lambda: nn.Sequential(quantized.Linear(3, 4), nn.ReLU()),  # type: ignore[no-untyped-call]
             "'0' is quantized, so that nothing is left to train",
         ),
     ],
@@ -366,3 +367,20 @@ def test_the_example_and_the_network_stay_as_they_are() -> None:
     assert found(smx.plan(net, example_input=x)) == {"relu": (4, -1)}
     assert not x.any()
     assert net.get_buffer("seen") == 0
+
+
+def test_what_a_run_does_not_show_is_said() -> None:
+    def forward(net: Any, x: Tensor) -> Any:
+        return net.last(torch.vmap(lambda row: F.relu(net.first(row)))(F.dropout(x, 0.5)))
+
+    net = Net(forward, first=nn.Linear(3, 4), last=nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"relu\(\) is left: the run does not show its values, as within torch.vmap"):
+        smx.select(net, example_input=torch.randn(2, 3))
+
+
+def test_a_network_that_is_random_in_eval_is_compared_with_the_same_random_numbers() -> None:
+    def forward(net: Any, x: Tensor) -> Any:
+        return net.last(F.dropout(F.relu(net.first(x)), 0.5) + torch.randn(4))
+
+    net = Net(forward, first=nn.Linear(3, 4), last=nn.Linear(4, 2))
+    assert selectives(smx.select(net, example_input=torch.randn(2, 3))) == {"relu": 4}

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 import smx
 from smx.activations import Activation, known
+from smx.convert import ACTIVATION_MODULES
 from smx.convert.modularize import ACTIVATIONS
 from smx.data.torchvision_sets import import_datasets
 from smx.export import export_onnx
@@ -297,3 +298,17 @@ def test_torchvisions_networks(name: str, layers: int, left: int, tmp_path: Path
     assert set(refusals.values()) == {"it shares the order of a larger layer"}
     assert len(report.refusals("LowerToSorted")) <= left
     torch.testing.assert_close(smx.sort(exact)(x.double()), exact(x.double()), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "size", "axis"), [("mobilenet_v3_small", 64, 1), ("swin_t", 64, -1)])
+def test_torchvisions_gates_are_left(name: str, size: int, axis: int) -> None:
+    import_datasets()
+    import torchvision
+
+    net = getattr(torchvision.models, name)(weights=None)
+    parts = list(net.modules())
+    gates = sum(isinstance(part, torchvision.ops.SqueezeExcitation) for part in parts)
+    plan = smx.plan(net, example_input=torch.randn(2, 3, size, size))
+    assert len(plan.left) == gates == (9 if axis == 1 else 0)
+    assert len(plan.selected) == sum(isinstance(part, ACTIVATION_MODULES) for part in parts) - gates
+    assert {row.dim for row in plan.selected if not row.path.startswith("classifier")} == {axis}
