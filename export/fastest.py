@@ -26,6 +26,9 @@ class Search:
         price: the price file that decides then; None is the one that comes with the package.
         provider, threads: that the file will run with, see `smx.runtime.Session`.
         seconds: about how long all measurements take.
+
+    Raises:
+        InputError: a setting is not allowed.
     """
 
     for_batch: int | None = None
@@ -35,14 +38,18 @@ class Search:
     threads: int | None = 1
     seconds: float = 60.0
 
+    def __post_init__(self) -> None:
+        if self.for_batch is not None and self.for_batch < 1:
+            raise InputError(f"the batch size that fastest is searched for must be at least 1, got {self.for_batch}")
+        if self.measure and self.price is not None:
+            raise InputError(f"prices, as in {self.price}, decide only without measuring (measure=False, --no-measure)")
+
     def batch_sizes(self, batch: int | None) -> tuple[int, ...]:
         """Return the batch sizes that count for a file that is made for `batch`.
 
         Raises:
-            InputError: they are others.
+            InputError: the search is for another one.
         """
-        if self.for_batch is not None and self.for_batch < 1:
-            raise InputError(f"the batch size that fastest is searched for must be at least 1, got {self.for_batch}")
         if batch is not None and self.for_batch not in (None, batch):
             raise InputError(f"the file is made for batch size {batch}, so it can't be searched for {self.for_batch}")
         chosen = batch or self.for_batch

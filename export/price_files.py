@@ -20,11 +20,13 @@ from smx.prices import BOTH, CURVES, EXPONENTIAL, LINES
 OPSET = 18
 ENDS = 4
 """Outputs of every network, and inputs of most: few, because ONNX Runtime copies them."""
-STACKED = 512
+STACKED = 384
 """Neurons of each layer in the networks whose size matters."""
 PARTS = 6
 """As many groups are divided and joined in the networks `parts`."""
 
+MIXTURE = ("tanh", "relu", "elu", "selu")
+"""Activations of a layer in a large network, with about as many neurons each."""
 TOGETHER = {LINES: ("leaky_relu", "relu"), CURVES: EXPONENTIAL, BOTH: ("leaky_relu", *EXPONENTIAL)}
 """Activations of a layer that is written in the common form."""
 
@@ -46,7 +48,8 @@ def write_price_files(
         own f w       Linear(4, w), Split, Concat, [f as ONNX's own operator, with no Gemm before it], Linear(w, 4)
         shared f w    Linear(4, w), Split, Concat, [f in the common form], Linear(w, 4); also `TOGETHER`
         move w        Linear(4, w), ReLU of all, [Gather of half, ScatterElements], Tanh of these, Linear(w, 4)
-        stack n       Linear(4, 512), [n times Linear(512, 512)], Linear(512, 4)
+        stack n       Linear(4, 384), [n times Linear(384, 384)], Linear(384, 4)
+        mixed n       the same with `MIXTURE`, as `sorted` writes it, after each of these layers but the last
     """
     made = {f"head {w}": _Chain(w) for w in widths}
     for w in widths:
@@ -61,9 +64,10 @@ def write_price_files(
         made[f"parts {w}"] = _Chain().linear(w).divided(PARTS)
         made[f"move {w}"] = _Chain().linear(w).mixed(("relu", "tanh"), "in place")
     for count in {0, 1, *stacks}:
-        made[f"stack {count}"] = _Chain().linear(STACKED)
-        for _ in range(count):
+        made[f"stack {count}"], made[f"mixed {count}"] = _Chain(), _Chain()
+        for _ in range(count + 1):
             made[f"stack {count}"].linear(STACKED)
+            made[f"mixed {count}"].linear(STACKED).mixed(MIXTURE, "shared")
     return {name: chain.save(folder / f"{name}.onnx") for name, chain in made.items()}
 
 

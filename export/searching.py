@@ -130,7 +130,7 @@ def cut(proto: onnx.ModelProto, layers: Sequence[LayerInfo]) -> dict[str, onnx.M
     """Cut each mixed layer out of a compiled network, with the operator that computes its pre-activations.
 
     That operator belongs to it, because ONNX Runtime may compute an activation together with it. A layer that is used
-    several times is cut out once; one that can't be cut out is left out.
+    several times is cut out once; one that can't be cut out, or timed by itself, is left out.
     """
     producers = {name: node for node in proto.graph.node for name in node.output}
     constants = {tensor.name for tensor in proto.graph.initializer}
@@ -143,10 +143,18 @@ def cut(proto: onnx.ModelProto, layers: Sequence[LayerInfo]) -> dict[str, onnx.M
         data = [name for name in inputs if name and name not in constants]
         start = data[0] if len(data) == 1 else where.z
         try:
-            found[layer.name] = onnx.utils.Extractor(proto).extract_model([start], [where.h])
+            part = onnx.utils.Extractor(proto).extract_model([start], [where.h])
         except ValueError:  # the shape of a value is not known
             continue
+        if _takes_batches(part, proto):
+            found[layer.name] = part
     return found
+
+
+def _takes_batches(part: onnx.ModelProto, whole: onnx.ModelProto) -> bool:
+    """Whether the first axis of a part's input is that of the whole's, as far as is seen, and the others are fixed."""
+    (first, *others), (batch, *_) = (model.graph.input[0].type.tensor_type.shape.dim for model in (part, whole))
+    return bool(first == batch and all(axis.dim_value for axis in others))
 
 
 def different(parts: Mapping[str, onnx.ModelProto]) -> dict[str, onnx.ModelProto]:

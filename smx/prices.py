@@ -55,6 +55,8 @@ class Prices:
         weights: the numbers of weights for which `network` was measured.
         network: what a network takes beyond its layers, (batch sizes, weights). One whose weights are too many for the
             processor's nearest memory takes more.
+        crowded: how many times as long activations take in a network with so many weights, (batch sizes, weights). What
+            an operator needs has then left the nearest memory before its turn.
         fused: an activation that the whole layer has, by ONNX's own operator, which ONNX Runtime may compute together
             with the Gemm.
         own: an activation by ONNX's own operator, of n neurons, as an operator of its own.
@@ -72,6 +74,7 @@ class Prices:
     dense: Table
     weights: tuple[int, ...]
     network: Table
+    crowded: Table
     fused: dict[str, Table]
     own: dict[str, Table]
     shared: dict[str, Table]
@@ -92,9 +95,12 @@ class Prices:
         """
         sizes = [inputs, *(sum(groups.values()) for groups in layers), outputs]
         pairs = list(pairwise(sizes))
-        total = self._at(self.network, self.weights, sum(a * b for a, b in pairs), batch_size)
+        weights = sum(a * b for a, b in pairs)
+        total = self._at(self.network, self.weights, weights, batch_size)
         total += sum(self.linear(a, b, batch_size) for a, b in pairs)
-        return total + sum(self.activations(groups, batch_size=batch_size, form=form) for groups in layers)
+        alone = sum(self.activations(groups, batch_size=batch_size, form=form) for groups in layers)
+        # The factor is not extrapolated: more than too small a memory there is not.
+        return total + alone * self._at(self.crowded, self.weights, min(weights, self.weights[-1]), batch_size)
 
     def linear(self, inputs: int, neurons: int, batch_size: int) -> float:
         """Return the seconds of a Linear layer without activation."""
@@ -264,7 +270,7 @@ def _checked(content: dict[str, Any]) -> Prices:
 
     tables: dict[str, Any] = {
         "dense": table(content.pop("dense"), batches, widths, widths),
-        "network": table(content.pop("network"), batches, weights),
+        **{name: table(content.pop(name), batches, weights) for name in ("network", "crowded")},
     }
     tables |= {name: table(content.pop(name), batches, widths) for name in ("split", "part", "move")}
     for name in ("fused", "own", "shared"):

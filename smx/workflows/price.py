@@ -25,8 +25,8 @@ from smx.workflows.price_tables import prices_of
 
 BATCH_SIZES = (1, 16, 128, 1024)
 WIDTHS = (8, 64, 256, 512, 1024)
-STACKS = (1, 2, 3, 4, 12)
-"""Layers of the networks that show what the size of a network costs: 1 MB each, and a core has 1 or 2 MB near it."""
+STACKS = (1, 2, 3, 4, 7, 20)
+"""Layers of the networks that show what size costs: 0.6 MB each, where a core has 1 or 2 MB near it."""
 BLOCKS = 3
 ROUNDS = 5
 """In each block, which loads all networks anew."""

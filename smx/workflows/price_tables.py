@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from smx.prices import BOTH, CURVES, EXPONENTIAL, LINES, Prices, Table
+from smx.prices import BOTH, CURVES, EXPONENTIAL, LEAST, LINES, Prices, Table
 
-ENDS, STACKED, PARTS = 4, 512, 6
+ENDS, STACKED, PARTS = 4, 384, 6
+MIXTURE = ("tanh", "relu", "elu", "selu")
 """As in `smx.export.price_files`, which loads torch."""
+CROWDED = (0.5, 4.0)
+"""What is measured outside of this is noise."""
 
 
 def prices_of(
@@ -42,18 +45,27 @@ def prices_of(
     def each(form: str, of: Sequence[str], less: str) -> dict[str, Table]:
         return {name: table(lambda w: (f"{form} {name} {w}", f"{less} {w}")) for name in of}  # noqa: B023
 
+    # What a network takes beyond its layers if its weights do not fit into the processor's nearest memory.
+    weights = (0, *(STACKED * (n * STACKED + 2 * ENDS) for n in stacks))
+    layer = table(lambda _: ("stack 1", "stack 0"), (STACKED,))
+    beyond = table(lambda n: (f"stack {n}", "stack 0"), stacks) - layer * np.array(stacks)
+    beyond = np.concatenate([np.zeros((len(batch_sizes), 1)), beyond], axis=1)
     # Of a network with one more layer, what its last layer takes more than that of the other network is taken off.
     last = table(lambda w: (f"head {w}", f"head {widths[0]}"))
     dense = [table(lambda w: (f"dense {v} {w}", f"plain {v}")) - last + last[:, i, None] for i, v in enumerate(widths)]  # noqa: B023
+    held = np.outer(widths, widths) + ENDS * np.add.outer(
+        widths, widths
+    )  # weights, of which the largest take more, too
     prices = Prices(
         machine=machine,
         provider=provider,
         threads=threads,
         batch_sizes=batch_sizes,
         widths=widths,
-        dense=np.stack(dense, axis=1),
-        weights=(0, *(STACKED * (n * STACKED + 2 * ENDS) for n in stacks)),
-        network=np.zeros((len(batch_sizes), 1 + len(stacks))),
+        dense=np.stack(dense, axis=1) - [np.interp(held, weights, row.clip(0)) for row in beyond],
+        weights=weights,
+        network=beyond,
+        crowded=np.ones_like(beyond),
         fused=each("fused", names, "plain"),
         own=each("own", names, "split"),
         shared=each("shared", (*EXPONENTIAL, LINES, CURVES, BOTH), "split"),
@@ -64,10 +76,11 @@ def prices_of(
     besides = [
         [prices.operator("relu", w, b) + prices.operator("tanh", w // 2, b) for w in widths] for b in batch_sizes
     ]
-    # What is left of the smallest network without its layers, and of the large ones without theirs.
+    mixture = dict.fromkeys(MIXTURE, STACKED // len(MIXTURE))
+    alone = np.array([[prices.activations(mixture, batch_size=b, form="shared")] for b in batch_sizes])
+    inside = table(lambda n: (f"mixed {n}", f"stack {n}"), stacks) / (1 + np.array(stacks))
+    crowded = np.clip(np.concatenate([alone, inside], axis=1) / alone.clip(LEAST), *CROWDED)
+    # What is left of the smallest network without its layers.
     w = widths[0]
     start = [[times[f"plain {w}", b] - prices.linear(ENDS, w, b) - prices.linear(w, ENDS, b)] for b in batch_sizes]
-    layer = table(lambda _: ("stack 1", "stack 0"), (STACKED,))
-    beyond = table(lambda n: (f"stack {n}", "stack 0"), stacks) - layer * np.array(stacks)
-    network = np.array(start) + np.concatenate([np.zeros((len(batch_sizes), 1)), beyond], axis=1)
-    return replace(prices, network=network, move=prices.move - np.array(besides))
+    return replace(prices, network=beyond + np.array(start), crowded=crowded, move=prices.move - np.array(besides))

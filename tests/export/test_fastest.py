@@ -95,6 +95,10 @@ def test_layers_are_cut_out_with_their_gemm_and_run_alone() -> None:
     assert shapes == {"h1": ["batch", 3], "h2": ["batch", N]}
     assert list(different({"a": parts["h1"], "b": parts["h2"], "c": parts["h1"]})) == ["a", "b"]
     proto, layers = build("sorted", {})
+    for value in proto.graph.value_info:
+        if value.name == parts["h2"].graph.input[0].name:
+            value.type.tensor_type.shape.dim[0].dim_value = 7
+    assert cut(proto, layers).keys() == {"h1"}, "its first axis is not the batch"
     del proto.graph.value_info[:]
     assert not cut(proto, layers).keys() & {"h1"}, "a value of unknown shape can't be an output"
 
@@ -216,4 +220,6 @@ def test_the_batch_sizes_that_count() -> None:
     with pytest.raises(InputError, match="made for batch size 4, so it can't be searched for 3"):
         Search(for_batch=3).batch_sizes(4)
     with pytest.raises(InputError, match="must be at least 1, got 0"):
-        Search(for_batch=0).batch_sizes(None)
+        Search(for_batch=0)
+    with pytest.raises(InputError, match=r"prices, as in p.json, decide only without measuring"):
+        Search(price="p.json")

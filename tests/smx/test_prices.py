@@ -16,8 +16,8 @@ from smx.paper import PAPER_POOL
 from smx.prices import BOTH, CURVES, EXPONENTIAL, FORMS, LINES, RIDERS, Prices, load_prices
 from smx.workflows.price_tables import ENDS, PARTS, STACKED, prices_of
 
-BATCHES, WIDTHS, STACKS = (1, 16, 128), (8, 64, 512), (1, 2, 3)
-START, LARGE = 5e-6, 1e-4
+BATCHES, WIDTHS, STACKS = (1, 16, 128), (8, 64, 512), (1, 2, 4)
+START, LARGE, FACTOR = 5e-6, 1e-4, 1.5
 COSTS = {"relu": 1, "sigmoid": 6, "tanh": 5, "leaky_relu": 2, "elu": 9, "selu": 10}
 TOGETHER = {"elu": 4, "selu": 5, LINES: 3, CURVES: 6, BOTH: 7}
 
@@ -50,6 +50,11 @@ def move(neurons: float, batch: int) -> float:
     return 8e-6 + 5e-10 * batch * 2 * neurons
 
 
+def large(weights: float) -> float:
+    """What more weights than one of the stacked layers has take besides."""
+    return LARGE * max(0.0, weights / STACKED**2 - (1 + 2 * ENDS / STACKED))
+
+
 def made_up() -> Prices:
     """What the workflow makes of the times of the small networks on this machine."""
     times: dict[tuple[str, int], float] = {}
@@ -63,7 +68,7 @@ def made_up() -> Prices:
             add(f"head {w}", last)
             add(f"plain {w}", first, last)
             for v in WIDTHS:
-                add(f"dense {v} {w}", dense(ENDS, v, b), dense(v, w, b), last)
+                add(f"dense {v} {w}", dense(ENDS, v, b), dense(v, w, b), last, large(v * w + ENDS * (v + w)))
             for name in COSTS:
                 add(f"fused {name} {w}", first, fused(name, w, b), last)
                 add(f"own {name} {w}", first, split(w, b), own(name, w, b), last)
@@ -74,8 +79,12 @@ def made_up() -> Prices:
             add(f"move {w}", first, own("relu", w, b), own("tanh", w / 2, b), move(w / 2, b), last)
         for n in (0, *STACKS):
             layers = n * dense(STACKED, STACKED, b)
-            large = LARGE * (n - 1) if n else 0.0  # one layer is as in the other networks
-            add(f"stack {n}", dense(ENDS, STACKED, b), layers, large, dense(STACKED, ENDS, b))
+            stack = dense(ENDS, STACKED, b) + layers + dense(STACKED, ENDS, b)
+            stack += large(STACKED * (n * STACKED + 2 * ENDS))
+            add(f"stack {n}", stack)
+            mixture = split(STACKED, b, 3) + alone(b, tanh=STACKED // 4, relu=STACKED // 4)
+            mixture += shared(CURVES, STACKED // 2, b)
+            add(f"mixed {n}", stack, FACTOR * (n + 1) * mixture)
     return prices_of(
         times, names=PAPER_POOL, batch_sizes=BATCHES, widths=WIDTHS, stacks=STACKS,
         machine={"processor": "made up"}, provider="cpu", threads=1,
@@ -123,10 +132,10 @@ def test_a_formula_that_is_linear_in_the_sizes_is_found_again(batch: int) -> Non
 def test_a_network_is_its_layers_and_what_its_size_costs(batch: int) -> None:
     layers = [{"relu": 512}, {"elu": 256, "tanh": 256}]
     weights = 784 * 512 + 512 * 512 + 512 * 10
-    expected = START + LARGE * (weights / STACKED**2 - 1) + dense(784, 512, batch) + dense(512, 512, batch)
-    expected += dense(512, 10, batch) + fused("relu", 512, batch)
-    expected += split(512, batch) + own("tanh", 256, batch) + shared("elu", 256, batch)
-    assert PRICES.predict(layers, inputs=784, outputs=10, batch_size=batch) == pytest.approx(expected, rel=0.02)
+    expected = START + large(weights) + dense(784, 512, batch) + dense(512, 512, batch)
+    expected += dense(512, 10, batch) + FACTOR * fused("relu", 512, batch)
+    expected += FACTOR * (split(512, batch) + own("tanh", 256, batch) + shared("elu", 256, batch))
+    assert PRICES.predict(layers, inputs=784, outputs=10, batch_size=batch) == pytest.approx(expected)
 
 
 def test_prices_relative_to_relu() -> None:
