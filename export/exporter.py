@@ -183,7 +183,7 @@ def export_onnx(
 
     def write(model: ir.Model) -> tuple[ParityReport, onnx.ModelProto, int, int]:
         """Compare with PyTorch, lower the precision, and write; return also the changed predictions and the bytes."""
-        with external_weights(model, path) as beside, files.replacing(path) as draft:
+        with external_weights(model, Path(os.path.realpath(path))) as beside, files.replacing(path) as draft:
             proto = finished(model)
             draft.write_bytes(proto.SerializeToString())
             parity, predicted = check(draft, otherwise="try the other layout or another opset")

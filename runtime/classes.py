@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smx.errors import InputError
+
+SUM = 1e-3
+"""How far the sum of probabilities may be from 1: float16 has three digits."""
+
 
 def softmax(scores: NDArray[Any]) -> NDArray[np.float64]:
     """Return the probabilities (B, C) of class scores (B, C); NaN where scores are infinite or NaN."""
@@ -16,6 +21,23 @@ def softmax(scores: NDArray[Any]) -> NDArray[np.float64]:
         odds = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
         probabilities: NDArray[np.float64] = odds / odds.sum(1, keepdims=True)
     return probabilities
+
+
+def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the probabilities (B, C) of what a classifier puts out (B, C): scores, or probabilities already.
+
+    Rows that all are 0 or more and sum to 1 are probabilities; another softmax would bring them close to each other.
+
+    Raises:
+        InputError: C is 1: one column may be a score, a probability or a value, and a softmax of it is always 1.
+    """
+    if scores.shape[1] == 1:
+        raise InputError("it has one output column, which names no classes; expected one for each class, two or more")
+    given = scores.astype(np.float64)
+    if len(given) and (given >= 0).all() and (np.abs(given.sum(1) - 1) < SUM).all():
+        given /= given.sum(1, keepdims=True)
+        return given
+    return softmax(scores)
 
 
 def names_of(count: int, known: Sequence[str]) -> tuple[str, ...]:

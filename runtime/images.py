@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,12 @@ from PIL import Image, ImageOps
 
 from smx.errors import InputError, one_line
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """The formats that are read, whatever the name of a file ends in. Pillow runs other programs for some further ones."""
+
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+BITS, KIND, SIGNED = 258, 339, 2
+"""Tags of TIFF: what the value 0 is, the bits of a value, and whether it has a sign."""
 
 MAX_PIXELS = 2**26
 """A small file can hold an image that fills the memory."""
@@ -53,7 +58,7 @@ def read_image(
         with image:
             if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {max_pixels}")
-            rgba = _eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
+            rgba = _eight_bit(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {})).convert("RGBA")
     except Exception as error:  # whatever a damaged file makes Pillow's decoders run into
         reason = one_line(error) or type(error).__name__
         raise InputError(
@@ -65,8 +70,23 @@ def read_image(
     return 1 - pixels if invert else pixels
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Bring grey values of 16 bits to 8; Pillow would clip them. It converts 16-bit colours itself."""
+def _eight_bit(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Bring grey values of more bits to 8 by their range; Pillow would clip them. It converts such colours itself.
+
+    Only TIFF has tags, which say more of the values; in all other formats they have 16 bits.
+
+    Raises:
+        ValueError: the values have no range, as floating ones.
+    """
+    if image.mode == "F":
+        raise ValueError("floating pixels have no range; save the image with whole numbers, or give an array")
+    if image.mode == "LAB":
+        raise ValueError("its colours are LAB; save the image as RGB")
     if not image.mode.startswith("I"):
         return image
-    return Image.fromarray(np.rint(np.asarray(image, np.float64) * (255 / 65535)).astype(np.uint8))
+    bits = tags.get(BITS, (16,))[0]
+    signed = tags.get(KIND, (1,))[0] == SIGNED
+    values = np.asarray(image).astype(np.int64)
+    values = values % 2**32 if bits == 32 and not signed else values  # Pillow reads them with a sign
+    grey = np.rint(values * (255 / (2 ** (bits - signed) - 1))).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from smx.arrays import COLOURS, as_taken, image_shape, read_arrays
 from smx.errors import InputError
+from smx.limits import VALUES
 from smx.runtime.images import MAX_PIXELS, read_image
 from smx.runtime.metadata import ModelInfo
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-EXPECTED = "expected a .npy or .npz file of examples, a .png or .jpg image, or a folder of images"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+EXPECTED = "expected a .npy or .npz file of examples, an image such as .png or .jpg, or a folder of images"
 
 
 def load_samples(
@@ -27,6 +28,7 @@ def load_samples(
     invert: bool = False,
     raw: bool = False,
     max_pixels: int = MAX_PIXELS,
+    left: dict[str, str] | None = None,
 ) -> tuple[list[str], NDArray[Any]]:
     """Read examples from a file or a folder, or take them from an array.
 
@@ -45,6 +47,7 @@ def load_samples(
         invert: images are dark on light, and the model knows light on dark.
         raw: the model takes uint8.
         max_pixels: of an image; larger ones are refused before they are decoded.
+        left: gets the files of a folder that are no images that can be read, and why; None refuses the folder then.
 
     Returns:
         A name for each example, and the examples, (B, *sample_shape); B may be 0.
@@ -53,7 +56,7 @@ def load_samples(
         InputError: the source can't be read, or its examples don't have the model's size.
     """
     name = str(source) if isinstance(source, Path) else "the array" if isinstance(source, np.ndarray) else "the image"
-    names, x = _load(source, name, sample_shape, info, invert, max_pixels)
+    names, x = _load(source, name, sample_shape, info, invert, max_pixels, left)
     maximum = np.float32(info.maximum if info is not None else 255 if raw else 1)
     whole = bool(np.issubdtype(x.dtype, np.integer))
     if raw:
@@ -73,6 +76,7 @@ def _load(
     info: ModelInfo | None,
     invert: bool,
     max_pixels: int,
+    left: dict[str, str] | None,
 ) -> tuple[list[str], NDArray[Any]]:
     if isinstance(source, np.ndarray):
         x = _as_samples(name, source, sample_shape, info)
@@ -80,12 +84,22 @@ def _load(
     if not isinstance(source, Path):
         return [name], _image(source, name, sample_shape, info, invert, max_pixels)[None]
     if source.is_dir():
-        images = sorted(file for file in source.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise InputError(f"{name} holds no {', '.join(IMAGE_SUFFIXES)} files; {EXPECTED}")
-        return [file.name for file in images], np.stack(
-            [_image(file, str(file), sample_shape, info, invert, max_pixels) for file in images]
-        )
+        found = {}
+        for file in sorted(each for each in source.iterdir() if each.is_file()):
+            if file.suffix.lower() not in IMAGE_SUFFIXES:
+                if left is not None:
+                    left[file.name] = f"{file} does not end in {', '.join(IMAGE_SUFFIXES)}"
+                continue
+            try:
+                found[file.name] = _image(file, str(file), sample_shape, info, invert, max_pixels)
+            except InputError as error:
+                if left is None:
+                    raise
+                left[file.name] = str(error)
+        if not found:
+            reason = next(iter((left or {"": "it has none"}).values()))
+            raise InputError(f"{name} holds no images that can be read ({reason}); {EXPECTED}")
+        return list(found), np.stack(list(found.values()))
     if not source.is_file():
         raise InputError(f"{name} does not exist; {EXPECTED}")
     if source.suffix.lower() in IMAGE_SUFFIXES:
@@ -128,7 +142,7 @@ def _image(
     """Read an image in the shape of the data's examples, and bring it to (*sample_shape)."""
     shape = tuple(info.sample_shape) if info is not None and info.sample_shape else tuple(sample_shape)
     channels, *size = image_shape(shape)
-    if len(size) != 2 or channels not in COLOURS:
+    if len(size) != 2 or channels not in COLOURS or not math.prod(shape) == math.prod(sample_shape) <= VALUES:
         raise InputError(f"{name} is an image, but the model takes examples of shape {shape}; give it an array")
     pixels = read_image(source, *size, colour=channels == 3, invert=invert, name=name, max_pixels=max_pixels)
     example: NDArray[np.float32] = as_taken(as_taken(pixels.reshape(1, *size, channels), shape), sample_shape)[0]

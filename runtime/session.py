@@ -273,4 +273,8 @@ def _existing(path: Path) -> str:
         raise InputError(f"{path} is a folder; give the ONNX file in it")
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected an ONNX model, as smx export writes it")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path} has a name that is not UTF-8, which ONNX Runtime can't open; rename it") from error
     return str(path)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
+import shutil
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -19,40 +24,96 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".smx.lock"
+TEMPORARY = re.compile(r"\.smx-[0-9a-f]{12}\.tmp")
+"""Short, so that it fits wherever the name of the file fits; and unique, whatever numbers processes have."""
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success sync it and rename it to `path`, else remove it.
+    """Yield a temporary path; on success what was written to it becomes the content of `path`, else it is removed.
 
-    A failed or killed writer leaves the old file as it was.
+    A regular file is replaced by renaming the temporary one, which lies beside it: a failed or killed writer leaves the
+    old file as it was, and the new one keeps its mode. Of a symbolic link the target is replaced. A device or a pipe is
+    written to.
+
+    What a killed process of this program has left in the folder is removed: a temporary file is locked as long as its
+    process lives, so that others are told from leftovers, also those of other machines and containers.
 
     Raises:
         InputError: the folder is missing or can't be written to.
         SmxError: writing failed, for example because the disk is full.
     """
-    target = Path(path)
-    temporary = _temporary(target, os.getpid())
-    check_writable(target)
+    check_writable(path)
+    stream = _kind(path) not in (0, stat.S_IFREG)
+    target = Path(path if stream else os.path.realpath(path))
+    folder = Path(tempfile.gettempdir()) if stream else target.parent
+    _remove_leftovers(folder)
     try:
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(target)
-        if fcntl:  # so that the rename lasts through a power cut; Windows can't open folders
-            descriptor = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        with _temporary(folder) as temporary:
+            yield temporary
+            if stream:
+                with temporary.open("rb") as source, target.open("wb") as sink, suppress(BrokenPipeError):
+                    shutil.copyfileobj(source, sink)  # whoever closed a pipe has seen enough
+                return
+            with temporary.open("rb+") as written:
+                _set_mode(written.fileno(), target)
+                os.fsync(written.fileno())
+            temporary.replace(target)
+            if fcntl:  # so that the rename lasts through a power cut; Windows can't open folders
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
     except OSError as error:
-        raise SmxError(f"{target} could not be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise SmxError(f"{path} could not be written: {error.strerror or error}") from error
 
 
-def _temporary(target: Path, pid: object) -> Path:
-    return target.with_name(f".{target.name}.{pid}.tmp")
+def _set_mode(written: int, target: Path) -> None:
+    """Give an open file the mode and, where that is allowed, the owner of the file that it replaces."""
+    try:
+        old = target.stat()
+    except FileNotFoundError:
+        return
+    if fcntl:
+        with suppress(OSError):
+            os.fchown(written, old.st_uid, old.st_gid)
+        os.fchmod(written, stat.S_IMODE(old.st_mode))  # after the owner, whose change takes bits away
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """Yield a new file in a folder, which is locked, and removed at the end if it still has its name."""
+    while True:
+        path = folder / f".smx-{secrets.token_hex(6)}.tmp"
+        with path.open("xb") as file:
+            _try_lock(file.fileno())
+            if path.exists():  # nobody took it for a leftover before it was locked
+                try:
+                    yield path
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove this program's temporary files whose processes are gone; nothing where files can't be locked."""
+    with suppress(OSError):  # the folder may be one whose names can't be read
+        for path in folder.iterdir():
+            if TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                with suppress(OSError), path.open("rb") as file:  # it is gone meanwhile, or another user's
+                    if _try_lock(file.fileno()):
+                        path.unlink()
+
+
+def _try_lock(file: int) -> bool:
+    """Lock an open file until it is closed; False where another process has it, or locks are not supported."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fcntl is not None
+    except OSError:
+        return False
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -68,14 +129,30 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise InputError if no new file can be written to `path`, before hours are spent on its content."""
-    target = Path(path)
-    if target.is_dir():
-        raise InputError(f"{target} is a folder; give the name of a file in it")
+    kind = _kind(path)
+    if kind == stat.S_IFDIR:
+        raise InputError(f"{path} is a folder; give the name of a file in it")
+    if kind not in (0, stat.S_IFREG):  # a device or a pipe
+        if not os.access(path, os.W_OK):
+            raise InputError(f"{path} may not be written to; choose another path")
+        return
+    target = Path(os.path.realpath(path))
     folder = target.parent
     if not folder.is_dir():
         raise InputError(f"the folder {folder} for {target.name} does not exist; create it or choose another path")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"the folder {folder} may not be written to; choose another path for {target.name}")
+
+
+def _kind(path: str | os.PathLike[str]) -> int:
+    """Return what a path leads to, one of the words S_IF... of `stat`; 0 where there is nothing."""
+    try:
+        return stat.S_IFMT(Path(path).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except (OSError, ValueError) as error:  # too long, or with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path} can't be a file ({reason}); choose another path") from error
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
@@ -94,16 +171,11 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, outputs: Sequence[str]) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep `folder` for this process until the end of the block, or of the process, however it ends.
-
-    A process that was killed leaves its number in the lock file, and the next one to lock the folder removes the
-    temporary files that the killed one may have left of `outputs`: no other file is touched.
 
     The lock is `flock`'s. Over NFS it works between machines if the server supports locks. Where there is no `flock`,
     as on Windows, or the file system refuses it, nothing is locked.
-
-    `outputs` are the names of the files that the process writes there by `replacing`.
 
     Raises:
         InputError: another process has the folder; the message names it.
@@ -113,9 +185,7 @@ def locked(folder: Path, outputs: Sequence[str]) -> Iterator[None]:
         yield
         return
     with file:
-        killed = _owner(file).get("pid")
-        for name in outputs if isinstance(killed, int) else ():
-            _temporary(folder / name, killed).unlink(missing_ok=True)
+        _remove_leftovers(folder)
         started = datetime.now().astimezone().isoformat(timespec="seconds")
         file.seek(0)
         file.truncate()

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.runtime.classes import softmax
+from smx.errors import InputError
+from smx.runtime.classes import probabilities
 from smx.runtime.serving.protocol import Cause, InferRequest, Refusal, Tensor
 
 MAX_TEXTS = 65_536
@@ -42,12 +43,15 @@ def further_outputs(request: InferRequest, scores: Tensor, class_names: Sequence
     k = _count("top_k", request.parameters.get("top_k", 0))
     if not (wanted or k):
         return []
-    probabilities = softmax(_scores(scores)).astype(np.float32)
-    added = [Tensor("probabilities", probabilities)] if wanted else []
+    try:
+        found = probabilities(_scores(scores)).astype(np.float32)
+    except InputError as error:
+        raise Refusal(Cause.INVALID, f"{scores.name} has no probabilities: {error}") from error
+    added = [Tensor("probabilities", found)] if wanted else []
     if k:
-        indices = best(probabilities, k)
+        indices = best(found, k)
         _check_texts(indices.shape)
-        chosen = np.take_along_axis(probabilities, indices, 1)
+        chosen = np.take_along_axis(found, indices, 1)
         added += [Tensor("class_indices", indices), Tensor("class_probabilities", chosen)]
         added.append(Tensor("class_names", _names(indices, class_names)))
     return added

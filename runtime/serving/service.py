@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from smx import __version__
 from smx.errors import InputError
-from smx.runtime.classes import names_of, softmax
+from smx.runtime.classes import names_of, probabilities
 from smx.runtime.samples import load_samples
 from smx.runtime.serving.classes import best
 from smx.runtime.serving.metrics import Metrics
@@ -154,13 +154,16 @@ class Service:
         scores = answer.outputs[0].array
         if scores.ndim != 2 or len(scores) != 1:
             raise Refusal(Cause.INVALID, f"{name} returns no class scores but the shape {list(scores.shape)}")
-        probabilities = softmax(scores)
-        if not np.isfinite(probabilities).all():
+        try:
+            found = probabilities(scores)
+        except InputError as error:
+            raise Refusal(Cause.INVALID, f"{name} does not classify: {error}") from error
+        if not np.isfinite(found).all():
             raise Refusal(Cause.INVALID, f"{name} returns scores that are not finite for this image")
         names = names_of(scores.shape[1], model.class_names)
         classes = [
-            {"class": names[index], "index": int(index), "probability": float(probabilities[0, index])}
-            for index in best(probabilities, top_k or scores.shape[1])[0]
+            {"class": names[index], "index": int(index), "probability": float(found[0, index])}
+            for index in best(found, top_k or scores.shape[1])[0]
         ]
         return {"model_name": name, "model_version": model.version, "classes": classes}
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import getpass
+import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from smx.cli.output import UntilClosed, plain
 from smx.errors import SmxError
 
 EXTRAS = dict.fromkeys(("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib"), "train")
@@ -26,7 +29,7 @@ class Failure(click.ClickException):
     """Ends a command with `Error: message` on one line of standard error, and an exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(plain(" ".join(message.split())))
         self.exit_code = exit_code  # type: ignore[misc]
 
 
@@ -48,6 +51,18 @@ def as_failure(error: Exception, command: str) -> Failure | None:
     return None
 
 
+@contextmanager
+def until_closed() -> Iterator[None]:
+    """Let a command end as it would, although the reader of its output has gone."""
+    out = sys.stdout
+    sys.stdout = UntilClosed(out)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = out
+
+
 class Group(click.Group):
     """A group whose commands never end in a traceback for what a user can meet."""
 
@@ -58,7 +73,8 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors into one line and the exit code that they carry."""
         try:
-            return super().invoke(ctx)
+            with until_closed():
+                return super().invoke(ctx)
         except Exception as error:
             failure = as_failure(error, f"smx {ctx.invoked_subcommand}")
             if failure is None:

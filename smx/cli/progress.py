@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from smx.cli.output import logs
+from smx.cli.output import logs, plain
 from smx.training.config import AUTO, TrainConfig
 from smx.workflows import OnProgress
 
@@ -26,7 +26,7 @@ def progress() -> Iterator[OnProgress]:
         return
     with Progress(console=notes, transient=True) as bar:
         task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)
+        yield lambda what, done, total: bar.update(task, description=plain(what), completed=done, total=total or None)
 
 
 @contextmanager

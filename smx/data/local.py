@@ -13,7 +13,7 @@ from smx.arrays import read_arrays
 from smx.data.dataset import Dataset, build
 from smx.errors import InputError
 
-EXPECTED = "expected an .npz file with x (B, *) of numbers, y (B,) of class indices and, if wanted, names (classes,)"
+EXPECTED = "expected an .npz file with x (B, *) of numbers, y (B,) of whole numbers and, if wanted, names (classes,)"
 
 
 def load_digits() -> Dataset:
@@ -26,6 +26,8 @@ def load_digits() -> Dataset:
 def load_npz(path: Path) -> Dataset:
     """Load a data set from `path`.
 
+    Without `names`, the labels that occur are the names of the classes: they need not begin at 0, and may have gaps.
+
     The maximum, by which networks divide the values, is 255 for uint8, the largest magnitude for other integers, and 1
     for floating values.
 
@@ -36,14 +38,34 @@ def load_npz(path: Path) -> Dataset:
     missing = {"x", "y"} - content.keys()
     if missing:
         raise InputError(f"{path} has no array {min(missing)}, only {', '.join(content) or 'nothing'}; {EXPECTED}")
-    x, y = content["x"], content["y"]
-    if "names" in content:
-        names = tuple(map(str, content["names"].reshape(-1)))
-    elif np.issubdtype(y.dtype, np.integer) and y.size and y.max() < len(y):
-        names = tuple(map(str, range(int(y.max()) + 1)))
+    x, y, names = content["x"], content["y"], content.get("names")
+    if y.ndim != 1 or not y.size or not np.issubdtype(y.dtype, np.integer):
+        labels: tuple[str, ...] = ()  # build() says what is wrong with y
+    elif names is None:
+        found, y = np.unique(y, return_inverse=True)
+        labels = tuple(map(str, found))
     else:
-        names = ("0",)  # build() says what is wrong with y
-    return build(str(path), x, y, maximum=_maximum(x), class_names=names)
+        labels = tuple(map(str, names.reshape(-1)))
+        _check_named(path, y, labels)
+    if len(labels) == 1 and y.shape == x.shape[:1]:
+        raise InputError(
+            f"{path}: all examples of y have the label {labels[0]}; a classifier needs two or more classes"
+        )
+    return build(str(path), x, y, maximum=_maximum(x), class_names=labels)
+
+
+def _check_named(path: Path, y: NDArray[Any], names: tuple[str, ...]) -> None:
+    """Refuse labels that have no name, and names that no example has."""
+    if y.min() < 0 or y.max() >= len(names):
+        raise InputError(
+            f"{path}: names has {len(names)} entries, so y must lie between 0 and {len(names) - 1}, got {y.min()} to"
+            f" {y.max()}; give names an entry for each class, or leave names out: the labels are then the names"
+        )
+    if absent := sorted({*range(len(names))} - {*np.unique(y).tolist()}):
+        raise InputError(
+            f"{path}: no example of y has the label {absent[0]}, whose entry in names is {names[absent[0]]!r}; remove"
+            " names that no example has, and count the labels from 0 without gaps"
+        )
 
 
 def _maximum(x: NDArray[Any]) -> float:

@@ -33,7 +33,6 @@ from smx.training.protocol import rules
 from smx.training.step import adam
 
 CHECKPOINT = "checkpoint.pt"
-OUTPUTS = (CHECKPOINT, "model.pt", "config.toml", "metrics.csv")
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def train(
         _require_fits(run, network, checkpoint, out)
     _require_trainable(run, network, len(dataset.train))
     files.make_folder(out)
-    with files.locked(out, OUTPUTS) if ranks.main else nullcontext():
+    with files.locked(out) if ranks.main else nullcontext():
         state = _start(config, dataset, out, checkpoint)
         position = (state.fingerprint, state.phase, state.epoch)
         if ranks.of_main(position) != position:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.classes import names_of, softmax
+from smx.runtime.classes import names_of, probabilities
+from smx.runtime.metadata import ModelInfo
 from smx.runtime.samples import load_samples
 from smx.runtime.session import Session
 
@@ -28,6 +30,7 @@ class Classification:
         examples: a name for each example.
         class_names: one for each output; numbers where the file does not say.
         probabilities: float64 (B, C), each row sums to 1.
+        left: files of a folder, or of several that were given, that could not be read, and why.
         note: what `smx tune` found faster than the defaults, or why it is not used; None if there is nothing to say.
     """
 
@@ -35,6 +38,7 @@ class Classification:
     examples: tuple[str, ...]
     class_names: tuple[str, ...]
     probabilities: NDArray[np.float64]
+    left: dict[str, str] = field(default_factory=dict)
     note: str | None = None
 
     @property
@@ -55,12 +59,13 @@ class Classification:
             {"example": example, "class": name, "index": index, "probabilities": [round(p, 6) for p in row]}
             for example, name, index, row in found
         ]
-        return {"model": self.model, "classes": list(self.class_names), "predictions": predictions}
+        left = [{"file": name, "reason": reason} for name, reason in self.left.items()]
+        return {"model": self.model, "classes": list(self.class_names), "predictions": predictions, "left": left}
 
 
 def classify(
     onnx_path: str | os.PathLike[str],
-    samples: str | os.PathLike[str] | NDArray[Any],
+    samples: str | os.PathLike[str] | NDArray[Any] | Sequence[str | os.PathLike[str]],
     *,
     invert: bool = False,
     provider: str = "cpu",
@@ -71,8 +76,9 @@ def classify(
     Args:
         onnx_path: the file; it has one input of fixed size and returns class scores (B, C).
         samples: an array (B, *) or one example (*); or the path of an `.npy` or `.npz` file, of an image, or of a
-            folder of images. Whole numbers are raw values and are normalised as in training; floating numbers are
-            taken as they are; images are resized to the model's size.
+            folder of images; or several such paths. What can't be read of a folder, or of several paths, is left out.
+            Whole numbers are raw values and are normalised as in training; floating numbers are taken as they are;
+            images are resized to the model's size.
         invert: the images are dark on light, and the model knows light on dark.
         provider, allow_fallback: see `smx.runtime.Session`.
 
@@ -82,16 +88,50 @@ def classify(
     session = Session(onnx_path, provider, allow_fallback=allow_fallback)
     if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
         raise InputError(f"{onnx_path} must have one input of shape (batch, fixed sizes) to classify examples")
-    given = samples if isinstance(samples, np.ndarray) else Path(samples)
-    info, tuning = session.info, session.tuning
-    names, x = load_samples(given, session.inputs[0].shape[1:], info, invert=invert, raw=session.takes_raw)
+    info, tuning, left = session.info, session.tuning, dict[str, str]()
+    how: dict[str, Any] = {"invert": invert, "raw": session.takes_raw, "left": left}
+    shape = session.inputs[0].shape[1:]
+    if isinstance(samples, np.ndarray):
+        names, x = load_samples(samples, shape, info, **how)
+    elif isinstance(samples, str | os.PathLike):
+        names, x = load_samples(Path(samples), shape, info, **how)
+    else:
+        names, x = _several([Path(path) for path in samples], shape, info, how)
     scores = session.run(x, batch_size=BATCH)
     if scores.ndim != 2 or len(scores) != len(x):
         raise InputError(f"{onnx_path} must return one row of class scores an example, got shape {scores.shape}")
+    try:
+        found = probabilities(scores)
+    except InputError as error:
+        raise InputError(f"{onnx_path} can't be used to classify: {error}") from error
     return Classification(
         model=str(onnx_path),
         examples=tuple(names),
         class_names=names_of(scores.shape[1], info.class_names if info else ()),
-        probabilities=softmax(scores),
+        probabilities=found,
+        left=left,
         note=f"tuned: {tuning.describe()}" if tuning and not tuning.keeps_defaults else session.note,
     )
+
+
+def _several(
+    paths: Sequence[Path], shape: Sequence[int], info: ModelInfo | None, how: dict[str, Any]
+) -> tuple[list[str], NDArray[Any]]:
+    """Read the examples of several paths, each named with the path that was given."""
+    names: list[str] = []
+    arrays = []
+    for path in paths:
+        inside: dict[str, str] = {}
+        try:
+            own, x = load_samples(path, shape, info, **{**how, "left": inside})
+        except InputError as error:
+            if len(paths) == 1:
+                raise
+            how["left"][str(path)] = str(error)
+            continue
+        names += [str(path.parent / name) if path.is_file() else str(path / name) for name in own]
+        how["left"] |= {str(path / name): reason for name, reason in inside.items()}
+        arrays.append(x)
+    if not arrays:
+        raise InputError(f"none of {', '.join(map(str, paths))} can be read: {next(iter(how['left'].values()))}")
+    return names, np.concatenate(arrays)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from smx import files
 from smx.errors import InputError
 from smx.study.grid import Cell, Grid, read_grid, value_of
-from smx.study.listing import CELLS, add_cells, read_cells
+from smx.study.listing import add_cells, read_cells
 from smx.workflows import OnProgress, silent
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def sweep(
     cells = _selected(whole, only)
     _require_trust(cells, trust_code)
     results = _known(Path(known)) if known is not None else {}
-    with files.locked(files.make_folder(folder), (CELLS,)):
+    with files.locked(files.make_folder(folder)):
         add_cells(folder, whole)
         waiting = []
         for cell in cells:
@@ -193,7 +193,7 @@ def measure(
     places = [CellFolder.of(cell, folder) for cell in cells if len(cell.config.candidates) > 1]
     found = [(place, place.result()) for place in places]
     waiting = [(place, result) for place, result in found if result is not None and "latency" not in result]
-    with files.locked(folder, (CELLS,)):
+    with files.locked(folder):
         for number, (place, result) in enumerate(waiting):
             on_progress("measuring latency", number, len(waiting))
             if not place.model.exists():

@@ -208,7 +208,7 @@ def test_a_sweep_that_leaves_cells_missing_has_not_succeeded(
 def test_another_sweep_has_the_folder(grid: Path, swept: Path) -> None:
     from smx import files
 
-    with files.locked(swept, ()):
+    with files.locked(swept):
         refused(smx("sweep", "--config", grid, "--out", swept), 2, "is in use by another run")
 
 

@@ -4,9 +4,11 @@ import struct
 import subprocess
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from smx.errors import InputError
@@ -32,7 +34,9 @@ def test_no_program_is_started_for_postscript(tmp_path: Path, monkeypatch: pytes
     )
     with Image.open(path) as image:
         assert image.format == "EPS"  # Pillow alone would take it, and run Ghostscript
-    with pytest.raises(InputError, match=r"picture\.png is no image that can be read .*expected PNG, JPEG, WEBP, BMP"):
+    with pytest.raises(
+        InputError, match=r"picture\.png is no image that can be read .*expected PNG, JPEG, WEBP, BMP, TIFF"
+    ):
         read_image(path, 8, 8, colour=False)
     assert not started
 
@@ -94,10 +98,106 @@ def test_modes_and_formats(format: str, mode: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(x, 1, atol=0.01)
 
 
-def test_sixteen_bits_of_grey_become_eight(tmp_path: Path) -> None:
-    pixels = np.array([[0, 257, 32896, 65535]], np.uint16)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    np.testing.assert_allclose(read_image(tmp_path / "a.png", 1, 4, colour=False), pixels / 65535, atol=1e-6)
+MODES = {
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "JPEG": ("L", "RGB", "CMYK", "YCbCr"),
+    "WEBP": ("RGB", "RGBA", "RGBX", "L", "P"),
+    "TIFF": ("1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B", "I"),
+    "BMP": ("1", "L", "P", "RGB", "RGBA"),
+}
+"""Every mode that Pillow saves in a format, but for floating pixels and LAB."""
+
+
+@pytest.mark.parametrize(("format", "mode"), [(format, mode) for format in FORMATS for mode in MODES[format]])
+def test_every_mode_gives_the_picture_that_eight_bit_rgb_gives(format: str, mode: str, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 48).round().astype(np.uint8)
+    pixels = np.stack(
+        [np.broadcast_to(ramp, (32, 48)), np.broadcast_to(ramp[:32, None], (32, 48)), 255 - ramp + 0 * ramp[:32, None]],
+        2,
+    )
+    grey = mode in ("1", "L", "LA", "I;16", "I;16B", "I")
+    rgb = Image.fromarray(np.repeat(pixels[..., :1], 3, 2) if grey else pixels)
+    if mode.startswith("I"):
+        top = 2**31 - 1 if (format, mode) == ("TIFF", "I") else 2**16 - 1
+        values = np.asarray(rgb.convert("L")) / 255 * top
+        picture = Image.fromarray(values.astype(np.int32)) if mode == "I" else sixteen(values, mode)
+    else:
+        picture = rgb.convert(mode)
+    saved = rgb.convert("1").convert("RGB") if mode == "1" else rgb
+    path, reference = tmp_path / "a.img", tmp_path / "b.png"
+    picture.save(
+        path, format, **({"lossless": True} if format == "WEBP" else {"quality": 100} if format == "JPEG" else {})
+    )
+    saved.save(reference, "PNG")
+    for colour in (False, True):
+        expected = read_image(reference, 16, 24, colour=colour)
+        got = read_image(path, 16, 24, colour=colour)
+        np.testing.assert_allclose(got, expected, atol=0.12 if mode in ("P", "PA") else 0.02)
+    assert expected.max() - expected.min() > 0.8
+
+
+def sixteen(values: NDArray[np.float64], mode: str) -> Image.Image:
+    order = ">u2" if mode == "I;16B" else "<u2"
+    data = values.round().astype(order)
+    return Image.frombytes(mode, data.shape[::-1], data.tobytes())
+
+
+def tiff(values: NDArray[Any], tags: dict[int, Any]) -> bytes:
+    """Return a TIFF file of grey pixels, little-endian, with tags beside or instead of the usual ones."""
+    own = {256: values.shape[1], 257: values.shape[0], 258: values.dtype.itemsize * 8, 259: 1, 262: 1, 273: 0, 277: 1}
+    own |= {278: values.shape[0], 279: values.nbytes, **tags}
+    head = 8 + 2 + 12 * len(own) + 4
+    own[273] = head
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(own.items()))
+    return (
+        b"II*\0"
+        + struct.pack("<IH", 8, len(own))
+        + entries
+        + bytes(4)
+        + values.astype(values.dtype.newbyteorder("<")).tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "tags"),
+    [
+        (np.uint16, 2**16 - 1, {}),
+        (np.uint16, 2**16 - 1, {262: 0}),  # white is zero
+        (np.int16, 2**15 - 1, {339: 2}),
+        (np.uint32, 2**32 - 1, {}),
+        (np.int32, 2**31 - 1, {339: 2}),
+    ],
+)
+def test_grey_of_more_bits_is_scaled_by_its_range(dtype: Any, top: int, tags: dict[int, int], tmp_path: Path) -> None:
+    shares = np.array([[0, 0.25, 0.5, 1]])
+    (tmp_path / "a.tif").write_bytes(tiff((shares * top).round().astype(dtype), tags))
+    expected = 1 - shares if tags.get(262) == 0 else shares
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif", 1, 4, colour=False), expected, atol=0.003)
+
+
+def test_pixels_without_a_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="floating pixels have no range; save the image with whole numbers"):
+        read_image(tmp_path / "a.tif", 2, 2, colour=False)
+    Image.new("LAB", (2, 2)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a\.tif is no image that can be read"):
+        read_image(tmp_path / "a.tif", 2, 2, colour=False)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation(orientation: int, bits: int, tmp_path: Path) -> None:
+    """The EXIF standard says which corner the first row and column are."""
+    pixels = np.arange(6).reshape(2, 3) * 40
+    turned = {
+        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T, 6: np.rot90(pixels, -1),
+        7: pixels[::-1, ::-1].T, 8: np.rot90(pixels),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    values = pixels.astype(np.uint8) if bits == 8 else (pixels * 257).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_allclose(read_image(tmp_path / "a.png", *turned.shape, colour=False), turned / 255, atol=1e-6)
 
 
 def test_cmyk(tmp_path: Path) -> None:

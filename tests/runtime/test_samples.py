@@ -52,8 +52,15 @@ def test_images_get_the_datas_size_and_range(tmp_path: Path) -> None:
     expected = np.repeat([1.0, 0, 0, 0], 3)
     np.testing.assert_allclose(load(tmp_path / "b.png")[0], expected)
     np.testing.assert_allclose(load(tmp_path / "b.png", invert=True)[0], 1 - expected)
-    (tmp_path / "notes.txt").touch()
-    names, x = load_samples(tmp_path, (12,), DIGITS)
+    for name in ("notes.txt", "._a.png"):
+        (tmp_path / name).write_text("no picture")
+    (tmp_path / "folder").mkdir()
+    left: dict[str, str] = {}
+    names, x = load_samples(tmp_path, (12,), DIGITS, left=left)
+    assert list(left) == ["._a.png", "notes.txt"]
+    assert "is no image that can be read" in left["._a.png"]
+    with pytest.raises(InputError, match=r"\._a\.png is no image that can be read"):
+        load_samples(tmp_path, (12,), DIGITS)
     assert names == ["a.jpg", "b.png"]
     np.testing.assert_allclose(x, [expected, expected], atol=0.02)
 
@@ -84,7 +91,7 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
             load(tmp_path / name, about=about)
 
     refuse("absent.npy", "does not exist; expected a .npy or .npz file")
-    refuse(".", "holds no .png, .jpg, .jpeg files")
+    refuse(".", r"holds no images that can be read \(it has none\)")
     refuse("a.txt", "has an unknown ending", content=b"x")
     refuse("a.png", "is no image that can be read", content=b"x")
     np.save(tmp_path / "none.npy", np.zeros(0))
@@ -101,6 +108,8 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.zeros(12), b=np.zeros(12))
     refuse("two.npz", "must have an array x, got a, b")
     Image.new("L", (3, 4)).save(tmp_path / "ok.png")
+    bomb = info((30_000, 30_000), 1.0)
+    refuse("ok.png", r"the model takes examples of shape \(30000, 30000\); give it an array", bomb)
     refuse("ok.png", r"the model takes examples of shape \(12,\); give it an array", info((12,), 1.0))
 
 

@@ -44,6 +44,17 @@ def test_digits_are_split_stratified() -> None:
     assert digits.fingerprint() == data.load("digits").fingerprint()
 
 
+@pytest.mark.parametrize("labels", [(0, 1, 2), (1, 2, 3), (0, 5, 7), (-1, 0, 1), (1001, 2002, 3003)])
+def test_labels_with_gaps_are_the_names_of_the_classes(labels: tuple[int, ...], tmp_path: Path) -> None:
+    x, y = user_arrays()
+    own = data.load(str(write_npz(tmp_path / "own.npz", x=x, y=np.array(labels, np.int16)[y])))
+    assert own.class_names == tuple(map(str, labels))
+    same = data.load(str(write_npz(tmp_path / "same.npz", x=x, y=y)))
+    for part in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(own, part).y, getattr(same, part).y)
+    assert own.fingerprint() == same.fingerprint()
+
+
 def test_mnist_is_split_as_in_the_paper(mnist_dir: Path) -> None:
     mnist = data.load("mnist", mnist_dir)
     assert [len(part) for part in (mnist.train, mnist.validation, mnist.test)] == [54_000, 6_000, 10_000]
@@ -71,9 +82,17 @@ def test_a_users_file(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"y": np.zeros(5, np.int64)}, r"y must have one label for each of the 60 examples of x, got shape \(5,\)"),
-        ({"y": np.full(60, 3), "names": ["a", "b"]}, "y must lie between 0 and 1, got 3 to 3"),
-        ({"y": np.arange(60) - 1}, "y must lie between 0 and 58, got -1 to 58"),
-        ({"y": np.arange(60) * 10**9}, "y must lie between 0 and 0, got 0 to 59000000000"),
+        (
+            {"y": np.full(60, 3), "names": ["a", "b"]},
+            "names has 2 entries, so y must lie between 0 and 1, got 3 to 3; give names an entry for each class",
+        ),
+        ({"y": np.arange(60) % 3 + 1, "names": ["a", "b", "c"]}, "y must lie between 0 and 2, got 1 to 3"),
+        (
+            {"y": np.arange(60) % 3, "names": list("abcd")},
+            "no example of y has the label 3, whose entry in names is 'd'",
+        ),
+        ({"y": np.full(60, 3)}, "all examples of y have the label 3; a classifier needs two or more classes"),
+        ({"y": np.arange(60) * 10**9}, "examples are too few to keep 20% of every class apart"),
         ({"y": np.zeros(60)}, "y must hold class indices of an integer dtype, got float64"),
         ({"x": np.full((60, 2), np.nan)}, "x holds 120 values that are not finite in float32"),
         ({"x": np.zeros(60)}, r"x must have the shape \(examples, values, ...\)"),

@@ -106,13 +106,13 @@ def test_a_folder_takes_one_run_at_a_time_and_keeps_the_users_files(digits: Data
     (tmp_path / ".old.tmp").mkdir()
     (tmp_path / ".notes.tmp").write_text("mine")
     short = replace(SMALL, phase1_epochs=1, phase2_epochs=1)
-    with files.locked(tmp_path, ()), pytest.raises(InputError, match="in use by another run: process"):
+    with files.locked(tmp_path), pytest.raises(InputError, match="in use by another run: process"):
         train(short, digits, tmp_path)
     ends: list[TrainResult] = []
 
     def end(result: TrainResult) -> None:
         """The folder is still locked, and `model.pt` is in it."""
-        with pytest.raises(InputError, match="in use by another run"), files.locked(tmp_path, ()):
+        with pytest.raises(InputError, match="in use by another run"), files.locked(tmp_path):
             pass
         assert (tmp_path / "model.pt").exists()
         ends.append(result)
