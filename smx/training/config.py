@@ -269,8 +269,10 @@ def as_text(value: Any) -> str:
 def _convert(value: Any, kind: type) -> Any:
     if isinstance(value, bool) != (kind is bool) or (isinstance(value, float) and kind is int):
         raise TypeError
-    if kind is str and not (isinstance(value, str) and value):
-        raise TypeError
+    if kind is str:
+        if not (isinstance(value, str) and value):
+            raise TypeError
+        value.encode()  # a ValueError for what is no Unicode: config.toml could not hold it
     return kind(value)
 
 
