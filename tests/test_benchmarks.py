@@ -20,19 +20,11 @@ ROOT = Path(__file__).parent.parent
 SERVING = [
     pytest.param(name, marks=pytest.mark.serving) for name in ("serving_hostile", "serving_load", "install_size")
 ]
-BENCHMARKS = (
-    "layouts",
-    "opsets",
-    "large_export",
-    "resolution",
-    "tune_check",
-    "commit_rule",
-    "cells",
-    "tasks",
-    "prices",
-    "fastest",
-    *SERVING,
-)
+LONG = [
+    pytest.param(name, marks=pytest.mark.long)
+    for name in ("layouts", "opsets", "large_export", "resolution", "tune_check", "cells", "prices", "fastest")
+]
+BENCHMARKS = ("commit_rule", "tasks", *LONG, *SERVING)
 
 
 def benchmark(name: str, *arguments: str | Path, cwd: Path) -> None:

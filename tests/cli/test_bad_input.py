@@ -45,7 +45,7 @@ def test_what_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "wide.npz", x=np.zeros((40, 65), np.uint8), y=np.arange(40) % 2)
     new = ("--out", tmp_path / "new")
     all_refused(
-        (("train", "--pool", "relu,swish", *new), "unknown activation 'swish'; known are relu, sigmoid"),
+        (("train", "--pool", "relu,swoosh", *new), "unknown activation 'swoosh'; known are relu, sigmoid"),
         (("train", "--hidden", "12,0", *new), "hidden must be one or more layers of at least 1 neuron, got 12,0"),
         (("train", "--hidden", "10000000000", *new), "hidden must be at most 1000 layers of at most 1048576 neurons"),
         (

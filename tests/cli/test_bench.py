@@ -101,5 +101,5 @@ def test_bad_input(run: Path, exported: Path, report: Path, tmp_path: Path) -> N
         (("bench", exported, "--pytorch", "eager"), "only a MODEL.pt runs in PyTorch"),
         (("bench", exported, "--reference", "relu"), "the reference 'relu' is not among the candidates small"),
         (("bench", model, "--layouts", "", "--baselines", ""), "there are no candidates"),
-        (("bench", model, "--baselines", "swish"), "unknown activation 'swish'"),
+        (("bench", model, "--baselines", "swoosh"), "unknown activation 'swoosh'"),
     )

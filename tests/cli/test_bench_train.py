@@ -61,7 +61,7 @@ def test_a_limit_that_is_exceeded_ends_with_3() -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     all_refused(
-        (("bench-train", *FEW, "--baselines", "relu,swish"), "unknown activation 'swish'; known are relu"),
+        (("bench-train", *FEW, "--baselines", "relu,swoosh"), "unknown activation 'swoosh'; known are relu"),
         (("bench-train", *FEW, "--reference", "gelu"), "the reference 'gelu' is not among the candidates relu"),
         (("bench-train", *FEW, "--cuda-graphs"), "CUDA graphs need the device cuda, got cpu"),
         (("bench-train", "--limit", "phase 3/relu<=2"), "names phase 3, but the candidates are relu, sigmoid"),

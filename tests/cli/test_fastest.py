@@ -17,6 +17,7 @@ from smx.runtime.tuning import tuning_path
 from smx.workflows.export_model import export_model
 from smx.workflows.tune import search_forms
 from tests.conftest import refused, smx_many
+from tests.edited import loaded
 
 
 def test_prices_decide_and_the_file_says_why(run: Path, exported: Path, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
 
 
 def test_files_of_an_older_version_say_nothing_of_a_choice(exported: Path, tmp_path: Path) -> None:
-    proto = onnx.load(exported)
+    proto = loaded(exported)
     kept = {entry.key: entry.value for entry in proto.metadata_props if entry.key != "smx.chosen"}
     assert len(kept) + 1 == len(proto.metadata_props)
     onnx.helper.set_model_props(proto, kept)

@@ -89,7 +89,7 @@ def test_damaged_content(content: dict[str, Any], tmp_path: Path) -> None:
     weights["output.bias"] = weights["output.bias"].clone()
     weights["output.bias"][3] = torch.nan
     refuse(changed(weights=weights), r"output\.bias has 1 of 10 values that are not finite")
-    refuse(changed(pool=["relu", "swish"]), "can't be built: unknown activation 'swish'")
+    refuse(changed(pool=["relu", "swoosh"]), "can't be built: unknown activation 'swoosh'")
     refuse(changed(pool=["relu"]), "can't be built: choice must index the pool's 1 activations")
     refuse(changed(choices={}), r"can't be built: .*Missing key.* \"layer1\.activation\.choice\"")
     floating = {name: choice.double() for name, choice in content["choices"].items()}

@@ -166,7 +166,7 @@ from torch import nn
 def Net():
     if os.environ["RANK"] in "{failing}":
         raise ValueError("of a rank")
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU())
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
 """)
     process = torchrun(2, "train", *SETTINGS[2:], "--model", "own:Net", "--out", "run")
     _, stderr = process.communicate(timeout=500)

@@ -44,7 +44,7 @@ def test_it_is_the_plain_formula_with_shared_logits(neurons: int, per: int, matc
 
 @pytest.mark.parametrize(("per", "decisions"), [("neuron", 10), ("layer", 1), (4, 3), (99, 1)])
 def test_select_takes_words_and_numbers(per: int | str, decisions: int) -> None:
-    net = smx.select(nn.Sequential(nn.Linear(3, 10), nn.ReLU()), per=per)
+    net = smx.select(nn.Sequential(nn.Linear(3, 10), nn.ReLU(), nn.Linear(10, 2)), per=per)
     assert net[1].logits.shape == (decisions, 6)  # type: ignore[index]
     assert smx.commit(net)[1].num_features == 10  # type: ignore[index]
 
