@@ -102,6 +102,27 @@ def forms() -> str:
     return by_batch_size(cells(report["results"]), ["sorted", "scatter", *report["forms"]], code=False)
 
 
+def fastest() -> str:
+    """The time of `fastest` beside ReLU's, `sorted`'s and `scatter`'s, for networks trained on MNIST."""
+    report = result("fastest-mnist")
+    sizes = [str(size) for size in report["batch_sizes"]]
+    rows = [
+        [
+            f"{row['network'].removesuffix('.pt').replace('-', ' ')}, to {other}",
+            *(f"{row[other][size][0]:.2f} ({row[other][size][1]:.2f}-{row[other][size][2]:.2f})" for size in sizes),
+        ]
+        for row in report["networks"]
+        for other in ("relu", "scatter")
+    ]
+    return markdown(["", f"batch {sizes[0]}", *sizes[1:]], rows)
+
+
+def prices_check() -> str:
+    """How far predictions by prices are from what is measured."""
+    report = result("prices-check")
+    return markdown(["", "median error"], [[name, f"{error:.1%}"] for name, error in report["median_error"].items()])
+
+
 def profile() -> str:
     """Microseconds of each operator in the profiled runs."""
     profiles = result("layouts")["profiles"]
@@ -220,6 +241,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "mnist-bench": mnist_bench,
     "paper-bench": paper_bench,
     "forms": forms,
+    "fastest": fastest,
+    "prices-check": prices_check,
     "profile": profile,
     "mutation": mutation,
     "serving": serving,
