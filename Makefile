@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long mutation load hostile check study results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long mutation load hostile check study prices-study results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -97,6 +97,17 @@ study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results,
 	$(BIN)/smx report $(RESULTS)/mnist-study.parquet --figures $(STUDY)/figures
 	cp $(STUDY)/figures/mrr.svg docs/images/study-mrr.svg
 	cp $(STUDY)/figures/depth.svg docs/images/study-depth.svg
+
+PRICES := runs/mnist-prices
+prices-study: $(INSTALLED)  ## what prices, small groups and rules do to accuracy and latency on MNIST: about an hour
+	$(BIN)/smx sweep --config prices --out $(PRICES) --jobs 2 --no-report
+	$(BIN)/smx sweep --out $(PRICES) --latency --collect $(PRICES)/all.parquet
+	cp $(PRICES)/all.parquet $(RESULTS)/mnist-prices.parquet
+	$(BIN)/smx report $(RESULTS)/mnist-prices.parquet
+	cp $(PRICES)/cells/ab664c9e65c6/model.pt $(PRICES)/paper.pt
+	cp $(PRICES)/cells/561248d5531a/model.pt $(PRICES)/matched.pt
+	cp $(PRICES)/cells/c0cc4e76379c/model.pt $(PRICES)/matched-one-group.pt
+	$(BIN)/python benchmarks/fastest.py $(addprefix $(PRICES)/,matched-one-group.pt matched.pt paper.pt) --json $(RESULTS)/fastest-mnist.json
 
 results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images, about a quarter of an hour
 	$(BIN)/smx train --resume --data mnist --hidden 512,256,128 --phase1-epochs 5 --phase2-epochs 5 --out $(MNIST) --json $(RESULTS)/mnist-train.json

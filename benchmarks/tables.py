@@ -108,7 +108,7 @@ def fastest() -> str:
     sizes = [str(size) for size in report["batch_sizes"]]
     rows = [
         [
-            f"{row['network'].removesuffix('.pt').replace('-', ' ')}, to {other}",
+            f"{Path(row['network']).stem.replace('-', ' ')}, to {other}",
             *(f"{row[other][size][0]:.2f} ({row[other][size][1]:.2f}-{row[other][size][2]:.2f})" for size in sizes),
         ]
         for row in report["networks"]
