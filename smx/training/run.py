@@ -30,7 +30,7 @@ from smx.training.metrics import EpochMetrics, best, choices, to_csv
 from smx.training.parallel import ALONE, Ranks
 from smx.training.phase import train_phase
 from smx.training.protocol import rules
-from smx.training.step import adam
+from smx.training.step import adam, prices_of
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -99,6 +99,8 @@ def train(
     if checkpoint:
         _require_fits(run, network, checkpoint, out)
     _require_trainable(run, network, len(dataset.train))
+    if config.price_weight:
+        prices_of(config)
     files.make_folder(out)
     with files.locked(out) if ranks.main else nullcontext():
         state = _start(config, dataset, out, checkpoint)

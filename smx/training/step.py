@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smx.layers import selectives
 from smx.paper import MATCHED, PAPER
-from smx.prices import load_prices
+from smx.prices import Prices, load_prices
 from smx.pricing import ExpectedPrice
 from smx.training.config import DEFAULT_PRICES, TrainConfig
 from smx.training.parallel import ALONE, Ranks, Share
@@ -127,9 +127,18 @@ class Step:
         self.tally.add(loss.detach(), outputs.detach(), y, share)
 
 
+def prices_of(config: TrainConfig) -> Prices:
+    """Return the prices that a run heeds.
+
+    Raises:
+        InputError: there is no such file, or it is no price file.
+    """
+    return load_prices(None if config.price == DEFAULT_PRICES else config.price)
+
+
 def _expected_price(model: nn.Module, config: TrainConfig) -> ExpectedPrice:
     names = list(dict.fromkeys(activation.name for layer in selectives(model) for activation in layer.pool))
-    prices = load_prices(None if config.price == DEFAULT_PRICES else config.price).relative(names)
+    prices = prices_of(config).relative(names)
     return ExpectedPrice(model, dict(zip(names, prices, strict=True)))
 
 

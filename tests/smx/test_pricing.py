@@ -14,6 +14,7 @@ from torch import nn
 
 import smx
 from smx import data
+from smx.errors import InputError
 from smx.layers import selectives
 from smx.prices import load_prices
 from smx.pricing import ExpectedPrice
@@ -69,3 +70,9 @@ def test_a_run_chooses_by_price(tmp_path: Path) -> None:
     least = min(load_prices().relative(cheap.model.pool))
     assert price(cheap) - least < 0.1 * (price(dear) - least)
     assert cheap.rows[0].train_loss < 5  # the price is no part of the loss that is reported
+
+
+def test_a_price_file_that_is_missing_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nofile.json does not exist; expected a price file"):
+        train(replace(SMALL, price_weight=1.0, price="nofile.json"), data.load("digits"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
