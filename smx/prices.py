@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
+from smx.schema import Count, Index, Text, checked, from_json
 
 FORMAT = "smx-prices"
 
@@ -228,6 +229,15 @@ def _between(table: Table, sizes: Sequence[int], size: int) -> Table:
     return entry
 
 
+_PLAIN: dict[str, Any] = {
+    **dict.fromkeys(("batch_sizes", "widths", "weights"), tuple[Index, ...]),
+    "machine": dict[Text, Any],
+    "provider": Text,
+    "threads": Count | None,
+}
+"""What a file says beside its tables."""
+
+
 def load_prices(path: str | os.PathLike[str] | None = None) -> Prices:
     """Read a price file.
 
@@ -239,26 +249,23 @@ def load_prices(path: str | os.PathLike[str] | None = None) -> Prices:
     """
     where = path or "smx/prices.json"
     try:
-        text = (
-            resources.files("smx").joinpath("prices.json").read_text("utf-8")
-            if path is None
-            else Path(path).read_text("utf-8")
-        )
-        content = json.loads(text)
+        source = resources.files("smx").joinpath("prices.json") if path is None else Path(path)
+        content = from_json(source.read_bytes(), dict[str, Any])
         if content.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         return _checked(content)
     except FileNotFoundError:
         raise InputError(f"{where} does not exist; expected a price file, which smx price --out FILE writes") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
         raise InputError(f"{where} is no price file ({error}); write one with smx price --out FILE") from error
 
 
 def _checked(content: dict[str, Any]) -> Prices:
     """Make prices of a file's content; raise ValueError where the tables do not fit the sizes."""
-    sizes: dict[str, Any] = {name: tuple(map(int, content.pop(name))) for name in ("batch_sizes", "widths", "weights")}
+    plain = {name: checked(content.pop(name), kind) for name, kind in _PLAIN.items()}
+    sizes: dict[str, tuple[int, ...]] = {name: plain[name] for name in ("batch_sizes", "widths", "weights")}
     for name, values in sizes.items():
-        if len(values) < 2 or list(values) != sorted(set(values)) or values[0] < 0:
+        if len(values) < 2 or list(values) != sorted(set(values)):
             raise ValueError(f"{name} must be at least two numbers in ascending order")
     batches, widths, weights = (len(values) for values in sizes.values())
 
@@ -278,7 +285,7 @@ def _checked(content: dict[str, Any]) -> Prices:
     for form, needed in (("fused", ("relu",)), ("own", ("relu",)), ("shared", (LINES, CURVES, BOTH))):
         if missing := [name for name in needed if name not in tables[form]]:
             raise ValueError(f"{form} lacks {', '.join(missing)}")
-    return Prices(**content, **sizes, **tables)
+    return Prices(**content, **plain, **tables)
 
 
 def _plain(value: Any) -> Any:

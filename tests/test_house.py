@@ -45,7 +45,7 @@ ROOMS = {
     "core": Room(CORE, modules=("smx",)),
     "schema": Room(("smx.schema",), ("msgspec",), CORE),
     "arrays": Room(("smx.arrays",), ("numpy",), CORE),
-    "prices": Room(("smx.prices",), ("numpy",), CORE),
+    "prices": Room(("smx.prices",), ("numpy",), (*CORE, "smx.schema")),
     "timing": Room(("smx.timing",), ("numpy",), CORE),
     "method": Room(METHOD, ("torch",), CORE),
     "kernels": Room(("smx.fused.triton",), ("torch", "triton"), (*CORE, "smx.fused")),

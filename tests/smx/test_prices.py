@@ -192,6 +192,9 @@ def test_the_default_knows_the_papers_activations() -> None:
         ({"widths": [8, 8, 512]}, "widths must be at least two numbers in ascending order"),
         ({"shared": {}}, "shared lacks lines, curves, lines and curves"),
         ({"more": 1}, "unexpected keyword argument"),
+        ({"machine": 3}, "Expected object, got int"),
+        ({"threads": "two"}, "Expected int | null, got str"),
+        ({"widths": [8, 64.5, 512]}, "Expected int, got float"),
     ],
 )
 def test_what_is_no_price_file(change: dict[str, object], why: str, tmp_path: Path) -> None:
@@ -205,9 +208,10 @@ def test_what_is_no_price_file(change: dict[str, object], why: str, tmp_path: Pa
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.json does not exist; expected a price file"):
         load_prices(tmp_path / "none.json")
-    (tmp_path / "text.json").write_text("{")
-    with pytest.raises(InputError, match=r"is no price file .*; write one with smx price --out FILE"):
-        load_prices(tmp_path / "text.json")
+    for text in ("{", "[" * 100_000, "[]", '{"format": NaN}'):
+        (tmp_path / "text.json").write_text(text)
+        with pytest.raises(InputError, match=r"is no price file .*; write one with smx price --out FILE"):
+            load_prices(tmp_path / "text.json")
 
 
 def test_below_nothing_is_nothing() -> None:
