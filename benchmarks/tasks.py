@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 HIDDEN, RATE, BATCH, EPOCHS, CHOOSING = (64, 64, 32), 2e-3, 64, 60, 12
-LOGITS_RATE = 10.0
-"""Of the matched rule, in multiples of the weights' rate."""
 
 
 class Examples(NamedTuple):
@@ -161,14 +159,13 @@ def fit(net: nn.Module, train: Examples, epochs: int) -> nn.Module:
     import torch.nn.functional as F
 
     from smx.layers import selectives
+    from smx.training.step import LOGITS_LR
 
     layers = selectives(net)
-    faster = {id(p) for layer in layers if layer.selection != "paper" for p in layer.parameters()}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in net.parameters() if id(p) not in faster]},
-        {"params": [p for p in net.parameters() if id(p) in faster], "lr": RATE * LOGITS_RATE},
-    ]
-    optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=RATE, fused=True)
+    logits = {id(p) for layer in layers for p in layer.parameters()}
+    groups: list[dict[str, Any]] = [{"params": [p for p in net.parameters() if id(p) not in logits]}]
+    groups += [{"params": list(layer.parameters()), "lr": RATE * LOGITS_LR[layer.selection]} for layer in layers]
+    optimizer = torch.optim.Adam(groups, lr=RATE, fused=True)
     x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
     steps = epochs * math.ceil(len(x) / BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

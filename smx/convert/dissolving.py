@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from smx.layers import Selective
+from smx.layers import Mixed, Selective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +70,6 @@ def dissolved(module: nn.Module, min_share: float = 0.0, max_groups: int = 0) ->
         if isinstance(layer, Selective):
             before, after = layer.choice, layer.of_neurons(dissolve(layer, min_share, max_groups))
             if changed := int((before != after).sum()):
-                sizes = [_sizes(layer, choice) for choice in (before, after)]
+                sizes = [Mixed(choice, layer.pool).group_sizes for choice in (before, after)]
                 found.append(Dissolved(path=path, before=sizes[0], after=sizes[1], changed=changed))
     return found
-
-
-def _sizes(layer: Selective, choice: Tensor) -> dict[str, int]:
-    counts = torch.bincount(choice, minlength=len(layer.pool)).tolist()
-    return {activation.name: count for activation, count in zip(layer.pool, counts, strict=True) if count}

@@ -127,7 +127,7 @@ def other_rules(section: Section, facts: Facts) -> list[Finding]:
         text = f"{rule} minus the best fixed activation ({_how_best(section)}): {numbers(row)}."
         if rule in place.index:
             text += f" Its mean reciprocal rank is {place.loc[rule, 'mrr']:.2f}, the best one {place['mrr'].max():.2f}."
-        found.append(answer(question, _as_good(row), text, row))
+        found.append(answer(question, verdicts.opposite(verdicts.is_less(row)), text, row))
         for control, words in ((SHUFFLED, "the same choices shuffled within each layer"), (RANDOM, "random choices")):
             if compared := facts.get(minus(rule, of_rule(rule, control))):
                 text = f"The choices of the rule {rule} minus {words}: {numbers(compared)}."
@@ -139,14 +139,9 @@ def other_rules(section: Section, facts: Facts) -> list[Finding]:
 Rule = Callable[[Row], str]
 
 
-def _as_good(row: Row) -> str:
-    """Answer whether the first method of a difference is as good as the second: a surely small one counts as none."""
-    return {YES: NO, NO: YES}.get(verdicts.is_less(row), UNCLEAR)
-
-
 def _is_as_good(row: Row) -> str:
     """Answer whether the second method of a difference is as good as the first."""
-    return {YES: NO, NO: YES}.get(verdicts.is_more(row), UNCLEAR)
+    return verdicts.opposite(verdicts.is_more(row))
 
 
 DIFFERENCES: tuple[tuple[str, str, str, Rule, str], ...] = (

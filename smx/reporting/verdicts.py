@@ -72,6 +72,11 @@ def is_less(row: Row) -> str:
     return NO if sign(row) > 0 or row["low"] > -MARGIN else UNCLEAR
 
 
+def opposite(verdict: str) -> str:
+    """Turn yes into no and no into yes."""
+    return {YES: NO, NO: YES}.get(verdict, verdict)
+
+
 def numbers(row: Row, *, signed: bool = True) -> str:
     """Say an estimate with its interval and its test, as `+0.12 points (95 %: 0.05 to 0.19; ..., p = 0.004, ...)`."""
     unit = str(row["unit"])

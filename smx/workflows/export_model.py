@@ -11,7 +11,7 @@ from smx.errors import InputError
 if TYPE_CHECKING:
     from smx.export import ExportReport
 
-SEARCH = {"for_batch": None, "measure": True, "price": None}
+SEARCH = {"for_batch": None, "measure": True, "price": None, "provider": "cpu"}
 CALIBRATION = 10_000
 """At most this many training examples calibrate int8."""
 
@@ -24,6 +24,7 @@ def export_model(
     for_batch: int | None = None,
     measure: bool = True,
     price: str | os.PathLike[str] | None = None,
+    provider: str = "cpu",
     batch: int | None = None,
     opset: int = 18,
     precision: str = "float32",
@@ -40,7 +41,7 @@ def export_model(
     Args:
         model_path: of `model.pt`.
         onnx_path: of the file to write.
-        for_batch, measure, price: how the layout `fastest` is searched, see `smx.export.fastest.Search`.
+        for_batch, measure, price, provider: how the layout `fastest` is searched, see `smx.export.fastest.Search`.
         layout, batch, opset, precision: see `smx.export.export_onnx`. float16 and int8 count the predictions that
             change on the test set of the network's data; int8 is calibrated on its training set.
         normalize: let the file take raw uint8 values and normalise them itself.
@@ -58,7 +59,7 @@ def export_model(
 
     check(onnx_path, triton, kserve, kserve_uri)
     saved = load_model(Path(model_path), trust_code=trust_code)
-    wanted: dict[str, Any] = {"for_batch": for_batch, "measure": measure, "price": price}
+    wanted: dict[str, Any] = {"for_batch": for_batch, "measure": measure, "price": price, "provider": provider}
     dataset = None
     if precision in ("float16", "int8"):
         from smx import data as datasets

@@ -110,17 +110,10 @@ def search_forms(model_path: Path, onnx_path: Path, batch_size: int | None, prov
 
 def export_fastest(model_path: Path, onnx_path: Path, batch_size: int | None, provider: str, trust_code: bool) -> None:
     """Export a saved model in the layout `fastest`; None is any batch size."""
-    from smx.export import Search, export_onnx
-    from smx.modelfile import load_model
+    from smx.workflows.export_model import export_model
 
-    saved = load_model(model_path, trust_code=trust_code)
-    export_onnx(
-        saved.build(),
-        onnx_path,
-        example_input=saved.example_input(),
-        layout="fastest",
-        search=Search(for_batch=batch_size, provider=provider),
-        describe=saved.description(),
+    export_model(
+        model_path, onnx_path, layout="fastest", for_batch=batch_size, provider=provider, trust_code=trust_code
     )
 
 
