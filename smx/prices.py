@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -257,7 +258,8 @@ def load_prices(path: str | os.PathLike[str] | None = None) -> Prices:
     except FileNotFoundError:
         raise InputError(f"{where} does not exist; expected a price file, which smx price --out FILE writes") from None
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
-        raise InputError(f"{where} is no price file ({error}); write one with smx price --out FILE") from error
+        reason = shorten(str(error), 300)
+        raise InputError(f"{where} is no price file ({reason}); write one with smx price --out FILE") from error
 
 
 def _checked(content: dict[str, Any]) -> Prices:
