@@ -41,7 +41,8 @@ def main(json_path: str | None, names: str, seed: int, **cases: int) -> None:
     """Attack smx, and count how it ends."""
     folder = Path(tempfile.mkdtemp(prefix="smx-hostile-"))
     began = time.monotonic()
-    rows, failures = [], []
+    rows: list[dict[str, Any]] = []
+    failures: list[str] = []
     for attack, target, found in campaign(folder, cases, names, seed):
         rows.append(
             {"attack": attack, "on": target, "cases": found.cases, "outcomes": dict(sorted(found.outcomes.items()))}

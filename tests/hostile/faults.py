@@ -1,4 +1,4 @@
-"""Commands on a machine that has too little: a disk that fills up, little memory, few open files, folders that are shut.
+"""Commands on a machine that has too little: a disk that fills up, little memory, few open files.
 
 Each ends well, or in one line; what lay there before is still there, or whole and new.
 """
@@ -102,10 +102,9 @@ def full_disk(commands: list[Command], sizes: list[int], folder: Path) -> Found:
 @contextmanager
 def _file_system(place: Path, size: int) -> Iterator[bool]:
     options = ["-o", f"size={size}k", "tmpfs", str(place)]
-    mounted = os.geteuid() == 0 and shutil.which("mount") is not None
-    mounted = (
-        mounted and subprocess.run(["mount", "-t", "tmpfs", *options], capture_output=True, check=False).returncode == 0
-    )
+    may = os.geteuid() == 0 and shutil.which("mount") is not None
+    mount = ["mount", "-t", "tmpfs", *options]
+    mounted = may and subprocess.run(mount, capture_output=True, check=False).returncode == 0
     try:
         yield mounted
     finally:

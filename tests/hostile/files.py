@@ -112,7 +112,7 @@ def _outcome(format: Format, path: Path, whole: str | None) -> str:
 def campaign(
     way: str, cases: int, folder: Path, run: Path, exported: Path, seed: int = 0
 ) -> Iterator[tuple[str, Found]]:
-    """Attack every format that can be attacked in this way, with so many cases each; yield its name and what was found."""
+    """Attack each format that can be attacked in this way, with so many cases; yield its name and what was found."""
     for format in formats(folder, run, exported):
         if not can(way, format):
             continue

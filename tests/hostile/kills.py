@@ -61,8 +61,8 @@ def campaign(command: Command, kills: int, folder: Path, seed: int = 0) -> Found
         fault = _fault(command, out, whole, done=True) if ended.returncode == 0 else ended.stderr[-300:]
         rest = [path for place in (out, temporary) for path in place.rglob("*") if TEMPORARY.fullmatch(path.name)]
         judge("the run after them", fault or (f"it leaves {rest}" if rest else None))
-    rest = [path.name for path in temporary.iterdir()]
-    judge("TMPDIR after them", f"it holds {rest}" if rest else None)
+    names = [path.name for path in temporary.iterdir()]
+    judge("TMPDIR after them", f"it holds {names}" if names else None)
     return found
 
 
@@ -100,9 +100,8 @@ def _killed(
 
 def _session(session: int) -> dict[str, str]:
     """Return the processes of a session that live, by their numbers, with what they run."""
-    listed = subprocess.run(
-        ["ps", "-s", str(session), "-o", "pid=,stat=,args="], capture_output=True, text=True, check=False
-    )
+    ask = ["ps", "-s", str(session), "-o", "pid=,stat=,args="]
+    listed = subprocess.run(ask, capture_output=True, text=True, check=False)
     lines = [line.split(None, 2) for line in listed.stdout.splitlines()]
     return {pid: rest[0] for pid, stat, *rest in lines if not stat.startswith("Z")}
 
