@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from smx.cli.output import UntilClosed, plain
+from smx.ending import eventually, line
 from smx.errors import SmxError
 
 EXTRAS = dict.fromkeys(("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib"), "train")
@@ -53,14 +55,13 @@ def as_failure(error: Exception, command: str) -> Failure | None:
 
 @contextmanager
 def until_closed() -> Iterator[None]:
-    """Let a command end as it would, although the reader of its output has gone."""
-    out = sys.stdout
-    sys.stdout = UntilClosed(out)
+    """Let a command end as it would, although the readers of its output have gone."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(UntilClosed, before)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stdout = out
+        sys.stdout, sys.stderr = before
 
 
 class Group(click.Group):
@@ -70,20 +71,33 @@ class Group(click.Group):
         """Return the commands in the order in which they were given."""
         return list(self.commands)
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command line; its output may be closed at any time."""
+        with until_closed():
+            try:
+                return super().main(*args, **options)
+            except OSError as error:  # of --help and --version, which no command sees
+                Failure(error.strerror or str(error), 1).show()
+                sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors into one line and the exit code that they carry."""
         try:
-            with until_closed():
-                return super().invoke(ctx)
+            with eventually(remove_torchs_folder):
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
         except Exception as error:
             failure = as_failure(error, f"smx {ctx.invoked_subcommand}")
             if failure is None:
                 raise
             raise failure from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+        except KeyboardInterrupt:  # where no signal is waited for, see smx.ending: on Windows, and in Python
+            click.echo(line(signal.SIGINT), err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
-        finally:
-            # Loading PyTorch makes a folder for compiled code in TMPDIR; it goes, unless it holds something.
-            with suppress(OSError, KeyError):  # KeyError: the user has no name
-                Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}").rmdir()
+
+
+def remove_torchs_folder() -> None:
+    """Remove the folder for compiled code that loading PyTorch makes in TMPDIR, unless it holds something."""
+    with suppress(OSError, KeyError):  # KeyError: the user has no name
+        Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}").rmdir()
