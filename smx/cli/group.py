@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import getpass
+import re
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import click
 
 from smx.cli.output import UntilClosed, plain
 from smx.ending import eventually, line
-from smx.errors import SmxError
+from smx.errors import SmxError, one_line
 
 EXTRAS = dict.fromkeys(("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib"), "train")
 EXTRAS["tensorboard"] = "tensorboard"
@@ -24,6 +26,8 @@ EXTRAS |= {"ray": "ray"} | dict.fromkeys(("pandas", "pyarrow", "jinja2", "markup
 EXTRAS |= dict.fromkeys(("tritonclient", "yaml"), "deploy")
 """Which extra brings a package that the base install does not have."""
 
+MEMORY = re.compile(r"out of memory|allocate memory|not enough memory|bad.?alloc", re.IGNORECASE)
+"""Of PyTorch's and ONNX Runtime's errors, which are of no class of their own."""
 INTERRUPTED = 130
 
 
@@ -31,7 +35,7 @@ class Failure(click.ClickException):
     """Ends a command with `Error: message` on one line of standard error, and an exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(plain(" ".join(message.split())))
+        super().__init__(plain(one_line(message)))
         self.exit_code = exit_code  # type: ignore[misc]
 
 
@@ -45,7 +49,14 @@ def as_failure(error: Exception, command: str) -> Failure | None:
             return None
         how = f"pip install 'smartmixed[{EXTRAS[package]}]'"
         return Failure(f"{command} needs {package}, which is not installed; run: {how}", 1)
-    if "InvalidCxxCompiler" in str(error):  # of torch.compile; known by its text, as no command loads torch for this
+    text = shorten(one_line(error), 300)
+    if isinstance(error, MemoryError) or MEMORY.search(text):
+        return Failure(f"{command} found too little memory; give it smaller numbers, or more memory ({text})", 1)
+    if isinstance(error, OverflowError) or "overflow" in text:
+        return Failure(f"a number is too large for {command} ({text})", 1)
+    if isinstance(error, RecursionError):
+        return Failure(f"what {command} was given is nested too deep ({text})", 1)
+    if "InvalidCxxCompiler" in text:  # of torch.compile; known by its text, as no command loads torch for this
         return Failure("torch.compile found no C++ compiler; install g++, or leave out the option that compiles", 1)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # that one is click's own business
         where = f"{error.filename}: " if error.filename else ""
