@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +21,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 from smx.errors import InputError, SmxError, one_line
 from smx.export.capture import quiet
 from smx.export.opsets import validated
+from smx.files import scratch
 from smx.runtime.session import DTYPES, Session
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -87,8 +90,8 @@ def to_int8(proto: onnx.ModelProto, *calibration: NDArray[Any]) -> onnx.ModelPro
     """
     _check_float32(proto, "int8")
     feeds = _feeds(proto, calibration)
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        given, prepared, quantized = (Path(folder) / f"{stage}.onnx" for stage in ("given", "prepared", "quantized"))
+    with scratch() as folder, _temporary_in(folder), quiet():
+        given, prepared, quantized = (folder / f"{stage}.onnx" for stage in ("given", "prepared", "quantized"))
         onnx.save(proto, given)
         # Makes a Gemm of MatMul and Add. When it loads a model ONNX Runtime does so too, but that Gemm, with a float32
         # bias, has no integer kernel, and takes many times as long as in float32.
@@ -118,6 +121,16 @@ def to_int8(proto: onnx.ModelProto, *calibration: NDArray[Any]) -> onnx.ModelPro
     if not all(np.isfinite(scale).all() for scale in scales):
         raise InputError("the calibration data lead to values in the model that are not finite")
     return _finished(result, proto, "int8")
+
+
+@contextmanager
+def _temporary_in(folder: Path) -> Iterator[None]:
+    """Let ONNX Runtime's quantizer make its temporary folders in one that is removed whatever happens."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def changed_predictions(a: NDArray[Any], b: NDArray[Any]) -> int:

@@ -10,10 +10,8 @@ Without measuring, the prices of `smx.prices` decide on the form of each layer.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx
@@ -21,6 +19,7 @@ import onnx.utils
 
 from smx.errors import InputError
 from smx.export.fastest import MIXED, USUAL, Fastest, LayerChoice, Search
+from smx.files import scratch
 from smx.prices import FORMS, Prices, load_prices
 from smx.runtime.metadata import LayerInfo
 from smx.runtime.tune.forms import Ratios, best_form, ratios_of, time_files, unbeaten
@@ -61,8 +60,8 @@ def find_fastest(build: Build, layers: Sequence[LayerInfo], search: Search, batc
 
         def timed(models: Mapping[str, onnx.ModelProto]) -> Timings:
             """Time models in a process without torch."""
-            with tempfile.TemporaryDirectory() as folder:
-                paths = {name: Path(folder, f"{i}.onnx") for i, name in enumerate(models)}
+            with scratch() as folder:
+                paths = {name: folder / f"{i}.onnx" for i, name in enumerate(models)}
                 for name, path in paths.items():
                     path.write_bytes(models[name].SerializeToString())
                 how: dict[str, Any] = {"provider": search.provider, "threads": search.threads}

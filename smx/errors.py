@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class SmxError(Exception):
     """Something failed on the way; the message is one line for the user. Exit code 1."""
@@ -21,6 +23,10 @@ class ParityError(SmxError):
     exit_code = 3
 
 
+STACK = re.compile(r"\s*(Exception raised from|C\+\+ CapturedTraceback|frame #\d+:).*", re.DOTALL)
+"""Where the stack of a C++ program begins in the text of its error."""
+
+
 def one_line(error: object) -> str:
-    """Return an error's text, or that of a name, on one line; the type's name where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's text, or that of a name, on one line, without a C++ stack; its type's name if it has none."""
+    return " ".join(STACK.sub("", str(error)).split()) or type(error).__name__

@@ -13,9 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from smx.ending import eventually
 from smx.errors import InputError, SmxError
 
 try:
@@ -26,6 +28,8 @@ except ModuleNotFoundError:  # Windows
 LOCK = ".smx.lock"
 TEMPORARY = re.compile(r"\.smx-[0-9a-f]{12}\.tmp")
 """Short, so that it fits wherever the name of the file fits; and unique, whatever numbers processes have."""
+SCRATCH = re.compile(r"\.smx-[0-9a-f]{12}\.folder")
+"""Temporary folders."""
 
 
 @contextmanager
@@ -59,12 +63,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 _set_mode(written.fileno(), target)
                 os.fsync(written.fileno())
             temporary.replace(target)
-            if fcntl:  # so that the rename lasts through a power cut; Windows can't open folders
-                descriptor = os.open(folder, os.O_RDONLY)
-                try:
+            with _opened(folder) as descriptor:
+                if fcntl:  # so that the rename lasts through a power cut
                     os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
     except OSError as error:
         raise SmxError(f"{path} could not be written: {error.strerror or error}") from error
 
@@ -86,14 +87,48 @@ def _temporary(folder: Path) -> Iterator[Path]:
     """Yield a new file in a folder, which is locked, and removed at the end if it still has its name."""
     while True:
         path = folder / f".smx-{secrets.token_hex(6)}.tmp"
-        with path.open("xb") as file:
+        with eventually(partial(path.unlink, missing_ok=True)), path.open("xb") as file:
             _try_lock(file.fileno())
             if path.exists():  # nobody took it for a leftover before it was locked
-                try:
-                    yield path
-                finally:
-                    path.unlink(missing_ok=True)
+                yield path
                 return
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a new temporary folder, which is removed at the end.
+
+    What killed processes of this program have left beside it is removed too: like a temporary file, the folder is
+    locked as long as its process lives.
+
+    Raises:
+        SmxError: there is no place for temporary files.
+    """
+    try:
+        place = Path(tempfile.gettempdir())
+    except OSError as error:
+        raise SmxError(f"there is no place for temporary files ({error.strerror}); set TMPDIR to a folder") from error
+    _remove_leftovers(place)
+    while True:
+        path = place / f".smx-{secrets.token_hex(6)}.folder"
+        with eventually(partial(shutil.rmtree, path, ignore_errors=True)):
+            path.mkdir(mode=0o700)
+            with _opened(path) as descriptor:
+                _try_lock(descriptor)
+                if path.exists():
+                    yield path
+                    return
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Open a folder; yield -1 on Windows, which can't."""
+    descriptor = os.open(folder, os.O_RDONLY) if fcntl else -1
+    try:
+        yield descriptor
+    finally:
+        if fcntl:
+            os.close(descriptor)
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -104,6 +139,10 @@ def _remove_leftovers(folder: Path) -> None:
                 with suppress(OSError), path.open("rb") as file:  # it is gone meanwhile, or another user's
                     if _try_lock(file.fileno()):
                         path.unlink()
+            elif SCRATCH.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                with suppress(OSError), _opened(path) as descriptor:
+                    if os.fstat(descriptor).st_uid == os.geteuid() and _try_lock(descriptor):
+                        shutil.rmtree(path, ignore_errors=True)
 
 
 def _try_lock(file: int) -> bool:
@@ -191,10 +230,9 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate()
         json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": started}, file)
         file.flush()
-        try:
+        # Removed while it is locked, so that nobody locks a file that is gone.
+        with eventually(partial((folder / LOCK).unlink, missing_ok=True)):
             yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)  # while it is locked, so that nobody locks a file that is gone
 
 
 def _lock(folder: Path) -> TextIO | None:

@@ -37,7 +37,7 @@ def below_smx(names: str) -> tuple[str, ...]:
     return tuple(f"smx.{name}" for name in names.split())
 
 
-CORE = below_smx("__init__ __main__ __version__ errors files limits paper subprocesses")
+CORE = below_smx("__init__ __main__ __version__ ending errors files limits paper subprocesses")
 METHOD = below_smx("activations functional layers pricing models hooks hinges fused")
 RUN = below_smx("architecture factory modelfile preprocessing program saving torchfile torchrunner training stepbench")
 SHARED = below_smx("arrays prices schema timing convert sorting data")

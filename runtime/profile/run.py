@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
 
 from smx.errors import InputError
+from smx.files import scratch
 from smx.runtime.graph import nodes
 from smx.runtime.profile.fold import Profile, fold
 from smx.runtime.session import Session
@@ -62,8 +62,8 @@ def profile(
     if runs < 1 or batch_size < 1:
         raise InputError(f"a profile needs at least 1 run of 1 example, got {runs} runs of {batch_size}")
     file = nodes(path)
-    with tempfile.TemporaryDirectory() as folder:
-        prefix, optimised = Path(folder, "profile"), Path(folder, "optimised.onnx")
+    with scratch() as folder:
+        prefix, optimised = folder / "profile", folder / "optimised.onnx"
         # A provider that compiles parts of the graph refuses to save it; the second try does not ask for it.
         for target in (optimised, None):
             profiled = _Profiled(**vars(settings), profile=prefix, optimised=target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -79,6 +80,17 @@ class Command(click.Command):
 
 def _same(a: Path, b: Path) -> bool:
     return a.absolute() == b.absolute() or (a.exists() and b.exists() and a.samefile(b))
+
+
+class Number(click.FloatRange):
+    """A number in a range, which NaN is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Check the range."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 class Commas(click.ParamType[tuple[Any, ...]]):

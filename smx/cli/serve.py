@@ -17,7 +17,7 @@ from smx.cli.output import console
 from smx.errors import InputError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-SECONDS = click.FloatRange(min=0.001, max=86_400)
+SECONDS = options.Number(min=0.001, max=86_400)
 PORT = click.IntRange(0, 65_535)
 BYTES_IN_MIB = 2**20
 
@@ -67,7 +67,7 @@ def option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], 
 @option(
     "Speed",
     "--max-wait",
-    type=click.FloatRange(0, 10_000),
+    type=options.Number(0, 10_000),
     default=0.0,
     metavar="MS",
     help="A request waits so long for others when nothing runs.",
@@ -111,7 +111,7 @@ def option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], 
 @option(
     "Watching",
     "--poll",
-    type=click.FloatRange(0, 86_400),
+    type=options.Number(0, 86_400),
     default=1.0,
     metavar="S",
     help="Look for replaced files; 0 never.",

@@ -16,6 +16,7 @@ from smx import limits
 from smx.cli import options
 from smx.cli.output import logs, table, write_json
 from smx.cli.progress import progress
+from smx.ending import say_how_to_go_on
 from smx.errors import InputError
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def sweep(
     if not trained:
         report = work.status(out, chosen["only"])
     else:
-        with _progress() as (on_plan, on_start, on_end), _how_to_go_on():
+        say_how_to_go_on(lambda: "the same command goes on from the last checkpoints")
+        with _progress() as (on_plan, on_start, on_end):
             report = work.sweep(grid, out=out, on_plan=on_plan, on_start=on_start, on_end=on_end, **chosen, **options)
         left = report.counts["missing"]  # as where a full disk let no error be kept
     if latency:
@@ -175,15 +177,6 @@ def _show(report: SweepReport, page: Path | None, json_path: str | None) -> None
         people.print(f"failed: {cell}  {' '.join(error.split())[:200]}", soft_wrap=True)
     if report.failed:
         people.print("Failed cells are trained again with --retry.")
-
-
-@contextmanager
-def _how_to_go_on() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        logs().print("The same command goes on from the last checkpoints.")
-        raise
 
 
 @contextmanager

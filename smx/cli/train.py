@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smx.cli import options
-from smx.cli.group import INTERRUPTED
-from smx.cli.output import logs, table, write_json
+from smx.cli.output import table, write_json
 from smx.cli.progress import training_progress
+from smx.ending import say_how_to_go_on
 from smx.training.config import FIELDS, SMARTMIXED, TrainConfig
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def train(config_path: Path | None, json_path: str | None, **options: Any) -> No
     with _one_voice(main), ExitStack() as stack:
 
         def on_start(config: TrainConfig, folder: Path, rows: Sequence[EpochMetrics]) -> None:
-            stack.enter_context(_how_to_continue(config, folder, options["data_dir"], options["trust_code"]))
+            again = partial(_how_to_continue, config, folder, options["data_dir"], options["trust_code"])
+            say_how_to_go_on(again)
             show.append(stack.enter_context(training_progress(config, rows)))
 
         report = train(config_path, on_start=on_start, on_epoch=lambda row: show[0](row), **given)
@@ -97,32 +98,24 @@ def _one_voice(main: bool) -> Iterator[None]:
     """Let rank 0 show an error that all ranks meet; torchrun ends the others while they wait here."""
     try:
         yield
-    except KeyboardInterrupt:
-        if main:
-            raise
-        raise click.exceptions.Exit(INTERRUPTED) from None
     except Exception:
         if not main:
             time.sleep(REPORT_WAIT)
         raise  # one that waited in vain is alone with its error, and shows it
 
 
-@contextmanager
-def _how_to_continue(config: TrainConfig, out: Path, data_dir: Path | None, trust_code: bool) -> Iterator[None]:
-    """After Ctrl-C print the command that continues the run."""
+def _how_to_continue(config: TrainConfig, out: Path, data_dir: Path | None, trust_code: bool) -> str:
+    """Return what Ctrl-C says: the command that continues the run."""
     from smx.training.run import CHECKPOINT
 
-    try:
-        yield
-    except KeyboardInterrupt:
-        if (out / CHECKPOINT).exists():
-            again = ["smx", "train", "--resume", "--out", str(out)]
-            if trust_code or ":" in config.model:
-                again.append("--trust-code")
-            if data_dir and "SMX_DATA_DIR" not in os.environ:
-                again += ["--data-dir", str(data_dir)]
-            logs().print(f"Stopped; the finished epochs are kept. Continue with: {shlex.join(again)}", soft_wrap=True)
-        raise
+    if not (out / CHECKPOINT).exists():
+        return ""
+    again = ["smx", "train", "--resume", "--out", str(out)]
+    if trust_code or ":" in config.model:
+        again.append("--trust-code")
+    if data_dir and "SMX_DATA_DIR" not in os.environ:
+        again += ["--data-dir", str(data_dir)]
+    return f"the finished epochs are kept. Continue with: {shlex.join(again)}"
 
 
 def _show(report: TrainReport, json_path: str | None) -> None:

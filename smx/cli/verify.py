@@ -22,7 +22,7 @@ LISTED = 10
 """At most this many examples are listed whose class differs."""
 NEARER = {"model": "onnxruntime", "reference": "PyTorch", "equal": "both the same"}
 """What people read for the side that is nearer to float64."""
-TOLERANCE: dict[str, Any] = {"type": click.FloatRange(min=0), "metavar": "X"}
+TOLERANCE: dict[str, Any] = {"type": options.Number(min=0), "metavar": "X"}
 
 
 @click.command(cls=options.Command)

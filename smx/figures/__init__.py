@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import sys
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+
+from smx.files import scratch
 
 
 def _has_folder() -> bool:
@@ -23,5 +24,6 @@ def _has_folder() -> bool:
 
 
 if not ("matplotlib" in sys.modules or "MPLCONFIGDIR" in os.environ or _has_folder()):
-    os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="smx-matplotlib-")
-    atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
+    _folder = ExitStack()
+    os.environ["MPLCONFIGDIR"] = str(_folder.enter_context(scratch()))
+    atexit.register(_folder.close)

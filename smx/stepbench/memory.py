@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
+from smx.files import scratch
 from smx.stepbench.networks import Build
 from smx.stepbench.runner import training_step
 
@@ -93,8 +92,8 @@ def peak_bytes(run: Callable[[], object], device: str = "cpu") -> int:
         return int(torch.cuda.max_memory_allocated()) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
+    with scratch() as folder:
+        path = folder / "trace.json"
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_bytes())["traceEvents"]
     changes: list[tuple[float, int]] = [

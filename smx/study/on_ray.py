@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ def _task(
     torch.set_num_threads(1)
     if (out / CELLS).is_file() and (out / CELLS).read_bytes() == listed:
         return (*train_here(cell, out, data_dir), None)
-    with tempfile.TemporaryDirectory() as folder:
-        result, error = train_here(cell, Path(folder), data_dir)
-        model = CellFolder.of(cell, Path(folder)).model
+    with files.scratch() as folder:
+        result, error = train_here(cell, folder, data_dir)
+        model = CellFolder.of(cell, folder).model
         return result, error, model.read_bytes() if result is not None else None

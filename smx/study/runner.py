@@ -15,7 +15,7 @@ from smx import files
 from smx.errors import SmxError, one_line
 from smx.study.cell import CellFolder, train_cell
 from smx.study.grid import Cell
-from smx.subprocesses import follow_parent, hidden_main
+from smx.subprocesses import follow_parent, held_back, hidden_main, stop
 from smx.timing.machine import cores
 
 TRIES = 2
@@ -121,14 +121,12 @@ class _Slot:
         self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (self.threads,))
 
     def submit(self, cell: Cell, out: Path, data_dir: Path | None) -> Future[Outcome]:
-        with hidden_main():
+        with hidden_main(), held_back():
             return self.pool.submit(train_here, cell, out, data_dir)
 
     def kill(self) -> None:
         """End the process, also in the middle of a cell: its checkpoint stays."""
-        for process in list((self.pool._processes or {}).values()):  # executors have kill_workers from Python 3.14 on
-            process.kill()
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        stop(self.pool)
 
 
 def _begin(threads: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import SmxError, one_line
-from smx.subprocesses import follow_parent, hidden_main
+from smx.subprocesses import follow_parent, held_back, hidden_main
 from smx.timing.settle import settle
 
 Array = NDArray[Any]
@@ -104,7 +104,7 @@ class ProcessRunner:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(make, other), daemon=True)
-        with hidden_main():
+        with hidden_main(), held_back():
             self._process.start()
         other.close()
 

@@ -138,18 +138,11 @@ class TrainConfig:
             self._require(name, value == word or 1 <= value <= largest, f"between 1 and {largest}")
         for name in ("temperature", "temperature_end", "lr", "clip_norm"):
             self._require(name, 0 < getattr(self, name) < float("inf"), "positive and finite")
-        for name in (
-            "settle_changed",
-            "settle_margin",
-            "settle_loss",
-            "patience",
-            "lr_warmup",
-            "logits_lr",
-            "price_weight",
-        ):
+        for name in ("settle_changed", "settle_margin", "settle_loss", "logits_lr", "price_weight"):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more, and finite")
         self._require("min_share", 0 <= self.min_share <= 1, "between 0 and 1")
-        self._require("max_groups", self.max_groups >= 0, "0 or more")
+        for name, largest in {"patience": EPOCHS, "lr_warmup": EPOCHS, "max_groups": NEURONS}.items():
+            self._require(name, 0 <= getattr(self, name) <= largest, f"between 0 and {largest}")
         self._require("hidden", self.hidden and min(self.hidden) >= 1, "one or more layers of at least 1 neuron")
         few = len(self.hidden) <= LAYERS and max(self.hidden) <= NEURONS
         self._require("hidden", few, f"at most {LAYERS} layers of at most {NEURONS} neurons")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smx.errors import InputError
+from smx.files import scratch
 from smx.paper import PAPER_POOL
 from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.runtime.profile.fold import Profile
@@ -122,10 +122,10 @@ def bench(
         raise InputError("only a MODEL.pt runs in PyTorch, and none is given; smx.save writes one for any network")
     if unknown := sorted(set(pytorch) - PYTORCH.keys()):
         raise InputError(f"PyTorch runs a network {' or '.join(PYTORCH)}, got {', '.join(unknown)}")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         if network is not None and (layouts or baselines):
             on_progress("exporting the candidates", 0, 0)
-            what = (network, Path(folder), layouts, baselines)
+            what = (network, folder, layouts, baselines)
             search: dict[str, Any] = {"provider": provider, "threads": settings.threads}
             made = with_torch(export_candidates, *what, example_input=example_input, trust_code=trust_code, **search)
             files = made | files

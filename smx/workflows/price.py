@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -73,9 +72,9 @@ def price(
     for what, values in {"batch sizes": batch_sizes, "widths": widths, "stacks": stacks}.items():
         check_sizes(what, values)
     before = machine()
-    with tempfile.TemporaryDirectory() as folder:
+    with files.scratch() as folder:
         on_progress("writing small networks", 0, 0)
-        paths = with_torch(_write, Path(folder), tuple(widths), names, tuple(stacks))
+        paths = with_torch(_write, folder, tuple(widths), names, tuple(stacks))
         times = without_torch(
             _measure,
             paths,

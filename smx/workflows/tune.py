@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from smx import files
@@ -73,11 +72,11 @@ def tune(
             " remove it"
         )
     measured = fingerprint(onnx_path)
-    with tempfile.TemporaryDirectory() as folder:
+    with files.scratch() as folder:
         paths = {"": onnx_path}
         if model is not None:
             on_progress("exporting", 0, 0)
-            paths |= _other_layouts(session, onnx_path, Path(model), Path(folder), trust_code)
+            paths |= _other_layouts(session, onnx_path, Path(model), folder, trust_code)
         report = without_torch(
             search.tune,
             paths,

@@ -186,7 +186,7 @@ def test_ctrl_c_says_how_to_go_on(
     with pytest.raises(SystemExit) as end:
         main(["sweep", "--config", str(grid), "--out", str(tmp_path)])
     assert end.value.code == 130
-    assert capsys.readouterr().err == "The same command goes on from the last checkpoints.\nInterrupted.\n"
+    assert capsys.readouterr().err == "Interrupted; the same command goes on from the last checkpoints\n"
 
 
 def test_a_sweep_that_leaves_cells_missing_has_not_succeeded(
