@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from smx.errors import InputError, one_line
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with an image is said in our errors
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """The formats that are read, whatever the name of a file ends in. Pillow runs other programs for some further ones."""

@@ -292,7 +292,8 @@ def _checked(content: dict[str, Any]) -> Prices:
     }
     tables |= {name: table(content.pop(name), batches, widths) for name in ("split", "part", "move")}
     for name in ("fused", "own", "shared"):
-        tables[name] = {each: table(values, batches, widths) for each, values in content.pop(name).items()}
+        of_each = checked(content.pop(name), dict[Text, Any])
+        tables[name] = {each: table(values, batches, widths) for each, values in of_each.items()}
     for form, needed in (("fused", ("relu",)), ("own", ("relu",)), ("shared", (LINES, CURVES, BOTH))):
         if missing := [name for name in needed if name not in tables[form]]:
             raise ValueError(f"{form} lacks {', '.join(missing)}")

@@ -15,6 +15,7 @@ import torch
 import smx
 from smx.errors import InputError
 from smx.modelfile import load_model
+from smx.prices import load_prices
 from smx.runtime import Session
 from smx.runtime.metadata import ModelInfo
 from smx.runtime.tuning import fingerprint, read_tuning, tuning_path
@@ -149,3 +150,19 @@ def test_the_names_of_an_onnx_file_that_are_no_text(tmp_path: Path) -> None:
     for use in (Session, smx.describe):
         with pytest.raises(InputError, match=r"m\.onnx is no"):
             use(path)
+
+
+def test_a_message_is_never_long() -> None:
+    """It may quote a library's error, which quotes the file; what came and what to do stand at its ends."""
+    message = str(InputError("data.npz can't be read (" + "\\xff" * 5000 + "); expected x and y"))
+    assert len(message) < 1010
+    assert message.startswith("data.npz can't be read (")
+    assert message.endswith("); expected x and y")
+
+
+def test_a_price_that_is_no_table(tmp_path: Path) -> None:
+    content = json.loads((Path(smx.__file__).parent / "prices.json").read_text())
+    for name in ("fused", "dense", "split"):
+        (tmp_path / "p.json").write_text(json.dumps({**content, name: 7}))
+        with pytest.raises(InputError, match=r"p\.json is no price file \(.*\); write one"):
+            load_prices(tmp_path / "p.json")
