@@ -17,7 +17,7 @@ import click
 
 from smx.cli.output import UntilClosed, plain
 from smx.ending import eventually, line
-from smx.errors import SmxError, one_line
+from smx.errors import InputError, SmxError, one_line
 
 EXTRAS = dict.fromkeys(("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib"), "train")
 EXTRAS["tensorboard"] = "tensorboard"
@@ -94,6 +94,8 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors into one line and the exit code that they carry."""
         try:
+            if not Path().exists():  # libraries abort the process where it has none
+                raise InputError("the current folder does not exist any more; go to another one")
             with eventually(remove_torchs_folder):
                 result = super().invoke(ctx)
                 sys.stdout.flush()
