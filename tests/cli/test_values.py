@@ -124,8 +124,8 @@ main()
     result = python("-m", "smx", "inspect", exported, env=bare)
     assert (result.returncode, result.stderr) == (0, "")
     close = f"exec {sys.executable} -m smx inspect {exported} <&- >&-"
-    for command, code in ((close, 0), (f"{close} 2>&-", 0), (close.replace(str(exported), "none.onnx"), 2)):
-        assert subprocess.run(["sh", "-c", command], check=False, capture_output=True).returncode == code
+    for line, expected in ((close, 0), (f"{close} 2>&-", 0), (close.replace(str(exported), "none.onnx"), 2)):
+        assert subprocess.run(["sh", "-c", line], check=False, capture_output=True).returncode == expected
     for arguments in (("inspect", exported), ("--version",)):
         with Path("/dev/full").open("w") as full:
             command = [sys.executable, "-m", "smx", *map(str, arguments)]
