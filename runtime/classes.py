@@ -29,10 +29,11 @@ def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
     Rows that all are 0 or more and sum to 1 are probabilities; another softmax would bring them close to each other.
 
     Raises:
-        InputError: C is 1: one column may be a score, a probability or a value, and a softmax of it is always 1.
+        InputError: C is 0 or 1: one column may be a score, a probability or a value, and a softmax of it is always 1.
     """
-    if scores.shape[1] == 1:
-        raise InputError("it has one output column, which names no classes; expected one for each class, two or more")
+    if scores.shape[1] < 2:
+        count = ("no output column", "one output column")[scores.shape[1]]
+        raise InputError(f"it has {count}, which names no classes; expected one for each class, two or more")
     given = scores.astype(np.float64)
     if len(given) and (given >= 0).all() and (np.abs(given.sum(1) - 1) < SUM).all():
         given /= given.sum(1, keepdims=True)

@@ -27,6 +27,7 @@ def load_samples(
     *,
     invert: bool = False,
     raw: bool = False,
+    unscaled: bool = False,
     max_pixels: int = MAX_PIXELS,
     left: dict[str, str] | None = None,
 ) -> tuple[list[str], NDArray[Any]]:
@@ -46,6 +47,7 @@ def load_samples(
         info: of the model, for the size of its images and the range of its data; None for another tool's model.
         invert: images are dark on light, and the model knows light on dark.
         raw: the model takes uint8.
+        unscaled: the model takes whole numbers of another type: they are not divided.
         max_pixels: of an image; larger ones are refused before they are decoded.
         left: gets the files of a folder that are no images that can be read, and why; None refuses the folder then.
 
@@ -64,7 +66,7 @@ def load_samples(
         if x.size and (x.min() < 0 or x.max() > 255):
             raise InputError(f"{name} must hold values from 0 to {maximum:g}, got {x.min():g} to {x.max():g}")
         x = x.astype(np.uint8)
-    elif whole:
+    elif whole and not unscaled:
         x = x.astype(np.float32) / maximum
     return names, x
 

@@ -23,11 +23,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(double)": np.dtype(np.float64),
     "tensor(float16)": np.dtype(np.float16),
-    "tensor(int64)": np.dtype(np.int64),
-    "tensor(int32)": np.dtype(np.int32),
-    "tensor(uint8)": np.dtype(np.uint8),
+    **{f"tensor({name})": np.dtype(name) for size in (8, 16, 32, 64) for name in (f"int{size}", f"uint{size}")},
     "tensor(bool)": np.dtype(np.bool_),
 }
+"""The types of tensors that ONNX Runtime and numpy share, other than text."""
 
 
 class Session:
@@ -115,6 +114,8 @@ class Session:
     def run_all(self, *inputs: NDArray[Any], batch_size: int | None = None) -> list[NDArray[Any]]:
         """Run the model and return all its outputs, each (B, *) for B examples.
 
+        Scikit-learn's scores, a dict for each example, become a structured array (B,) with a field for each class.
+
         B may be 0. ONNX Runtime would abort the process with some models, so it is not given an empty batch: the shapes
         of the outputs are found by running the model on zeros.
 
@@ -124,8 +125,8 @@ class Session:
                 model made for one batch size is run with that, the last batch filled up with zeros.
 
         Raises:
-            InputError: the number, the shapes or the dtypes of the inputs are not the model's; or an output does not
-                have the examples on an axis, for no examples, or on its first axis, for several batches.
+            InputError: the number, the shapes or the dtypes of the inputs are not the model's; an output is no array;
+                or it does not have the examples on an axis, for no examples, or its first, for several batches.
         """
         if batch_size is not None:
             return self._run_batches(inputs, batch_size)
@@ -171,10 +172,25 @@ class Session:
         return outputs
 
     def _call(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        found = self._run(feed)
+        return [self._array(output, value) for output, value in zip(self.outputs, found, strict=True)]
+
+    def _run(self, feed: dict[str, NDArray[Any]]) -> list[Any]:
         try:
             return list(self._session.run(None, feed))
         except Exception as error:
             raise InputError(f"{self.name} can't run this input: {one_line(error)}") from error
+
+    def _array(self, output: Any, value: Any) -> NDArray[Any]:
+        """Return an output as an array."""
+        if isinstance(value, np.ndarray | np.generic):
+            return np.asarray(value)
+        if value and isinstance(value, list) and all(isinstance(row, dict) for row in value):
+            classes = [*value[0]]
+            if classes and all(row.keys() == value[0].keys() for row in value):
+                dtype = np.dtype([(str(each), np.float64) for each in classes])
+                return np.array([tuple(row[each] for each in classes) for row in value], dtype)
+        raise InputError(f"{self.name} has the output {output.name!r} of {output.type}, which is no array")
 
     @property
     def batch(self) -> int | None:
@@ -196,11 +212,12 @@ class Session:
             io_binding: keep inputs and outputs on the provider's device; the function waits until the device is done.
 
         Raises:
-            InputError: as for `run_all`.
+            InputError: as for `run_all`, but outputs may be anything.
         """
         feed = self._feed(inputs)
         if any(map(_is_empty, feed.values())):
             raise InputError(f"{self.name} can't be timed without examples")
+        self._run(feed)  # an error is said here
         if not io_binding:
             return lambda: self._session.run(None, feed)
         device = DEVICES.get(self.provider, "cpu")
@@ -218,10 +235,11 @@ class Session:
         return run
 
     def random_inputs(self, batch_size: int, seed: int = 0) -> list[NDArray[Any]]:
-        """Return random arrays that the model takes: in [0, 1), or whole numbers from 0 to 255, or booleans.
+        """Return random arrays that the model takes: in [0, 1), or whole numbers from 0 to 255 (127), or booleans.
 
         Raises:
-            InputError: the model does not take this batch size, or an input has other sizes that are not fixed.
+            InputError: the model does not take this batch size, an input has other sizes that are not fixed, or is no
+                tensor of numbers.
         """
         if batch_size < 1:
             raise InputError(f"the batch size must be at least 1, got {batch_size}")
@@ -233,10 +251,12 @@ class Session:
                 raise InputError(f"{self.name} is made for batch size {first}, got {batch_size}")
             if not all(isinstance(size, int) for size in rest):
                 raise InputError(f"{self.name} has an input {wanted.name!r} whose sizes are not fixed: {wanted.shape}")
-            dtype = DTYPES.get(wanted.type, np.dtype(np.float32))
+            dtype = DTYPES.get(wanted.type)
+            if dtype is None:
+                raise InputError(f"{self.name} has an input {wanted.name!r} of {wanted.type}, which takes no numbers")
             values = random.random((batch_size, *rest))
-            whole = not np.issubdtype(dtype, np.floating)
-            arrays.append((np.floor(values * (2 if dtype == np.bool_ else 256)) if whole else values).astype(dtype))
+            count = {"b": 2, "i": 128 if dtype == np.int8 else 256, "u": 256}.get(dtype.kind)
+            arrays.append((np.floor(values * count) if count else values).astype(dtype))
         return arrays
 
     def end_profiling(self) -> Path:
@@ -261,6 +281,10 @@ class Session:
         dtype = DTYPES.get(wanted.type, x.dtype)
         if np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer):
             raise InputError(f"{self.name} expects whole numbers ({dtype}), got dtype {x.dtype}")
+        if np.issubdtype(dtype, np.integer) and x.size and not np.can_cast(x.dtype, dtype):
+            low, high = int(x.min()), int(x.max())
+            if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
+                raise InputError(f"{self.name} expects whole numbers that {dtype} can hold, got {low} to {high}")
         return np.ascontiguousarray(x.astype(dtype, copy=False))
 
 

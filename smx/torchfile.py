@@ -57,6 +57,8 @@ def load(path: Path, format: str) -> dict[str, Any]:
         raise InputError(f"{path} is no file of tensors; {expected}") from error
     except _NotPlainError as error:
         raise InputError(f"{path} was refused: it holds {error}; {expected}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file can raise any error in the unpickler
         raise InputError(f"{path} is damaged or no file of tensors; {expected}") from error
     found = content.get("format") if isinstance(content, dict) else None

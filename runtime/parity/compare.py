@@ -123,7 +123,8 @@ def compare(
 ) -> Comparison:
     """Compare two outputs of shape (B, *) for the same examples: |a - b| <= atol * scale + rtol * |b| everywhere.
 
-    With `scale` 1 this is the rule of `numpy.allclose`. Values that are not finite never pass, nor does another shape.
+    With `scale` 1 this is the rule of `numpy.allclose`. Values that are not finite never pass, nor do texts, nor
+    does another shape.
 
     Args:
         got: outputs of the model.
@@ -135,9 +136,8 @@ def compare(
         arbiter: the same outputs computed more exactly, float64.
         inputs, output, batch_size: of the `Comparison`.
     """
-    a, b = _rows(got), _rows(reference)
-    if got.shape != reference.shape:
-        a = np.full(b.shape, np.nan)
+    b = _rows(reference)
+    a = _rows(got) if got.shape == reference.shape and got.dtype.kind in "biuf" else np.full(b.shape, np.nan)
     finite = np.isfinite(a) & np.isfinite(b)
     difference = _distance(a, b)
     allowed = rtol * np.where(finite, np.abs(b), 0.0)

@@ -17,7 +17,7 @@ import click
 
 from smx.cli.output import UntilClosed, plain
 from smx.ending import eventually, line
-from smx.errors import SmxError, one_line
+from smx.errors import InputError, SmxError, one_line
 
 EXTRAS = dict.fromkeys(("torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "sklearn", "matplotlib"), "train")
 EXTRAS["tensorboard"] = "tensorboard"
@@ -94,6 +94,7 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors into one line and the exit code that they carry."""
         try:
+            require_folder()
             with eventually(remove_torchs_folder):
                 result = super().invoke(ctx)
                 sys.stdout.flush()
@@ -106,6 +107,14 @@ class Group(click.Group):
         except KeyboardInterrupt:  # where no signal is waited for, see smx.ending: on Windows, and in Python
             click.echo(line(signal.SIGINT), err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def require_folder() -> None:
+    """Refuse to work in a folder that was removed, where libraries abort the process."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InputError("the current folder does not exist any more; go to another one") from error
 
 
 def remove_torchs_folder() -> None:

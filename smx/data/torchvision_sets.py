@@ -55,6 +55,8 @@ def _read(kind: Any, source: _Source, name: str, data_dir: Path, *, train: bool)
     except Exception as error:  # torchvision raises whatever the damage, or the network, runs into
         reason = one_line(error)
         folder = data_dir / source.folder
+        if isinstance(error, PermissionError):
+            raise InputError(f"{name} in {folder} may not be read ({reason}); name another --data-dir") from error
         if all((folder / file).is_file() for file in source.files):
             raise InputError(
                 f"{name} in {folder} is damaged ({reason}); remove the folder to download it anew"

@@ -72,7 +72,9 @@ class CellFolder:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise InputError(f"{path} can't be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
             raise self._damaged(name, error) from error
         if not isinstance(content, dict):
             raise self._damaged(name, "it is no object")

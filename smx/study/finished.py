@@ -44,7 +44,9 @@ def row_of_run(run: Path, data_dir: Path | None = None) -> dict[str, Any]:
         found = results(result)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except OSError as error:
+        raise InputError(f"{run / METRICS} can't be read ({error.strerror})") from error
+    except (ValueError, KeyError, IndexError) as error:
         raise InputError(f"{run / METRICS} is damaged ({one_line(error)}); end the run anew") from error
     found |= measures(result.model, _test_examples(result.model, config.data, data_dir))
     return row(Cell(method_of(config), config), found)

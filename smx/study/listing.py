@@ -27,7 +27,9 @@ def read_cells(out: Path) -> list[Cell]:
         return cells
     except FileNotFoundError as error:
         raise InputError(f"{out} holds no sweep (no {CELLS}); give a grid with --config") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it, and give the grid again") from error
 
 

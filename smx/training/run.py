@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -96,14 +96,17 @@ def train(
     shape, classes = dataset.sample_shape, len(dataset.class_names)
     run = _Run(config, architecture_for(config.model, shape, classes, hidden=config.hidden), ranks)
     network = run.network(checkpoint.phase if checkpoint else min(config.phases))  # fails before anything is written
+    fingerprint = dataset.fingerprint()
     if checkpoint:
+        if checkpoint.fingerprint != fingerprint:
+            raise InputError(f"{out} was trained on other data than this {dataset.name}; resume with the same data")
         _require_fits(run, network, checkpoint, out)
     _require_trainable(run, network, len(dataset.train))
     if config.price_weight:
         prices_of(config)
     files.make_folder(out)
     with files.locked(out) if ranks.main else nullcontext():
-        state = _start(config, dataset, out, checkpoint)
+        state = _start(config, fingerprint, out, checkpoint)
         position = (state.fingerprint, state.phase, state.epoch)
         if ranks.of_main(position) != position:
             raise InputError(f"rank {ranks.rank} sees another {out} than rank 0; put it on a disk that all ranks share")
@@ -197,26 +200,26 @@ def load_checkpoint(out: Path) -> Checkpoint | None:
 
 
 def require_same(checkpoint: Checkpoint, settings: Mapping[str, Any], out: Path) -> None:
-    """Raise an InputError for the first setting that differs from that of the run that is to be continued."""
+    """Raise an InputError for the first setting that differs from that of the run that is to be continued.
+
+    The data may lie elsewhere by now: their fingerprint says whether they are the same.
+    """
     for name, value in settings.items():
         before = getattr(checkpoint.config, name)
-        if before != value:
+        if before != value and name != "data":
             raise InputError(
                 f"{out} was trained with {name} = {as_text(before)}, not {as_text(value)};"
                 " resume with the same settings, or choose another --out"
             )
 
 
-def _start(config: TrainConfig, dataset: Dataset, out: Path, checkpoint: Checkpoint | None) -> Checkpoint:
-    fingerprint = dataset.fingerprint()
+def _start(config: TrainConfig, fingerprint: str, out: Path, checkpoint: Checkpoint | None) -> Checkpoint:
     if checkpoint is None:
         if (out / CHECKPOINT).exists() or (out / "model.pt").exists():
             raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
         return Checkpoint(config, fingerprint, phase=0)
     require_same(checkpoint, vars(config), out)
-    if checkpoint.fingerprint != fingerprint:
-        raise InputError(f"{out} was trained on other data than this {dataset.name}; resume with the same files")
-    return checkpoint
+    return replace(checkpoint, config=config)
 
 
 def _require_fits(run: _Run, network: nn.Module, checkpoint: Checkpoint, out: Path) -> None:

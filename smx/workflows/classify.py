@@ -15,7 +15,7 @@ from smx.errors import InputError
 from smx.runtime.classes import names_of, probabilities
 from smx.runtime.metadata import ModelInfo
 from smx.runtime.samples import load_samples
-from smx.runtime.session import Session
+from smx.runtime.session import DTYPES, Session
 
 BATCH = 1024
 """Examples a run."""
@@ -74,7 +74,8 @@ def classify(
     """Classify arrays or images by an ONNX file.
 
     Args:
-        onnx_path: the file; it has one input of fixed size and returns class scores (B, C).
+        onnx_path: the file; it has one input of fixed size and returns class scores (B, C); labels (B,) may come first,
+            as in scikit-learn's.
         samples: an array (B, *) or one example (*); or the path of an `.npy` or `.npz` file, of an image, or of a
             folder of images; or several such paths. What can't be read of a folder, or of several paths, is left out.
             Whole numbers are raw values and are normalised as in training; floating numbers are taken as they are;
@@ -89,7 +90,9 @@ def classify(
     if len(session.inputs) != 1 or not all(isinstance(size, int) for size in session.inputs[0].shape[1:]):
         raise InputError(f"{onnx_path} must have one input of shape (batch, fixed sizes) to classify examples")
     info, tuning, left = session.info, session.tuning, dict[str, str]()
-    how: dict[str, Any] = {"invert": invert, "raw": session.takes_raw, "left": left}
+    dtype = DTYPES.get(session.inputs[0].type)
+    unscaled = dtype is not None and dtype.kind in "iu"
+    how: dict[str, Any] = {"invert": invert, "raw": session.takes_raw, "unscaled": unscaled, "left": left}
     shape = session.inputs[0].shape[1:]
     if isinstance(samples, np.ndarray):
         names, x = load_samples(samples, shape, info, **how)
@@ -97,9 +100,10 @@ def classify(
         names, x = load_samples(Path(samples), shape, info, **how)
     else:
         names, x = _several([Path(path) for path in samples], shape, info, how)
-    scores = session.run(x, batch_size=BATCH)
-    if scores.ndim != 2 or len(scores) != len(x):
-        raise InputError(f"{onnx_path} must return one row of class scores an example, got shape {scores.shape}")
+    scores, known = _scores(session.run_all(x, batch_size=BATCH))
+    if scores.ndim != 2 or len(scores) != len(x) or scores.dtype.kind not in "biuf":
+        got = f"{scores.dtype} of shape {scores.shape}"
+        raise InputError(f"{onnx_path} must return one row of class scores an example, got {got}")
     try:
         found = probabilities(scores)
     except InputError as error:
@@ -107,11 +111,23 @@ def classify(
     return Classification(
         model=str(onnx_path),
         examples=tuple(names),
-        class_names=names_of(scores.shape[1], info.class_names if info else ()),
+        class_names=names_of(scores.shape[1], info.class_names if info else known),
         probabilities=found,
         left=left,
         note=f"tuned: {tuning.describe()}" if tuning and not tuning.keeps_defaults else session.note,
     )
+
+
+def _scores(outputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return the output with the class scores (B, C), and the names of the classes, if it has some.
+
+    It is the first one; but classifiers of other tools put the labels (B,) before it.
+    """
+    first, *others = outputs
+    if first.ndim == 1 and first.dtype.kind in "iuO" and others:
+        first = others[0]
+    names = first.dtype.names or ()
+    return np.stack([first[name] for name in names], 1) if names else first, names
 
 
 def _several(

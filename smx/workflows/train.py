@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ def train(
         out: the run's folder; None is `runs/DATA-ACTIVATION`, with the model between if it is no mlp.
         data_dir: where downloaded data sets are.
         resume: continue the run in `out` from its last checkpoint, if there is one; settings that are given must be
-            the same.
+            the same, but `data` may name another place of the same data.
         trust_code: import the Python module of a network (`module:factory`) that a TOML file or checkpoint names.
         on_start: called before the first epoch with the settings, the folder and the epochs that are already done.
         on_epoch: called after each epoch.
@@ -96,7 +96,9 @@ def train(
         checkpoint = load_checkpoint(folder) if resume else None
         if checkpoint:
             require_same(checkpoint, given, folder)
-            config = checkpoint.config
+            config = replace(checkpoint.config, data=given.get("data", checkpoint.config.data))
+            if config.data.endswith(".npz") and not Path(config.data).exists():
+                raise InputError(f"{config.data}, the run's data, does not exist; say where it lies now with --data")
         else:
             config = from_values({"device": "cuda" if torch.cuda.is_available() else "cpu", **given})
         if ":" in config.model and not (trust_code or named_by_caller):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +106,31 @@ def test_what_goes_beyond_a_machine_is_one_line(error: Exception, line: str) -> 
     assert failure.exit_code == 1
     assert failure.message.endswith(line) or line in failure.message
     assert "frame #" not in failure.message
+
+
+def test_a_place_that_is_none(exported: Path, tmp_path: Path) -> None:
+    """A current folder that was removed, no HOME, no TMPDIR, no locale, and standard streams that are closed."""
+    code = """
+import os, sys
+os.mkdir("gone")
+os.chdir("gone")
+os.rmdir("../gone")
+from smx.__main__ import main
+main()
+"""
+    refused(python("-c", code, "train", cwd=tmp_path), 2, "the current folder does not exist any more; go to another")
+    bare = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "TMPDIR": str(tmp_path / "none"), "LC_ALL": "C"}
+    bare |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "xx_YY.odd", "COLUMNS": "x"}
+    result = python("-m", "smx", "inspect", exported, env=bare)
+    assert (result.returncode, result.stderr) == (0, "")
+    close = f"exec {sys.executable} -m smx inspect {exported} <&- >&-"
+    for line, expected in ((close, 0), (f"{close} 2>&-", 0), (close.replace(str(exported), "none.onnx"), 2)):
+        assert subprocess.run(["sh", "-c", line], check=False, capture_output=True).returncode == expected
+    for arguments in (("inspect", exported), ("--version",)):
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-m", "smx", *map(str, arguments)]
+            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (result.returncode, result.stderr) == (1, "Error: No space left on device\n")
 
 
 def test_a_network_that_no_memory_holds(tmp_path: Path) -> None:
