@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,8 +36,9 @@ from smx.export.checks import check_weights, flattened, new_names, samples
 from smx.export.compiler import LAYOUTS, PassReport, compile
 from smx.export.external_data import external_weights, is_large
 from smx.export.fastest import Fastest, Search
+from smx.export.forms import check_forms
 from smx.export.opsets import OPSETS, convert, oldest_ir_version
-from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
+from smx.export.precision import PRECISIONS, changed_predictions, lowered
 from smx.export.provenance import with_provenance
 from smx.export.searching import find_fastest
 from smx.export.sizes import Dynamic
@@ -45,7 +46,7 @@ from smx.export.sort import sort_neurons
 from smx.runtime.digest import sealed
 from smx.runtime.metadata import LayerInfo, ModelInfo
 from smx.runtime.parity.check import ParityReport
-from smx.runtime.parity.isolated import check_isolated
+from smx.runtime.parity.isolated import AbortError, check_isolated
 
 CAPTURED = range(18, 26)
 """The opsets that PyTorch's exporter writes; what lies outside is converted from the nearest."""
@@ -187,6 +188,7 @@ def export_onnx(
     files.check_writable(path)
     functions = expressions_of(module)
     check_weights(module)
+    check_forms(module)
     others = sizes.others(flat, batched(example, batch or 2), axes)
     examples = [("example", batched(example, size)) for size in ((batch,) if batch else BATCHES)]
     expected, outputs = samples(flat, [*examples, *others])
@@ -223,13 +225,8 @@ def export_onnx(
             if not parity.passed:
                 raise ParityError(f"{path} was not written: it differs from PyTorch by up to {parity.max_abs:.3g}")
             changed = 0
-            if precision == "float16":
-                proto = to_float16(proto)
-            elif precision == "int8" and calibration is not None:
-                proto = to_int8(proto, calibration)
             if precision != "float32":
-                draft.write_bytes(proto.SerializeToString())
-                _, lower = check(draft, otherwise="export it in float32")
+                proto, lower = _first_that_loads(lowered(proto, precision, calibration), draft, check)
                 if predicted is not None and lower is not None:
                     changed = changed_predictions(predicted, lower)
             found = ModelInfo(
@@ -276,6 +273,21 @@ def export_onnx(
         fastest=fastest,
         seconds=time.perf_counter() - started,
     )
+
+
+def _first_that_loads(
+    protos: Iterable[onnx.ModelProto], draft: Path, check: Callable[..., tuple[ParityReport, NDArray[Any] | None]]
+) -> tuple[onnx.ModelProto, NDArray[Any] | None]:
+    """Write the first model that ONNX Runtime does not abort for; return it with its predictions."""
+    aborted: AbortError | None = None
+    for proto in protos:
+        draft.write_bytes(proto.SerializeToString())
+        try:
+            return proto, check(draft, otherwise="export it in float32")[1]
+        except AbortError as error:
+            aborted = error
+    assert aborted is not None
+    raise aborted
 
 
 def _check_options(

@@ -164,7 +164,7 @@ def _count(x: Any) -> int:
 def parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the parts of a network with their paths in it, also if it is a `Flat`."""
     network: nn.Module = module.module if isinstance(module, Flat) else module
-    return network.named_modules()
+    yield from network.named_modules()
 
 
 @contextmanager

@@ -82,16 +82,21 @@ def capture(
     x = example_input
     for axis in (0, *dynamic):  # a length of 1 would be a constant
         x = x.index_select(axis, torch.arange(max(2, x.shape[axis]), device=x.device) % x.shape[axis])
-    axes = {0: torch.export.Dim("batch")} | dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC)
+    dims = {0: torch.export.Dim("batch")} | dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC)
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # it would compute ReLU or GELU in the place of a layer
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             exported = torch.export.export(
-                convert.replace(marked, layers), (x,), dynamic_shapes=(axes,)
+                convert.replace(marked, layers), (x,), dynamic_shapes=(dims,)
             ).run_decompositions({})  # after which no operator changes a tensor
     except Exception as error:
+        if dynamic and ("specialized it to be a constant" in str(error) or "static shape" in str(error)):
+            axes = ", ".join(map(str, dynamic))
+            raise ValueError(
+                f"{name} does not take any length on all of the axes {axes}; leave out those where it does not"
+            ) from error
         raise ValueError(f"{name} can't be traced by torch.export: {one_line(error)[:200]}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -23,6 +23,10 @@ BATCH = 1000
 """Examples a run, of those that are only predicted."""
 
 
+class AbortError(InputError):
+    """ONNX Runtime ended the process in which it should have loaded and run a file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """Examples that a file is run on, all at once.
@@ -62,7 +66,7 @@ def check_isolated(
         The comparisons, and the first output for `evaluation`.
 
     Raises:
-        InputError: ONNX Runtime can't load or run the file, or the process ends before it answers.
+        InputError: ONNX Runtime can't load or run the file; an AbortError if the process ends before it answers.
     """
     try:
         return in_subprocess(_check, path, samples, name, atol, rtol, evaluation)
@@ -70,7 +74,7 @@ def check_isolated(
         if not isinstance(error.__cause__, BrokenProcessPool):
             raise
         problem = "ONNX Runtime aborts, or lacks memory, when it loads and runs it"
-        raise InputError(f"{name} was not written: {problem}; {otherwise}") from error
+        raise AbortError(f"{name} was not written: {problem}; {otherwise}") from error
 
 
 def _check(
