@@ -78,7 +78,8 @@ def _outputs(flat: Flat, inputs: tuple[Tensor, ...]) -> dict[str, NDArray[Any]]:
         tensors = tensors_by_name(result)
     except TypeError as error:
         raise SmxError(
-            f"{name} can't be exported: {error}; only tensors (B, *), in lists, dicts and dataclasses, become outputs"
+            f"{name} can't be exported: {error}; it must return tensors (B, *), in lists, dicts or dataclasses"
+            " (in transformers, use_cache=False leaves out the cache)"
         ) from error
     if not tensors:
         raise SmxError(f"{name} returns no tensor; only tensors (B, *) can be exported")

@@ -223,7 +223,11 @@ def export_onnx(
             draft.write_bytes(proto.SerializeToString())
             parity, predicted = check(draft, otherwise="try the other layout or another opset")
             if not parity.passed:
-                raise ParityError(f"{path} was not written: it differs from PyTorch by up to {parity.max_abs:.3g}")
+                worst = max(parity.comparisons, key=lambda found: (not found.passed, found.max_abs))
+                raise ParityError(
+                    f"{path} was not written: it differs from PyTorch by up to {worst.max_abs:.3g}"
+                    f" ({worst.inputs}, batch {worst.batch_size}, {worst.output})"
+                )
             changed = 0
             if precision != "float32":
                 proto, lower = _first_that_loads(lowered(proto, precision, calibration), draft, check)

@@ -88,7 +88,14 @@ def _check(
             inputs=sample.name, output=output.name, batch_size=len(sample.inputs[0]),
         )
         for sample in samples
-        for output, got, expected in zip(session.outputs, session.run_all(*sample.inputs), sample.expected, strict=True)
+        for output, got, expected in zip(session.outputs, _run(session, sample), sample.expected, strict=True)
     )  # fmt: skip
     outputs = None if evaluation is None else session.run(evaluation, batch_size=BATCH)
     return ParityReport(atol=atol, rtol=rtol, comparisons=comparisons), outputs
+
+
+def _run(session: Session, sample: Sample) -> list[Array]:
+    try:
+        return session.run_all(*sample.inputs)
+    except InputError as error:
+        raise InputError(f"{error} ({sample.name}, batch {len(sample.inputs[0])})") from error

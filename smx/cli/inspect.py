@@ -35,8 +35,8 @@ def inspect(path: Path, json_path: str | None) -> None:
         )
         people.print(table(("layer", ">neurons", *(f">{name}" for name in names)), sizes, title="mixed layers"))
     if found.selective:
-        rows = ((layer["name"], str(layer["neurons"]), str(layer["axis"])) for layer in found.selective)
-        people.print(table(("layer", ">neurons", ">axis"), rows, title="selective layers"))
+        axes = ((layer["name"], str(layer["neurons"]), str(layer["axis"])) for layer in found.selective)
+        people.print(table(("layer", ">neurons", ">axis"), axes, title="selective layers"))
 
 
 def _plain(value: Any, between: str = "\n") -> str:

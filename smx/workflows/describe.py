@@ -10,7 +10,7 @@ from typing import Any
 from smx.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Description:
     """The content of a model file.
 
@@ -48,11 +48,13 @@ def describe(path: str | os.PathLike[str]) -> Description:
     readers = {".pt": _saved, ".onnx": _onnx}
     if path.suffix not in readers:
         raise InputError(f"{path} must end in {' or '.join(readers)}")
-    facts, *layers = readers[path.suffix](path)
-    return Description(str(path), path.stat().st_size, facts, *map(tuple, layers))
+    facts, layers, selective = readers[path.suffix](path)
+    return Description(
+        file=str(path), bytes=path.stat().st_size, facts=facts, layers=tuple(layers), selective=tuple(selective)
+    )
 
 
-def _onnx(path: Path) -> tuple[dict[str, Any], Layers]:
+def _onnx(path: Path) -> tuple[dict[str, Any], Layers, Layers]:
     from smx.runtime.graph import summarise
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
@@ -68,9 +70,9 @@ def _onnx(path: Path) -> tuple[dict[str, Any], Layers]:
         "parameters": graph.parameters,
     }
     if info is None:
-        return facts, []
+        return facts, [], []
     facts |= {key: value for key, value in vars(info).items() if key != "layers" and (value or key != "chosen")}
-    return facts, [{"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers]
+    return facts, [{"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers], []
 
 
 def _saved(path: Path) -> tuple[dict[str, Any], Layers, Layers]:

@@ -88,7 +88,8 @@ def test_wrappers(tmp_path: Path) -> None:
     """They are left away, or refused in one line, by everything that takes a network."""
     net, x = mixed_net(), torch.randn(2, 5)
     compiled: Any = torch.compile(net, backend="eager")
-    for given in (compiled, nn.DataParallel(net), nn.Sequential(nn.DataParallel(net[:2]), torch.compile(net[2]))):
+    last: Any = torch.compile(net[2])
+    for given in (compiled, nn.DataParallel(net), nn.Sequential(nn.DataParallel(net[:2]), last)):
         if given is compiled:
             with pytest.warns(UserWarning, match="torch.compile's module is left away"):
                 export_onnx(given, tmp_path / "m.onnx", example_input=x)
@@ -125,7 +126,8 @@ def test_half_precision_modules(tmp_path: Path) -> None:
     got = Session(tmp_path / "m.onnx").run(x.numpy())
     assert got.dtype == np.float16
     np.testing.assert_allclose(got, net.eval()(x).detach().numpy(), atol=4e-3)
-    net.get_parameter("0.weight").data = net[0].weight.data.bfloat16()
+    weight = net.get_parameter("0.weight")
+    weight.data = weight.data.bfloat16()
     with pytest.raises(InputError, match=r"0\.weight is bfloat16, .* module\.float\(\)"):
         export_onnx(net, tmp_path / "m.onnx", example_input=x)
 

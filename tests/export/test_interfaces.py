@@ -191,7 +191,7 @@ def test_names_of_ones_own(tmp_path: Path) -> None:
 def test_what_is_no_result_for_a_file(tmp_path: Path) -> None:
     for result, message in (
         (lambda h, x: {"logits": h, "cache": {"a": iter([])}}, r"Wide can't be exported: it returns a list_iterator in"
-         r" cache.a; only tensors \(B, \*\), in lists, dicts and dataclasses"),
+         r" cache.a; it must return tensors \(B, \*\), in lists, dicts or dataclasses"),
         (lambda h, x: [None], "Wide returns no tensor"),
         (lambda h, x: h.sum(), r"Wide returns one number as its output .*, not \(B, \*\)"),
     ):  # fmt: skip

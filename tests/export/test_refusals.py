@@ -44,7 +44,9 @@ def test_what_can_not_be_exported(tmp_path: Path) -> None:
     refuse("the activation 'cube' has no ONNX form", nn.Sequential(smx.Mixed([0], pool=(no_onnx,))))
     other_relu = smx.Activation("relu", torch.abs, smx.op("Abs"))
     refuse("two different activations are named 'relu'", nn.Sequential(net, smx.Mixed([0] * 3, pool=(other_relu,))))
-    refuse(r"can't be exported: it returns a str; only tensors \(B, \*\), in lists", Net(lambda _, x: "y"), SmxError)
+    refuse(
+        r"can't be exported: it returns a str; it must return tensors \(B, \*\), in", Net(lambda _, x: "y"), SmxError
+    )
     undecidable = Net(lambda _, x: x if x.sum() > 0 else -x)
     refuse(r"PyTorch's exporter can't convert Net: .+", undecidable, SmxError)
     broken = copy.deepcopy(net)

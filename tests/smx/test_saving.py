@@ -171,8 +171,8 @@ def test_inspect_lists_the_layers_that_still_choose(selected: nn.Module, tmp_pat
 
 def test_axes_of_any_length(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 6), smx.Mixed(torch.arange(6) % 3, dim=-1), nn.Flatten(0, 1), nn.Linear(6, 2))
-    net = Net(lambda net, x: net.body(x).reshape(x.shape[0], -1, 2).mean(1), body=net)
+    body = nn.Sequential(nn.Linear(4, 6), smx.Mixed(torch.arange(6) % 3, dim=-1), nn.Flatten(0, 1), nn.Linear(6, 2))
+    net = Net(lambda net, x: net.body(x).reshape(x.shape[0], -1, 2).mean(1), body=body)
     path = tmp_path / "model.pt"
     smx.save(net, path, example_input=torch.ones(1, 1, 4), dynamic=[1])
     x = torch.randn(3, 7, 4)
