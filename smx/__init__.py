@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from smx.activations import op as op
     from smx.activations import register as register
     from smx.convert import commit as commit
-    from smx.convert import plan as plan
     from smx.convert import select as select
     from smx.layers import Mixed as Mixed
     from smx.layers import Selective as Selective
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from smx.workflows.deploy import deploy as deploy
     from smx.workflows.describe import describe as describe
     from smx.workflows.export_model import export_model as export_model
+    from smx.workflows.plan import plan as plan
     from smx.workflows.price import price as price
     from smx.workflows.report import report as report
     from smx.workflows.serve import serve as serve
@@ -61,7 +61,7 @@ _NAMES = {
     "smx.paper": ("PAPER_POOL",),
     "smx.activations": ("Activation", "op", "register"),
     "smx.layers": ("Mixed", "Selective", "sampling"),
-    "smx.convert": ("commit", "plan", "select"),
+    "smx.convert": ("commit", "select"),
     "smx.prices": ("Prices", "load_prices"),
     "smx.saving": ("load", "save"),
     "smx.sorting": ("sort",),
@@ -74,6 +74,7 @@ _WORKFLOWS = (
     "bench",
     "bench_train",
     "tune",
+    "plan",
     "price",
     "classify",
     "describe",

@@ -14,11 +14,11 @@ from smx.convert.folding import fold, next_linears
 from smx.convert.modularize import ACTIVATIONS, Types, heed_activations
 from smx.convert.preparing import prepare
 from smx.convert.table import Plan
-from smx.convert.wrappers import copied, unwrapped
 from smx.example_input import ExampleInput
 from smx.fused.operators import of_choice
 from smx.layers import Mixed, Selective, selectives
 from smx.paper import NEURON, PAPER, PAPER_POOL, TEMPERATURE
+from smx.wrappers import copied, unwrapped
 
 ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
 """The modules that `select` replaces: PyTorch's elementwise activations."""
