@@ -22,6 +22,9 @@ START_LOGIT = 0.001
 OBSERVED = 32
 """The moments of candidates are those of as many examples of a batch: their averages over batches are what counts."""
 
+KEEP = 0.9
+"""The probability with which a neuron that starts from its present activation samples that one at first."""
+
 NEW_WEIGHT = 0.05
 """The share by which running averages move to the moments of a batch, or 1/n at batch n if that is more."""
 
@@ -47,6 +50,8 @@ class Selective(nn.Module):
         device: where the logits are created.
         dtype: the logits' dtype.
 
+    `begin` makes it start from activations that the neurons have, as `smx.select(..., start="current")` does.
+
     Input and output: (B, N, *) of any floating dtype, or N on another axis `dim`.
 
     Raises:
@@ -57,6 +62,7 @@ class Selective(nn.Module):
     layer_logits: nn.Parameter | None
     moments: Tensor | None
     batches: Tensor
+    present: Tensor | None
 
     def __init__(
         self,
@@ -91,6 +97,9 @@ class Selective(nn.Module):
         self.logits = nn.Parameter(torch.empty(decisions, size, device=device, dtype=dtype))
         self.register_parameter("layer_logits", None)
         self.register_buffer("moments", None)
+        self.register_buffer("present", None)
+        self.keep = KEEP
+        self.register_load_state_dict_pre_hook(_expect_present)  # type: ignore[no-untyped-call]
         if selection == MATCHED:
             if decisions > 1:
                 self.layer_logits = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
@@ -99,15 +108,36 @@ class Selective(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the logits to 0, and one entry of each decision, drawn at random, to `START_LOGIT`."""
-        with torch.no_grad():
-            favourite = torch.randint(len(self.pool), (len(self.logits), 1), device=self.logits.device)
-            self.logits.zero_().scatter_(1, favourite, START_LOGIT)
-            if self.layer_logits is not None:
-                self.layer_logits.zero_()
-            if self.moments is not None:
-                self.moments.zero_()
-                self.batches.zero_()
+        """Start anew: as `begin` had it, or with logits of 0, but `START_LOGIT` for one of each decision, at random."""
+        size = len(self.pool)
+        if self.present is None:
+            self.choose(torch.randint(size, (len(self.logits),), device=self.logits.device), START_LOGIT)
+        else:
+            self.choose(self.present, keeping_logit(self.keep, size))
+        if self.moments is not None:
+            self.moments.zero_()
+            self.batches.zero_()
+
+    def begin(self, present: Tensor, keep: float = KEEP) -> None:
+        """Start from the activations that the neurons have: in `eval()` each neuron keeps its own, to the bit.
+
+        In `train()` each decision samples its present activation with the probability `keep` at the start, and the
+        others with the same one each. This does not depend on the temperature: the sample is the argmax of logits plus
+        noise. Candidates that are matched get the moments of the present activation instead of ReLU's.
+
+        Args:
+            present: int64 (D,), for each decision the index of its activation in the pool.
+            keep: more than 1/K and less than 1.
+
+        Raises:
+            ValueError: an index is not in the pool, or `keep` is out of its range.
+        """
+        size = len(self.pool)
+        if present.shape != (len(self.logits),) or not bool(((present >= 0) & (present < size)).all()):
+            raise ValueError(f"present must be ({len(self.logits)},) indices below {size}, got {tuple(present.shape)}")
+        self.keep, _ = keep, keeping_logit(keep, size)
+        self.present = present.detach().to(self.logits.device, torch.int64, copy=True)
+        self.reset_parameters()
 
     @property
     def preferences(self) -> Tensor:
@@ -128,17 +158,23 @@ class Selective(nn.Module):
         """Return for each neuron the value of its decision: (D, *) -> (N, *)."""
         return values if self.per == 1 else values.repeat_interleave(self.per, 0)[: self.num_features]
 
-    def choose(self, decisions: Tensor) -> None:
-        """Replace the logits by those of decisions that are made, int64 (D,): 1 for each and 0 for the rest."""
+    def choose(self, decisions: Tensor, logit: float = 1.0) -> None:
+        """Replace the logits by those of decisions that are made, int64 (D,): `logit` for each and 0 for the rest."""
         with torch.no_grad():
-            self.logits.zero_().scatter_(1, decisions.to(self.logits.device)[:, None], 1.0)
+            self.logits.zero_().scatter_(1, decisions.to(self.logits.device)[:, None], logit)
             if self.layer_logits is not None:
                 self.layer_logits.zero_()
 
     @property
     def matching(self) -> Tensor | None:
         """Scale and shift of every candidate of every neuron, (2, K, N); None where candidates are not matched."""
-        return None if self.moments is None else functional.matching(self.moments)
+        if self.moments is None:
+            return None
+        if self.present is None:
+            return functional.matching(self.moments)
+        candidates = self.moments[:, 1:]
+        reference = operators.of_choice(candidates, self.of_neurons(self.present))
+        return functional.matching(torch.cat([reference[:, None], candidates], 1))
 
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its sampled activation or, in `eval()`, its preferred one."""
@@ -147,7 +183,8 @@ class Selective(nn.Module):
             self._observe(z, self.moments)
         matching = self.matching
         if not (self.training or self.samples_in_eval):
-            h = functional.mixed(z, choice := self.choice, self.pool, self.dim)
+            mixed = functional.mixed if self.present is None else functional.mixed_plain  # which gives the same bits
+            h = mixed(z, choice := self.choice, self.pool, self.dim)
             return h if matching is None else functional.rescaled(h, operators.of_choice(matching, choice), self.dim)
         logits = self.preferences
         dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -258,6 +295,22 @@ def neurons_of(per: int | str, num_features: int) -> int:
     return min(found, num_features)
 
 
+def keeping_logit(keep: float, size: int) -> float:
+    """Return the logit that is sampled with the probability `keep` beside `size` - 1 logits of 0.
+
+    With Gumbel noise, logit s[k] is the largest with the probability exp(s[k]) / sum of exp(s). So keep =
+    exp(s) / (exp(s) + K - 1), for every temperature.
+
+    Raises:
+        ValueError: `keep` is not between 1/K and 1.
+    """
+    if size == 1:
+        return START_LOGIT
+    if not 1 / size < keep < 1:
+        raise ValueError(f"keep must be more than 1/{size}, for {size} activations, and less than 1, got {keep:g}")
+    return math.log(keep * (size - 1) / (1 - keep))
+
+
 def selectives(module: nn.Module) -> list[Selective]:
     """Return the selective layers of a module, in the order of its parts."""
     return [part for part in module.modules() if isinstance(part, Selective)]
@@ -281,6 +334,13 @@ def _expect_affine(module: nn.Module, state: Mapping[str, Any], prefix: str, *_:
     assert isinstance(module, Mixed)
     if module.affine is None and (saved := state.get(f"{prefix}affine")) is not None:
         module.affine = torch.empty_like(saved, device=module.choice.device)
+
+
+def _expect_present(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Let a layer load the state of one that began with the activations that neurons had."""
+    assert isinstance(module, Selective)
+    if module.present is None and (saved := state.get(f"{prefix}present")) is not None:
+        module.present = torch.empty_like(saved, device=module.logits.device)
 
 
 def _prepare_anew(module: nn.Module, incompatible_keys: Any) -> None:

@@ -38,7 +38,7 @@ def below_smx(names: str) -> tuple[str, ...]:
 
 
 CORE = below_smx("__init__ __main__ __version__ errors files limits paper subprocesses")
-METHOD = below_smx("activations functional layers pricing models hooks hinges fused")
+METHOD = below_smx("activations functional layers parameters pricing models hooks hinges fused")
 RUN = below_smx("architecture factory modelfile preprocessing program saving torchfile torchrunner training stepbench")
 SHARED = below_smx("arrays prices schema timing convert sorting data")
 ROOMS = {

@@ -1,0 +1,36 @@
+"""Which activation of a pool a module computes, so that a network can start from the activations that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from smx.activations import Activation
+from smx.errors import InputError
+
+RANDOM, CURRENT = "random", "current"
+STARTS = (RANDOM, CURRENT)
+"""How a network begins that `select` made: each neuron with any activation, or with its present one."""
+
+_FAR = torch.tensor([0.0, 1e-6, 10, 30, 100, 1e4])
+GRID = torch.cat([torch.linspace(-8, 8, 257), _FAR, -_FAR])
+
+
+def present(path: str, module: nn.Module, pool: Sequence[Activation]) -> int:
+    """Return the index in the pool of the activation that a module computes: with the same values, to the bit.
+
+    Raises:
+        InputError: it is not in the pool.
+    """
+    with torch.no_grad():
+        values: Tensor = module(GRID.clone())
+        for k, activation in enumerate(pool):
+            if torch.equal(activation.function(GRID), values):
+                return k
+    names = ", ".join(activation.name for activation in pool)
+    raise InputError(
+        f"start='current' needs the present activation of {path!r}, {module}, in the pool ({names}); add it, as a name"
+        ' or as smx.Activation("name", function), or exclude this path'
+    )
