@@ -14,7 +14,7 @@ from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
 from smx.fused import basis, operators
 from smx.fused.fixed import FixedChoice
-from smx.paper import LAYER, MATCHED, NEURON, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
+from smx.paper import KEEP, LAYER, MATCHED, NEURON, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 
 START_LOGIT = 0.001
 """Each neuron starts with one random logit at this value and the others at 0, so that no two start alike."""
@@ -22,8 +22,8 @@ START_LOGIT = 0.001
 OBSERVED = 32
 """The moments of candidates are those of as many examples of a batch: their averages over batches are what counts."""
 
-KEEP = 0.9
-"""The probability with which a neuron that starts from its present activation samples that one at first."""
+LEAD = 1.0
+"""By how much the logit of a present activation begins above the others: some steps of evidence outweigh it."""
 
 NEW_WEIGHT = 0.05
 """The share by which running averages move to the moments of a batch, or 1/n at batch n if that is more."""
@@ -63,6 +63,7 @@ class Selective(nn.Module):
     moments: Tensor | None
     batches: Tensor
     present: Tensor | None
+    explores: Tensor | None
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class Selective(nn.Module):
         self.register_parameter("layer_logits", None)
         self.register_buffer("moments", None)
         self.register_buffer("present", None)
-        self.keep = KEEP
+        self.register_buffer("explores", None)
         self.register_load_state_dict_pre_hook(_expect_present)  # type: ignore[no-untyped-call]
         if selection == MATCHED:
             if decisions > 1:
@@ -109,25 +110,27 @@ class Selective(nn.Module):
 
     def reset_parameters(self) -> None:
         """Start anew: as `begin` had it, or with logits of 0, but `START_LOGIT` for one of each decision, at random."""
-        size = len(self.pool)
         if self.present is None:
-            self.choose(torch.randint(size, (len(self.logits),), device=self.logits.device), START_LOGIT)
+            self.choose(torch.randint(len(self.pool), (len(self.logits),), device=self.logits.device), START_LOGIT)
         else:
-            self.choose(self.present, keeping_logit(self.keep, size))
+            self.choose(self.present, LEAD)
         if self.moments is not None:
             self.moments.zero_()
             self.batches.zero_()
 
     def begin(self, present: Tensor, keep: float = KEEP) -> None:
-        """Start from the activations that the neurons have: in `eval()` each neuron keeps its own, to the bit.
+        """Start from the activations that the neurons have: in `eval()` each neuron has its own, to the bit.
 
-        In `train()` each decision samples its present activation with the probability `keep` at the start, and the
-        others with the same one each. This does not depend on the temperature: the sample is the argmax of logits plus
-        noise. Candidates that are matched get the moments of the present activation instead of ReLU's.
+        In a training step a few decisions explore: they alone draw noise, the others use their largest logit. The logit
+        of the present activation begins `LEAD` above the others. So a decision that explores draws it with the
+        probability q = exp(LEAD) / (exp(LEAD) + K - 1), at any temperature, since the sample is the argmax of logits
+        plus noise. A share of (1 - keep) / (1 - q) explores, which makes `keep` the probability of the present
+        activation at the start. All logits get a gradient in each step. Candidates that are matched get the moments of
+        the present activation, not ReLU's.
 
         Args:
             present: int64 (D,), for each decision the index of its activation in the pool.
-            keep: more than 1/K and less than 1.
+            keep: from q to less than 1.
 
         Raises:
             ValueError: an index is not in the pool, or `keep` is out of its range.
@@ -135,8 +138,11 @@ class Selective(nn.Module):
         size = len(self.pool)
         if present.shape != (len(self.logits),) or not bool(((present >= 0) & (present < size)).all()):
             raise ValueError(f"present must be ({len(self.logits)},) indices below {size}, got {tuple(present.shape)}")
-        self.keep, _ = keep, keeping_logit(keep, size)
+        others = (size - 1) / (math.exp(LEAD) + size - 1)  # 1 - q
+        if not others >= 1 - keep > 0 and size > 1:
+            raise ValueError(f"keep must be from {1 - others:.3f}, for a pool of {size}, to less than 1, got {keep:g}")
         self.present = present.detach().to(self.logits.device, torch.int64, copy=True)
+        self.explores = torch.tensor((1 - keep) / others if others else 0.0, device=self.logits.device)
         self.reset_parameters()
 
     @property
@@ -189,6 +195,8 @@ class Selective(nn.Module):
         logits = self.preferences
         dtype = torch.promote_types(logits.dtype, torch.float32)
         noise = functional.gumbel_noise(logits.shape, dtype=dtype, device=logits.device)
+        if self.explores is not None:
+            noise = noise * (torch.rand(len(noise), 1, device=noise.device) < self.explores)
         logits, noise = self.of_neurons(logits), self.of_neurons(noise)
         if self._table is None:
             return functional.selective_plain(z, logits, noise, self.temperature, self.pool, self.dim, matching)
@@ -295,22 +303,6 @@ def neurons_of(per: int | str, num_features: int) -> int:
     return min(found, num_features)
 
 
-def keeping_logit(keep: float, size: int) -> float:
-    """Return the logit that is sampled with the probability `keep` beside `size` - 1 logits of 0.
-
-    With Gumbel noise, logit s[k] is the largest with the probability exp(s[k]) / sum of exp(s). So keep =
-    exp(s) / (exp(s) + K - 1), for every temperature.
-
-    Raises:
-        ValueError: `keep` is not between 1/K and 1.
-    """
-    if size == 1:
-        return START_LOGIT
-    if not 1 / size < keep < 1:
-        raise ValueError(f"keep must be more than 1/{size}, for {size} activations, and less than 1, got {keep:g}")
-    return math.log(keep * (size - 1) / (1 - keep))
-
-
 def selectives(module: nn.Module) -> list[Selective]:
     """Return the selective layers of a module, in the order of its parts."""
     return [part for part in module.modules() if isinstance(part, Selective)]
@@ -341,6 +333,7 @@ def _expect_present(module: nn.Module, state: Mapping[str, Any], prefix: str, *_
     assert isinstance(module, Selective)
     if module.present is None and (saved := state.get(f"{prefix}present")) is not None:
         module.present = torch.empty_like(saved, device=module.logits.device)
+        module.explores = torch.empty((), device=module.logits.device)
 
 
 def _prepare_anew(module: nn.Module, incompatible_keys: Any) -> None:

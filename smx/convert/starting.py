@@ -10,12 +10,8 @@ from torch import Tensor, nn
 from smx.activations import Activation
 from smx.errors import InputError
 
-RANDOM, CURRENT = "random", "current"
-STARTS = (RANDOM, CURRENT)
-"""How a network begins that `select` made: each neuron with any activation, or with its present one."""
-
 _FAR = torch.tensor([0.0, 1e-6, 10, 30, 100, 1e4])
-GRID = torch.cat([torch.linspace(-8, 8, 257), _FAR, -_FAR])
+_GRID = torch.cat([torch.linspace(-8, 8, 257), _FAR, -_FAR])
 
 
 def present(path: str, module: nn.Module, pool: Sequence[Activation]) -> int:
@@ -25,9 +21,9 @@ def present(path: str, module: nn.Module, pool: Sequence[Activation]) -> int:
         InputError: it is not in the pool.
     """
     with torch.no_grad():
-        values: Tensor = module(GRID.clone())
+        values: Tensor = module(_GRID.clone())
         for k, activation in enumerate(pool):
-            if torch.equal(activation.function(GRID), values):
+            if torch.equal(activation.function(_GRID), values):
                 return k
     names = ", ".join(activation.name for activation in pool)
     raise InputError(

@@ -21,6 +21,7 @@ DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.fl
 OBSERVE_EVERY = 4
 """Moments of candidates change slowly, and observing each batch would make a step of phase 1 a tenth longer."""
 
+
 def adam(model: nn.Module, config: TrainConfig, state: dict[str, object] | None = None) -> torch.optim.Optimizer:
     """Make the optimiser of a phase, with a saved state but for its learning rates, which the schedule sets.
 
