@@ -22,7 +22,7 @@ START_LOGIT = 0.001
 OBSERVED = 32
 """The moments of candidates are those of as many examples of a batch: their averages over batches are what counts."""
 
-LEAD = 1.0
+LEAD = 0.3
 """By how much the logit of a present activation begins above the others: some steps of evidence outweigh it."""
 
 NEW_WEIGHT = 0.05

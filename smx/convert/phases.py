@@ -92,7 +92,8 @@ def select(
             `matched` with start="current", since there a sample of the others hardly disturbs the network.
         per: what makes one choice: `neuron`, `layer`, or a number of neurons side by side; see `smx.Selective`.
         start: `random`: each neuron begins with an activation that is drawn. `current`: with the one that it has, so
-            that the result computes in `eval()` what `module` computes, to the bit, and training explores from there.
+            that the result computes in `eval()` what `module` computes, to the bit (a formula: what PyTorch's function
+            of it computes), and training explores from there.
         keep: with `current`, the probability of a neuron's present activation in a sample at the start; see
             `smx.Selective.begin`.
         types: the module types that are activations at all. A function counts as its module: `F.relu` as `nn.ReLU`.

@@ -1,0 +1,231 @@
+"""Does a trained network stay good while its neurons choose anew? `python benchmarks/fine_tuning.py --json PATH`.
+
+Networks of one activation are trained, and then trained on in several ways, with the same epochs, schedule and order:
+`plain`, as they are, and after `smx.select` with other rules. Held out are the validation and the test examples
+together, since nothing is chosen by them. `sampled` is the accuracy with the noise of training, at the start, after one
+batch has been seen. `lowest` is the lowest accuracy in `eval()` at 20 points of the training. `moved` is the share of
+neurons that end with another activation than they began with. Digits go on for longer than MNIST, which has more steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from smx.cli import options
+from smx.cli.output import logs, table, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+BATCH, TRAINED, TUNED, CHECKS, DRAWS = 128, 1e-3, 5e-4, 20, 5
+"""Examples of a step, learning rates of training and of training on, points of the training, samples at the start."""
+
+
+class Task(NamedTuple):
+    """A network on a data set, with its epochs before and after `select`, and the rules that are tried on it."""
+
+    data: str
+    model: str
+    activation: str
+    trained: int
+    tuned: int
+    rules: tuple[str, ...]
+
+
+def _current(x: Tensor, **how: Any) -> Callable[[nn.Module], nn.Module]:
+    import smx
+
+    return lambda net: smx.select(net, example_input=x, start="current", **how)
+
+
+def _led(x: Tensor, logit: float, explores: float | None = None, **how: Any) -> Callable[[nn.Module], nn.Module]:
+    """Return the same with another logit for the present activations, and another share of neurons that explore."""
+    import smx
+    from smx.layers import selectives
+
+    def select(net: nn.Module) -> nn.Module:
+        net = smx.select(net, example_input=x, start="current", **how)
+        for layer in selectives(net):
+            assert layer.present is not None
+            assert layer.explores is not None
+            layer.choose(layer.present, logit)
+            if explores is not None:
+                layer.explores.fill_(explores)
+        return net
+
+    return select
+
+
+def rules(x: Tensor) -> Mapping[str, Callable[[nn.Module], nn.Module]]:
+    """Return the ways to train on, by name: functions of a trained network; x (B, *) is an example of its input."""
+    import smx
+
+    return {
+        "plain": copy.deepcopy,
+        "random": lambda net: smx.select(net, example_input=x),
+        "logit 2": _led(x, 2.0, 1.0, selection="paper"),
+        "logit 2, matched": _led(x, 2.0, 1.0),
+        "few explore, paper": _current(x, selection="paper"),
+        "lead 1": _led(x, 1.0),
+        "keep 0.97": _current(x, keep=0.97),
+        "current": _current(x),
+    }
+
+
+ALL = ("plain", "random", "logit 2", "logit 2, matched", "few explore, paper", "lead 1", "keep 0.97", "current")
+FEW = ("plain", "random", "current")
+TASKS = (
+    Task("digits", "cnn", "relu", 15, 20, ALL),
+    Task("digits", "cnn", "sigmoid", 15, 20, ALL),
+    Task("mnist", "mlp", "relu", 2, 2, FEW),
+    Task("mnist", "mlp", "sigmoid", 2, 2, FEW),
+)
+SMALLEST = (Task("digits", "mlp", "sigmoid", 1, 1, ("plain", "current")),)
+
+
+@click.command()
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="From 0 on.")
+@click.option("--smallest", is_flag=True, help="One seed and one epoch, on the digits: for a test.")
+@options.data_dir
+@options.json
+def main(seeds: int, smallest: bool, data_dir: Path | None, json_path: str | None) -> None:
+    """Train networks, and train them on by every rule, with several seeds."""
+    import torch
+
+    from smx.timing.machine import machine
+
+    torch.set_num_threads(1)
+    started = time.process_time()
+    tasks, seeds = (SMALLEST, 1) if smallest else (TASKS, seeds)
+    runs = [run for task in tasks for seed in range(seeds) for run in measure(task, seed, data_dir)]
+    rows = summary(runs)
+    settings = {"batch_size": BATCH, "lr_trained": TRAINED, "lr_tuned": TUNED, "seeds": seeds, "sampled_draws": DRAWS}
+    content = {"settings": settings, "tasks": [task._asdict() for task in tasks], "summary": rows, "runs": runs}
+    cost = {"processor_seconds": round(time.process_time() - started, 1)}
+    people = write_json(json_path, {**content, **cost, "machine": machine()})
+    head = ("network", "rule", ">start", ">sampled", ">lowest", ">moved", ">end")
+    names = ("start", "sampled", "lowest", "moved", "end")
+    shown = [(row["task"], row["rule"], *("" if row[n] is None else f"{row[n]:.4f}" for n in names)) for row in rows]
+    people.print(table(head, shown))
+
+
+def measure(task: Task, seed: int, data_dir: Path | None) -> list[dict[str, Any]]:
+    """Train a network and train it on by each rule; return a row for each."""
+    import torch
+
+    import smx
+    from smx import data
+    from smx.architecture import architecture_for
+    from smx.layers import sampling, selectives
+    from smx.training.examples import load_examples
+    from smx.training.metrics import moved
+
+    dataset = data.load(task.data, data_dir)
+    hidden = (256, 128)
+    architecture = architecture_for(task.model, dataset.sample_shape, len(dataset.class_names), hidden=hidden)
+    train, validation, test = load_examples(dataset, architecture.input_shape, "cpu")
+    x, y = torch.cat([validation.x, test.x]), torch.cat([validation.y, test.y])
+
+    @torch.no_grad()
+    def accuracy(net: nn.Module) -> float:
+        right = [
+            (net.eval()(part).argmax(1) == of).sum() for part, of in zip(x.split(1000), y.split(1000), strict=True)
+        ]
+        return float(sum(right) / len(y))
+
+    torch.manual_seed(seed)
+    trained = architecture.build()
+    _exchange(trained, task.activation)
+    fit(trained, train.x, train.y, task.trained, TRAINED)
+    start, rows = accuracy(trained), []
+    for name in task.rules:
+        logs().print(f"{task.data} {task.model}, {task.activation}, seed {seed}: {name} ...")
+        torch.manual_seed(1000 + seed)
+        net = rules(x[:4])[name](trained)
+        sampled = None
+        if selectives(net):
+            seen = copy.deepcopy(net).train()
+            seen(train.x[:BATCH])
+            with sampling(seen):
+                sampled = statistics.fmean(accuracy(seen) for _ in range(DRAWS))
+        accuracies = [accuracy(net)]  # before the first step
+        torch.manual_seed(2000 + seed)
+        fit(net, train.x, train.y, task.tuned, TUNED, lambda net: accuracies.append(accuracy(net)))  # noqa: B023
+        rows.append(
+            {
+                "task": f"{task.data} {task.model}, {task.activation}",
+                "rule": name,
+                "seed": seed,
+                "start": start,
+                "sampled": sampled,
+                "lowest": min(accuracies),
+                "moved": moved(net),
+                "end": accuracy(smx.commit(net) if selectives(net) else net),
+            }
+        )
+    return rows
+
+
+def _exchange(net: nn.Module, activation: str) -> None:
+    """Give a network another activation than ReLU."""
+    from torch import nn
+
+    kind = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}[activation]
+    for path, part in list(net.named_modules()):
+        if isinstance(part, nn.ReLU):
+            net.set_submodule(path, kind())
+
+
+def fit(
+    net: nn.Module, x: Tensor, y: Tensor, epochs: int, lr: float, check: Callable[[nn.Module], None] | None = None
+) -> None:
+    """Train in place, with a cosine after a warm-up of a tenth of the steps; `check` the network at some of them."""
+    import torch
+    import torch.nn.functional as F
+
+    import smx
+    from smx.training.schedules import lr_factor
+
+    optimizer = torch.optim.Adam(smx.parameter_groups(net, lr=lr), fused=True)
+    steps, done = epochs * math.ceil(len(x) / BATCH), 0
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: lr_factor(step, schedule="cosine", steps=steps, warmup=steps // 10)
+    )
+    order = torch.Generator().manual_seed(torch.initial_seed())  # of its own: noise draws nothing from it
+    for _ in range(epochs):
+        for part in torch.randperm(len(x), generator=order).split(BATCH):  # type: ignore[no-untyped-call]
+            net.train()
+            optimizer.zero_grad()
+            F.cross_entropy(net(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            done += 1
+            if check and done * CHECKS // steps > (done - 1) * CHECKS // steps:
+                check(net)
+
+
+def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each task and rule the means over the seeds; `drop` is the largest one of a seed, in points."""
+    rows = []
+    for task, rule in dict.fromkeys((run["task"], run["rule"]) for run in runs):
+        own = [run for run in runs if (run["task"], run["rule"]) == (task, rule)]
+        means = {
+            name: None if own[0][name] is None else statistics.fmean(run[name] for run in own)
+            for name in ("start", "sampled", "lowest", "moved", "end")
+        }
+        drop = 100 * max(run["start"] - run["lowest"] for run in own)
+        rows.append({"task": task, "rule": rule, **means, "drop": drop})
+    return rows
+
+
+if __name__ == "__main__":
+    main()
