@@ -117,7 +117,9 @@ def test_every_logit_gets_a_gradient_though_few_neurons_explore(selection: str) 
 
 def test_what_a_network_can_not_start_from() -> None:
     net, x = nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(0.2), nn.Linear(6, 2)), torch.randn(4, 4)
-    with pytest.raises(InputError, match=r"the present activation of '1', LeakyReLU\(negative_slope=0.2\), in the pool"):
+    with pytest.raises(
+        InputError, match=r"the present activation of '1', LeakyReLU\(negative_slope=0.2\), in the pool"
+    ):
         smx.select(net, example_input=x, start="current")
     own = smx.Activation("steep", lambda z: F.leaky_relu(z, 0.2))
     start = smx.select(net, ("relu", own), example_input=x, start="current")
