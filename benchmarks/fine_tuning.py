@@ -1,16 +1,16 @@
 """Does a trained network stay good while its neurons choose anew? `python benchmarks/fine_tuning.py --json PATH`.
 
 Networks of one activation are trained, and then trained on in several ways, with the same epochs, schedule and order:
-`plain`, as they are, and after `smx.select` with other rules. Held out are the validation and the test examples
-together, since nothing is chosen by them. `sampled` is the accuracy with the noise of training, at the start, after one
-batch has been seen. `lowest` is the lowest accuracy in `eval()` at 20 points of the training. `moved` is the share of
-neurons that end with another activation than they began with. Digits go on for longer than MNIST, which has more steps.
+`plain`, as they are, and after `smx.select` by several rules, committed after three quarters of the steps. Held out are
+the validation and the test examples together, since nothing is chosen by them. `sampled` is the accuracy with the noise
+of training, at the start, after one batch has been seen. `lowest` is the lowest accuracy in `eval()`, at the start and
+at 20 points of the training. `moved` is the share of neurons that are committed to another activation than they began
+with. Digits go on for longer than MNIST, which has more steps.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -25,8 +25,9 @@ from smx.cli.output import logs, table, write_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-BATCH, TRAINED, TUNED, CHECKS, DRAWS = 128, 1e-3, 5e-4, 20, 5
-"""Examples of a step, learning rates of training and of training on, points of the training, samples at the start."""
+BATCH, TRAINED, TUNED, CHOOSING, CHECKS, DRAWS = 128, 1e-3, 5e-4, 0.75, 20, 5
+"""Examples of a step, learning rates of training and of training on, the share of the steps before the commit, points at
+which the accuracy is taken, samples at the start."""
 
 
 class Task(NamedTuple):
@@ -107,7 +108,8 @@ def main(seeds: int, smallest: bool, data_dir: Path | None, json_path: str | Non
     tasks, seeds = (SMALLEST, 1) if smallest else (TASKS, seeds)
     runs = [run for task in tasks for seed in range(seeds) for run in measure(task, seed, data_dir)]
     rows = summary(runs)
-    settings = {"batch_size": BATCH, "lr_trained": TRAINED, "lr_tuned": TUNED, "seeds": seeds, "sampled_draws": DRAWS}
+    settings = {"batch_size": BATCH, "lr_trained": TRAINED, "lr_tuned": TUNED, "choosing": CHOOSING, "seeds": seeds}
+    settings |= {"checks": CHECKS, "sampled_draws": DRAWS}
     content = {"settings": settings, "tasks": [task._asdict() for task in tasks], "summary": rows, "runs": runs}
     cost = {"processor_seconds": round(time.process_time() - started, 1)}
     people = write_json(json_path, {**content, **cost, "machine": machine()})
@@ -142,7 +144,7 @@ def measure(task: Task, seed: int, data_dir: Path | None) -> list[dict[str, Any]
     torch.manual_seed(seed)
     trained = architecture.build()
     _exchange(trained, task.activation)
-    fit(trained, train.x, train.y, task.trained, TRAINED)
+    fit(trained, train.x, train.y, batches(len(train), task.trained, seed), TRAINED)
     start, rows = accuracy(trained), []
     for name in task.rules:
         logs().print(f"{task.data} {task.model}, {task.activation}, seed {seed}: {name} ...")
@@ -155,8 +157,13 @@ def measure(task: Task, seed: int, data_dir: Path | None) -> list[dict[str, Any]
             with sampling(seen):
                 sampled = statistics.fmean(accuracy(seen) for _ in range(DRAWS))
         accuracies = [accuracy(net)]  # before the first step
-        torch.manual_seed(2000 + seed)
-        fit(net, train.x, train.y, task.tuned, TUNED, lambda net: accuracies.append(accuracy(net)))  # noqa: B023
+        check = lambda net: accuracies.append(accuracy(net))  # noqa: E731, B023
+        order = batches(len(train), task.tuned, 2000 + seed)
+        choosing = int(CHOOSING * len(order))
+        fit(net, train.x, train.y, order, TUNED, check, until=choosing)
+        share = moved(net)
+        net = smx.commit(net) if selectives(net) else net
+        fit(net, train.x, train.y, order, TUNED, check, since=choosing)
         rows.append(
             {
                 "task": f"{task.data} {task.model}, {task.activation}",
@@ -165,8 +172,8 @@ def measure(task: Task, seed: int, data_dir: Path | None) -> list[dict[str, Any]
                 "start": start,
                 "sampled": sampled,
                 "lowest": min(accuracies),
-                "moved": moved(net),
-                "end": accuracy(smx.commit(net) if selectives(net) else net),
+                "moved": share,
+                "end": accuracies[-1],
             }
         )
     return rows
@@ -182,33 +189,47 @@ def _exchange(net: nn.Module, activation: str) -> None:
             net.set_submodule(path, kind())
 
 
+def batches(examples: int, epochs: int, seed: int) -> list[Tensor]:
+    """Return the indices of all batches of a training; noise has no part in their order."""
+    import torch
+
+    order = torch.Generator().manual_seed(seed)
+    epoch = lambda: torch.randperm(examples, generator=order).split(BATCH)  # type: ignore[no-untyped-call]  # noqa: E731
+    return [part for _ in range(epochs) for part in epoch()]
+
+
 def fit(
-    net: nn.Module, x: Tensor, y: Tensor, epochs: int, lr: float, check: Callable[[nn.Module], None] | None = None
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    order: list[Tensor],
+    lr: float,
+    check: Callable[[nn.Module], None] | None = None,
+    *,
+    since: int = 0,
+    until: int | None = None,
 ) -> None:
-    """Train in place, with a cosine after a warm-up of a tenth of the steps; `check` the network at some of them."""
+    """Train in place on some of the batches, with a cosine over all after a warm-up of a tenth; `check` at times."""
     import torch
     import torch.nn.functional as F
 
     import smx
     from smx.training.schedules import lr_factor
 
-    optimizer = torch.optim.Adam(smx.parameter_groups(net, lr=lr), fused=True)
-    steps, done = epochs * math.ceil(len(x) / BATCH), 0
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: lr_factor(step, schedule="cosine", steps=steps, warmup=steps // 10)
-    )
-    order = torch.Generator().manual_seed(torch.initial_seed())  # of its own: noise draws nothing from it
-    for _ in range(epochs):
-        for part in torch.randperm(len(x), generator=order).split(BATCH):  # type: ignore[no-untyped-call]
-            net.train()
-            optimizer.zero_grad()
-            F.cross_entropy(net(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            done += 1
-            if check and done * CHECKS // steps > (done - 1) * CHECKS // steps:
-                check(net)
+    groups = smx.parameter_groups(net, lr=lr)
+    rates, steps = [group["lr"] for group in groups], len(order)
+    optimizer = torch.optim.Adam(groups, fused=True)
+    for step, part in list(enumerate(order))[since:until]:
+        factor = lr_factor(step, schedule="cosine", steps=steps, warmup=steps // 10)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        net.train()
+        optimizer.zero_grad()
+        F.cross_entropy(net(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        if check and (step + 1) * CHECKS // steps > step * CHECKS // steps:
+            check(net)
 
 
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
