@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BATCH, TRAINED, TUNED, CHOOSING, CHECKS, DRAWS = 128, 1e-3, 5e-4, 0.75, 20, 5
-"""Examples of a step, learning rates of training and of training on, the share of the steps before the commit, points at
+"""Examples of a step, learning rates of training and of training on, share of the steps before the commit, points at
 which the accuracy is taken, samples at the start."""
 
 
@@ -192,10 +192,12 @@ def _exchange(net: nn.Module, activation: str) -> None:
 def batches(examples: int, epochs: int, seed: int) -> list[Tensor]:
     """Return the indices of all batches of a training; noise has no part in their order."""
     import torch
+    from torch import Tensor
 
-    order = torch.Generator().manual_seed(seed)
-    epoch = lambda: torch.randperm(examples, generator=order).split(BATCH)  # type: ignore[no-untyped-call]  # noqa: E731
-    return [part for _ in range(epochs) for part in epoch()]
+    generator, order = torch.Generator().manual_seed(seed), list[Tensor]()
+    for _ in range(epochs):
+        order += torch.randperm(examples, generator=generator).split(BATCH)  # type: ignore[no-untyped-call]
+    return order
 
 
 def fit(

@@ -101,6 +101,7 @@ class Selective(nn.Module):
         self.register_buffer("present", None)
         self.register_buffer("explores", None)
         self.register_load_state_dict_pre_hook(_expect_present)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_check_present)  # type: ignore[no-untyped-call]
         if selection == MATCHED:
             if decisions > 1:
                 self.layer_logits = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
@@ -135,9 +136,8 @@ class Selective(nn.Module):
         Raises:
             ValueError: an index is not in the pool, or `keep` is out of its range.
         """
+        self._require_in_pool(present)
         size = len(self.pool)
-        if present.shape != (len(self.logits),) or not bool(((present >= 0) & (present < size)).all()):
-            raise ValueError(f"present must be ({len(self.logits)},) indices below {size}, got {tuple(present.shape)}")
         others = (size - 1) / (math.exp(LEAD) + size - 1)  # 1 - q
         if not others >= 1 - keep > 0 and size > 1:
             raise ValueError(f"keep must be from {1 - others:.3f}, for a pool of {size}, to less than 1, got {keep:g}")
@@ -201,6 +201,11 @@ class Selective(nn.Module):
         if self._table is None:
             return functional.selective_plain(z, logits, noise, self.temperature, self.pool, self.dim, matching)
         return operators.selective(z, logits, noise, self.temperature, self._table, self.dim, matching)
+
+    def _require_in_pool(self, present: Tensor) -> None:
+        count, size = len(self.logits), len(self.pool)
+        if present.shape != (count,) or not bool(((present >= 0) & (present < size)).all()):
+            raise ValueError(f"present must be ({count},) indices from 0 to {size - 1}, got {present.tolist()}"[:200])
 
     def _observe(self, z: Tensor, running: Tensor) -> None:
         """Bring the running averages of the moments up to date with a batch."""
@@ -331,9 +336,15 @@ def _expect_affine(module: nn.Module, state: Mapping[str, Any], prefix: str, *_:
 def _expect_present(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
     """Let a layer load the state of one that began with the activations that neurons had."""
     assert isinstance(module, Selective)
-    if module.present is None and (saved := state.get(f"{prefix}present")) is not None:
-        module.present = torch.empty_like(saved, device=module.logits.device)
-        module.explores = torch.empty((), device=module.logits.device)
+    if module.present is None and f"{prefix}present" in state:
+        module.present = torch.zeros(len(module.logits), dtype=torch.int64, device=module.logits.device)
+        module.explores = torch.zeros((), device=module.logits.device)
+
+
+def _check_present(module: nn.Module, incompatible_keys: Any) -> None:
+    assert isinstance(module, Selective)
+    if module.present is not None:
+        module._require_in_pool(module.present)
 
 
 def _prepare_anew(module: nn.Module, incompatible_keys: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,8 +134,15 @@ def test_what_a_network_can_not_start_from() -> None:
             smx.select(net, example_input=x, start="current", keep=keep)
     alone = smx.select(net, ("relu",), example_input=x, start="current")
     assert torch.equal(alone.train()(x), net(x))
-    with pytest.raises(ValueError, match=r"present must be \(3,\) indices below 6, got \(2,\)"):
-        smx.Selective(3).begin(torch.tensor([0, 1]))
+    for present in ([0, 1], [0, 1, 6], [0, -1, 2]):
+        with pytest.raises(
+            ValueError, match=rf"present must be \(3,\) indices from 0 to 5, got {re.escape(str(present))}"
+        ):
+            smx.Selective(3).begin(torch.tensor(present))
+    layer = smx.Selective(3)
+    state = {**layer.state_dict(), "present": torch.tensor([0, 1, 6]), "explores": torch.tensor(0.1)}
+    with pytest.raises(ValueError, match="present must be"):
+        layer.load_state_dict(state)
 
 
 def test_a_start_survives_a_state_dict_and_a_file(tmp_path: Path) -> None:
