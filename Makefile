@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile mutation load hostile check study prices-study results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile mutation load hostile check study prices-study fine-tuning results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -111,6 +111,10 @@ prices-study: $(INSTALLED)  ## what prices, small groups and rules do to accurac
 	cp $(PRICES)/cells/561248d5531a/model.pt $(PRICES)/matched.pt
 	cp $(PRICES)/cells/c0cc4e76379c/model.pt $(PRICES)/matched-one-group.pt
 	$(BIN)/python benchmarks/fastest.py $(addprefix $(PRICES)/,matched-one-group.pt matched.pt paper.pt) --json $(RESULTS)/fastest-mnist.json
+
+fine-tuning: $(INSTALLED)  ## what becomes of trained networks whose neurons choose anew, on digits and MNIST: about six minutes
+	$(BIN)/python benchmarks/fine_tuning.py --json $(RESULTS)/fine-tuning.json
+	$(BIN)/python benchmarks/tables.py
 
 results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images, about a quarter of an hour
 	$(BIN)/smx train --resume --data mnist --hidden 512,256,128 --phase1-epochs 5 --phase2-epochs 5 --out $(MNIST) --json $(RESULTS)/mnist-train.json

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from smx.layers import Selective as Selective
     from smx.layers import sampling as sampling
     from smx.paper import PAPER_POOL as PAPER_POOL
+    from smx.parameters import parameter_groups as parameter_groups
     from smx.prices import Prices as Prices
     from smx.prices import load_prices as load_prices
     from smx.saving import load as load
@@ -62,6 +63,7 @@ _NAMES = {
     "smx.activations": ("Activation", "op", "register"),
     "smx.layers": ("Mixed", "Selective", "sampling"),
     "smx.convert": ("commit", "select"),
+    "smx.parameters": ("parameter_groups",),
     "smx.prices": ("Prices", "load_prices"),
     "smx.saving": ("load", "save"),
     "smx.sorting": ("sort",),

@@ -24,7 +24,7 @@ LONG = [
     pytest.param(name, marks=pytest.mark.long)
     for name in ("layouts", "opsets", "large_export", "resolution", "tune_check", "cells", "prices", "fastest")
 ]
-BENCHMARKS = ("commit_rule", "tasks", *LONG, *SERVING)
+BENCHMARKS = ("commit_rule", "tasks", "fine_tuning", *LONG, *SERVING)
 
 
 def benchmark(name: str, *arguments: str | Path, cwd: Path) -> None:

@@ -38,7 +38,7 @@ def below_smx(names: str) -> tuple[str, ...]:
 
 
 CORE = below_smx("__init__ __main__ __version__ ending errors files limits paper subprocesses")
-METHOD = below_smx("activations calling functional layers pricing models hooks hinges fused wrappers")
+METHOD = below_smx("activations calling functional layers parameters pricing models hooks hinges fused wrappers")
 RUN = below_smx("architecture factory modelfile preprocessing program saving torchfile torchrunner training stepbench")
 SHARED = below_smx("arrays example_input prices schema timing convert sorting data")
 ROOMS = {
