@@ -1,7 +1,7 @@
 """Files of earlier versions, kept in tests/fixtures, load for ever; files of a later format are refused by its name.
 
-Add files of new versions, and leave those that are there as they are. These were made by `smx train` with the settings of
-`SMALL` in tests/smx/runs.py, `hidden = 6` and two epochs a phase, `smx export` in two layouts and `smx tune`.
+Add files of new versions, and leave those that are there as they are. These were made by `smx train` with the settings
+of `SMALL` in tests/smx/runs.py, `hidden = 6` and two epochs a phase, by `smx export` in two layouts and `smx tune`.
 """
 
 from __future__ import annotations
