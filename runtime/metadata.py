@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
 
-from smx.errors import InputError
+from smx.errors import InputError, one_line
 from smx.schema import Axis, Count, Index, Number, Pool, Positive, Shape, Text, checked, from_json
 
 PREFIX = "smx."
+VERSION = 1
+"""Of the entries' layout, as `smx.format`. A later release may write a higher one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ class ModelInfo:
 
     def to_properties(self) -> dict[str, str]:
         """Write the entries of the ONNX model's `metadata_props`; values are JSON, but for plain words."""
-        return {
+        return {PREFIX + "format": str(VERSION)} | {
             PREFIX + key: value
             if isinstance(value, str)
             else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -108,10 +110,13 @@ class ModelInfo:
         """Read what `to_properties` wrote; None for a model that another tool wrote.
 
         Raises:
-            InputError: the entries are there but damaged.
+            InputError: the entries are there but damaged, or of a later format.
         """
         if PREFIX + "smx_version" not in properties:
             return None
+        if (version := properties.get(PREFIX + "format", "1")) != str(VERSION):
+            said = f"format version {one_line(version)[:20]}, this smx reads {VERSION}"
+            raise InputError(f"the model's smx metadata has {said}; upgrade smartmixed")
         given = {PREFIX + "chosen": "[]", **properties}  # files of an older version have no such entry
         values: dict[str, Any] = {}
         for name, kind in get_type_hints(cls, include_extras=True).items():

@@ -17,6 +17,8 @@ from smx.schema import Count, Text, checked, from_json
 from smx.timing.machine import machine
 
 FORMAT = "smx-tuning"
+VERSION = 1
+"""Of the file's layout. A later release may write a higher one."""
 SUFFIX = ".tune.json"
 LARGEST = 2**20
 """Bytes of the file, at most."""
@@ -58,7 +60,7 @@ class Tuning:
 
     def to_json(self) -> str:
         """Return the content of the file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
     def describe(self) -> str:
         """Return in words what is run, and what it is fastest for."""
@@ -141,5 +143,9 @@ def _read(path: Path) -> Tuning:
     content = from_json(path.read_bytes(), dict[str, Any])
     if content.pop("format", None) != FORMAT:
         raise InputError(f"its format is not {FORMAT}")
+    if (version := content.pop("version", VERSION)) != VERSION:
+        raise InputError(
+            f"it has format version {one_line(version)[:20]}, this smx reads {VERSION}; upgrade smartmixed"
+        )
     settings = checked(content.get("settings"), Settings)
     return checked({**content, "settings": asdict(settings)}, Tuning)
