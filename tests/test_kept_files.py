@@ -1,8 +1,8 @@
 """Files of earlier versions, kept in tests/fixtures, load for ever; files of a later format are refused by its name.
 
 Add files of new versions, and leave those that are there as they are. These were made by `smx train` with the settings
-of `SMALL` in tests/smx/runs.py, `hidden = 6` and two epochs a phase, by `smx export` in two layouts and `smx tune`; `any.pt` is a
-network of another class, by `smx.save`, with the answers that it gave.
+of `SMALL` in tests/smx/runs.py, `hidden = 6` and two epochs a phase, by `smx export` in two layouts and `smx tune`;
+`any.pt` is a network of another class, by `smx.save`, with the answers that it gave.
 """
 
 from __future__ import annotations
