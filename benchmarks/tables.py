@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 TEXTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("results", "layouts", "training", "serving", "mutation", "fine-tuning")),
+    *(f"docs/{name}.md" for name in ("results", "layouts", "training", "serving", "mutation", "fine-tuning", "reliability")),
     "runtime/README.md",
 )
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -248,6 +248,15 @@ def fine_tuning() -> str:
     return markdown(["", "start", "at the start", "lowest", "drop", "moved", "end"], rows)
 
 
+def hostile() -> str:
+    """How attacks on files, processes and machines ended."""
+    rows = []
+    for row in result("hostile")["attacks"]:
+        ended = ", ".join(f"{count} {how}" for how, count in row["outcomes"].items())
+        rows.append([f"{row['attack']}: {row['on']}", str(row["cases"]), ended])
+    return markdown(["", "cases", "how they ended"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "latency": latency,
     "mnist-bench": mnist_bench,
@@ -267,6 +276,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commit-rule": commit_rule,
     "install-size": install_size,
     "fine-tuning": fine_tuning,
+    "hostile": hostile,
 }
 
 
