@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile mutation load hostile check study prices-study fine-tuning results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile mutation load hostile check study rules prices-study fine-tuning results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -100,6 +100,9 @@ study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results,
 	$(BIN)/smx report $(RESULTS)/mnist-study.parquet --figures $(STUDY)/figures
 	cp $(STUDY)/figures/mrr.svg docs/images/study-mrr.svg
 	cp $(STUDY)/figures/depth.svg docs/images/study-depth.svg
+
+rules: $(INSTALLED)  ## both rules of choosing beside all fixed activations: accuracy of five seeds, and latency; about half an hour
+	$(BIN)/python benchmarks/rules.py --out runs/rules --json $(RESULTS)/rules.json
 
 PRICES := runs/mnist-prices
 prices-study: $(INSTALLED)  ## what prices, small groups and rules do to accuracy and latency on MNIST: about an hour

@@ -14,7 +14,10 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 TEXTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("results", "layouts", "training", "serving", "mutation", "fine-tuning", "reliability")),
+    *(
+        f"docs/{name}.md"
+        for name in ("results", "layouts", "training", "serving", "mutation", "fine-tuning", "reliability")
+    ),
     "runtime/README.md",
 )
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
