@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long mutation load hostile check study prices-study results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile mutation load hostile check study prices-study results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -66,6 +66,9 @@ test-ray: $(INSTALLED)  ## train a grid on a local Ray cluster and kill a worker
 
 test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a quarter of an hour
 	$(BIN)/python -m pytest -m long
+
+test-hostile: $(INSTALLED)  ## damage and edit files, kill commands, take memory and disk from them, about an hour
+	$(BIN)/python -m tests.hostile --json $(RESULTS)/hostile.json
 
 mutation: $(INSTALLED)  ## change the code in small ways and count what no test notices, about an hour; downloads mutmut
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'

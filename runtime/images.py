@@ -53,12 +53,11 @@ def read_image(
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow's own limit is higher
-            image = Image.open(source, formats=FORMATS)
-        with image:
-            if image.width * image.height > max_pixels:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {max_pixels}")
-            rgba = _eight_bit(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {})).convert("RGBA")
+            warnings.simplefilter("ignore")  # of many pixels, for which Pillow has a limit of its own, and of odd tags
+            with Image.open(source, formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {max_pixels}")
+                rgba = _eight_bit(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {})).convert("RGBA")
     except Exception as error:  # whatever a damaged file makes Pillow's decoders run into
         reason = one_line(error) or type(error).__name__
         raise InputError(
