@@ -16,7 +16,7 @@ from smx.example_input import ExampleInput, as_arguments, infer
 from smx.export.places import place_of, squeezed_at
 from smx.hooks import random_part
 from smx.runtime.parity.isolated import Sample
-from smx.wrappers import copied, unwrapped
+from smx.wrappers import STATISTICS, copied, unwrapped
 
 
 def samples(flat: Flat, examples: Sequence[tuple[str, tuple[Tensor, ...]]]) -> tuple[list[Sample], list[str]]:
@@ -176,10 +176,7 @@ def check_weights(module: nn.Module) -> None:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.dtype == torch.bfloat16:
             raise InputError(f"{name} is bfloat16, which can't be exported; convert the module: module.float()")
-        may_be_infinite = not isinstance(tensor, nn.Parameter) and name.rpartition(".")[2] not in _STATISTICS
+        may_be_infinite = not isinstance(tensor, nn.Parameter) and name.rpartition(".")[2] not in STATISTICS
         bad = torch.isnan(tensor) if may_be_infinite else ~torch.isfinite(tensor)
         if bool(bad.any()):
             raise InputError(f"{name} has values that are not finite; such a model can't be exported")
-
-
-_STATISTICS = ("running_mean", "running_var")

@@ -180,7 +180,7 @@ def export_onnx(
     _check_options(layout, search, batch, opset, precision, calibration, evaluation)
     flat = flattened(module, example_input)
     module, example = flat.module, flat.example
-    weights = module.state_dict().keys()
+    weights = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
     flat.names = new_names(input_names, flat.names, weights, "input")
     axes = sizes.read(dynamic or {}, flat, batch)
     if layout == FASTEST and any(own.keys() - {0} for own in axes):

@@ -71,31 +71,42 @@ def others(flat: Flat, example: tuple[Tensor, ...], axes: Axes) -> list[tuple[st
     found = []
     with evaluating(flat):
         for name in dict.fromkeys(name for own in axes for name in own.values() if name != BATCH):
-            length = next(x.shape[i] for x, own in zip(example, axes, strict=True) for i in own if own[i] == name)
-            taken: list[tuple[str, tuple[Tensor, ...]]] = []
-            problem = ""
-            for sizes in _candidates(length):
-                for size in sizes:
-                    changed = of_length(example, axes, name, size)
-                    try:
-                        with torch.no_grad():
-                            flat(*changed)
-                    except Exception as error:  # whatever a forward may raise for an input that does not fit
-                        problem = problem or f"{one_line(error)[:160]} {place_of(error, flat)}".rstrip()
-                        continue
-                    taken.append((f"example, {name} {size}", changed))
-                    break
+            key, axis, length = next(
+                (key, axis, x.shape[axis])
+                for key, x, own in zip(flat.names, example, axes, strict=True)
+                for axis in own
+                if own[axis] == name
+            )
+            tried = [_first_taken(flat, example, axes, name, sizes) for sizes in _candidates(length)]
+            taken = [changed for changed in tried if not isinstance(changed, str)]
             if not taken:
-                key, axis = next(
-                    (key, i) for key, own in zip(flat.names, axes, strict=True) for i in own if own[i] == name
-                )
                 raise InputError(
                     f"{type(flat.module).__name__} takes {name}, axis {axis} of {key}, in the length {length} alone:"
-                    f" {problem}; leave it out of dynamic, or let the network take any length there (pooling before"
-                    " a Linear, positions that are computed)"
+                    f" {tried[0]}; leave it out of dynamic, or let the network take any length there (pooling before a"
+                    " Linear, positions that are computed); axes that change together need one name"
                 )
             found += taken
     return found
+
+
+def _first_taken(
+    flat: Flat, example: tuple[Tensor, ...], axes: Axes, name: str, sizes: Sequence[int]
+) -> tuple[str, tuple[Tensor, ...]] | str:
+    """Return the example in the first of some lengths of an axis that the network takes, or why it takes not even one.
+
+    The reason is that of the first length.
+    """
+    problem = ""
+    for size in sizes:
+        changed = of_length(example, axes, name, size)
+        try:
+            with torch.no_grad():
+                flat(*changed)
+        except Exception as error:  # whatever a forward may raise for an input that does not fit
+            problem = problem or f"{one_line(error)[:160]} {place_of(error, flat)}".rstrip()
+        else:
+            return f"example, {name} {size}", changed
+    return problem
 
 
 def of_length(example: Sequence[Tensor], axes: Axes, name: str, size: int) -> tuple[Tensor, ...]:

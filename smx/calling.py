@@ -58,7 +58,15 @@ def tensors_by_name(result: Any, ignored: tuple[type, ...] = ()) -> dict[str, Te
     found = list(_tensors_in(result, (), ignored))
     if len(found) == 1 and not isinstance(result, Mapping) and not _fields(result):
         return {"output": found[0][1]}
-    return {"_".join((_name(path[0]), *map(str, path[1:]))): tensor for path, tensor in found}
+    names: dict[str, Tensor] = {}
+    for path, tensor in found:
+        name = stem = "_".join((_name(path[0]), *map(str, path[1:])))
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{stem}_{number}"
+        names[name] = tensor
+    return names
 
 
 def _tensors_in(x: Any, path: tuple[Any, ...], ignored: tuple[type, ...]) -> Iterator[tuple[tuple[Any, ...], Tensor]]:

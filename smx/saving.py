@@ -17,6 +17,7 @@ from smx.layers import Mixed, Selective
 from smx.modelfile import SavedModel, load_model, save_model
 from smx.paper import PAPER
 from smx.program import capture
+from smx.wrappers import unwrapped
 
 
 def save(
@@ -51,6 +52,7 @@ def save(
             kept, or dynamic names an axis that is none.
         InputError: the path can't be written to.
     """
+    module = unwrapped(module)
     layers = {name: part for name, part in module.named_modules() if isinstance(part, Selective | Mixed)}
     if not layers or "" in layers:
         raise ValueError(f"{type(module).__name__} has no Selective or Mixed layers in it; smx.select makes them")

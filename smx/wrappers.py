@@ -78,6 +78,9 @@ def _is_compiled(module: nn.Module) -> bool:
     return type(module).__name__ == "OptimizedModule"
 
 
+STATISTICS = ("running_mean", "running_var")
+"""Names of buffers that are finite in any network that works; others may be infinite, as masks are."""
+
 _REMEDIES = {
     "WeightNorm": "torch.nn.utils.remove_weight_norm, or use torch.nn.utils.parametrizations.weight_norm,",
     "SpectralNorm": "torch.nn.utils.remove_spectral_norm, or use torch.nn.utils.parametrizations.spectral_norm,",

@@ -85,8 +85,8 @@ def select(
     Args:
         module: any module; it stays as it is. What torch.compile or DataParallel put around it is left away.
         pool: names or activations.
-        example_input: a tensor or array, or a tuple of the arguments, for the dry runs. None: an input is inferred from
-            the first layer, see `smx.example_input.infer`.
+        example_input: a tensor or array, or a tuple of the arguments, for the dry runs; those by name in a dict, which
+            may end the tuple. None: an input is inferred from the first layer, see `smx.example_input.infer`.
         temperature: tau of eq. 2.
         selection: the rule by which the neurons choose, `paper` or `matched`; see `smx.Selective`. None: `paper`, or
             `matched` with start="current", since there a sample of the others hardly disturbs the network.

@@ -31,7 +31,8 @@ def prepare(
     Raises:
         ValueError: see `select`.
     """
-    original = unwrapped(module, levels=4)
+    wrapped = unwrapped(module, levels=4)
+    original = copied(wrapped, wrapped.parameters())
     module = copied(original)
     arguments = _inferred(module) if example_input is None else as_arguments(example_input, module)
     expected = run(original, arguments)

@@ -43,8 +43,8 @@ def sort(module: nn.Module, *, example_input: ExampleInput | None = None) -> nn.
 
     Args:
         module: any module with `Mixed` layers; it stays as it is.
-        example_input: a tensor or array, or a tuple of the arguments; only shapes and dtypes count. None: a shape is
-            inferred from the first layer, see `smx.example_input.infer`.
+        example_input: as for `smx.select`; only shapes and dtypes count, unless a forward looks at values. None: a
+            shape is inferred from the first layer, see `smx.example_input.infer`.
 
     A warning says if nothing could be sorted, and why.
 

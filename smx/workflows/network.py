@@ -63,13 +63,15 @@ def open_network(
     from smx.calling import Flat
     from smx.example_input import as_arguments
     from smx.modelfile import load_model
+    from smx.wrappers import copied, unwrapped
 
     if isinstance(network, nn.Module):
         if example_input is None:
             raise InputError("a module needs example_input=x, a tensor (B, *) that it takes, or a tuple of them")
+        network = copied(unwrapped(network))
         name, arguments = type(network).__name__, as_arguments(example_input, network)
         network = Flat(network, arguments) if any(not isinstance(x, Tensor) for x in arguments) else network
-        module = copy.deepcopy(network).cpu().eval()
+        module = network.cpu().eval()
         example = tuple(x for x in tree_leaves(arguments) if isinstance(x, Tensor))
         return Network(name, module, copy.deepcopy(module).double(), example, None)
     name = "the model"

@@ -44,8 +44,9 @@ def plan(
         ValueError: as for `smx.select`, but not if nothing can be selected.
     """
     from smx import convert
+    from smx.wrappers import unwrapped
 
-    pool = tuple(pool)
+    module, pool = unwrapped(module), tuple(pool)
     made = convert.plan(module, example_input=example_input, **how)
     if export is False:
         return made

@@ -156,24 +156,26 @@ def test_arguments_and_results_in_every_form(tmp_path: Path) -> None:
         np.testing.assert_allclose(output, wanted.detach().numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("result", "names"),
-    [
-        (lambda h, x: Plain(h, None), ["logits"]),
-        (lambda h, x: [h, (h, x)], ["output0", "output1_0", "output1_1"]),
-        (lambda h, x: Pair(h, x), ["first", "second"]),
-        (lambda h, x: {"input": h, 3: x}, ["input_output", "output3"]),
-        (lambda h, x: [h], ["output"]),
-    ],
-)
-def test_outputs_have_their_names(result: Any, names: list[str], tmp_path: Path) -> None:
-    net = nn.Sequential(OrderedDict(wide=Net(lambda net, x: result(net.mixed(x), x), mixed=some(4, dim=-1))))
+def test_outputs_have_their_names(tmp_path: Path) -> None:
+    h, x = torch.ones(2, 4), torch.zeros(2, 4)
+    for result, names in (
+        (Plain(h, None), ["logits"]),
+        ([h, (h, x)], ["output0", "output1_0", "output1_1"]),
+        (Pair(h, x), ["first", "second"]),
+        (([h],), ["output"]),
+        (h, ["output"]),
+        ({"": h, "a": {"b": [h, None]}}, ["output", "a_b_0"]),
+        ({"a_0": h, "a": [x], 1: h}, ["a_0", "a_0_2", "output1"]),
+    ):
+        found = tensors_by_name(result)
+        assert list(found) == names
+        assert all(tensor is h or tensor is x for tensor in found.values())
+    net = Net(lambda net, x: {"input": net.mixed(x), 3: [x, x]}, mixed=some(4, dim=-1))  # names and values twice
     x = torch.randn(2, 4)
     export_onnx(net, tmp_path / "m.onnx", example_input=x)
     session = Session(tmp_path / "m.onnx")
-    assert [value.name for value in session.outputs] == names
-    wanted = list(tensors_by_name(net.eval()(x)).values())
-    for output, tensor in zip(session.run_all(x.numpy()), wanted, strict=True):
+    assert [value.name for value in session.outputs] == ["input_output", "output3_0", "output3_1"]
+    for output, tensor in zip(session.run_all(x.numpy()), (net.eval()(x)["input"], x, x), strict=True):
         np.testing.assert_allclose(output, tensor.numpy(), atol=1e-6)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import smx
 from smx.errors import InputError
-from smx.modelfile import load_model
+from smx.modelfile import load_model, save_model
 from smx.program import Program
 from tests.conftest import smx as command
 from tests.smx.selected import Net
@@ -167,6 +167,24 @@ def test_inspect_lists_the_layers_that_still_choose(selected: nn.Module, tmp_pat
     )
     smx.save(together, tmp_path / "model.pt", example_input=torch.ones(1, 4))
     assert smx.describe(tmp_path / "model.pt").selective[0]["neurons"] == 6
+
+
+def test_masks_may_be_infinite_and_wrappers_are_left_away(tmp_path: Path) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        weights = (x @ x.transpose(1, 2) + net.mask).softmax(-1)
+        return net.last(net.mixed(net.first(weights @ x)))  # type: ignore[no-any-return]
+
+    mixed = smx.Mixed(torch.arange(6) % 3, dim=-1)
+    net = Net(forward, first=nn.Linear(4, 6), mixed=mixed, last=nn.Linear(6, 2))
+    net.register_buffer("mask", torch.full((5, 5), -torch.inf).triu(1))
+    x = torch.randn(2, 5, 4)
+    smx.save(nn.DataParallel(net), tmp_path / "model.pt", example_input=x)
+    torch.testing.assert_close(smx.load(tmp_path / "model.pt")(x), net(x))
+    saved = load_model(tmp_path / "model.pt")
+    saved.weights["mask"][0, 0] = torch.nan
+    save_model(tmp_path / "model.pt", saved)
+    with pytest.raises(InputError, match="mask has 1 of 25 values that are not finite"):
+        smx.load(tmp_path / "model.pt")
 
 
 def test_axes_of_any_length(tmp_path: Path) -> None:
