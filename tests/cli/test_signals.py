@@ -175,6 +175,25 @@ with files.scratch() as folder, files.replacing(sys.argv[1]) as temporary:
     assert {*tmp_path.rglob("*")} == {place, tmp_path / "old"}
 
 
+def test_a_signal_to_a_forked_process_is_its_own() -> None:
+    code = """
+import os, signal, time
+from smx.ending import end_on_signals
+
+end_on_signals()
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    child = os.fork()
+    if not child:
+        time.sleep(100)
+    time.sleep(0.2)
+    os.kill(child, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (-number, 1)
+time.sleep(0.5)
+print("alive")
+"""
+    assert python("-c", code).stdout == "alive\n"
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     """As in the background of a shell, or under nohup."""
     code = """
