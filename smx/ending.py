@@ -77,10 +77,17 @@ def end_on_signals(*, quietly: bool = False) -> None:
             clean_up()
         _leave(number, quietly)
 
+    def forget() -> None:
+        """In a process that is forked off, whose signals would come out of the same pipe."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     threading.Thread(target=wait, name="signals", daemon=True).start()
-    for number in WORDS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, park)
+    before = {number: handler for number in WORDS if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, park)
+    os.register_at_fork(after_in_child=forget)
 
 
 def clean_up() -> None:

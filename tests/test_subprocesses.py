@@ -40,20 +40,26 @@ def test_a_call_is_answered_by_another_process() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at the process in /proc")
-def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
-    """Even where that is killed, and can end nothing itself."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_process_ends_with_the_one_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
+    """Even where that is killed, and can end nothing itself; and after a KeyboardInterrupt, in Python."""
     note = tmp_path / "process"
     code = (
         "import pathlib, sys; from smx.subprocesses import in_subprocess; from tests import test_subprocesses as own\n"
     )
     code += "in_subprocess(own.write_and_sleep, pathlib.Path(sys.argv[1]))"
-    parent = subprocess.Popen([sys.executable, "-c", code, str(note)])
+    command = [sys.executable, "-c", code, str(note)]
+    parent = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c)
     try:
         child = int(_within_a_minute(lambda: note.is_file() and note.read_text()))
     finally:
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
+        parent.send_signal(number)
+        parent.wait(60)
     assert _within_a_minute(lambda: not _runs(child))
+
+
+def heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job starts with it ignored
 
 
 def _within_a_minute(condition: Callable[[], Any]) -> Any:

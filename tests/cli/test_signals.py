@@ -110,7 +110,7 @@ def test_ctrl_c_at_any_instant(run: Path, tmp_path: Path) -> None:
             ("export", run / "model.pt", out / "m.onnx", "--layout", "fastest"),
             ("bench", run / "model.pt"),
         )
-        seconds = 3 * chance.random() ** 2
+        seconds = 2 * chance.random() ** 2
         ended = attack(commands[instant % 3], tmp_path / "tmp", signal.SIGINT, seconds, everybody=instant % 2 == 0)
         check(ended, signal.SIGINT)
     assert not [path for path in out.rglob("*") if path.name.startswith(".smx")]
@@ -173,6 +173,25 @@ with files.scratch() as folder, files.replacing(sys.argv[1]) as temporary:
     result = python("-c", code, tmp_path / "old", str(int(number)), env=environment)
     assert (result.returncode, result.stderr) == (128 + number, f"{LINES[number]}; go on\n")
     assert {*tmp_path.rglob("*")} == {place, tmp_path / "old"}
+
+
+def test_a_signal_to_a_forked_process_is_its_own() -> None:
+    code = """
+import os, signal, time
+from smx.ending import end_on_signals
+
+end_on_signals()
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    child = os.fork()
+    if not child:
+        time.sleep(100)
+    time.sleep(0.2)
+    os.kill(child, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (-number, 1)
+time.sleep(0.5)
+print("alive")
+"""
+    assert python("-c", code).stdout == "alive\n"
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
