@@ -68,6 +68,31 @@ def latency() -> str:
     return by_batch_size(cells(result("mnist-bench")["results"]), ("sorted", "scatter", "relu", "tanh", "elu", "selu"))
 
 
+RULES = {
+    "`matched`, one group a layer": ("matched one group", "matched_one_group_fastest"),
+    "`matched`": ("matched", "matched"),
+    "the paper's rule": ("smartmixed", "smartmixed"),
+    **{f"`{name}`": (name, name) for name in ("relu", "leaky_relu", "elu", "selu", "tanh", "sigmoid")},
+}
+"""What README's first table shows, with its method and its file in `rules.json`."""
+
+
+def rules() -> str:
+    """Accuracy and latency of both rules of choosing beside the fixed activations."""
+    report = result("rules")
+    latency, methods = cells(report["latency"]["results"]), {row["method"]: row for row in report["methods"]}
+    sizes = list(dict.fromkeys(size for _, size in latency))
+    rows = [
+        [
+            label,
+            f"{100 * methods[method]['mean']:.2f} ({100 * methods[method]['deviation']:.2f})",
+            *(latency[file, size] for size in sizes),
+        ]
+        for label, (method, file) in RULES.items()
+    ]
+    return markdown(["", "accuracy, %", f"batch {sizes[0]}", *map(str, sizes[1:])], rows)
+
+
 def resolution() -> str:
     """How often the intervals of a bench are right."""
     report = result("resolution")
@@ -263,6 +288,7 @@ def hostile() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "latency": latency,
     "mnist-bench": mnist_bench,
+    "rules": rules,
     "paper-bench": paper_bench,
     "forms": forms,
     "fastest": fastest,
