@@ -273,7 +273,7 @@ def fine_tuning() -> str:
         noisy = "" if sampled is None else f"{sampled:.4f}"
         share = "" if moved is None else f"{100 * moved:.0f} %"
         rows.append([f"{row['task']}: {row['rule']}", start, noisy, lowest, f"{row['drop']:.1f}", share, end])
-    return markdown(["", "start", "at the start", "lowest", "drop", "moved", "end"], rows)
+    return markdown(["", "start", "noisy start", "lowest", "drop", "moved", "end"], rows)
 
 
 def hostile() -> str:

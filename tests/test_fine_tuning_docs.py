@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -51,6 +52,25 @@ def test_the_commands_have_these_options() -> None:
     for line in lines:
         known = {option for parameter in main.commands["train"].params for option in parameter.opts}
         assert set(re.findall(r"--[\w-]+", line)) <= known
+
+
+def test_the_findings_are_the_measurements() -> None:
+    measured = json.loads((ROOT / "docs" / "results" / "fine-tuning.json").read_text())
+    rows = {(row["task"], row["rule"]): row for row in measured["summary"]}
+    tasks = list(dict.fromkeys(task for task, _ in rows))
+    chosen, plain = ([rows[task, rule] for task in tasks] for rule in ("current", "plain"))
+    runs = [run for run in measured["runs"] if run["rule"] == "current"]
+    drop = 100 * max(run["start"] - run["lowest"] for run in runs)
+    words = " ".join(TEXT.split())
+    assert len(runs) == 12
+    assert f"falls more than {drop:.1f} points below its start; without choices" in words
+    assert f"without choices, the most is {max(row['drop'] for row in plain):.1f}." in words
+    relu, sigmoid = chosen[::2], chosen[1::2]
+    moved = [" and ".join(f"{100 * row['moved']:.0f} %" for row in some) for some in (sigmoid, relu)]
+    assert f"{moved[0]} of the neurons move in the networks of sigmoids, where it helps" in words
+    assert f"{moved[1]} in those of ReLU." in words
+    points = [f"{100 * (a['end'] - b['end']):+.2f}" for a, b in zip(chosen, plain, strict=True)]
+    assert f"from plain training on by {', '.join(points)} points, in the table's order" in words
 
 
 def test_the_text_says_what_the_code_has() -> None:
