@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long mutation load hostile check study prices-study results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile mutation load hostile check study rules prices-study fine-tuning results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -67,6 +67,9 @@ test-ray: $(INSTALLED)  ## train a grid on a local Ray cluster and kill a worker
 test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a quarter of an hour
 	$(BIN)/python -m pytest -m long
 
+test-hostile: $(INSTALLED)  ## damage and edit files, kill commands, take memory and disk from them, about an hour
+	$(BIN)/python -m tests.hostile --json $(RESULTS)/hostile.json
+
 mutation: $(INSTALLED)  ## change the code in small ways and count what no test notices, about an hour; downloads mutmut
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
 	$(BIN)/python benchmarks/mutation.py --json $(RESULTS)/mutation.json
@@ -98,6 +101,9 @@ study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results,
 	cp $(STUDY)/figures/mrr.svg docs/images/study-mrr.svg
 	cp $(STUDY)/figures/depth.svg docs/images/study-depth.svg
 
+rules: $(INSTALLED)  ## both rules of choosing beside all fixed activations: accuracy of five seeds, and latency; about half an hour
+	$(BIN)/python benchmarks/rules.py --out runs/rules --json $(RESULTS)/rules.json
+
 PRICES := runs/mnist-prices
 prices-study: $(INSTALLED)  ## what prices, small groups and rules do to accuracy and latency on MNIST: about an hour
 	$(BIN)/smx sweep --config prices --out $(PRICES) --jobs 2 --no-report
@@ -108,6 +114,10 @@ prices-study: $(INSTALLED)  ## what prices, small groups and rules do to accurac
 	cp $(PRICES)/cells/561248d5531a/model.pt $(PRICES)/matched.pt
 	cp $(PRICES)/cells/c0cc4e76379c/model.pt $(PRICES)/matched-one-group.pt
 	$(BIN)/python benchmarks/fastest.py $(addprefix $(PRICES)/,matched-one-group.pt matched.pt paper.pt) --json $(RESULTS)/fastest-mnist.json
+
+fine-tuning: $(INSTALLED)  ## what becomes of trained networks whose neurons choose anew, on digits and MNIST: about six minutes
+	$(BIN)/python benchmarks/fine_tuning.py --json $(RESULTS)/fine-tuning.json
+	$(BIN)/python benchmarks/tables.py
 
 results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images, about a quarter of an hour
 	$(BIN)/smx train --resume --data mnist --hidden 512,256,128 --phase1-epochs 5 --phase2-epochs 5 --out $(MNIST) --json $(RESULTS)/mnist-train.json

@@ -23,7 +23,6 @@ from smx.subprocesses import in_subprocess
 from smx.timing.machine import machine
 from smx.workflows.candidates import export_candidates
 
-BATCH_SIZES = (1, 16, 128, 1024)
 LAYOUTS = ("sorted", "scatter", "fastest")
 OTHERS = ("sorted", "scatter", "relu")
 
@@ -31,7 +30,7 @@ OTHERS = ("sorted", "scatter", "relu")
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[MODEL.pt...]", type=options.PATH)
 @click.option("--networks", default=20, show_default=True, metavar="N", help="Random ones, if no MODEL.pt is given.")
-@click.option("--batch-sizes", type=options.BATCH_SIZES, default=",".join(map(str, BATCH_SIZES)), show_default=True)
+@click.option("--batch-sizes", type=options.BATCH_SIZES, default=options.USUAL_BATCH_SIZES, show_default=True)
 @click.option("--seconds", default=60.0, show_default=True, help="Of each search of random networks.")
 @click.option("--rounds", default=60, show_default=True, metavar="N", help="Of each measurement, at least.")
 @click.option("--seed", default=1000, show_default=True, help="Of the networks.")

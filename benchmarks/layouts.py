@@ -214,7 +214,9 @@ def export(folder: Path, smallest: bool) -> dict[str, Path]:
 
 
 @click.command()
-@click.option("--batch-sizes", type=options.WIDTHS, default="1,16,128,1024", show_default=True, help="Examples a run.")
+@click.option(
+    "--batch-sizes", type=options.WIDTHS, default=options.USUAL_BATCH_SIZES, show_default=True, help="Examples a run."
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=40, show_default=True, metavar="N")
 @click.option("--smallest", is_flag=True, help="Time a small network once, to see that everything runs.")
 @options.json

@@ -14,7 +14,10 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 TEXTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("results", "layouts", "training", "serving", "mutation")),
+    *(
+        f"docs/{name}.md"
+        for name in ("results", "layouts", "training", "serving", "mutation", "fine-tuning", "reliability")
+    ),
     "runtime/README.md",
 )
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -236,6 +239,27 @@ def install_size() -> str:
     )
 
 
+def fine_tuning() -> str:
+    """What becomes of a trained network in which neurons choose anew, by the rule."""
+    rows = []
+    for row in result("fine-tuning")["summary"]:
+        start, lowest, end = (f"{row[name]:.4f}" for name in ("start", "lowest", "end"))
+        sampled, moved = row["sampled"], row["moved"]
+        noisy = "" if sampled is None else f"{sampled:.4f}"
+        share = "" if moved is None else f"{100 * moved:.0f} %"
+        rows.append([f"{row['task']}: {row['rule']}", start, noisy, lowest, f"{row['drop']:.1f}", share, end])
+    return markdown(["", "start", "at the start", "lowest", "drop", "moved", "end"], rows)
+
+
+def hostile() -> str:
+    """How attacks on files, processes and machines ended."""
+    rows = []
+    for row in result("hostile")["attacks"]:
+        ended = ", ".join(f"{count} {how}" for how, count in row["outcomes"].items())
+        rows.append([f"{row['attack']}: {row['on']}", str(row["cases"]), ended])
+    return markdown(["", "cases", "how they ended"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "latency": latency,
     "mnist-bench": mnist_bench,
@@ -254,6 +278,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "train-step": train_step,
     "commit-rule": commit_rule,
     "install-size": install_size,
+    "fine-tuning": fine_tuning,
+    "hostile": hostile,
 }
 
 

@@ -158,14 +158,9 @@ def fit(net: nn.Module, train: Examples, epochs: int) -> nn.Module:
     import torch
     import torch.nn.functional as F
 
-    from smx.layers import selectives
-    from smx.training.step import LOGITS_LR
+    from smx.parameters import parameter_groups
 
-    layers = selectives(net)
-    logits = {id(p) for layer in layers for p in layer.parameters()}
-    groups: list[dict[str, Any]] = [{"params": [p for p in net.parameters() if id(p) not in logits]}]
-    groups += [{"params": list(layer.parameters()), "lr": RATE * LOGITS_LR[layer.selection]} for layer in layers]
-    optimizer = torch.optim.Adam(groups, lr=RATE, fused=True)
+    optimizer = torch.optim.Adam(parameter_groups(net, lr=RATE), fused=True)
     x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
     steps = epochs * math.ceil(len(x) / BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

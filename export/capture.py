@@ -12,13 +12,16 @@ and in its `meta`, under `FUNCTIONS`, how each activation of the pool that occur
 
 from __future__ import annotations
 
+import ast
 import copy
 import functools
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
+from itertools import count as count_from
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -29,8 +32,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smx.activations import Activation, Operator
+from smx.calling import Flat
 from smx.errors import InputError, SmxError
 from smx.export import provenance
+from smx.export.explaining import explained
 from smx.export.nodes import is_small, operand
 from smx.hinges import Function
 from smx.layers import Mixed, Selective
@@ -41,25 +46,37 @@ OP_TYPE = "MixedActivation"
 FUNCTIONS = "smx.functions"
 AFFINE = ("scale", "shift")
 """Attributes of a node after which the graph computes scale h + shift, because PyTorch's layer does; one a neuron."""
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Key of a node's notes: the module paths through which PyTorch's exporter reached it."""
 UNSORTED = "smx.unsorted"
 """Key of a node's `meta`: why its neurons keep an order that is not sorted."""
 FORM = "smx.form"
 """Key of a node's `meta`: in which form of `smx.prices.FORMS` the layer is written, where that was chosen."""
 
 
-def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: int | None = None) -> ir.Model:
+def capture(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    opset: int,
+    batch: int | None = None,
+    axes: Sequence[Mapping[int, str]] = (),
+) -> ir.Model:
     """Export a module in `eval()` with PyTorch's exporter; the initializers have the names of the module's tensors.
 
     Args:
         module: its `Mixed` layers become MixedActivation nodes.
         example: tensors (B, *), one for each argument.
         batch: the length of the first axis of every input; None makes it dynamic.
+        axes: for each input, the names of the axes beside the first that are dynamic.
 
     Raises:
         SmxError: PyTorch's exporter can't convert the module.
     """
-    marked = _mark(module).eval()
-    dynamic = None if batch else tuple({0: torch.export.Dim("batch")} for _ in example)
+    flat = module if isinstance(module, Flat) else Flat(module, example)
+    marked = _mark(flat).eval()
+    dims: list[dict[int, Any]] = [{} if batch else {0: torch.export.Dim("batch")} for _ in example]
+    for own, named in zip(dims, axes, strict=False):
+        own |= {axis: name for axis, name in named.items() if axis}
     try:
         with quiet(), library_read_once(), torch.no_grad():
             program = torch.onnx.export(
@@ -67,20 +84,49 @@ def capture(module: nn.Module, example: tuple[Tensor, ...], opset: int, batch: i
                 example,
                 dynamo=True,
                 opset_version=opset,
-                dynamic_shapes=dynamic,
-                input_names=["input"] if len(example) == 1 else [f"input{i}" for i in range(len(example))],
+                dynamic_shapes=(tuple(dims),) if any(dims) else None,
                 optimize=False,
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps any error of the module
-        lines = [*str(error.__cause__ or error).splitlines(), *reversed(str(error).splitlines()), type(error).__name__]
-        reason = next(line.strip() for line in lines if line.strip())
-        raise SmxError(f"PyTorch's exporter can't convert {type(module).__name__}: {reason}") from error
+        raise SmxError(explained(error, flat, marked, example, dims)) from error
     assert program is not None
-    outputs = program.model.graph.outputs
-    for i, output in enumerate(outputs):
-        output.name = "output" if len(outputs) == 1 else f"output{i}"
-    return program.model
+    model = program.model
+    for node in model.graph:
+        if SCOPES in node.metadata_props:
+            scopes = ast.literal_eval(node.metadata_props[SCOPES])
+            node.metadata_props[SCOPES] = repr([_inner(scope) for scope in scopes])
+    for value in list(model.graph.initializers.values()):
+        value.name = _inner(str(value.name))
+    graph = model.graph
+    for i, value in enumerate(graph.outputs):
+        if value in graph.inputs or value in graph.outputs[:i] or value.is_initializer():  # it needs a name of its own
+            node = ir.node("Identity", [value])
+            node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+            graph.append(node)
+            graph.outputs[i] = node.outputs[0]
+    count = len(graph.outputs)
+    name_ends(model, flat.usual, ["output"] if count == 1 else [f"output{i}" for i in range(count)])
+    return model
+
+
+def name_ends(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Name the inputs and outputs of a graph; other values of it that have such a name get another."""
+    graph = model.graph
+    wanted = {*inputs, *outputs}
+    taken = wanted | {str(value.name) for node in graph for value in node.outputs} | set(graph.initializers)
+    for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
+        if value.name in wanted:
+            number = next(i for i in count_from(1) if f"{value.name}_{i}" not in taken)
+            value.name = f"{value.name}_{number}"
+            taken.add(value.name)
+    for value, name in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
+        value.name = name
+
+
+def _inner(path: str) -> str:
+    """Return a path in the network itself; that of a `Flat` has `module` before it."""
+    return path.removeprefix("module").removeprefix(".") if path.split(".")[0] == "module" else path
 
 
 def mixed_nodes(model: ir.Model) -> list[ir.Node]:
@@ -222,15 +268,13 @@ class _Marker(nn.Module):
         return (h + shift / scale) * scale
 
 
-def _mark(module: nn.Module) -> nn.Module:
+def _mark(flat: Flat) -> Flat:
     """Return a copy with a marker in each `Mixed` layer's place; the weights are shared, not copied."""
-    if isinstance(module, Mixed):
-        return nn.Sequential(_Marker(module, ""))
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    marked = copy.deepcopy(module, shared)
+    shared = {id(tensor): tensor for tensor in (*flat.parameters(), *flat.buffers())}
+    marked = copy.deepcopy(flat, shared)
     for name, part in list(marked.named_modules(remove_duplicate=False)):
         if isinstance(part, Mixed):
-            marked.set_submodule(name, _Marker(part, name))
+            marked.set_submodule(name, _Marker(part, _inner(name)))
     return marked
 
 
@@ -271,7 +315,7 @@ def quiet() -> Iterator[None]:
     root.addHandler(handler)  # to a root without one, logging.info() and its like would add one that prints, for good
     logging.disable()
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             yield
     finally:
         logging.disable(disabled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,22 +18,35 @@ from onnx_ir.passes import common
 from torch import Tensor, nn
 
 from smx import __version__, files
+from smx.calling import Flat
 from smx.errors import InputError, ParityError, SmxError, one_line
 from smx.example_input import ExampleInput
-from smx.export.capture import attach, batched, capture, choose_forms, describe_layers, expressions_of, simplify
-from smx.export.checks import check_weights, example_of, samples
+from smx.export import sizes
+from smx.export.capture import (
+    attach,
+    batched,
+    capture,
+    choose_forms,
+    describe_layers,
+    expressions_of,
+    name_ends,
+    simplify,
+)
+from smx.export.checks import check_weights, flattened, new_names, samples
 from smx.export.compiler import LAYOUTS, PassReport, compile
 from smx.export.external_data import external_weights, is_large
 from smx.export.fastest import Fastest, Search
+from smx.export.forms import check_forms
 from smx.export.opsets import OPSETS, convert, oldest_ir_version
-from smx.export.precision import PRECISIONS, changed_predictions, to_float16, to_int8
+from smx.export.precision import PRECISIONS, changed_predictions, lowered
 from smx.export.provenance import with_provenance
 from smx.export.searching import find_fastest
+from smx.export.sizes import Dynamic
 from smx.export.sort import sort_neurons
 from smx.runtime.digest import sealed
 from smx.runtime.metadata import LayerInfo, ModelInfo
 from smx.runtime.parity.check import ParityReport
-from smx.runtime.parity.isolated import check_isolated
+from smx.runtime.parity.isolated import AbortError, check_isolated
 
 CAPTURED = range(18, 26)
 """The opsets that PyTorch's exporter writes; what lies outside is converted from the nearest."""
@@ -113,6 +126,9 @@ def export_onnx(
     layout: str = "scatter",
     search: Search | None = None,
     batch: int | None = None,
+    dynamic: Dynamic | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
     opset: int = 18,
     precision: str = "float32",
     calibration: NDArray[Any] | None = None,
@@ -124,18 +140,25 @@ def export_onnx(
     """Export a committed module to an ONNX file.
 
     The ONNX checker validates the graph with full shape inference. A process of its own loads it in ONNX Runtime and
-    compares it with PyTorch, at several batch sizes if it takes any. Only then does it replace the file at `path`.
-    Weights of about 2 GB and more are external data, in a second file beside it.
+    compares it with PyTorch, at several batch sizes if it takes any, and at two lengths of each dynamic axis. Only then
+    does it replace the file at `path`. Weights of about 2 GB and more are external data, in a second file beside it.
 
     Args:
-        module: any module; its `Mixed` layers become groups of plain activations. It is run in `eval()`.
+        module: any module; its `Mixed` layers become groups of plain activations. It is run in `eval()`, on a copy
+            that shares the weights. What torch.compile or DataParallel put around it is left away.
         path: of the file.
         example_input: a tensor or array (B, *), or a tuple of one for each argument, of the shape and dtype that the
-            model will take. None: zeros (2, N), if the first layer is a Linear or BatchNorm1d that takes N features.
+            model will take; arguments by name in a dict, which may end the tuple. What is no tensor, as a flag or None,
+            is a constant of the file. None: zeros (2, N), if the first layer is a Linear or BatchNorm1d that takes N
+            features.
         layout: how mixed layers stand in the graph, a key of `smx.export.compiler.LAYOUTS`, or `fastest`, which
             measures the forms that a layer can have, in about a minute.
         search: how `fastest` is searched; None is `Search()`.
         batch: make the file for this batch size alone; None lets it take any.
+        dynamic: axes beside the batch that the file takes in any length: their names, by input (its name in the file,
+            or that of the forward's parameter) and axis: `{"x": {1: "time"}}`. Axes of one name have one length.
+        input_names, output_names: of the file; None: arguments by name and entries of dicts and dataclasses have their
+            own, others are `input` (`input0`, `input1`, ... if there are several) and `output`.
         opset: version of the standard operators, one of `smx.export.opsets.OPSETS`.
         precision: one of `smx.export.precision.PRECISIONS`; the comparison with PyTorch is made in float32, before.
         calibration: for int8, examples (B, *) that show how large values become.
@@ -146,20 +169,33 @@ def export_onnx(
 
     Raises:
         InputError: a layer is still selective, an activation has no ONNX form, a bad layout, batch, opset, precision
-            or path, an operator that needs a later opset, no calibration data, weights that are not finite, or a graph
-            that ONNX Runtime can't load and run.
+            or path, dynamic axes or names that do not fit, an activation whose ONNX form is another function, a module
+            that can't be copied, an operator that needs a later opset, no calibration data, weights that are not
+            finite, or a graph that ONNX Runtime can't load and run.
         ParityError: the graph and PyTorch disagree; nothing is written.
         SmxError: PyTorch's exporter can't convert the module, or the graph is not valid.
     """
     started = time.perf_counter()
     path = Path(path)
     _check_options(layout, search, batch, opset, precision, calibration, evaluation)
-    example = example_of(module, example_input)
+    flat = flattened(module, example_input)
+    module, example = flat.module, flat.example
+    weights = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    flat.names = new_names(input_names, flat.names, weights, "input")
+    axes = sizes.read(dynamic or {}, flat, batch)
+    if layout == FASTEST and any(own.keys() - {0} for own in axes):
+        raise InputError("the layout fastest is searched at fixed sizes; leave out dynamic, or export it as sorted")
     files.check_writable(path)
     functions = expressions_of(module)
     check_weights(module)
-    captured, captured_on = min(max(opset, CAPTURED[0]), CAPTURED[-1]), batched(example, batch)
-    model = capture(module, captured_on, captured, batch)
+    check_forms(module)
+    others = sizes.others(flat, batched(example, batch or 2), axes)
+    examples = [("example", batched(example, size)) for size in ((batch,) if batch else BATCHES)]
+    expected, outputs = samples(flat, [*examples, *others])
+    flat.results = new_names(output_names, outputs, {*weights, *flat.names}, "output")
+    captured = min(max(opset, CAPTURED[0]), CAPTURED[-1])
+    captured_on = batched(sizes.longer(example, axes), batch)
+    model = capture(flat, captured_on, captured, batch, axes)
     attach(model, functions)
     if is_large(model) and layout == FASTEST:
         raise InputError("a model above 2 GB can't be searched for the layout fastest; export it as sorted")
@@ -169,16 +205,15 @@ def export_onnx(
             f" got {precision} and opset {opset}"
         )
     layers = describe_layers(model)
-    expected = samples(module, example, (batch,) if batch else BATCHES)
-    examples = None if precision == "float32" else evaluation
-    check = partial(check_isolated, samples=expected, name=str(path), atol=atol, rtol=rtol, evaluation=examples)
+    predicted_on = None if precision == "float32" else evaluation
+    check = partial(check_isolated, samples=expected, name=str(path), atol=atol, rtol=rtol, evaluation=predicted_on)
 
     def finished(model: ir.Model) -> onnx.ModelProto:
         return ir.to_proto(model) if opset == captured else convert(ir.to_proto(model), opset)
 
     def build(layout: str, forms: Mapping[str, str]) -> tuple[onnx.ModelProto, tuple[LayerInfo, ...]]:
         variant = model.clone()
-        _compile(variant, module, captured_on, layout, forms, shifts=layout == "sorted")
+        _compile(variant, flat, captured_on, layout, forms, shifts=layout == "sorted")
         return finished(variant), with_provenance(variant, layers)
 
     def write(model: ir.Model) -> tuple[ParityReport, onnx.ModelProto, int, int]:
@@ -188,15 +223,14 @@ def export_onnx(
             draft.write_bytes(proto.SerializeToString())
             parity, predicted = check(draft, otherwise="try the other layout or another opset")
             if not parity.passed:
-                raise ParityError(f"{path} was not written: it differs from PyTorch by up to {parity.max_abs:.3g}")
+                worst = max(parity.comparisons, key=lambda found: (not found.passed, found.max_abs))
+                raise ParityError(
+                    f"{path} was not written: it differs from PyTorch by up to {worst.max_abs:.3g}"
+                    f" ({worst.inputs}, batch {worst.batch_size}, {worst.output})"
+                )
             changed = 0
-            if precision == "float16":
-                proto = to_float16(proto)
-            elif precision == "int8" and calibration is not None:
-                proto = to_int8(proto, calibration)
             if precision != "float32":
-                draft.write_bytes(proto.SerializeToString())
-                _, lower = check(draft, otherwise="export it in float32")
+                proto, lower = _first_that_loads(lowered(proto, precision, calibration), draft, check)
                 if predicted is not None and lower is not None:
                     changed = changed_predictions(predicted, lower)
             found = ModelInfo(
@@ -218,7 +252,7 @@ def export_onnx(
     # Shifts cost precision in some networks, and wherever arithmetic is coarser than float32.
     for shifts in (True, False) if compiled == "sorted" and precision == "float32" else (False,):
         variant = model.clone()
-        before, passes = _compile(variant, module, captured_on, compiled, forms, shifts=shifts)
+        before, passes = _compile(variant, flat, captured_on, compiled, forms, shifts=shifts)
         try:
             parity, proto, changed, size = write(variant)
             break
@@ -238,11 +272,26 @@ def export_onnx(
         operators=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
         advice=advice(layout, layers),
         max_abs=parity.max_abs,
-        predictions=0 if examples is None else len(examples),
+        predictions=0 if predicted_on is None else len(predicted_on),
         changed=changed,
         fastest=fastest,
         seconds=time.perf_counter() - started,
     )
+
+
+def _first_that_loads(
+    protos: Iterable[onnx.ModelProto], draft: Path, check: Callable[..., tuple[ParityReport, NDArray[Any] | None]]
+) -> tuple[onnx.ModelProto, NDArray[Any] | None]:
+    """Write the first model that ONNX Runtime does not abort for; return it with its predictions."""
+    aborted: AbortError | None = None
+    for proto in protos:
+        draft.write_bytes(proto.SerializeToString())
+        try:
+            return proto, check(draft, otherwise="export it in float32")[1]
+        except AbortError as error:
+            aborted = error
+    assert aborted is not None
+    raise aborted
 
 
 def _check_options(
@@ -274,7 +323,7 @@ def _check_options(
 
 def _compile(
     model: ir.Model,
-    module: nn.Module,
+    flat: Flat,
     example: tuple[Tensor, ...],
     layout: str,
     forms: Mapping[str, str],
@@ -285,12 +334,13 @@ def _compile(
     choose_forms(model, forms)
     try:
         if layout == "sorted":
-            sort_neurons(model, module, example, shifts=shifts)
+            sort_neurons(model, flat.module, flat.arguments(*example), shifts=shifts)
         simplify(model)
         before = dict(Counter(node.op_type for node in model.graph).most_common())
         passes = compile(model, layout, shifts=shifts)
     except ir.passes.PassError as error:
-        raise SmxError(f"{type(module).__name__} can't be compiled: {error.__cause__ or error}") from error
+        raise SmxError(f"{type(flat.module).__name__} can't be compiled: {error.__cause__ or error}") from error
+    name_ends(model, flat.names, flat.results)
     model.producer_name, model.producer_version = "smartmixed", __version__
     model.graph.name = "smartmixed"
     model.ir_version = oldest_ir_version(model.opset_imports[""])

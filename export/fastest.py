@@ -8,8 +8,8 @@ from typing import Any
 
 from smx.errors import InputError
 from smx.runtime.tune.forms import Ratios
+from smx.timing import BATCH_SIZES
 
-BATCH_SIZES = (1, 16, 128, 1024)
 USUAL = "sorted"
 """The layout whose forms are taken where no other is surely faster."""
 MIXED = "forms"

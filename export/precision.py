@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,12 +30,31 @@ PRECISIONS = ("float32", "float16", "int8")
 MIN_EXAMPLES = 32
 """Calibration needs at least this many examples to find the range of a layer's values."""
 
+FLOAT16_KEEPS: tuple[tuple[str, ...], ...] = ((), ("Transpose",))
+"""More operators that float16 keeps in float32, and those if ONNX Runtime aborts, as 1.31 does for attention."""
+
 _BATCH = 128  # of the calibration; only its speed depends on it
 _QUANTIZED = ("Gemm", "MatMul", "Conv")
 _OTHER_FLOATS = (TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
-def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
+def lowered(proto: onnx.ModelProto, precision: str, calibration: NDArray[Any] | None) -> Iterator[onnx.ModelProto]:
+    """Yield a float32 model in lower precision, and then forms of it for which ONNX Runtime may not abort.
+
+    Args:
+        proto: see `to_float16` and `to_int8`.
+        precision: float16 or int8.
+        calibration: for int8.
+    """
+    if precision == "int8":
+        assert calibration is not None
+        yield to_int8(proto, calibration)
+        return
+    for kept in FLOAT16_KEEPS:
+        yield to_float16(proto, kept=kept)
+
+
+def to_float16(proto: onnx.ModelProto, *, kept: Sequence[str] = ()) -> onnx.ModelProto:
     """Return the model with float16 weights and arithmetic; its float32 inputs and outputs stay float32.
 
     ONNX Runtime's own converter (`onnxruntime.transformers.float16`) puts a Cast behind each input, before each output,
@@ -46,6 +65,7 @@ def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     Args:
         proto: a model of standard operators with float32 weights; it is not modified.
+        kept: more operators that are kept in float32.
 
     Raises:
         InputError: weights of another floating-point type, or beyond 65504, which float16 can't hold.
@@ -53,7 +73,8 @@ def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
     """
     _check_float32(proto, "float16")
     coarse = [operator for operator in DEFAULT_OP_BLOCK_LIST if operator not in ("Max", "Min")]  # those are exact
-    half = convert_float_to_float16(proto, keep_io_types=True, op_block_list=coarse)
+    half = convert_float_to_float16(proto, keep_io_types=True, op_block_list=[*coarse, *kept])
+    half.graph.ClearField("value_info")  # the converter leaves old types there
     halved = {tensor.name for tensor in half.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     for tensor in proto.graph.initializer:
         if tensor.name in halved:

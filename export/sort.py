@@ -6,9 +6,11 @@ applies to them as it does to the module. They are permuted when they are writte
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
-from torch import Tensor, nn
+from torch import nn
 
 from smx import sorting
 from smx.export import provenance
@@ -18,7 +20,7 @@ from smx.export.passes import FoldAffine, MergeGroups
 from smx.export.weights import permute
 
 
-def sort_neurons(model: ir.Model, module: nn.Module, example: tuple[Tensor, ...], *, shifts: bool) -> None:
+def sort_neurons(model: ir.Model, module: nn.Module, example: tuple[Any, ...], *, shifts: bool) -> None:
     """Permute weights and choices so that neurons of one group lie side by side, where that is possible.
 
     The groups are those that `MergeGroups` makes in a copy of the model.

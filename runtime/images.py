@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from smx.errors import InputError, one_line
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with an image is said in our errors
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """The formats that are read, whatever the name of a file ends in. Pillow runs other programs for some further ones."""
@@ -53,12 +56,11 @@ def read_image(
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow's own limit is higher
-            image = Image.open(source, formats=FORMATS)
-        with image:
-            if image.width * image.height > max_pixels:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {max_pixels}")
-            rgba = _eight_bit(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {})).convert("RGBA")
+            warnings.simplefilter("ignore")  # of many pixels, for which Pillow has a limit of its own, and of odd tags
+            with Image.open(source, formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {max_pixels}")
+                rgba = _eight_bit(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {})).convert("RGBA")
     except Exception as error:  # whatever a damaged file makes Pillow's decoders run into
         reason = one_line(error) or type(error).__name__
         raise InputError(

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from smx.activations import op as op
     from smx.activations import register as register
     from smx.convert import commit as commit
-    from smx.convert import plan as plan
     from smx.convert import select as select
     from smx.layers import Mixed as Mixed
     from smx.layers import Selective as Selective
     from smx.layers import sampling as sampling
     from smx.paper import PAPER_POOL as PAPER_POOL
+    from smx.parameters import parameter_groups as parameter_groups
     from smx.prices import Prices as Prices
     from smx.prices import load_prices as load_prices
     from smx.saving import load as load
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from smx.workflows.deploy import deploy as deploy
     from smx.workflows.describe import describe as describe
     from smx.workflows.export_model import export_model as export_model
+    from smx.workflows.plan import plan as plan
     from smx.workflows.price import price as price
     from smx.workflows.report import report as report
     from smx.workflows.serve import serve as serve
@@ -61,7 +62,8 @@ _NAMES = {
     "smx.paper": ("PAPER_POOL",),
     "smx.activations": ("Activation", "op", "register"),
     "smx.layers": ("Mixed", "Selective", "sampling"),
-    "smx.convert": ("commit", "plan", "select"),
+    "smx.convert": ("commit", "select"),
+    "smx.parameters": ("parameter_groups",),
     "smx.prices": ("Prices", "load_prices"),
     "smx.saving": ("load", "save"),
     "smx.sorting": ("sort",),
@@ -74,6 +76,7 @@ _WORKFLOWS = (
     "bench",
     "bench_train",
     "tune",
+    "plan",
     "price",
     "classify",
     "describe",

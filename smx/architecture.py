@@ -80,11 +80,11 @@ class Architecture:
         raise ValueError(f"{self.kind!r} is no kind of network this smx knows; upgrade smartmixed")
 
     def selective(
-        self, pool: Iterable[str | Activation], temperature: float = TEMPERATURE, **how: int | str
+        self, pool: Iterable[str | Activation], temperature: float = TEMPERATURE, **how: float | str
     ) -> nn.Module:
         """Return the network of phase 1, with fresh weights: every activation is a `Selective`.
 
-        `how` neurons choose are the `selection` and the `per` of `smx.select`.
+        `how` neurons choose are the `selection`, `per`, `start` and `keep` of `smx.select`.
 
         Raises:
             InputError, ValueError: as for `build`; or a user's network has no activation that can be replaced.

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import re
 
+LONGEST = 1000
+"""Characters of a message, which may quote a file of any length, or an error of a library that does."""
+
 
 class SmxError(Exception):
     """Something failed on the way; the message is one line for the user. Exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        half = LONGEST // 2
+        super().__init__(message if len(message) <= LONGEST else f"{message[:half]} ... {message[-half:]}")
 
 
 class InputError(SmxError, ValueError):

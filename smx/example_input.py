@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,14 +11,32 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-ExampleInput = Tensor | NDArray[Any] | tuple[Any, ...]
-"""A network's input, or a tuple of its arguments; NumPy arrays count as tensors."""
+from smx.calling import Keywords, parameters
+
+ExampleInput = Tensor | NDArray[Any] | tuple[Any, ...] | Mapping[str, Any]
+"""A network's input; a tuple of its arguments; a dict of those by name, or a tuple that ends in one.
+
+NumPy arrays count as tensors. A dict whose names are not those of the forward's parameters is an argument by itself.
+"""
 
 
-def as_arguments(example_input: Any) -> tuple[Any, ...]:
-    """Return an example input as the tuple of the arguments of the network's forward."""
+def as_arguments(example_input: Any, module: nn.Module) -> tuple[Any, ...]:
+    """Return an example input as the tuple of the arguments of the module's forward, which `smx.calling.call` takes."""
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    if arguments and isinstance(arguments[-1], Mapping):
+        *others, last = arguments
+        if _are_names(last, module, len(others)):
+            arguments = (*others, Keywords(last))
     return tuple(tree_map(lambda x: torch.tensor(x) if hasattr(x, "__array_interface__") else x, arguments))
+
+
+def _are_names(given: Mapping[Any, Any], module: nn.Module, places: int) -> bool:
+    """Whether a forward that gets so many arguments by place takes these by their names."""
+    known = list(parameters(module).values())
+    named = {p.name for p in known[places:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    named |= {p.name for p in known if p.kind is p.KEYWORD_ONLY}
+    any_name = any(p.kind is p.VAR_KEYWORD for p in known)
+    return bool(given) and all(name in named or (any_name and isinstance(name, str)) for name in given)
 
 
 def infer(module: nn.Module, *, any_size: bool = True) -> Tensor:
@@ -42,7 +60,12 @@ def infer(module: nn.Module, *, any_size: bool = True) -> Tensor:
 
 def without_data(module: nn.Module) -> tuple[nn.Module, dict[int, Tensor]]:
     """Return a copy of a module on the device `meta`, and the copies of its tensors by the tensors' `id`."""
-    copies = {id(tensor): _without_data(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    return with_copies(module, _without_data)
+
+
+def with_copies(module: nn.Module, copied: Callable[[Tensor], Tensor]) -> tuple[nn.Module, dict[int, Tensor]]:
+    """Return a copy of a module whose tensors are those that `copied` makes, and these by the `id` of the old ones."""
+    copies = {id(tensor): copied(tensor) for tensor in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, dict(copies)), copies
 
 

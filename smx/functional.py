@@ -184,8 +184,14 @@ def mixed(z: Tensor, choice: Tensor, pool: Iterable[str | Activation], dim: int 
     """
     pool = resolve_pool(pool)
     table = basis.table_of(pool)
-    if table is not None:
-        return operators.combine(z, operators.prepare(z, choice, table, dim), dim)
+    if table is None:
+        return mixed_plain(z, choice, pool, dim)
+    return operators.combine(z, operators.prepare(z, choice, table, dim), dim)
+
+
+def mixed_plain(z: Tensor, choice: Tensor, pool: Iterable[str | Activation], dim: int = 1) -> Tensor:
+    """Compute `mixed` by every activation's own function, so that each neuron has its values to the bit."""
+    pool = resolve_pool(pool)
     along_neurons = choice.reshape(-1, *[1] * (z.dim() - 1 - dim % z.dim()))
     h = pool[0].function(z)
     for k, activation in enumerate(pool[1:], 1):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from smx.calling import parts, tensors_by_name
 from smx.layers import Mixed
 
 
@@ -36,7 +37,7 @@ def layer_values(
             one of another shape, runs as usual.
     """
     seen: list[LayerValues] = []
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, Mixed)]
+    layers = [(name, layer) for name, layer in parts(module) if isinstance(layer, Mixed)]
 
     def note(name: str, layer: nn.Module, arguments: tuple[Tensor, ...], h: Tensor) -> Tensor:
         z = arguments[0].clone()
@@ -54,7 +55,7 @@ def layer_values(
     finally:
         for handle in hooks:
             handle.remove()
-    return seen, (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    return seen, tuple(tensors_by_name(outputs).values())
 
 
 def random_part(module: nn.Module, *inputs: Tensor) -> str | None:
@@ -69,7 +70,7 @@ def random_part(module: nn.Module, *inputs: Tensor) -> str | None:
     def note(path: str, part: nn.Module, arguments: Any, outputs: Any) -> None:
         runs[-1].append((path, _cloned(arguments), _cloned(outputs)))
 
-    hooks = [part.register_forward_hook(partial(note, path)) for path, part in module.named_modules()]
+    hooks = [part.register_forward_hook(partial(note, path)) for path, part in parts(module)]
     try:
         with torch.no_grad():
             for _ in range(2):
@@ -141,7 +142,7 @@ def kinks(module: nn.Module, x: Tensor, *, neurons: int = 32, steps: int = 40, s
 
 def _first_values(module: nn.Module, x: Tensor) -> list[Tensor]:
     """Return the first value of each neuron, (B, N), for each call of a mixed layer whose z has B examples."""
-    dims = {name: layer.dim for name, layer in module.named_modules() if isinstance(layer, Mixed)}
+    dims = {name: layer.dim for name, layer in parts(module) if isinstance(layer, Mixed)}
     seen = [values.z.movedim(dims[values.layer], 1) for values in layer_values(module, x)[0]]
     return [z.reshape(*z.shape[:2], -1)[..., 0] for z in seen if len(z) == len(x)]
 

@@ -14,13 +14,16 @@ from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
 from smx.fused import basis, operators
 from smx.fused.fixed import FixedChoice
-from smx.paper import LAYER, MATCHED, NEURON, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
+from smx.paper import KEEP, LAYER, MATCHED, NEURON, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 
 START_LOGIT = 0.001
 """Each neuron starts with one random logit at this value and the others at 0, so that no two start alike."""
 
 OBSERVED = 32
 """The moments of candidates are those of as many examples of a batch: their averages over batches are what counts."""
+
+LEAD = 0.3
+"""By how much the logit of a present activation begins above the others: some steps of evidence outweigh it."""
 
 NEW_WEIGHT = 0.05
 """The share by which running averages move to the moments of a batch, or 1/n at batch n if that is more."""
@@ -47,6 +50,8 @@ class Selective(nn.Module):
         device: where the logits are created.
         dtype: the logits' dtype.
 
+    `begin` makes it start from activations that the neurons have, as `smx.select(..., start="current")` does.
+
     Input and output: (B, N, *) of any floating dtype, or N on another axis `dim`.
 
     Raises:
@@ -57,6 +62,8 @@ class Selective(nn.Module):
     layer_logits: nn.Parameter | None
     moments: Tensor | None
     batches: Tensor
+    present: Tensor | None
+    explores: Tensor | None
 
     def __init__(
         self,
@@ -91,6 +98,10 @@ class Selective(nn.Module):
         self.logits = nn.Parameter(torch.empty(decisions, size, device=device, dtype=dtype))
         self.register_parameter("layer_logits", None)
         self.register_buffer("moments", None)
+        self.register_buffer("present", None)
+        self.register_buffer("explores", None)
+        self.register_load_state_dict_pre_hook(_expect_present)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_check_present)  # type: ignore[no-untyped-call]
         if selection == MATCHED:
             if decisions > 1:
                 self.layer_logits = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
@@ -99,15 +110,40 @@ class Selective(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the logits to 0, and one entry of each decision, drawn at random, to `START_LOGIT`."""
-        with torch.no_grad():
-            favourite = torch.randint(len(self.pool), (len(self.logits), 1), device=self.logits.device)
-            self.logits.zero_().scatter_(1, favourite, START_LOGIT)
-            if self.layer_logits is not None:
-                self.layer_logits.zero_()
-            if self.moments is not None:
-                self.moments.zero_()
-                self.batches.zero_()
+        """Start anew: as `begin` had it, or with logits of 0, but `START_LOGIT` for one of each decision, at random."""
+        if self.present is None:
+            self.choose(torch.randint(len(self.pool), (len(self.logits),), device=self.logits.device), START_LOGIT)
+        else:
+            self.choose(self.present, LEAD)
+        if self.moments is not None:
+            self.moments.zero_()
+            self.batches.zero_()
+
+    def begin(self, present: Tensor, keep: float = KEEP) -> None:
+        """Start from the activations that the neurons have: in `eval()` each neuron has its own, to the bit.
+
+        In a training step a few decisions explore: they alone draw noise, the others use their largest logit. The logit
+        of the present activation begins `LEAD` above the others. So a decision that explores draws it with the
+        probability q = exp(LEAD) / (exp(LEAD) + K - 1), at any temperature, since the sample is the argmax of logits
+        plus noise. A share of (1 - keep) / (1 - q) explores, which makes `keep` the probability of the present
+        activation at the start. All logits get a gradient in each step. Candidates that are matched get the moments of
+        the present activation, not ReLU's.
+
+        Args:
+            present: int64 (D,), for each decision the index of its activation in the pool.
+            keep: from q to less than 1.
+
+        Raises:
+            ValueError: an index is not in the pool, or `keep` is out of its range.
+        """
+        self._require_in_pool(present)
+        size = len(self.pool)
+        others = (size - 1) / (math.exp(LEAD) + size - 1)  # 1 - q
+        if not others >= 1 - keep > 0 and size > 1:
+            raise ValueError(f"keep must be from {1 - others:.3f}, for a pool of {size}, to less than 1, got {keep:g}")
+        self.present = present.detach().to(self.logits.device, torch.int64, copy=True)
+        self.explores = torch.tensor((1 - keep) / others if others else 0.0, device=self.logits.device)
+        self.reset_parameters()
 
     @property
     def preferences(self) -> Tensor:
@@ -128,17 +164,23 @@ class Selective(nn.Module):
         """Return for each neuron the value of its decision: (D, *) -> (N, *)."""
         return values if self.per == 1 else values.repeat_interleave(self.per, 0)[: self.num_features]
 
-    def choose(self, decisions: Tensor) -> None:
-        """Replace the logits by those of decisions that are made, int64 (D,): 1 for each and 0 for the rest."""
+    def choose(self, decisions: Tensor, logit: float = 1.0) -> None:
+        """Replace the logits by those of decisions that are made, int64 (D,): `logit` for each and 0 for the rest."""
         with torch.no_grad():
-            self.logits.zero_().scatter_(1, decisions.to(self.logits.device)[:, None], 1.0)
+            self.logits.zero_().scatter_(1, decisions.to(self.logits.device)[:, None], logit)
             if self.layer_logits is not None:
                 self.layer_logits.zero_()
 
     @property
     def matching(self) -> Tensor | None:
         """Scale and shift of every candidate of every neuron, (2, K, N); None where candidates are not matched."""
-        return None if self.moments is None else functional.matching(self.moments)
+        if self.moments is None:
+            return None
+        if self.present is None:
+            return functional.matching(self.moments)
+        candidates = self.moments[:, 1:]
+        reference = operators.of_choice(candidates, self.of_neurons(self.present))
+        return functional.matching(torch.cat([reference[:, None], candidates], 1))
 
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its sampled activation or, in `eval()`, its preferred one."""
@@ -147,15 +189,23 @@ class Selective(nn.Module):
             self._observe(z, self.moments)
         matching = self.matching
         if not (self.training or self.samples_in_eval):
-            h = functional.mixed(z, choice := self.choice, self.pool, self.dim)
+            mixed = functional.mixed if self.present is None else functional.mixed_plain  # which gives the same bits
+            h = mixed(z, choice := self.choice, self.pool, self.dim)
             return h if matching is None else functional.rescaled(h, operators.of_choice(matching, choice), self.dim)
         logits = self.preferences
         dtype = torch.promote_types(logits.dtype, torch.float32)
         noise = functional.gumbel_noise(logits.shape, dtype=dtype, device=logits.device)
+        if self.explores is not None:
+            noise = noise * (torch.rand(len(noise), 1, device=noise.device) < self.explores)
         logits, noise = self.of_neurons(logits), self.of_neurons(noise)
         if self._table is None:
             return functional.selective_plain(z, logits, noise, self.temperature, self.pool, self.dim, matching)
         return operators.selective(z, logits, noise, self.temperature, self._table, self.dim, matching)
+
+    def _require_in_pool(self, present: Tensor) -> None:
+        count, size = len(self.logits), len(self.pool)
+        if present.shape != (count,) or not bool(((present >= 0) & (present < size)).all()):
+            raise ValueError(f"present must be ({count},) indices from 0 to {size - 1}, got {present.tolist()}"[:200])
 
     def _observe(self, z: Tensor, running: Tensor) -> None:
         """Bring the running averages of the moments up to date with a batch."""
@@ -281,6 +331,20 @@ def _expect_affine(module: nn.Module, state: Mapping[str, Any], prefix: str, *_:
     assert isinstance(module, Mixed)
     if module.affine is None and (saved := state.get(f"{prefix}affine")) is not None:
         module.affine = torch.empty_like(saved, device=module.choice.device)
+
+
+def _expect_present(module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Let a layer load the state of one that began with the activations that neurons had."""
+    assert isinstance(module, Selective)
+    if module.present is None and f"{prefix}present" in state:
+        module.present = torch.zeros(len(module.logits), dtype=torch.int64, device=module.logits.device)
+        module.explores = torch.zeros((), device=module.logits.device)
+
+
+def _check_present(module: nn.Module, incompatible_keys: Any) -> None:
+    assert isinstance(module, Selective)
+    if module.present is not None:
+        module._require_in_pool(module.present)
 
 
 def _prepare_anew(module: nn.Module, incompatible_keys: Any) -> None:

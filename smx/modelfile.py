@@ -22,6 +22,7 @@ from smx.layers import Mixed, Selective
 from smx.preprocessing import Normalize, normalise
 from smx.program import Program
 from smx.schema import Plain, Pool, Positive, Shape, Text, checked
+from smx.wrappers import STATISTICS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -179,7 +180,7 @@ def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
             raise InputError(f"{model.architecture} has {declared} parameters, and the file {there}")
         if trust_code or model.architecture.kind != FACTORY:
             model.build()
-        infinite = {name: int((~torch.isfinite(weight)).sum()) for name, weight in model.weights.items()}
+        infinite = _not_finite(model)
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, MemoryError) as error:
         raise InputError(f"{path} can't be built: {shorten(one_line(error), 300)}") from error
     for name, bad in infinite.items():
@@ -187,6 +188,18 @@ def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
             values = model.weights[name].numel()
             raise InputError(f"{path}: {name} has {bad} of {values} values that are not finite; train it again")
     return model
+
+
+def _not_finite(model: SavedModel) -> dict[str, int]:
+    """Count the values of each weight that are not finite. Buffers of a program may be infinite, as masks are."""
+    program = model.architecture.program
+    parameters = set(program.get("parameters", ()))
+    buffers = {name for name in program.get("tensors", {}).values() if name not in parameters}
+    masks = {name for name in buffers if name.rpartition(".")[2] not in STATISTICS}
+    return {
+        name: int((torch.isnan(weight) if name in masks else ~torch.isfinite(weight)).sum())
+        for name, weight in model.weights.items()
+    }
 
 
 class _Data(msgspec.Struct):

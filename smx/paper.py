@@ -15,6 +15,19 @@ SELECTIONS = (PAPER, MATCHED)
 NEURON, LAYER = "neuron", "layer"
 """What makes a choice of its own, unless a number of neurons does together."""
 
+RANDOM, CURRENT = "random", "current"
+STARTS = (RANDOM, CURRENT)
+"""How neurons begin to choose: each with any activation, or with the one that the network has."""
+
+KEEP = 0.9
+"""The probability with which a neuron that begins with its present activation has it in a step of training at first."""
+
+
+def default_selection(start: str) -> str:
+    """Return the rule by which neurons choose where none is said."""
+    return MATCHED if start == CURRENT else PAPER
+
+
 TABLE_1 = {
     (512,): ("sigmoid", "tanh", "relu"),
     (512, 256, 128): ("smartmixed", "leaky_relu", "relu"),

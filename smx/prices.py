@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -257,16 +258,26 @@ def load_prices(path: str | os.PathLike[str] | None = None) -> Prices:
     except FileNotFoundError:
         raise InputError(f"{where} does not exist; expected a price file, which smx price --out FILE writes") from None
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
-        raise InputError(f"{where} is no price file ({error}); write one with smx price --out FILE") from error
+        reason = shorten(str(error), 300)
+        raise InputError(f"{where} is no price file ({reason}); write one with smx price --out FILE") from error
+
+
+def check_sizes(what: str, values: Sequence[int]) -> None:
+    """Refuse sizes between which no line can be drawn.
+
+    Raises:
+        InputError: there are fewer than two, or they do not ascend.
+    """
+    if len(values) < 2 or list(values) != sorted(set(values)) or values[0] < 0:
+        raise InputError(f"{what} must be at least two numbers in ascending order, got {list(values)}")
 
 
 def _checked(content: dict[str, Any]) -> Prices:
-    """Make prices of a file's content; raise ValueError where the tables do not fit the sizes."""
+    """Make prices of a file's content; raise InputError or ValueError where the tables do not fit the sizes."""
     plain = {name: checked(content.pop(name), kind) for name, kind in _PLAIN.items()}
     sizes: dict[str, tuple[int, ...]] = {name: plain[name] for name in ("batch_sizes", "widths", "weights")}
     for name, values in sizes.items():
-        if len(values) < 2 or list(values) != sorted(set(values)):
-            raise ValueError(f"{name} must be at least two numbers in ascending order")
+        check_sizes(name, values)
     batches, widths, weights = (len(values) for values in sizes.values())
 
     def table(values: Any, *shape: int) -> Table:
@@ -281,7 +292,8 @@ def _checked(content: dict[str, Any]) -> Prices:
     }
     tables |= {name: table(content.pop(name), batches, widths) for name in ("split", "part", "move")}
     for name in ("fused", "own", "shared"):
-        tables[name] = {each: table(values, batches, widths) for each, values in content.pop(name).items()}
+        of_each = checked(content.pop(name), dict[Text, Any])
+        tables[name] = {each: table(values, batches, widths) for each, values in of_each.items()}
     for form, needed in (("fused", ("relu",)), ("own", ("relu",)), ("shared", (LINES, CURVES, BOTH))):
         if missing := [name for name in needed if name not in tables[form]]:
             raise ValueError(f"{form} lacks {', '.join(missing)}")

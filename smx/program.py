@@ -12,7 +12,7 @@ import copy
 import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -61,8 +61,10 @@ class _Marked(nn.Module):
         return _layer(z, self.path)
 
 
-def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str, Tensor]]:
-    """Trace a network of one tensor (B, *) in `eval()`, with a batch of any length.
+def capture(
+    module: nn.Module, example_input: Tensor, dynamic: Collection[int] = ()
+) -> tuple[Values, dict[str, Tensor]]:
+    """Trace a network of one tensor (B, *) in `eval()`, with a batch of any length, and other axes that are `dynamic`.
 
     Its `Selective` and `Mixed` layers become operators of their own.
 
@@ -77,16 +79,24 @@ def capture(module: nn.Module, example_input: Tensor) -> tuple[Values, dict[str,
     layers: dict[nn.Module, nn.Module] = {
         part: _Marked(path) for path, part in marked.named_modules() if isinstance(part, Selective | Mixed)
     }
-    x = example_input[torch.arange(max(2, len(example_input))) % len(example_input)]  # a batch of 1 would be a constant
+    x = example_input
+    for axis in (0, *dynamic):  # a length of 1 would be a constant
+        x = x.index_select(axis, torch.arange(max(2, x.shape[axis]), device=x.device) % x.shape[axis])
+    dims = {0: torch.export.Dim("batch")} | dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC)
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # it would compute ReLU or GELU in the place of a layer
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             exported = torch.export.export(
-                convert.replace(marked, layers), (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+                convert.replace(marked, layers), (x,), dynamic_shapes=(dims,)
             ).run_decompositions({})  # after which no operator changes a tensor
     except Exception as error:
+        if dynamic and ("specialized it to be a constant" in str(error) or "static shape" in str(error)):
+            axes = ", ".join(map(str, dynamic))
+            raise ValueError(
+                f"{name} does not take any length on all of the axes {axes}; leave out those where it does not"
+            ) from error
         raise ValueError(f"{name} can't be traced by torch.export: {one_line(error)[:200]}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from smx.layers import Mixed, Selective
 from smx.modelfile import SavedModel, load_model, save_model
 from smx.paper import PAPER
 from smx.program import capture
+from smx.wrappers import unwrapped
 
 
 def save(
@@ -24,6 +25,7 @@ def save(
     path: str | os.PathLike[str],
     *,
     example_input: Tensor,
+    dynamic: Collection[int] = (),
     maximum: float = 1.0,
     sample_shape: Sequence[int] | None = None,
     class_names: Sequence[str] = (),
@@ -39,22 +41,24 @@ def save(
         module: takes one tensor (B, *) and returns one; nothing is changed.
         path: of the file.
         example_input: (B, *), of the shape and dtype that the network takes.
+        dynamic: axes beside the batch that the network takes in any length, for `smx export --dynamic`.
         maximum: raw values are divided by it before they go in, for `smx predict` and `smx export --normalize`.
         sample_shape: the shape of one raw example, if it is another than the network takes, for example (28, 28).
         class_names: one for each output.
         data: the data set that it was trained on, a name or a path of an `.npz` file.
 
     Raises:
-        ValueError: the network has no `Mixed` or `Selective`, is not in float32, can't be traced, or its pools can't be
-            kept.
+        ValueError: the network has no `Mixed` or `Selective`, is not in float32, can't be traced, its pools can't be
+            kept, or dynamic names an axis that is none.
         InputError: the path can't be written to.
     """
+    module = unwrapped(module)
     layers = {name: part for name, part in module.named_modules() if isinstance(part, Selective | Mixed)}
     if not layers or "" in layers:
         raise ValueError(f"{type(module).__name__} has no Selective or Mixed layers in it; smx.select makes them")
     if example_input.is_floating_point() and example_input.dtype != torch.float32:
         raise ValueError(f"the network must take float32 or whole numbers, got an example of {example_input.dtype}")
-    program, weights = capture(module, example_input)
+    program, weights = capture(module, example_input, _axes(example_input, dynamic))
     pool = tuple(dict.fromkeys(activation for layer in layers.values() for activation in layer.pool))
     for activation in pool:
         if get(activation.name) != activation:
@@ -101,6 +105,13 @@ def save(
     with torch.no_grad():
         torch.testing.assert_close(saved.build()(example_input.cpu()), output, msg=lambda text: f"{path}: {text}")
     save_model(Path(path), saved)
+
+
+def _axes(example_input: Tensor, dynamic: Collection[int]) -> list[int]:
+    rank = example_input.dim()
+    if bad := [axis for axis in dynamic if not -rank <= axis < rank or axis % rank == 0]:
+        raise ValueError(f"dynamic names axes 1 to {rank - 1} of the example, got {bad[0]}")
+    return sorted({axis % rank for axis in dynamic})
 
 
 def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module:

@@ -22,9 +22,9 @@ SERVING = [
 ]
 LONG = [
     pytest.param(name, marks=pytest.mark.long)
-    for name in ("layouts", "opsets", "large_export", "resolution", "tune_check", "cells", "prices", "fastest")
+    for name in ("layouts", "opsets", "large_export", "resolution", "tune_check", "cells", "prices", "fastest", "rules")
 ]
-BENCHMARKS = ("commit_rule", "tasks", *LONG, *SERVING)
+BENCHMARKS = ("commit_rule", "tasks", "fine_tuning", *LONG, *SERVING)
 
 
 def benchmark(name: str, *arguments: str | Path, cwd: Path) -> None:

@@ -38,9 +38,9 @@ def below_smx(names: str) -> tuple[str, ...]:
 
 
 CORE = below_smx("__init__ __main__ __version__ ending errors files limits paper subprocesses")
-METHOD = below_smx("activations functional layers pricing models hooks hinges fused")
+METHOD = below_smx("activations calling functional layers parameters pricing models hooks hinges fused wrappers")
 RUN = below_smx("architecture factory modelfile preprocessing program saving torchfile torchrunner training stepbench")
-SHARED = below_smx("arrays prices schema timing convert sorting data")
+SHARED = below_smx("arrays example_input prices schema timing convert sorting data")
 ROOMS = {
     "core": Room(CORE, modules=("smx",)),
     "schema": Room(("smx.schema",), ("msgspec",), CORE),
@@ -49,7 +49,7 @@ ROOMS = {
     "timing": Room(("smx.timing",), ("numpy",), CORE),
     "method": Room(METHOD, ("torch",), CORE),
     "kernels": Room(("smx.fused.triton",), ("torch", "triton"), (*CORE, "smx.fused")),
-    "example_input": Room(("smx.example_input",), ("numpy", "torch"), CORE),
+    "example_input": Room(("smx.example_input",), ("numpy", "torch"), (*CORE, "smx.calling")),
     "convert": Room(("smx.convert",), ("torch",), (*CORE, *METHOD, "smx.example_input", "smx.sorting")),
     "sorting": Room(("smx.sorting",), ("torch",), (*CORE, *METHOD, "smx.example_input")),
     "data": Room(("smx.data",), ("numpy", "sklearn", "torch", "torchvision"), (*CORE, "smx.arrays")),

@@ -1,7 +1,8 @@
 """Files of earlier versions, kept in tests/fixtures, load for ever; files of a later format are refused by its name.
 
 Add files of new versions, and leave those that are there as they are. These were made by `smx train` with the settings
-of `SMALL` in tests/smx/runs.py, `hidden = 6` and two epochs a phase, by `smx export` in two layouts and `smx tune`.
+of `SMALL` in tests/smx/runs.py, `hidden = 6` and two epochs a phase, by `smx export` in two layouts and `smx tune`;
+`any.pt` is a network of another class, by `smx.save`, with the answers that it gave.
 """
 
 from __future__ import annotations
@@ -40,6 +41,13 @@ def test_a_kept_model_has_its_accuracy_and_its_exports_its_answers() -> None:
         assert session.info.layout == layout
         assert [layer.neurons for layer in session.info.layers] == [6]
         np.testing.assert_allclose(session.run(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kept_network_of_any_class_has_its_answers() -> None:
+    kept = np.load(KEPT / "any.npz")
+    with torch.no_grad():
+        answers = smx.load(KEPT / "any.pt").eval()(torch.from_numpy(kept["x"]))
+    np.testing.assert_allclose(answers.numpy(), kept["y"], rtol=0, atol=1e-5)
 
 
 def test_a_kept_run_goes_on(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import ast
 
 import onnx_ir as ir
 
+from smx.export.capture import SCOPES
 from smx.export.emit import free_name
 from smx.export.passes.base import Rewriting
 
-SCOPES = "pkg.torch.onnx.name_scopes"
 UNKNOWN = "_empty_nn_module_stack"
 
 

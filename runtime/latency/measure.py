@@ -16,6 +16,7 @@ from smx.runtime.latency.footprint import Footprint, model_bytes, peak_memory
 from smx.runtime.latency.runner import SessionRunner
 from smx.runtime.providers import DEVICES
 from smx.runtime.settings import Settings
+from smx.timing import BATCH_SIZES
 from smx.timing.bench import run_bench
 from smx.timing.report import TimingReport
 from smx.timing.runners import Runner
@@ -42,7 +43,7 @@ def measure_latency(
     candidates: Mapping[str, str | os.PathLike[str] | Runner],
     *,
     baseline: str,
-    batch_sizes: Sequence[int] = (1, 16, 128, 1024),
+    batch_sizes: Sequence[int] = BATCH_SIZES,
     provider: str = "cpu",
     settings: Settings | None = None,
     io_binding: bool | None = None,

@@ -15,6 +15,9 @@ Array = NDArray[Any]
 LISTED = 20
 """At most this many examples of another class are listed."""
 
+HALF_UNITS = 4
+"""Two ways to compute a network in float16 may differ by so many of its units."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
@@ -124,7 +127,7 @@ def compare(
     """Compare two outputs of shape (B, *) for the same examples: |a - b| <= atol * scale + rtol * |b| everywhere.
 
     With `scale` 1 this is the rule of `numpy.allclose`. Values that are not finite never pass, nor do texts, nor
-    does another shape.
+    does another shape. Outputs in float16 may differ by some of its own units, however small the tolerance is.
 
     Args:
         got: outputs of the model.
@@ -136,6 +139,7 @@ def compare(
         arbiter: the same outputs computed more exactly, float64.
         inputs, output, batch_size: of the `Comparison`.
     """
+    atol, rtol = (max(tolerance, HALF_UNITS * _unit(got, reference)) for tolerance in (atol, rtol))
     b = _rows(reference)
     a = _rows(got) if got.shape == reference.shape and got.dtype.kind in "biuf" else np.full(b.shape, np.nan)
     finite = np.isfinite(a) & np.isfinite(b)
@@ -163,6 +167,11 @@ def compare(
         arbitration=None if arbiter is None else _arbitrate(a, b, _rows(arbiter)),
         passed=bool(finite.all() and within),
     )
+
+
+def _unit(*arrays: Array) -> float:
+    """Return the unit in the last place, near 1, of arrays in float16; 0 without such."""
+    return max(float(np.finfo(x.dtype).eps) if x.dtype == np.float16 else 0.0 for x in arrays)
 
 
 def _rows(x: Array) -> Array:

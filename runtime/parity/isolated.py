@@ -23,6 +23,10 @@ BATCH = 1000
 """Examples a run, of those that are only predicted."""
 
 
+class AbortError(InputError):
+    """ONNX Runtime ended the process in which it should have loaded and run a file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """Examples that a file is run on, all at once.
@@ -62,7 +66,7 @@ def check_isolated(
         The comparisons, and the first output for `evaluation`.
 
     Raises:
-        InputError: ONNX Runtime can't load or run the file, or the process ends before it answers.
+        InputError: ONNX Runtime can't load or run the file; an AbortError if the process ends before it answers.
     """
     try:
         return in_subprocess(_check, path, samples, name, atol, rtol, evaluation)
@@ -70,7 +74,7 @@ def check_isolated(
         if not isinstance(error.__cause__, BrokenProcessPool):
             raise
         problem = "ONNX Runtime aborts, or lacks memory, when it loads and runs it"
-        raise InputError(f"{name} was not written: {problem}; {otherwise}") from error
+        raise AbortError(f"{name} was not written: {problem}; {otherwise}") from error
 
 
 def _check(
@@ -84,7 +88,14 @@ def _check(
             inputs=sample.name, output=output.name, batch_size=len(sample.inputs[0]),
         )
         for sample in samples
-        for output, got, expected in zip(session.outputs, session.run_all(*sample.inputs), sample.expected, strict=True)
+        for output, got, expected in zip(session.outputs, _run(session, sample), sample.expected, strict=True)
     )  # fmt: skip
     outputs = None if evaluation is None else session.run(evaluation, batch_size=BATCH)
     return ParityReport(atol=atol, rtol=rtol, comparisons=comparisons), outputs
+
+
+def _run(session: Session, sample: Sample) -> list[Array]:
+    try:
+        return session.run_all(*sample.inputs)
+    except InputError as error:
+        raise InputError(f"{error} ({sample.name}, batch {len(sample.inputs[0])})") from error

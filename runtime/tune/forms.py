@@ -16,6 +16,7 @@ from smx.runtime.latency.runner import EachItsOwn
 from smx.runtime.settings import Settings
 from smx.runtime.tune.goals import ratio
 from smx.timing.interleave import BURST_SECONDS, MAX_BURST, WINDOW, Timings, time_in_turn
+from smx.timing.runners import stopping
 
 ROUNDS = 4
 """In each block."""
@@ -94,14 +95,11 @@ def time_files(
     """
     settings = Settings(threads=threads)
     # Bound outputs stay where they are; copying those of a whole layer would take longer than its activations.
-    runners = {name: EachItsOwn(path, provider, settings, io_binding=True) for name, path in paths.items()}
+    each = {name: EachItsOwn(path, provider, settings, io_binding=True) for name, path in paths.items()}
     inputs = {size: [np.zeros(size)] for size in batch_sizes}
-    try:
+    with stopping(each) as runners:
         blocks = blocks_within(seconds, sum(_block_seconds(runner, batch_sizes) for runner in runners.values()))
         return time_in_turn(runners, inputs, blocks=blocks, rounds=ROUNDS, rest=threads != 1)
-    finally:
-        for runner in runners.values():
-            runner.stop()
 
 
 def blocks_within(seconds: float, each: float) -> int:

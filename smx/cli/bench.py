@@ -30,7 +30,7 @@ from smx.cli.progress import progress
     show_default=False,
     help="Run MODEL.pt in PyTorch, too.",
 )
-@click.option("--batch-sizes", type=options.BATCH_SIZES, default="1,16,128,1024", help="Examples a run.")
+@click.option("--batch-sizes", type=options.BATCH_SIZES, default=options.USUAL_BATCH_SIZES, help="Examples a run.")
 @click.option("--threads", type=options.THREADS, default=1, metavar="N", help="Threads for one operator.")
 @click.option("--spinning/--no-spinning", default=True, help="Let idle threads wait actively.")
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,32 @@ class Batch(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read it."""
         return None if value == "dynamic" else super().convert(value, param, ctx)
+
+
+class Axis(click.ParamType[tuple[str, int, str]]):
+    """An axis and its name, as `input:1=time`."""
+
+    name = "axis"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Show the form."""
+        return "INPUT:AXIS=NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int, str]:
+        """Read it."""
+        found = re.fullmatch(r"(.+):(-?\d{1,4})=(.+)", value)
+        if not found:
+            self.fail(f"expected INPUT:AXIS=NAME, as in input:1=time, got {value!r}", param, ctx)
+        return found[1], int(found[2]), found[3]
+
+
+def merged(axes: tuple[tuple[str, int, str], ...]) -> dict[str, dict[int, str]]:
+    """Return the names of the axes, by input and axis."""
+    found: dict[str, dict[int, str]] = {}
+    for key, axis, name in axes:
+        if found.setdefault(key, {}).setdefault(axis, name) != name:
+            raise click.BadParameter(f"{key}:{axis} has two names, {found[key][axis]} and {name}")
+    return found
 
 
 @click.command(cls=options.Command)
@@ -57,6 +84,15 @@ class Batch(click.IntRange):
     default="dynamic",
     help="Make the file for one batch size, which can be a little faster.",
 )
+@click.option(
+    "--dynamic",
+    type=Axis(),
+    multiple=True,
+    callback=lambda ctx, param, axes: merged(axes),
+    help="Let an axis have any length: input:2=height. Several for several axes.",
+)
+@click.option("--input-name", "input_names", multiple=True, metavar="NAME", help="Of the file's input.")
+@click.option("--output-name", "output_names", multiple=True, metavar="NAME", help="Of the file's output.")
 @click.option("--opset", type=click.IntRange(13, 26), default=18, help="Version of the ONNX operators.")
 @click.option(
     "--precision",
@@ -107,6 +143,7 @@ def export(model_path: Path, onnx_path: str, json_path: str | None, **given: Any
     \b
     smx export runs/mnist/model.pt mnist.onnx --layout sorted
     smx export runs/mnist/model.pt mnist.onnx --layout fastest --for-batch 16
+    smx export net.pt net.onnx --dynamic input:2=height --dynamic input:3=width
     smx export runs/mnist/model.pt mnist.onnx --triton models --kserve mnist.yaml --kserve-uri s3://bucket/models
     """
     from smx.timing.machine import machine

@@ -26,8 +26,8 @@ EXTRAS |= {"ray": "ray"} | dict.fromkeys(("pandas", "pyarrow", "jinja2", "markup
 EXTRAS |= dict.fromkeys(("tritonclient", "yaml"), "deploy")
 """Which extra brings a package that the base install does not have."""
 
-MEMORY = re.compile(r"out of memory|allocate memory|not enough memory|bad.?alloc", re.IGNORECASE)
-"""Of PyTorch's and ONNX Runtime's errors, which are of no class of their own."""
+MEMORY = re.compile(r"out of memory|allocate memory|not enough memory|bad.?alloc|map segment", re.IGNORECASE)
+"""Of the errors of PyTorch, ONNX Runtime and the system's loader, which are of no class of their own."""
 INTERRUPTED = 130
 
 

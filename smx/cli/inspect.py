@@ -34,6 +34,9 @@ def inspect(path: Path, json_path: str | None) -> None:
             for layer in found.layers
         )
         people.print(table(("layer", ">neurons", *(f">{name}" for name in names)), sizes, title="mixed layers"))
+    if found.selective:
+        axes = ((layer["name"], str(layer["neurons"]), str(layer["axis"])) for layer in found.selective)
+        people.print(table(("layer", ">neurons", ">axis"), axes, title="selective layers"))
 
 
 def _plain(value: Any, between: str = "\n") -> str:

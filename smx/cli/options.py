@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from smx import files, limits, paper
+from smx import files, limits, paper, timing
 from smx.cli.output import STDOUT
 from smx.errors import InputError
 
@@ -126,6 +126,7 @@ PATH = click.Path(path_type=Path)
 THREADS = click.IntRange(1, limits.THREADS)
 BATCH_SIZE = click.IntRange(1, limits.BATCH)
 BATCH_SIZES = Commas(BATCH_SIZE, empty=False)
+USUAL_BATCH_SIZES = ",".join(map(str, timing.BATCH_SIZES))
 WIDTH = click.IntRange(1, limits.NEURONS)
 WIDTHS = Commas(WIDTH, empty=False)
 ROUNDS = click.IntRange(1, limits.ROUNDS)

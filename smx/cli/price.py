@@ -35,7 +35,7 @@ class Threads(click.IntRange):
 @click.option(
     "--batch-sizes",
     type=options.BATCH_SIZES,
-    default="1,16,128,1024",
+    default=options.USUAL_BATCH_SIZES,
     help="Examples a run; prices between are a line.",
 )
 @click.option("--widths", type=options.WIDTHS, default="8,64,256,512,1024", help="Neurons of the layers.")

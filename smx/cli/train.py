@@ -74,6 +74,7 @@ def train(config_path: Path | None, json_path: str | None, **options: Any) -> No
     smx train --data mnist --hidden 512,256,128 --phase1-epochs 5 --phase2-epochs 5 --out runs/mnist
     smx train --resume --out runs/mnist
     smx train --data cifar10 --model my_network:Net --lr 1e-3
+    smx train --init runs/relu/model.pt --start current --selection matched --out runs/tuned
     """
     from smx.workflows.train import train
 
@@ -130,6 +131,8 @@ def _show(report: TrainReport, json_path: str | None) -> None:
     title = f"{settings['data']}, {report.model.architecture}, {settings['activation']}"
     people.print(table(("phase", ">best epoch", ">validation accuracy", ">test accuracy"), rows, title=title))
     first = report.model.metrics.get("phase1", {})
+    if "moved" in first:
+        people.print(f"{100 * first['moved']:.1f} % of the neurons chose another activation than they began with.")
     if "groups" in first:
         people.print(
             f"{first['groups_dissolved']} of {first['groups']} groups were dissolved:"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from smx.activations import Activation, resolve_pool
@@ -13,12 +14,13 @@ from smx.convert.dissolving import dissolve
 from smx.convert.folding import fold, next_linears
 from smx.convert.modularize import ACTIVATIONS, Types, heed_activations
 from smx.convert.preparing import prepare
+from smx.convert.starting import present
 from smx.convert.table import Plan
-from smx.convert.wrappers import copied, unwrapped
 from smx.example_input import ExampleInput
 from smx.fused.operators import of_choice
 from smx.layers import Mixed, Selective, selectives
-from smx.paper import NEURON, PAPER, PAPER_POOL, TEMPERATURE
+from smx.paper import CURRENT, KEEP, NEURON, PAPER_POOL, RANDOM, STARTS, TEMPERATURE, default_selection
+from smx.wrappers import copied, unwrapped
 
 ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
 """The modules that `select` replaces: PyTorch's elementwise activations."""
@@ -49,8 +51,10 @@ def select(
     *,
     example_input: ExampleInput | None = None,
     temperature: float = TEMPERATURE,
-    selection: str = PAPER,
+    selection: str | None = None,
     per: int | str = NEURON,
+    start: str = RANDOM,
+    keep: float = KEEP,
     types: Types = ACTIVATION_MODULES,
     include: Any = (),
     exclude: Any = (),
@@ -81,11 +85,17 @@ def select(
     Args:
         module: any module; it stays as it is. What torch.compile or DataParallel put around it is left away.
         pool: names or activations.
-        example_input: a tensor or array, or a tuple of the arguments, for the dry runs. None: an input is inferred from
-            the first layer, see `smx.example_input.infer`.
+        example_input: a tensor or array, or a tuple of the arguments, for the dry runs; those by name in a dict, which
+            may end the tuple. None: an input is inferred from the first layer, see `smx.example_input.infer`.
         temperature: tau of eq. 2.
-        selection: the rule by which the neurons choose, `paper` or `matched`; see `smx.Selective`.
+        selection: the rule by which the neurons choose, `paper` or `matched`; see `smx.Selective`. None: `paper`, or
+            `matched` with start="current", since there a sample of the others hardly disturbs the network.
         per: what makes one choice: `neuron`, `layer`, or a number of neurons side by side; see `smx.Selective`.
+        start: `random`: each neuron begins with an activation that is drawn. `current`: with the one that it has, so
+            that the result computes in `eval()` what `module` computes, to the bit (a formula: what PyTorch's function
+            of it computes), and training explores from there.
+        keep: with `current`, the probability of a neuron's present activation in a sample at the start; see
+            `smx.Selective.begin`.
         types: the module types that are activations at all. A function counts as its module: `F.relu` as `nn.ReLU`.
             Your own types are allowed.
         include: what to select beside the hidden activations: a path, the path of a module around it, a glob, a module
@@ -94,9 +104,14 @@ def select(
         dim: the axis of the neurons, by the path of the activation.
 
     Raises:
-        ValueError: nothing can be selected; the selection or `per` is unknown; a pattern or a path names nothing; no
-            input can be inferred; the module can't be copied or changed; or the rewritten network gives other outputs.
+        ValueError: nothing can be selected; the selection, `per` or `start` is unknown; `keep` is out of its range; a
+            pattern or a path names nothing; no input can be inferred; the module can't be copied or changed; or the
+            rewritten network gives other outputs.
+        InputError: with `current`, an activation is not in the pool.
     """
+    if start not in STARTS:
+        raise ValueError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
+    rule = selection or default_selection(start)
     resolved = resolve_pool(pool)
     module, made_plan = prepare(module, example_input, types, include, exclude, dim)
     if not made_plan.selected:
@@ -111,8 +126,10 @@ def select(
         if row := rows.get(path):
             assert row.neurons is not None
             assert row.dim is not None
-            how: dict[str, Any] = {"selection": selection, "per": per, "dim": row.dim, "device": device}
-            made[part] = Selective(row.neurons, resolved, temperature, **how)
+            how: dict[str, Any] = {"selection": rule, "per": per, "dim": row.dim, "device": device}
+            made[part] = layer = Selective(row.neurons, resolved, temperature, **how)
+            if start == CURRENT:
+                layer.begin(torch.full((len(layer.logits),), present(path, part, resolved)), keep)
     return replace(module, made)
 
 

@@ -17,8 +17,8 @@ from smx.convert.table import UNCALLED, Plan, Row, narrowed
 from smx.convert.tracing import random_numbers_back
 from smx.convert.values import Value, sites
 from smx.convert.variations import variations, varying
-from smx.convert.wrappers import copied, unwrapped
 from smx.example_input import as_arguments, infer
+from smx.wrappers import copied, unwrapped
 
 UNSEEN = "the run does not show its values, as within torch.vmap"
 
@@ -31,9 +31,10 @@ def prepare(
     Raises:
         ValueError: see `select`.
     """
-    original = unwrapped(module)
+    wrapped = unwrapped(module, levels=4)
+    original = copied(wrapped, wrapped.parameters())
     module = copied(original)
-    arguments = _inferred(module) if example_input is None else as_arguments(example_input)
+    arguments = _inferred(module) if example_input is None else as_arguments(example_input, module)
     expected = run(original, arguments)
     written = {path for path, part in module.named_modules() if isinstance(part, types)}
     refusals, formulas = modularize(module, types)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from smx.calling import call
 from smx.convert.modularize import Types, activation_name, name_of
 from smx.convert.neurons import RECURRENT, Neurons, carried, created, normalized
 from smx.convert.tracing import random_numbers_back
@@ -81,7 +82,7 @@ def _run(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # it does not call an encoder's activations
         with torch.no_grad(), random_numbers_back(sorted(gpus)):
-            return module.eval()(*arguments)
+            return call(module.eval(), arguments)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 

@@ -44,9 +44,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """All activations of a network, in the order in which a run calls them; `str()` is a table."""
+    """All activations of a network, in the order in which a run calls them; `str()` is a table.
+
+    Attributes:
+        rows: the activations.
+        export: why the network can't be exported once it is committed, in one line; empty if it can be, and None if
+            nobody tried, see `smx.plan`.
+    """
 
     rows: tuple[Row, ...]
+    export: str | None = None
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -94,6 +101,8 @@ class Plan:
             table.append((row.path, row.call, row.activation, neurons, dim, verdict))
         widths = [max(len(line[i]) for line in table) for i in range(len(heads))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
+        if self.export is not None:
+            lines.append(f"can't be exported: {self.export}" if self.export else "can be exported")
         return "\n".join(line.rstrip() for line in lines)
 
 

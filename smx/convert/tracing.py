@@ -25,6 +25,7 @@ class UntraceableError(Exception):
     """A forward can't be traced, or would compute something else when rewritten; the text is the reason."""
 
 
+@torch.enable_grad()  # a torch.autograd.Function, whose gradient a graph would lose, is known by switching them off
 def trace(module: nn.Module, fixed: dict[str, Any] | None = None) -> fx.Graph:
     """Trace a module's own forward; a call of another module is one node.
 
@@ -117,14 +118,25 @@ def trace_in_both_modes(module: nn.Module) -> tuple[fx.Graph, fx.Graph]:
         for part, mode in modes.items():
             part.training = mode
     optional = [p.name for p in inspect.signature(module.forward).parameters.values() if p.default is None]
-    if optional and _operations(trace(module, dict.fromkeys(optional))) != _operations(trace(module)):
+    if optional and _course(trace(module, dict.fromkeys(optional)), optional) != _course(trace(module), optional):
         raise UntraceableError(f"its course depends on whether {' and '.join(optional)} is given")
     return training, evaluation
 
 
-def _operations(graph: fx.Graph) -> list[tuple[str, Any]]:
-    nodes = [node for node in graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
-    return [(node.op, node.target) for node in nodes if getattr(node.target, "__name__", "") != "_assert_is_none"]
+def _course(graph: fx.Graph, optional: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the operations of a graph with what each one takes; optional arguments count as None."""
+    names: dict[fx.Node, str | None] = {}
+    operations: list[tuple[str, ...]] = []
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            names[node] = None if node.target in optional else node.name
+        elif node.op == "get_attr":
+            names[node] = str(node.target)
+        elif getattr(node.target, "__name__", "") != "_assert_is_none":
+            taken = fx.node.map_arg((node.args, dict(node.kwargs)), names.get)
+            names[node] = f"%{len(operations)}"
+            operations.append((node.op, str(node.target), repr(taken)))
+    return operations
 
 
 def set_forward(module: nn.Module, training: fx.Graph, evaluation: fx.Graph) -> None:

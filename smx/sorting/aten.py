@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -96,19 +97,27 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class DryRun(Operators):
     """While it is active, every operator that runs ties the orders of its inputs' and outputs' axes.
 
-    To be used with tensors on the device `meta`: nothing is computed on it, and a forward that looks at values fails.
+    To be used with tensors on the device `meta`, so that nothing is computed; or else with copies of all tensors, where
+    a forward looks at values. It may look at those that neither weights nor floating inputs have a part in, such as
+    masks and positions: no other value may decide which operators run.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.orders = Orders()
         self._shapes: dict[Tensor, torch.Size] = {}
+        self._unknown: set[Tensor] = set()
 
     def add(self, *tensors: Tensor) -> None:
         """Let tensors take part; their axes are free."""
         for tensor in tensors:
             if self._shapes.setdefault(tensor, tensor.shape) != tensor.shape:
                 raise NotImplementedError("an operator changes the shape of a tensor in place")
+
+    def start(self, *tensors: Tensor) -> None:
+        """Let weights or inputs take part, whose values are others in another run if they are floating."""
+        self.add(*tensors)
+        self._unknown.update(x for x in tensors if x.is_floating_point())
 
     def prepared(self, arguments: Any) -> Any:
         """Move the module's constants to the device `meta`, if other tensors are there."""
@@ -119,8 +128,40 @@ class DryRun(Operators):
         for x in call.inputs:
             if x not in self._shapes:
                 self.orders.pin_all([x], "it meets a tensor that is neither parameter nor buffer")
+        if not self._unknown.isdisjoint(call.inputs):
+            self.check_read(call.name in _READS)
+            if rule is not rules.unrelated:
+                self._unknown.update(call.outputs, call.written)
         self.add(*call.inputs, *call.outputs)
         (rule or rules.opaque)(self.orders, call)
+
+    def check_read(self, reads: bool, *tensors: Tensor) -> None:
+        """Refuse to go on if a forward looks at values of these tensors."""
+        if reads and (not tensors or not self._unknown.isdisjoint(tensors)):
+            raise ReadError("the forward looks at values that the weights or the inputs decide")
+
+
+class ReadError(Exception):
+    """A forward looks at values that are others in another run."""
+
+
+class Reads(TorchFunctionMode):
+    """Tells a dry run of tensors that are read without an operator."""
+
+    def __init__(self, run: DryRun) -> None:
+        super().__init__()
+        self.run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Look at the function's name, and run it."""
+        tensors = [x for x in tree_leaves(args) if isinstance(x, Tensor)]
+        if tensors:
+            self.run.check_read(getattr(func, "__name__", "") in ("tolist", "numpy", "__array__"), *tensors)
+        return func(*args, **(kwargs or {}))
+
+
+_READS = {"_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nonzero", "unique_dim", "_unique2"}
+"""Operators whose result is a Python value, or has a shape that depends on values."""
 
 
 def _writes(argument: Any) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from smx.example_input import ExampleInput, as_arguments, infer, without_data
+from smx.calling import call, tensors_by_name
+from smx.example_input import ExampleInput, as_arguments, infer, with_copies, without_data
 from smx.layers import Mixed, Selective
-from smx.sorting.aten import DryRun
+from smx.sorting.aten import DryRun, ReadError, Reads
 from smx.sorting.axes import Order, indices, sort_classes
+from smx.wrappers import copied, unwrapped
 
 
 def sort(module: nn.Module, *, example_input: ExampleInput | None = None) -> nn.Module:
@@ -34,33 +37,42 @@ def sort(module: nn.Module, *, example_input: ExampleInput | None = None) -> nn.
     Where the structure does not allow it, a layer keeps its order, and `refusals` says why. Where several layers share
     one order, as along a residual trunk, the layer with the most values is sorted, and the next one within its groups.
 
-    Two dry runs without data, in `eval()` and in `train()`, find the structure. Do not sort a module whose forward
-    branches at random, or hands out tensors by other means than its result.
+    Two dry runs without data, in `eval()` and in `train()`, find the structure; where a forward looks at values, such
+    as those of a mask, they are made with data. Do not sort a module whose forward branches at random or by whole
+    numbers in its inputs, or hands out tensors by other means than its result.
 
     Args:
         module: any module with `Mixed` layers; it stays as it is.
-        example_input: a tensor or array, or a tuple of the arguments; only shapes and dtypes count. None: a shape is
-            inferred from the first layer, see `smx.example_input.infer`.
+        example_input: as for `smx.select`; only shapes and dtypes count, unless a forward looks at values. None: a
+            shape is inferred from the first layer, see `smx.example_input.infer`.
+
+    A warning says if nothing could be sorted, and why.
 
     Raises:
-        ValueError: `module` has no `Mixed`, or still a `Selective`.
+        ValueError: `module` has no `Mixed`, or still a `Selective`, or can't be copied.
     """
-    _check(module)
-    permutations = plan(module, example_input).permutations
-    copied = copy.deepcopy(module)
-    by_id = {id(tensor): (name, tensor) for name, tensor in named_tensors(copied)}  # shared ones are permuted once
+    result = copied(unwrapped(module))
+    _check(result)
+    found = plan(result, example_input)
+    mixed = [path for path, part in result.named_modules() if isinstance(part, Mixed) and len(part.group_sizes) > 1]
+    if mixed and found.refusals.keys() >= set(mixed):
+        others = f" and {len(mixed) - 1} more" if len(mixed) > 1 else ""
+        reason = f"{mixed[0] or 'it'}{others}: {found.refusals[mixed[0]]}"
+        warnings.warn(f"nothing was sorted: {reason}; smx.sorting.refusals lists all", stacklevel=2)
+    by_id = {id(tensor): (name, tensor) for name, tensor in named_tensors(result)}  # shared ones are permuted once
     with torch.no_grad():
         for name, tensor in by_id.values():
-            for axis, old in permutations.get(name, {}).items():
+            for axis, old in found.permutations.get(name, {}).items():
                 tensor.copy_(tensor.index_select(axis, torch.tensor(old, device=tensor.device)))
-    for part in copied.modules():
+    for part in result.modules():
         if isinstance(part, Mixed):
             part.load_state_dict(part.state_dict())  # it groups its neurons anew
-    return copied
+    return result
 
 
 def refusals(module: nn.Module, *, example_input: ExampleInput | None = None) -> dict[str, str]:
     """Return the layers that `sort` leaves unsorted, by module path, with the reasons; arguments as for `sort`."""
+    module = unwrapped(module)
     _check(module)
     return plan(module, example_input).refusals
 
@@ -104,11 +116,14 @@ def plan(
     except ValueError as error:
         failure = str(error)
     else:
-        try:
-            return _run(module, layers, as_arguments(example), modes)
-        except Exception as error:  # whatever a forward may raise
-            line = next(iter(str(error).splitlines()), "")
-            failure = f"the dry run ended in {type(error).__name__}: {line}"
+        for values in (False, True):
+            try:
+                return _run(module, layers, as_arguments(example, module), modes, values=values)
+            except ReadError as error:
+                failure = str(error)
+            except Exception as error:  # whatever a forward may raise
+                line = next(iter(str(error).splitlines()), "")
+                failure = f"the dry run ended in {type(error).__name__}: {line}"
     return Plan({}, {name: failure for name, layer in layers.items() if not _ascends(layer.keys)})
 
 
@@ -134,26 +149,26 @@ class _Layer:
     size: int = 0
 
 
-def _run(module: nn.Module, layers: dict[str, _Layer], example: tuple[Any, ...], modes: Sequence[bool]) -> Plan:
+def _run(
+    module: nn.Module, layers: dict[str, _Layer], example: tuple[Any, ...], modes: Sequence[bool], *, values: bool
+) -> Plan:
     run = DryRun()
     orders = run.orders
-    dry, copies = without_data(module)
-    run.add(*copies.values())
+    dry, copies = with_copies(module, _cloned) if values else without_data(module)
+    run.start(*copies.values())
     choices = {name: copies[id(layer.part.choice)] for name, layer in layers.items()}
     for name, layer in layers.items():
         own = [copies[id(buffer)] for buffer in layer.part.buffers(recurse=False)]
         dry.get_submodule(name).forward = partial(_forward, run, layer, own)
     for training in modes:
-        arguments = tree_map(lambda x: _batch(x) if isinstance(x, Tensor) else x, example)
+        arguments = tree_map(lambda x: _input(x, dry, values) if isinstance(x, Tensor) else x, example)
         inputs = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
-        run.add(*inputs)
+        run.start(*inputs)
         orders.pin_all(inputs, "it is an input of the module")
-        with torch.inference_mode(), torch.device("meta"), run:
-            outputs = tree_leaves(dry.train(training)(*arguments))
-        for y in outputs:
-            if not isinstance(y, Tensor | int | float | str | None):
-                raise TypeError(f"the module returns a {type(y).__name__}, whose tensors can't be found")
-        orders.pin_all([y for y in outputs if isinstance(y, Tensor)], "it is an output of the module")
+        with torch.inference_mode(), _random_numbers_stay(inputs) if values else torch.device("meta"), run, Reads(run):
+            result = call(dry.train(training), arguments)
+        outputs = tensors_by_name(result, ignored=(int, float, str)).values()
+        orders.pin_all(outputs, "it is an output of the module")
     orders.pin_all(_overlapping(module, copies), "a weight shares its memory with another one")
     for name, layer in layers.items():
         if not layer.size:
@@ -196,10 +211,23 @@ def _ascends(keys: Sequence[int]) -> bool:
     return all(a <= b for a, b in pairwise(keys))
 
 
-def _batch(x: Tensor) -> Tensor:
-    """Return an input without data; a batch of 1 becomes one of 2, since BatchNorm does not train on a single value."""
+def _input(x: Tensor, dry: nn.Module, values: bool) -> Tensor:
+    """Return an input for a dry run; a batch of 1 becomes 2, since BatchNorm does not train on a single value."""
     shape = (2, *x.shape[1:]) if x.dim() and x.shape[0] == 1 else x.shape
-    return torch.empty(shape, dtype=x.dtype, device="meta")
+    if not values:
+        return torch.empty(shape, dtype=x.dtype, device="meta")
+    if not x.is_meta:
+        return x.detach().expand(shape).clone()
+    return torch.zeros(shape, dtype=x.dtype, device=next((weight.device for weight in dry.parameters()), None))
+
+
+def _cloned(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().clone()
+    return nn.Parameter(copy, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+
+
+def _random_numbers_stay(inputs: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    return torch.random.fork_rng(sorted({x.device.index for x in inputs if x.is_cuda}))
 
 
 def _overlapping(module: nn.Module, copies: dict[int, Tensor]) -> Iterator[Tensor]:

@@ -141,7 +141,8 @@ def read_grid(grid: str | Path | Mapping[str, Any]) -> Grid:
     if isinstance(grid, Mapping):
         return _parsed(grid, "the grid")
     path = Path(grid)
-    source = SHIPPED.get(str(grid)) if not path.exists() else path
+    shipped = SHIPPED.get(str(grid))
+    source = shipped if shipped is not None and not path.is_file() else path if path.exists() else None
     if source is None:
         raise InputError(f"there is no grid {grid}; give a TOML file, or one of {', '.join(sorted(SHIPPED))}")
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,19 @@ def time_runs(run: Callable[[], object], length: int) -> NDArray[np.float64]:
         run()
         times[i] = time.perf_counter_ns() - started
     return times / 1e3
+
+
+R = TypeVar("R", bound=Runner)
+
+
+@contextmanager
+def stopping(runners: Mapping[str, R]) -> Iterator[Mapping[str, R]]:
+    """Yield runners, and stop them all at the end, however it comes."""
+    try:
+        yield runners
+    finally:
+        for runner in runners.values():
+            runner.stop()
 
 
 class LocalRunner:

@@ -34,6 +34,7 @@ class Checkpoint:
         best_model: state dict of that epoch.
         rows: the metrics of every epoch so far.
         results: of each finished phase, test figures by name.
+        init: SHA-256 of the file that the run's first weights came from; empty if they were fresh.
     """
 
     config: TrainConfig
@@ -47,6 +48,7 @@ class Checkpoint:
     best_model: State = field(default_factory=dict)
     rows: list[EpochMetrics] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    init: str = ""
 
     def save(self, path: Path) -> None:
         """Write the file, atomically."""
@@ -101,3 +103,4 @@ class _Content(msgspec.Struct):
     rows: list[EpochMetrics]
     results: dict[str, dict[str, int | float | None]]
     scaler: dict[str, int | float | None] = {}
+    init: Text = ""

@@ -13,7 +13,18 @@ from typing import Any, Final, Literal
 
 from smx.errors import InputError
 from smx.limits import BATCH, EPOCHS, LAYERS, NEURONS
-from smx.paper import LAYER, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
+from smx.paper import (
+    CURRENT,
+    KEEP,
+    LAYER,
+    PAPER,
+    PAPER_POOL,
+    RANDOM,
+    SELECTIONS,
+    STARTS,
+    TEMPERATURE,
+    default_selection,
+)
 from smx.schema import from_toml
 
 SMARTMIXED = "smartmixed"
@@ -27,6 +38,7 @@ TEMPERATURE_SCHEDULES = ("constant", "linear", "exponential")
 PRECISIONS = ("none", "bfloat16", "float16")
 AUTO: Final = "auto"
 DEFAULT_PRICES = "default"
+NONE = "none"
 
 
 def _setting(
@@ -70,11 +82,22 @@ class TrainConfig:
     hidden: tuple[int, ...] = _network((512, 256, 128), "Neurons of each hidden layer of the mlp.", "N,...")
     activation: str = _network(SMARTMIXED, "smartmixed, or one activation for all neurons (a baseline).", "NAME")
     pool: tuple[str, ...] = _network(PAPER_POOL, "The activations that neurons choose from.", "NAME,...")
+    init: str = _network(
+        NONE, "Begin with the weights of a model.pt of this network; none: with fresh ones.", "FILE|none"
+    )
     protocol: str = _phases(
         "standard", "author: as in the author's code, to compare with the paper's figures.", choices=PROTOCOLS
     )
     selection: str = _phases(
         PAPER, "How neurons choose; matched: among candidates brought to ReLU's scale.", choices=SELECTIONS
+    )
+    start: str = _phases(
+        RANDOM,
+        "current: with the activations of --init or of your own network; then selection is matched by default.",
+        choices=STARTS,
+    )
+    keep: float = _phases(
+        KEEP, "With current: the probability at the start that a neuron has its present one in a step.", "P"
     )
     per: int | Literal["layer"] = _network(
         1, "How many neurons, side by side, make one choice together; layer: all of a layer.", "N|layer", word=LAYER
@@ -140,6 +163,7 @@ class TrainConfig:
             self._require(name, 0 < getattr(self, name) < float("inf"), "positive and finite")
         for name in ("settle_changed", "settle_margin", "settle_loss", "logits_lr", "price_weight"):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more, and finite")
+        self._require("keep", 0 < self.keep < 1, "between 0 and 1")
         self._require("min_share", 0 <= self.min_share <= 1, "between 0 and 1")
         for name, largest in {"patience": EPOCHS, "lr_warmup": EPOCHS, "max_groups": NEURONS}.items():
             self._require(name, 0 <= getattr(self, name) <= largest, f"between 0 and {largest}")
@@ -153,7 +177,13 @@ class TrainConfig:
                 self._require(setting.name, getattr(self, setting.name) in choices, f"one of {', '.join(choices)}")
         if self.is_baseline:
             self._require("phase1_epochs", self.phase1_epochs != AUTO, "a number: a baseline makes no choices")
+        if self.start == CURRENT:
+            self._require("activation", not self.is_baseline, f"{SMARTMIXED} with start = current")
+            self._require("protocol", self.protocol == "standard", "standard with start = current")
+            known = self.init != NONE or ":" in self.model
+            self._require("start", known, "random without init = FILE or a model = module:factory of yours")
         if self.rewind or self.protocol == "author":
+            self._require("init", self.init == NONE, "none where phase 2 begins with other weights")
             self._require("lr_span", self.lr_span == "phase", "phase where phase 2 begins with other weights")
         if self.protocol == "author":
             self._require("rewind", not self.rewind, "off with the author's protocol, which begins phase 2 anew anyway")
@@ -224,14 +254,17 @@ def parse(name: str, value: Any) -> Any:
 
 
 def from_values(values: Mapping[str, Any]) -> TrainConfig:
-    """Make the settings of the values given, with defaults for the rest.
+    """Make the settings of the values given, with defaults for the rest; that of `selection` depends on `start`.
 
     Raises:
         InputError: a value has another type or is out of its range, or a key is no setting.
     """
     if unknown := values.keys() - FIELDS.keys():
         raise InputError(f"{shorten(min(unknown), 60)!r} is no setting that this smx knows; upgrade smartmixed")
-    return TrainConfig(**{name: parse(name, value) for name, value in values.items()})
+    found = {name: parse(name, value) for name, value in values.items()}
+    if "start" in found:
+        found.setdefault("selection", default_selection(found["start"]))
+    return TrainConfig(**found)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

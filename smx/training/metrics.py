@@ -71,6 +71,13 @@ def median_margin(model: nn.Module) -> float | None:
     return torch.cat(margins).median().item() if margins else None
 
 
+def moved(model: nn.Module) -> float | None:
+    """Return the share of neurons that have another activation than they began with; None where they began with any."""
+    began = [(layer, layer.of_neurons(layer.present)) for layer in selectives(model) if layer.present is not None]
+    others = [layer.choice != present for layer, present in began]
+    return torch.cat(others).double().mean().item() if others else None
+
+
 def shares(choices: Mapping[str, Tensor], names: Sequence[str]) -> Shares:
     """Return the shares of each activation of a pool, given by their names, in each layer."""
     return {

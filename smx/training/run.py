@@ -21,12 +21,13 @@ from smx.errors import InputError, one_line
 from smx.layers import selectives
 from smx.modelfile import SavedModel, save_model, split_state
 from smx.training.checkpoint import Checkpoint
-from smx.training.config import TrainConfig, as_text
+from smx.training.config import NONE, TrainConfig, as_text
 from smx.training.controls import replace_choices
 from smx.training.engine import evaluate, seed_for
 from smx.training.events import tensorboard
 from smx.training.examples import Examples, load_examples
-from smx.training.metrics import EpochMetrics, best, choices, to_csv
+from smx.training.initial import load_initial
+from smx.training.metrics import EpochMetrics, best, choices, moved, to_csv
 from smx.training.parallel import ALONE, Ranks
 from smx.training.phase import train_phase
 from smx.training.protocol import rules
@@ -53,10 +54,12 @@ class _Run:
         torch.manual_seed(seed_for(self.config.seed, phase))
         if phase == 2:
             return self.architecture.mixed(self.config.candidates)
-        pool = rules(self.config).phase1_pool(activations.resolve_pool(self.config.candidates))
-        return self.architecture.selective(
-            pool, self.config.temperature, selection=self.config.selection, per=self.config.per
-        )
+        config = self.config
+        pool = rules(config).phase1_pool(activations.resolve_pool(config.candidates))
+        how: dict[str, Any] = {"selection": config.selection, "per": config.per}
+        if config.init == NONE:  # otherwise the file says with which activations neurons begin
+            how |= {"start": config.start, "keep": config.keep}
+        return self.architecture.selective(pool, config.temperature, **how)
 
 
 def train(
@@ -97,16 +100,19 @@ def train(
     run = _Run(config, architecture_for(config.model, shape, classes, hidden=config.hidden), ranks)
     network = run.network(checkpoint.phase if checkpoint else min(config.phases))  # fails before anything is written
     fingerprint = dataset.fingerprint()
+    digest = checkpoint.init if checkpoint else ""
     if checkpoint:
         if checkpoint.fingerprint != fingerprint:
             raise InputError(f"{out} was trained on other data than this {dataset.name}; resume with the same data")
         _require_fits(run, network, checkpoint, out)
+    elif config.init != NONE:
+        digest = load_initial(network, run.architecture, config)
     _require_trainable(run, network, len(dataset.train))
     if config.price_weight:
         prices_of(config)
     files.make_folder(out)
     with files.locked(out) if ranks.main else nullcontext():
-        state = _start(config, fingerprint, out, checkpoint)
+        state = _start(config, fingerprint, out, checkpoint, digest)
         position = (state.fingerprint, state.phase, state.epoch)
         if ranks.of_main(position) != position:
             raise InputError(f"rank {ranks.rank} sees another {out} than rank 0; put it on a disk that all ranks share")
@@ -139,7 +145,9 @@ def _train_phases(
             continue
         if phase > state.phase:
             network = network if state.phase == 0 else _next_network(run, network)
-            state = Checkpoint(run.config, state.fingerprint, phase, rows=state.rows, results=state.results)
+            state = Checkpoint(
+                run.config, state.fingerprint, phase, init=state.init, rows=state.rows, results=state.results
+            )
             state.model, state.optimizer = network.state_dict(), adam(network, run.config).state_dict()
             record(state)
         run.architecture.load(network, state.model)
@@ -188,7 +196,7 @@ def _saved(run: _Run, state: Checkpoint, dataset: Dataset) -> SavedModel:
             "maximum": dataset.maximum,
             "class_names": list(dataset.class_names),
         },
-        training=run.config.to_dict(),
+        training=run.config.to_dict() | ({"init_sha256": state.init} if state.init else {}),
         metrics=state.results,
     )
 
@@ -213,11 +221,11 @@ def require_same(checkpoint: Checkpoint, settings: Mapping[str, Any], out: Path)
             )
 
 
-def _start(config: TrainConfig, fingerprint: str, out: Path, checkpoint: Checkpoint | None) -> Checkpoint:
+def _start(config: TrainConfig, fingerprint: str, out: Path, checkpoint: Checkpoint | None, digest: str) -> Checkpoint:
     if checkpoint is None:
         if (out / CHECKPOINT).exists() or (out / "model.pt").exists():
             raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
-        return Checkpoint(config, fingerprint, phase=0)
+        return Checkpoint(config, fingerprint, phase=0, init=digest)
     require_same(checkpoint, vars(config), out)
     return replace(checkpoint, config=config)
 
@@ -293,6 +301,8 @@ def _test(run: _Run, network: nn.Module, state: Checkpoint, examples: Examples) 
     if state.phase == 1:
         torch.manual_seed(seed_for(run.config.seed, 1, 0))
         result["validation_accuracy_sampled"] = row.validation_accuracy_sampled
+        if (share := moved(network)) is not None:
+            result["moved"] = share
         result["test_accuracy_sampled"] = evaluate(network, examples, run.config, 1, sampled=True, ranks=run.ranks)[1]
         if limits := _limits(run.config):
             given_up = convert.dissolved(network, **limits)

@@ -14,9 +14,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from smx.training.config import TrainConfig
 
-FACTOR = "lr_factor"
-"""Key of an optimiser's group whose learning rate is this many times `TrainConfig.lr`."""
-
 STEP_FACTOR = 0.1
 """The schedule `step` multiplies the learning rate by it after 1/2 and after 3/4 of a phase (He et al., 2016)."""
 
@@ -49,10 +46,11 @@ def lr_factor(step: int, *, schedule: str, steps: int, warmup: int = 0) -> float
 def lr_scheduler(
     optimizer: torch.optim.Optimizer, config: TrainConfig, *, epochs: int, steps_per_epoch: int, done: int
 ) -> LambdaLR:
-    """Make the scheduler of a span of `epochs` epochs, of which `done` are done; its `step` is called every step."""
+    """Make the scheduler of a span of `epochs` epochs, of which `done` are done; its `step` is called every step.
+
+    The optimiser is one that `smx.training.step.adam` has just made.
+    """
     steps, warmup = epochs * steps_per_epoch, config.lr_warmup * steps_per_epoch
-    for group in optimizer.param_groups:
-        group["initial_lr"] = config.lr * group.get(FACTOR, 1.0)
     factor = partial(lr_factor, schedule=config.lr_schedule, steps=steps, warmup=warmup)
     return LambdaLR(optimizer, factor, last_epoch=done * steps_per_epoch - 1)
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from smx.layers import selectives
-from smx.paper import MATCHED, PAPER
+from smx.parameters import parameter_groups
 from smx.prices import Prices, load_prices
 from smx.pricing import ExpectedPrice
 from smx.training.config import DEFAULT_PRICES, TrainConfig
 from smx.training.parallel import ALONE, Ranks, Share
 from smx.training.protocol import rules
-from smx.training.schedules import FACTOR
 
 DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -23,27 +21,20 @@ DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.fl
 OBSERVE_EVERY = 4
 """Moments of candidates change slowly, and observing each batch would make a step of phase 1 a tenth longer."""
 
-LOGITS_LR = {PAPER: 1.0, MATCHED: 10.0}
-"""The learning rate of the logits by selection, in multiples of that of the weights."""
-
 
 def adam(model: nn.Module, config: TrainConfig, state: dict[str, object] | None = None) -> torch.optim.Optimizer:
-    """Make the optimiser of a phase, with a saved state but for its learning rate, which the schedule sets.
+    """Make the optimiser of a phase, with a saved state but for its learning rates, which the schedule sets.
 
-    Logits with a learning rate of their own are a second group. For a CUDA graph, which would keep a number for ever,
-    the rates are tensors on the device.
+    For a CUDA graph, which would keep a number for ever, the rates are tensors on the device.
     """
-    device, factor = next(model.parameters()).device, config.logits_lr or LOGITS_LR[config.selection]
-    layers = selectives(model) if factor != 1 else []
-    logits = {id(parameter): parameter for layer in layers for parameter in layer.parameters()}
-    groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if id(p) not in logits]}]
-    if logits:
-        groups.append({"params": list(logits.values()), FACTOR: factor})
+    device = next(model.parameters()).device
+    groups = parameter_groups(model, lr=config.lr, logits_lr=config.lr * config.logits_lr or None)
+    rates = [group["lr"] for group in groups]
     optimizer = torch.optim.Adam(groups, fused=True, capturable=config.cuda_graphs)
     if state is not None:
         optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:
-        rate = config.lr * group.get(FACTOR, 1.0)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["initial_lr"] = rate
         group["lr"] = torch.tensor(rate, device=device) if config.cuda_graphs else rate
     return optimizer
 

@@ -17,6 +17,7 @@ from smx.runtime.profile.fold import Profile
 from smx.runtime.profile.run import profile as profile_model
 from smx.runtime.providers import DEVICES, execution_providers
 from smx.runtime.settings import Settings
+from smx.timing import BATCH_SIZES
 from smx.timing.changes import Changes, check_baseline, compare_reports, read_report
 from smx.timing.limits import Verdict, judge
 from smx.timing.machine import machine
@@ -72,7 +73,7 @@ def bench(
     baselines: Sequence[str] = PAPER_POOL,
     pytorch: Sequence[str] = (),
     reference: str | None = None,
-    batch_sizes: Sequence[int] = (1, 16, 128, 1024),
+    batch_sizes: Sequence[int] = BATCH_SIZES,
     rounds: int = 60,
     settings: Settings = ONE_THREAD,
     io_binding: bool | None = None,

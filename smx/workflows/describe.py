@@ -20,16 +20,22 @@ class Description:
         facts: everything else that it says of itself, by name: operators and metadata of an ONNX file, architecture,
             data and training of a `model.pt`, parameters of both.
         layers: of each mixed layer the `name`, the `neurons` and the `groups`: how many have each activation.
+        selective: of each layer whose neurons still choose, the `name`, the `neurons` and their `axis`.
     """
 
     file: str
     bytes: int
     facts: dict[str, Any]
     layers: tuple[dict[str, Any], ...]
+    selective: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return {"file": self.file, "bytes": self.bytes, **self.facts, "layers": list(self.layers)}
+        values = {"file": self.file, "bytes": self.bytes, **self.facts, "layers": list(self.layers)}
+        return values | ({"selective": list(self.selective)} if self.selective else {})
+
+
+Layers = list[dict[str, Any]]
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
@@ -42,11 +48,13 @@ def describe(path: str | os.PathLike[str]) -> Description:
     readers = {".pt": _saved, ".onnx": _onnx}
     if path.suffix not in readers:
         raise InputError(f"{path} must end in {' or '.join(readers)}")
-    facts, layers = readers[path.suffix](path)
-    return Description(file=str(path), bytes=path.stat().st_size, facts=facts, layers=tuple(layers))
+    facts, layers, selective = readers[path.suffix](path)
+    return Description(
+        file=str(path), bytes=path.stat().st_size, facts=facts, layers=tuple(layers), selective=tuple(selective)
+    )
 
 
-def _onnx(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _onnx(path: Path) -> tuple[dict[str, Any], Layers, Layers]:
     from smx.runtime.graph import summarise
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
@@ -62,12 +70,12 @@ def _onnx(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "parameters": graph.parameters,
     }
     if info is None:
-        return facts, []
+        return facts, [], []
     facts |= {key: value for key, value in vars(info).items() if key != "layers" and (value or key != "chosen")}
-    return facts, [{"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers]
+    return facts, [{"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers], []
 
 
-def _saved(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _saved(path: Path) -> tuple[dict[str, Any], Layers, Layers]:
     from smx.modelfile import load_model
 
     saved = load_model(path)
@@ -88,4 +96,16 @@ def _saved(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         chosen = choice.tolist()
         groups = {own: chosen.count(k) for k, own in enumerate(saved.pool) if k in chosen}
         layers.append({"name": name, "neurons": len(chosen), "groups": groups})
-    return facts, layers
+    described = saved.architecture.program.get("layers", {}) if saved.architecture.program else {}
+    selective = [
+        {"name": name, "neurons": len(saved.weights[f"{name}.logits"]), "axis": about["dim"]} | _kept(about)
+        for name, about in described.items()
+        if name not in saved.choices
+    ]
+    return facts, layers, selective
+
+
+def _kept(about: dict[str, Any]) -> dict[str, Any]:
+    """Return what the file says beside the axis; where neurons choose together, there are fewer logits than neurons."""
+    names = {"num_features": "neurons", "per": "per", "selection": "selection", "temperature": "temperature"}
+    return {name: about[key] for key, name in names.items() if key in about}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from smx.errors import InputError
 
 if TYPE_CHECKING:
     from smx.export import ExportReport
+    from smx.export.sizes import Dynamic
 
 SEARCH = {"for_batch": None, "measure": True, "price": None, "provider": "cpu"}
 CALIBRATION = 10_000
@@ -26,6 +28,9 @@ def export_model(
     price: str | os.PathLike[str] | None = None,
     provider: str = "cpu",
     batch: int | None = None,
+    dynamic: Dynamic | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
     opset: int = 18,
     precision: str = "float32",
     normalize: bool = False,
@@ -42,8 +47,9 @@ def export_model(
         model_path: of `model.pt`.
         onnx_path: of the file to write.
         for_batch, measure, price, provider: how the layout `fastest` is searched, see `smx.export.fastest.Search`.
-        layout, batch, opset, precision: see `smx.export.export_onnx`. float16 and int8 count the predictions that
-            change on the test set of the network's data; int8 is calibrated on its training set.
+        layout, batch, dynamic, input_names, output_names, opset, precision: see `smx.export.export_onnx`. float16 and
+            int8 count the predictions that change on the test set of the network's data; int8 is calibrated on its
+            training set.
         normalize: let the file take raw uint8 values and normalise them itself.
         data_dir: where downloaded data sets are.
         trust_code: see `smx.workflows.network.open_network`.
@@ -76,6 +82,9 @@ def export_model(
         layout=layout,
         search=Search(**wanted) if layout == "fastest" or wanted != SEARCH else None,  # refused for other layouts
         batch=batch,
+        dynamic=dynamic,
+        input_names=input_names or None,
+        output_names=output_names or None,
         opset=opset,
         precision=precision,
         calibration=saved.examples(dataset, dataset.train.x[:CALIBRATION], raw=normalize) if dataset else None,

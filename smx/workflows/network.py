@@ -13,6 +13,7 @@ from smx.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from smx.example_input import ExampleInput
     from smx.modelfile import SavedModel
 
     NetworkLike: TypeAlias = str | os.PathLike[str] | SavedModel | nn.Module
@@ -39,7 +40,7 @@ class Network:
 
 def open_network(
     network: NetworkLike,
-    example_input: Tensor | tuple[Tensor, ...] | None = None,
+    example_input: ExampleInput | None = None,
     *,
     raw: bool = False,
     trust_code: bool = False,
@@ -48,7 +49,7 @@ def open_network(
 
     Args:
         network: a path of `model.pt`, its content, or a module; a module is copied.
-        example_input: for a module: a tensor (B, *), or one for each argument.
+        example_input: for a module: its arguments, see `smx.export.export_onnx`.
         raw: let a saved network take raw uint8 values and normalise them itself; a module stays as it is.
         trust_code: import the Python module that `model.pt` names, if its network is a user's own (`module:factory`).
 
@@ -56,16 +57,23 @@ def open_network(
         InputError: the file can't be used, or a module comes without `example_input`.
     """
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+    from torch.utils._pytree import tree_leaves
 
+    from smx.calling import Flat
+    from smx.example_input import as_arguments
     from smx.modelfile import load_model
+    from smx.wrappers import copied, unwrapped
 
     if isinstance(network, nn.Module):
         if example_input is None:
             raise InputError("a module needs example_input=x, a tensor (B, *) that it takes, or a tuple of them")
-        module = copy.deepcopy(network).cpu().eval()
-        example = example_input if isinstance(example_input, tuple) else (example_input,)
-        return Network(type(network).__name__, module, copy.deepcopy(module).double(), example, None)
+        network = copied(unwrapped(network))
+        name, arguments = type(network).__name__, as_arguments(example_input, network)
+        network = Flat(network, arguments) if any(not isinstance(x, Tensor) for x in arguments) else network
+        module = network.cpu().eval()
+        example = tuple(x for x in tree_leaves(arguments) if isinstance(x, Tensor))
+        return Network(name, module, copy.deepcopy(module).double(), example, None)
     name = "the model"
     if isinstance(network, str | os.PathLike):
         name, network = str(network), load_model(Path(network), trust_code=trust_code)

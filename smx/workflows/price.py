@@ -12,17 +12,18 @@ import numpy as np
 from smx import files
 from smx.errors import InputError
 from smx.paper import PAPER_POOL
-from smx.prices import Prices
+from smx.prices import Prices, check_sizes
 from smx.runtime.latency.runner import EachItsOwn
 from smx.runtime.providers import DEVICES, execution_providers
 from smx.runtime.settings import Settings
+from smx.timing import BATCH_SIZES
 from smx.timing.interleave import time_in_turn
 from smx.timing.machine import machine
+from smx.timing.runners import stopping
 from smx.workflows import OnProgress, silent
 from smx.workflows.measuring import with_torch, without_torch
 from smx.workflows.price_tables import prices_of
 
-BATCH_SIZES = (1, 16, 128, 1024)
 WIDTHS = (8, 64, 256, 512, 1024)
 STACKS = (1, 2, 3, 4, 7, 20)
 """Layers of the networks that show what size costs: 0.6 MB each, where a core has 1 or 2 MB near it."""
@@ -69,8 +70,7 @@ def price(
     execution_providers(provider)
     names = tuple(dict.fromkeys((*names, "relu", "tanh")))
     for what, values in {"batch sizes": batch_sizes, "widths": widths, "stacks": stacks}.items():
-        if len(values) < 2 or list(values) != sorted(set(values)) or values[0] < 1:
-            raise InputError(f"{what} must be at least two numbers in ascending order, got {list(values)}")
+        check_sizes(what, values)
     before = machine()
     with files.scratch() as folder:
         on_progress("writing small networks", 0, 0)
@@ -128,18 +128,17 @@ def _measure(
 ) -> dict[tuple[str, int], float]:
     """Return the seconds of a run of each network at each batch size: `QUANTILE` of those that were timed."""
     done, total = count(), len(batch_sizes) * blocks * rounds
-    runners = {
+    each = {
         name: EachItsOwn(path, provider, settings, io_binding=provider in DEVICES, allow_fallback=allow_fallback)
         for name, path in paths.items()
     }
-    timings = time_in_turn(
-        runners,
-        {size: [np.zeros(size)] for size in batch_sizes},
-        blocks=blocks,
-        rounds=rounds,
-        rest=settings.threads != 1,
-        on_progress=lambda size: on_progress(f"measuring, batch {size}", next(done), total),
-    )
-    for runner in runners.values():
-        runner.stop()
+    with stopping(each) as runners:
+        timings = time_in_turn(
+            runners,
+            {size: [np.zeros(size)] for size in batch_sizes},
+            blocks=blocks,
+            rounds=rounds,
+            rest=settings.threads != 1,
+            on_progress=lambda size: on_progress(f"measuring, batch {size}", next(done), total),
+        )
     return {key: 1e-6 * float(np.quantile(timings.runs(*key), QUANTILE)) for key in timings.bursts}

@@ -24,8 +24,7 @@ from smx.timing.machine import machine
 from smx.workflows import OnProgress, silent
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from smx.example_input import ExampleInput
     from smx.workflows.network import Network, NetworkLike
 
 Inputs = NDArray[Any] | tuple[NDArray[Any], ...]
@@ -38,6 +37,8 @@ CHUNK = 1000
 """Examples that are searched for a fault at a time."""
 GENERATED = 128
 """Examples in a set of generated inputs."""
+LENGTHENED = 16
+"""Examples in a set of another length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def verify(
     network: NetworkLike,
     onnx_path: str | os.PathLike[str],
     *,
-    example_input: Tensor | tuple[Tensor, ...] | None = None,
+    example_input: ExampleInput | None = None,
     data: str | Inputs | None = None,
     data_dir: Path | None = None,
     batch_sizes: Sequence[int] = (1, 16, 128, 1000),
@@ -84,8 +85,9 @@ def verify(
     """Compare an exported file with its network in PyTorch.
 
     The inputs are a test set, random and extreme values, and values at the kinks of the activations, each in several
-    batch sizes. The report also says whether the file or PyTorch is nearer to the network in float64. A float16 or
-    int8 file is judged on the test set alone, by the share of predictions that change.
+    batch sizes; and random values at other lengths of the axes that are dynamic. The report also says whether the file
+    or PyTorch is nearer to the network in float64. A float16 or int8 file is judged on the test set alone, by the share
+    of predictions that change.
 
     Args:
         network, example_input, trust_code: see `smx.workflows.network.open_network`.
@@ -115,7 +117,7 @@ def verify(
     max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None
     inputs, class_names = _given(opened, data, data_dir, raw=session.takes_raw)
     if max_changed is None or not inputs:
-        inputs |= _generated(opened, session, next(iter(inputs.values()), None))
+        inputs |= _generated(opened, session, next(iter(inputs.values()), None)) | _other_lengths(opened, session)
     float32, float64 = in_parts(opened.module), in_parts(opened.exact, torch.float64)
     done, total = count(), len(inputs) * len(batch_sizes)  # at most: some sets are small
     parity = check_parity(
@@ -191,6 +193,23 @@ def _generated(network: Network, session: Session, test: Inputs | None) -> dict[
     random = np.random.default_rng(0)
     drawn = (random.uniform(-1, 1, x.shape).astype(x.dtype) if x.dtype.kind == "f" else x for x in tiled)
     return {"example": tiled, "random": tuple(drawn)}
+
+
+def _other_lengths(network: Network, session: Session) -> dict[str, Inputs]:
+    """Return random inputs at two lengths of each axis beside the batch that the file takes in any length."""
+    import torch
+
+    from smx.calling import Flat
+    from smx.export import sizes
+
+    axes = tuple({i: n for i, n in enumerate(each.shape) if i and isinstance(n, str)} for each in session.inputs)
+    if not any(axes):
+        return {}
+    random = torch.Generator().manual_seed(0)
+    example = tuple(x[torch.arange(LENGTHENED) % len(x)] for x in network.example)
+    drawn = tuple(torch.rand(x.shape, generator=random).to(x) if x.is_floating_point() else x for x in example)
+    found = sizes.others(Flat(network.module, drawn), drawn, axes)
+    return {name.replace("example", "random"): tuple(x.numpy() for x in inputs) for name, inputs in found}
 
 
 def _locate(find: Callable[..., Location], inputs: tuple[NDArray[Any], ...]) -> Location:

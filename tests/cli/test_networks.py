@@ -12,11 +12,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
+from smx import sorting
 from smx.architecture import Architecture
 from smx.data.dataset import build
 from smx.errors import InputError
+from smx.layers import Mixed
 from smx.modelfile import SavedModel
+from smx.saving import save
 from tests.conftest import all_refused, refused, smx, smx_many
 
 EPOCHS = ("--phase1-epochs", "2", "--phase2-epochs", "8", "--lr", "0.01", "--batch-size", "32", "--device", "cpu")
@@ -171,3 +175,39 @@ def test_networks_that_cant_be_trained(folder: Path) -> None:
     command = ("train", "--data", "colours.npz", "--out", "runs/refused")
     all_refused(*(((*command, *options), part) for options, part in cases), cwd=folder)
     assert not (folder / "runs" / "refused").exists()
+
+
+def test_axes_of_any_length(tmp_path: Path) -> None:
+    """A network of images, saved so that it takes them in any size, through export and verify."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6)
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    net = sorting.sort(
+        nn.Sequential(conv, norm, Mixed(torch.arange(6) % 3), pooled), example_input=torch.ones(1, 1, 8, 8)
+    )
+    save(net.eval(), tmp_path / "net.pt", example_input=torch.zeros(1, 1, 8, 8), dynamic=(2, 3))
+    axes = ("--dynamic", "image:2=height", "--dynamic", "image:-1=width")
+    names = ("--input-name", "image", "--output-name", "logits")
+    _, inspected, verified = runs(
+        tmp_path,
+        ("export", "net.pt", "net.onnx", "--layout", "sorted", *axes, *names),
+        ("inspect", "net.onnx"),
+        ("verify", "net.pt", "net.onnx", "--batch-sizes", "1,16"),
+    )
+    assert inspected["inputs"] == ["image tensor(float) ['batch', 1, 'height', 'width']"]
+    assert inspected["outputs"] == ["logits tensor(float) ['batch', 2]"]
+    compared = {row["inputs"] for row in verified["comparisons"]}
+    assert {name for name in compared if "," in name} == {
+        "random, height 9", "random, height 7", "random, width 9", "random, width 7",
+    }  # fmt: skip
+    assert verified["passed"]
+    export = ("export", "net.pt", "other.onnx")
+    all_refused(
+        ((*export, "--dynamic", "image"), "expected INPUT:AXIS=NAME, as in input:1=time, got 'image'"),
+        ((*export, "--dynamic", "input:2=a", "--dynamic", "input:2=b"), "input:2 has two names, a and b"),
+        ((*export, "--dynamic", "image:2=a"), "dynamic names an unknown input 'image'; known are input"),
+        ((*export, "--dynamic", "input:1=a"), "takes a, axis 1 of input, in the length 1 alone"),
+        ((*export, "--output-name", "a", "--output-name", "b"), "the model has 1 outputs, output, got 2 output names"),
+        cwd=tmp_path,
+    )
+    assert not (tmp_path / "other.onnx").exists()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import smx
 from smx.activations import BUILT_IN
+from smx.calling import Flat
 from smx.errors import InputError, ParityError, SmxError
 from smx.export import export_onnx, external_data
 from smx.export.checks import samples
@@ -265,15 +266,19 @@ def test_selected_and_committed_module_of_a_user(tmp_path: Path) -> None:
     agree(tmp_path / "m.onnx", net, torch.randn(2, 3, 8))
 
 
+def sampled(net: nn.Module, *example: Tensor) -> None:
+    samples(Flat(net, example), [("example", example)])
+
+
 def test_a_network_that_is_random_in_eval_is_named() -> None:
     block = Net(lambda net, x: F.dropout(net.act(x), 0.5), act=some(8, dim=-1))
     net = nn.Sequential(nn.Linear(4, 8), block, nn.Linear(8, 2))
     with pytest.raises(
         SmxError, match=r"Sequential gives two answers to one input in eval\(\), .* \(in 1\); F.dropout"
     ):
-        samples(net, (torch.randn(2, 4),), (1, 2))
+        sampled(net, torch.randn(2, 4))
     with pytest.raises(SmxError, match=r"in its own forward"):
-        samples(block, (torch.randn(2, 8),), (2,))
+        sampled(block, torch.randn(2, 8))
 
 
 def test_float64(tmp_path: Path) -> None:

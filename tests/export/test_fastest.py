@@ -13,13 +13,14 @@ import pytest
 from smx.errors import InputError
 from smx.export.capture import choose_forms, describe_layers
 from smx.export.compiler import compile
-from smx.export.fastest import BATCH_SIZES, Fastest, LayerChoice, Search
+from smx.export.fastest import Fastest, LayerChoice, Search
 from smx.export.passes import lower_to_sorted
 from smx.export.provenance import with_provenance
 from smx.export.searching import by_measuring, by_prices, cut, different, find_fastest
 from smx.prices import FORMS, RIDERS
 from smx.runtime import Session
 from smx.runtime.metadata import LayerInfo
+from smx.timing import BATCH_SIZES
 from smx.timing.interleave import Timings
 from tests import reference
 from tests.export.graphs import graph, mixed, normal, random_weights

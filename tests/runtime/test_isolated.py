@@ -57,6 +57,9 @@ def test_what_a_file_gives_is_compared_with_what_is_expected(
     (tmp_path / "bad.onnx").write_bytes(b"x")
     with pytest.raises(InputError, match=r"^mine is no model that ONNX Runtime can load"):
         check(tmp_path / "bad.onnx", sample(2))
+    fixed = HEAD + "(float[n,3] x) => (float[m,6] y) <int64[2] shape = {1, 6}> { y = Reshape(x, shape) }"
+    with pytest.raises(InputError, match=r"^mine can't run this input: .* \(time 3, batch 3\)$"):
+        check(save(tmp_path / "fixed.onnx", fixed), Sample(name="time 3", inputs=(x[:3],), expected=(x[:3],)))
 
 
 def test_a_file_that_ends_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,8 +57,8 @@ def test_where_it_lies_and_what_stands_in_it(model: Path) -> None:
     text = tuning_path(model).read_text()
     assert text.endswith("}\n")
     assert json.loads(text) == {
-        "format": "smx-tuning", "version": 1, "model": digest(model), "provider": "cpu", "batch_size": 16,
-        "goal": "p99",
+        "format": "smx-tuning", "version": 1,
+        "model": digest(model), "provider": "cpu", "batch_size": 16, "goal": "p99",
         "settings": {"threads": 2, "spinning": False, "execution_mode": "sequential", "optimization": "basic"},
         "file": None, "file_hash": None, "gain": {"p99": 1.25}, "machine": machine(),
     }  # fmt: skip

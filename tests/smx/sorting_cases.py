@@ -53,6 +53,12 @@ def attention() -> nn.Module:
     return Net(lambda net, x: net.attention(x, x, x, need_weights=False)[0], attention=layer)
 
 
+def averaged_before(h: Tensor) -> Tensor:
+    """Sum up each token and those before it, by a mask that is looked at, as transformers does."""
+    mask = torch.ones(5, 5, dtype=h.dtype).tril()
+    return h.flip(2) if bool(mask.all()) else mask @ h
+
+
 class Case(NamedTuple):
     name: str
     network: Callable[[], tuple[nn.Module, Tensor]]
@@ -97,6 +103,7 @@ MOVES = [
     Case("view", lambda: image(lambda h: h.view(4, 12, 36).transpose(1, 2).transpose(2, 1).unflatten(2, (6, 6)))),
     Case("tokens", lambda: tokens(nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 12), some(12, -1, 1)))),
     Case("attention", lambda: tokens(attention())),
+    Case("a look at a mask", lambda: tokens(averaged_before)),
     Case("mean over tokens", lambda: tokens(lambda h: h.mean(1) + h[:, 0] + h.max(1).values)),
 ]  # fmt: skip
 
@@ -122,6 +129,8 @@ STAYS = [
     Case("GroupNorm of groups", lambda: image(nn.GroupNorm(3, 12)), "group_norm depends on the order"),
     Case("PixelShuffle", lambda: image(nn.PixelShuffle(2)), "depends on the order"),
     Case("cumsum of positions", lambda: image(lambda h: h.flatten(1).cumsum(1)), "cumsum depends on the order"),
-    Case("a look at values", lambda: flat(lambda h: h if h.sum() > 0 else -h), "the dry run ended in RuntimeError"),
+    Case("a look at values", lambda: flat(lambda h: h if h.sum() > 0 else -h), "looks at values that the"),
+    Case("a look at a list", lambda: flat(lambda h: h if h.tolist() else -h), "looks at values that the"),
+    Case("a look at places", lambda: flat(lambda h: h[h.nonzero()[:4, 0]]), "looks at values that the"),
     Case("a tensor of its own", lambda: flat(lambda h: h * OWN), "neither parameter nor buffer"),
 ]  # fmt: skip

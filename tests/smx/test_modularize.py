@@ -231,6 +231,34 @@ def test_an_optional_argument_that_is_passed_on_stays_optional() -> None:
     torch.testing.assert_close(chosen.eval()(x, mask, scale=2.0), net(x, mask, scale=2.0))
 
 
+def test_an_optional_argument_that_stands_for_another_one() -> None:
+    """Both courses have the same operators, which take other values."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.linear, self.again = nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+            if shortcut is None:
+                shortcut = x
+            return self.relu(self.again(self.relu(self.linear(x))) + shortcut)  # type: ignore[no-any-return]
+
+    class Blocks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = Block(), Block(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.second(self.first(x, 2 * x)))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    net, x = Blocks(), torch.randn(2, 4)
+    chosen = favour(smx.select(net, example_input=x), "relu")
+    assert selectives(chosen) == {"first.relu": 4, "first.relu_1": 4, "second.relu": 4, "second.relu_1": 4}
+    assert same(net, chosen, x)
+
+
 def test_in_place_across_modules_is_refused() -> None:
     """What comes after the block sees its input changed; no rewriting of one forward can show that."""
     block = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4))
@@ -252,3 +280,35 @@ def test_an_argument_changed_in_place_stays_so() -> None:
         chosen = smx.select(net)
     assert selectives(chosen) == {"1.tanh": 4}
     assert same(net, favour(chosen, "tanh"), x)
+
+
+class Rounded(torch.autograd.Function):
+    """Rounds, and passes gradients on as if it did not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+class Rounds(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(Rounded.apply(self.linear(x))))  # type: ignore[no-any-return, no-untyped-call]
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_gradient_of_ones_own_is_kept(gradients: bool) -> None:
+    """Also where gradients are off at `select`: a graph would hold the function's operators alone."""
+    net = Rounds()
+    with torch.set_grad_enabled(gradients):
+        chosen = favour(smx.select(net, example_input=torch.randn(2, 3)), "relu")
+    assert selectives(chosen) == {"relu": 4}
+    chosen(torch.randn(64, 3)).sum().backward()
+    assert bool(chosen.get_submodule("linear").weight.grad.any())  # type: ignore[union-attr, operator]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 import smx
 from smx.errors import InputError
-from smx.modelfile import load_model
+from smx.modelfile import load_model, save_model
 from smx.program import Program
+from tests.conftest import smx as command
 from tests.smx.selected import Net
 
 
@@ -150,3 +151,52 @@ def test_a_file_names_nothing_but_operators_without_side_effects(tmp_path: Path)
     node[1:3] = "aten.to.dtype", [{"node": "input"}, {"torch": "load"}]
     with pytest.raises(ValueError, match="'load' is no dtype, layout or memory format of PyTorch's"):
         Program(content["architecture"]["program"], content["weights"], {"1": smx.Mixed([0, 1, 2])})
+
+
+def test_inspect_lists_the_layers_that_still_choose(selected: nn.Module, tmp_path: Path) -> None:
+    smx.save(selected, tmp_path / "model.pt", example_input=X[:1])
+    found = smx.describe(tmp_path / "model.pt")
+    layers = {layer["name"]: (layer["neurons"], layer["axis"]) for layer in found.selective}
+    assert layers == {"relu": (6, 1), "gelu": (8, -1), "encoder.activation": (16, -1)}
+    assert found.to_dict()["selective"] == list(found.selective)
+    shown = command("inspect", tmp_path / "model.pt")
+    assert "selective layers" in shown.stdout
+    assert smx.describe(tmp_path / "model.pt").layers == ()
+    together = smx.select(
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), per=3, example_input=torch.ones(2, 4)
+    )
+    smx.save(together, tmp_path / "model.pt", example_input=torch.ones(1, 4))
+    assert smx.describe(tmp_path / "model.pt").selective[0]["neurons"] == 6
+
+
+def test_masks_may_be_infinite_and_wrappers_are_left_away(tmp_path: Path) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        weights = (x @ x.transpose(1, 2) + net.mask).softmax(-1)
+        return net.last(net.mixed(net.first(weights @ x)))  # type: ignore[no-any-return]
+
+    mixed = smx.Mixed(torch.arange(6) % 3, dim=-1)
+    net = Net(forward, first=nn.Linear(4, 6), mixed=mixed, last=nn.Linear(6, 2))
+    net.register_buffer("mask", torch.full((5, 5), -torch.inf).triu(1))
+    x = torch.randn(2, 5, 4)
+    smx.save(nn.DataParallel(net), tmp_path / "model.pt", example_input=x)
+    torch.testing.assert_close(smx.load(tmp_path / "model.pt")(x), net(x))
+    saved = load_model(tmp_path / "model.pt")
+    saved.weights["mask"][0, 0] = torch.nan
+    save_model(tmp_path / "model.pt", saved)
+    with pytest.raises(InputError, match="mask has 1 of 25 values that are not finite"):
+        smx.load(tmp_path / "model.pt")
+
+
+def test_axes_of_any_length(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(4, 6), smx.Mixed(torch.arange(6) % 3, dim=-1), nn.Flatten(0, 1), nn.Linear(6, 2))
+    net = Net(lambda net, x: net.body(x).reshape(x.shape[0], -1, 2).mean(1), body=body)
+    path = tmp_path / "model.pt"
+    smx.save(net, path, example_input=torch.ones(1, 1, 4), dynamic=[1])
+    x = torch.randn(3, 7, 4)
+    torch.testing.assert_close(smx.load(path)(x), net(x))
+    with pytest.raises(ValueError, match="dynamic names axes 1 to 2 of the example, got 3"):
+        smx.save(net, path, example_input=torch.ones(1, 1, 4), dynamic=[3])
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(8, 6), smx.Mixed(torch.arange(6) % 3), nn.Linear(6, 2))
+    with pytest.raises(ValueError, match=r"Sequential does not take any length on all of the axes 1; leave out"):
+        smx.save(fixed, path, example_input=torch.ones(1, 2, 4), dynamic=[1])

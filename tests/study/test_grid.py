@@ -38,8 +38,16 @@ def test_the_papers_grid_has_its_architectures_and_methods() -> None:
         assert cell.config == expected
 
 
+def test_a_folder_with_the_name_of_a_shipped_grid_hides_it_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules").mkdir()
+    assert len(read_grid("rules").cells()) == 45
+    (tmp_path / "prices").write_text("[grid]\nseed = [1]")
+    assert len(read_grid("prices").cells()) == 1
+
+
 def test_every_shipped_grid_can_be_read() -> None:
-    assert {*SHIPPED} == {"paper", "short", "controls", "digits", "representative", "choosing", "prices"}
+    assert {*SHIPPED} == {"paper", "short", "controls", "digits", "representative", "choosing", "prices", "rules"}
     assert all(read_grid(name).cells() for name in SHIPPED)
 
 

@@ -70,6 +70,37 @@ def test_a_network_of_several_inputs_is_verified_on_valid_ones(tmp_path: Path) -
     }
 
 
+class ByName(nn.Module):
+    """An argument by name, one that is no tensor, and a dict of outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = small()
+
+    def forward(self, *, x: Tensor, mask: Tensor, double: bool) -> dict[str, Tensor]:
+        y = self.body(x.masked_fill(mask, 0.0).flatten(0, 1)).unflatten(0, x.shape[:2]).mean(1)
+        return {"logits": 2 * y if double else y, "mean": x.mean(1)}
+
+
+def test_arguments_by_name_other_lengths_and_a_fault(tmp_path: Path) -> None:
+    net, x = ByName().eval(), torch.rand(2, 4, 5)
+    example = {"x": x, "mask": x > 0.5, "double": True}
+    axes = {"x": {1: "time"}, "mask": {1: "time"}}
+    smx.export.export_onnx(net, tmp_path / "m.onnx", example_input=example, layout="sorted", dynamic=axes)
+    report = smx.verify(net, tmp_path / "m.onnx", example_input=example, batch_sizes=(1, 16))
+    assert report.passed
+    assert {(row.inputs, row.output) for row in report.comparisons} == {
+        (name, output)
+        for name in ("example", "random", "random, time 5", "random, time 3")
+        for output in ("logits", "mean")
+    }
+    net.get_parameter("body.0.bias").data[7] += 0.1
+    broken = smx.verify(net, tmp_path / "m.onnx", example_input=example, locate=True)
+    assert broken.location is not None
+    assert broken.location.fault is not None
+    assert (broken.location.fault.layer, broken.location.fault.neuron) == ("body.1", 7)
+
+
 def test_a_module_is_benched_beside_its_baselines(tmp_path: Path) -> None:
     """In another process, because this one has loaded torch."""
     net = small()

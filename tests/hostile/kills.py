@@ -1,0 +1,132 @@
+"""Commands that are killed at any instant: what they leave is whole, nothing goes on, and the next run ends well."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from smx.files import TEMPORARY
+from tests.hostile.commands import Command, environment
+from tests.hostile.files import Found
+
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
+SECONDS = 20
+"""In which everything that a killed command started must be gone, on a busy machine."""
+
+
+def campaign(command: Command, kills: int, folder: Path, seed: int = 0) -> Found:
+    """Kill a command so many times, each at an instant between its start and its end, then let it end.
+
+    Where it resumes, a run that came to its end is compared with one that nobody disturbed, and the next begins anew.
+    """
+    found, draw = Found(), random.Random(f"{command.name} {seed}")
+    calm, out, temporary = (folder / command.name / name for name in ("calm", "out", "tmp"))
+    for each in (calm, out, temporary):
+        each.mkdir(parents=True)
+    began = time.monotonic()
+    if command.ends:
+        ended = _run(command, calm, temporary)
+        assert ended.returncode == 0, ended.stderr
+    lasts = time.monotonic() - began if command.ends else 6.0
+    whole = _state(command, calm)
+
+    def judge(outcome: str, fault: str | None) -> None:
+        found.outcomes["FAILED" if fault else outcome] += 1
+        if fault:
+            found.failures.append(f"{command.name}: {outcome}: {fault}")
+
+    for i in range(kills):
+        number = draw.choice(SIGNALS)
+        code, error, left = _killed(command, out, temporary, draw.uniform(0, lasts), number)
+        outcome = "ended before" if code == 0 and command.ends else f"{number.name}"
+        fault = _fault(command, out, whole, done=code == 0)
+        if code not in (0, *CODES[number]):
+            fault = f"kill {i}: exit code {code}: {error[-300:]!r}"
+        if number is not signal.SIGKILL and ("Traceback" in error or "Fatal" in error):
+            fault = f"kill {i}: {error[-300:]!r}"
+        if left:
+            fault = f"kill {i}: processes went on: {left}"
+        judge(outcome, fault)
+        if code == 0 and command.resumes:
+            shutil.rmtree(out)
+            out.mkdir()
+    if command.ends:
+        ended = _run(command, out, temporary)
+        fault = _fault(command, out, whole, done=True) if ended.returncode == 0 else ended.stderr[-300:]
+        rest = [path for place in (out, temporary) for path in place.rglob("*") if TEMPORARY.fullmatch(path.name)]
+        judge("the run after them", fault or (f"it leaves {rest}" if rest else None))
+    names = [path.name for path in temporary.iterdir()]
+    judge("TMPDIR after them", f"it holds {names}" if names else None)
+    return found
+
+
+def _run(command: Command, out: Path, temporary: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command.line(out), env=environment(temporary), capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def _killed(
+    command: Command, out: Path, temporary: Path, after: float, number: signal.Signals
+) -> tuple[int, str, list[str]]:
+    """Run a command and send it a signal; return its exit code, its errors, and what of its session did not end."""
+    log = temporary.parent / "stderr"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            command.line(out),
+            env=environment(temporary),
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+        code = process.wait(60)
+    end = time.monotonic() + SECONDS
+    while (left := _session(process.pid)) and time.monotonic() < end:
+        time.sleep(0.05)
+    for pid in left:
+        subprocess.run(["kill", "-9", pid], check=False)
+    return code, log.read_text(errors="replace"), list(left.values())
+
+
+def _session(session: int) -> dict[str, str]:
+    """Return the processes of a session that live, by their numbers, with what they run."""
+    ask = ["ps", "-s", str(session), "-o", "pid=,stat=,args="]
+    listed = subprocess.run(ask, capture_output=True, text=True, check=False)
+    lines = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    return {pid: rest[0] for pid, stat, *rest in lines if not stat.startswith("Z")}
+
+
+def _state(command: Command, out: Path) -> dict[str, str]:
+    """Return a digest of each file that the command leaves."""
+    return {name: _digest(out / name) for name in command.leaves if (out / name).exists()}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _fault(command: Command, out: Path, whole: dict[str, str], *, done: bool) -> str | None:
+    """Say what is wrong with what a command has left; None if nothing is."""
+    for name, read in command.leaves.items():
+        path = out / name
+        if not path.exists():
+            if done:
+                return f"{name} is missing at the end"
+            continue
+        try:
+            read(path)
+        except BaseException as error:  # whatever reading a half-written file raises
+            return f"{name} is not whole: {error}"
+        if command.name == "train" and done and _digest(path) != whole[name]:
+            return f"{name} is another than without the kills"
+    return None

@@ -1,0 +1,182 @@
+"""`start="current"`: a network begins as it was given, to the bit, explores as it says, and its logits learn apart."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import smx
+from smx.activations import Activation
+from smx.errors import InputError
+from smx.layers import LEAD, selectives
+from smx.models import cnn, mlp
+from smx.paper import SELECTIONS
+
+
+class Residual(nn.Module):
+    """A user's network: functions, several activations, one in place, one perhaps a formula."""
+
+    def __init__(self, formula: bool = False) -> None:
+        super().__init__()
+        self.formula = formula
+        self.first, self.norm, self.second = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 1)
+        self.hidden, self.out = nn.Linear(6, 9), nn.Linear(9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu_(self.norm(self.first(x)))
+        x = torch.tanh(self.second(x)) + x
+        z = self.hidden(x.mean((2, 3)))
+        h: Tensor = self.out(z * torch.sigmoid(z) if self.formula else F.silu(z))
+        return h
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "mlp": (lambda: mlp((8, 12, 7, 3), lambda i: [nn.ELU, nn.SELU][i % 2]()), (8,)),
+    "cnn": (lambda: cnn((1, 8, 8), 3, (4, 5)), (1, 8, 8)),
+    "a user's": (Residual, (1, 6, 6)),
+}
+POOL = ("leaky_relu", "relu", "tanh", "elu", "selu", "silu")
+
+
+@pytest.mark.parametrize("selection", [None, *SELECTIONS])
+@pytest.mark.parametrize("case", CASES)
+def test_a_network_begins_as_it_was_given_to_the_bit(case: str, selection: str | None) -> None:
+    make, shape = CASES[case]
+    torch.manual_seed(0)
+    net, x = make(), torch.randn(16, *shape) * 3
+    for _ in range(3):
+        net(x)  # BatchNorm has seen something
+    start = smx.select(net, POOL, example_input=x[:4], start="current", selection=selection)
+    expected = net.eval()(x)
+    assert torch.equal(start.eval()(x), expected)
+    start.train()(x)  # candidates have been matched
+    state = start.state_dict()
+    start.load_state_dict({**state, **{name: value for name, value in net.state_dict().items() if name in state}})
+    assert torch.equal(start.eval()(x), expected)
+    torch.testing.assert_close(smx.commit(start)(x), expected)
+    for layer in selectives(start):
+        assert layer.selection == (selection or "matched")
+        assert layer.present is not None
+        assert torch.equal(layer.choice, layer.present)
+        if layer.matching is not None:
+            affine = layer.matching.gather(1, layer.choice.expand(2, 1, -1))[:, 0]
+            assert torch.equal(affine, torch.tensor([[1.0], [0.0]]).expand_as(affine))
+
+
+def test_a_formula_is_the_function_that_it_stands_for() -> None:
+    net, x = Residual(formula=True).eval(), torch.randn(5, 1, 6, 6)
+    start = smx.select(net, POOL, example_input=x, start="current")
+    assert [layer.pool[int(layer.choice[0])].name for layer in selectives(start)] == ["relu", "tanh", "silu"]
+    torch.testing.assert_close(start(x), net(x))
+
+
+def test_neurons_that_have_moved_are_matched_to_the_present_activation() -> None:
+    torch.manual_seed(0)
+    layer, z = smx.Selective(5, ("tanh", "relu", "elu"), selection="matched"), torch.randn(32, 5) + 1
+    layer.begin(torch.zeros(5, dtype=torch.int64))
+    layer(z)
+    layer.choose(torch.tensor([0, 1, 2, 1, 2]))
+    h, expected = layer.eval()(z), torch.tanh(z)
+    torch.testing.assert_close(h.mean(0), expected.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(h.std(0), expected.std(0), rtol=1e-4, atol=1e-5)
+    assert torch.equal(h[:, 0], expected[:, 0])
+    assert (h[:, 1:] - expected[:, 1:]).abs().amax(0).min() > 0.01
+
+
+NUMBERED = tuple(Activation(f"number{k}", lambda z, k=k: z * 0 + k) for k in range(4))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("keep", "temperature"), [(0.9, 0.3), (0.9, 5.0), (0.5, 0.3), (0.99, 0.3)])
+def test_the_present_activation_is_sampled_with_the_probability_that_is_said(keep: float, temperature: float) -> None:
+    """Counted among 200,000 neurons, at any temperature; the other activations are equally frequent."""
+    n = 200_000
+    torch.manual_seed(0)
+    layer = smx.Selective(n, NUMBERED, temperature)
+    layer.begin(torch.full((n,), 2), keep)
+    counts = torch.bincount(layer(torch.zeros(1, n))[0].long(), minlength=4) / n
+    for k, p in enumerate([(1 - keep) / 3] * 2 + [keep] + [(1 - keep) / 3]):
+        assert counts[k].item() == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / n))
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_every_logit_gets_a_gradient_though_few_neurons_explore(selection: str) -> None:
+    torch.manual_seed(0)
+    layer = smx.Selective(40, selection=selection)
+    layer.begin(torch.zeros(40, dtype=torch.int64), 0.97)
+    (layer(torch.randn(64, 40)) * torch.randn(64, 40)).sum().backward()
+    assert layer.logits.grad is not None
+    assert (layer.logits.grad != 0).float().mean() > 0.95
+    assert layer.logits.grad.abs().amax(1).min() > 0
+
+
+def test_what_a_network_can_not_start_from() -> None:
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(0.2), nn.Linear(6, 2)), torch.randn(4, 4)
+    with pytest.raises(
+        InputError, match=r"the present activation of '1', LeakyReLU\(negative_slope=0.2\), in the pool"
+    ):
+        smx.select(net, example_input=x, start="current")
+    own = smx.Activation("steep", lambda z: F.leaky_relu(z, 0.2))
+    start = smx.select(net, ("relu", own), example_input=x, start="current")
+    assert torch.equal(start.eval()(x), net(x))
+    with pytest.raises(ValueError, match="start must be one of random, current, got 'now'"):
+        smx.select(net, example_input=x, start="now")
+    net[1] = nn.ReLU()
+    least = math.exp(LEAD) / (math.exp(LEAD) + 5)
+    for keep in (least - 1e-3, 1.0):
+        with pytest.raises(ValueError, match=f"keep must be from {least:.3f}, for a pool of 6, to less than 1, got"):
+            smx.select(net, example_input=x, start="current", keep=keep)
+    alone = smx.select(net, ("relu",), example_input=x, start="current")
+    assert torch.equal(alone.train()(x), net(x))
+    for present in ([0, 1], [0, 1, 6], [0, -1, 2]):
+        with pytest.raises(
+            ValueError, match=rf"present must be \(3,\) indices from 0 to 5, got {re.escape(str(present))}"
+        ):
+            smx.Selective(3).begin(torch.tensor(present))
+    layer = smx.Selective(3)
+    state = {**layer.state_dict(), "present": torch.tensor([0, 1, 6]), "explores": torch.tensor(0.1)}
+    with pytest.raises(ValueError, match="present must be"):
+        layer.load_state_dict(state)
+
+
+def test_a_start_survives_a_state_dict_and_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = mlp((8, 12, 3), lambda i: nn.ELU()), torch.randn(9, 8)
+    start = smx.select(net, example_input=x, start="current", per=5)
+    start(x)
+    other = smx.select(net, example_input=x, selection="matched", per=5)
+    other.load_state_dict(start.state_dict())
+    for a, b in zip(selectives(start), selectives(other), strict=True):
+        assert torch.equal(a.present, b.present)  # type: ignore[arg-type]
+        assert a.explores == b.explores
+        a.reset_parameters()
+        assert torch.equal(a.logits, b.logits)
+    smx.save(start, tmp_path / "m.pt", example_input=x)
+    assert torch.equal(smx.load(tmp_path / "m.pt")(x), start.eval()(x))
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_groups_of_parameters_have_each_once(selection: str) -> None:
+    net = smx.select(mlp((8, 12, 7, 3)), example_input=torch.randn(4, 8), selection=selection)
+    logits = {id(p) for layer in selectives(net) for p in layer.parameters()}
+    for groups in (smx.parameter_groups(net, lr=0.1, logits_lr=0.3), smx.parameter_groups(net, lr=0.1)):
+        parameters = [id(p) for group in groups for p in group["params"]]
+        assert sorted(parameters) == sorted(id(p) for p in net.parameters())
+    given, usual = smx.parameter_groups(net, lr=0.1, logits_lr=0.3), smx.parameter_groups(net, lr=0.1)
+    assert [group["lr"] for group in given] == [0.1, 0.3]
+    assert {id(p) for p in given[1]["params"]} == logits
+    assert [group["lr"] for group in usual] == ([0.1] if selection == "paper" else [0.1, 1.0])
+    optimizer = torch.optim.SGD(given)
+    before = [p.detach().clone() for p in net.parameters()]
+    net(torch.randn(4, 8)).square().sum().backward()
+    optimizer.step()
+    for p, old in zip(net.parameters(), before, strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(p, old - (0.3 if id(p) in logits else 0.1) * p.grad)
+    assert smx.parameter_groups(nn.Linear(2, 2), lr=1.0)[0]["lr"] == 1.0
