@@ -157,6 +157,13 @@ def test_a_file_in_the_wrong_room_is_found(place: str, code: str, reason: str, t
         check_imports(path, tmp_path)
 
 
+def test_temporary_folders_are_those_of_smx_files() -> None:
+    """What a killed process leaves of them is removed by the next, unlike what Python makes by itself."""
+    own = [path for path in SOURCES if "scratch()" in path.read_text()]
+    assert len(own) > 5
+    assert not [path for path in SOURCES if "TemporaryDirectory" in path.read_text() or "mkdtemp" in path.read_text()]
+
+
 def loaded_after(code: str) -> set[str]:
     result = python("-c", f"{code}\nimport sys; print(*sys.modules)")
     assert result.returncode == 0, result.stderr

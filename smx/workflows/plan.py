@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smx.errors import SmxError, one_line
+from smx.files import scratch
 from smx.paper import PAPER_POOL
 
 if TYPE_CHECKING:
@@ -67,9 +66,9 @@ def _why_not(network: nn.Module, example_input: ExampleInput | None, how: dict[s
     if example_input is None:
         device = next((parameter.device for parameter in network.parameters()), None)
         example_input = torch.zeros_like(infer(network), device=device)[:2]
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         try:
-            export_onnx(network, Path(folder) / "network.onnx", example_input=example_input, **how)
+            export_onnx(network, folder / "network.onnx", example_input=example_input, **how)
         except SmxError as error:
             return one_line(error).replace(f"{folder}/", "")
     return ""
