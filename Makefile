@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile mutation load hostile check study rules prices-study fine-tuning results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile test-models mutation load hostile check study rules prices-study fine-tuning results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -69,6 +69,12 @@ test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a 
 
 test-hostile: $(INSTALLED)  ## damage and edit files, kill commands, take memory and disk from them, about an hour
 	$(BIN)/python -m tests.hostile --json $(RESULTS)/hostile.json
+
+test-models: $(INSTALLED)  ## take networks of timm and transformers through everything, and renew docs/models.md: half an hour; downloads packages
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models]'
+	$(BIN)/python -m pytest -m models
+	$(BIN)/python benchmarks/models.py --json $(RESULTS)/models.json
+	$(BIN)/python benchmarks/tables.py
 
 mutation: $(INSTALLED)  ## change the code in small ways and count what no test notices, about an hour; downloads mutmut
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,17 @@ TEXTS = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("results", "layouts", "training", "serving", "mutation", "fine-tuning", "reliability")
+        for name in ("results", "layouts", "training", "serving", "mutation", "models", "fine-tuning", "reliability")
     ),
     "runtime/README.md",
 )
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table whose columns but the first are numbers."""
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]], numbers: bool = True) -> str:
+    """Return a table; its columns but the first are numbers, or text."""
     head = list(head)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *map(list, rows)]
+    lines = [head, ["---", *["---:" if numbers else "---"] * (len(head) - 1)], *map(list, rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -285,6 +286,41 @@ def hostile() -> str:
     return markdown(["", "cases", "how they ended"], rows)
 
 
+def models(package: str) -> str:
+    """Other people's networks: what was selected, left and sorted, and how far ONNX Runtime is from PyTorch."""
+    rows = []
+    for row in result("models")["architectures"]:
+        if row["package"] == package and "error" not in row:
+            left = "; ".join(f"{count}: {why.partition(':')[0]}" for why, count in row["left"].items())
+            reasons = "; ".join(sorted(set(row["unsorted"].values())))
+            in_order = row["selected"] - len(row["unsorted"])
+            rows.append(
+                [
+                    row["name"],
+                    f"{row['selected']} ({row['neurons']})",
+                    left,
+                    f"{in_order}" + (f"; others: {reasons}" if reasons else ""),
+                    f"{max(row['differs'].values()):.0e}",
+                ]
+            )
+    return markdown(["", "selected (neurons)", "left", "of the selected, sorted", "difference"], rows, numbers=False)
+
+
+def models_refused() -> str:
+    """The networks that smx refuses, and at which stage."""
+    found = [row for row in result("models")["architectures"] if "error" in row]
+    rows = [[row["name"], row["stage"], row["error"].replace("](", "] (")] for row in found]  # no link of Markdown
+    return markdown(["", "at", "because"], rows, numbers=False)
+
+
+def models_axes() -> str:
+    """What an independent rule says of the axes of neurons."""
+    verdicts = [verdict for row in result("models")["architectures"] for verdict in row.get("axes", {}).values()]
+    agree, silent = verdicts.count("agrees"), verdicts.count("open")
+    counts = (len(verdicts), agree, silent, len(verdicts) - agree - silent)
+    return markdown(["layers", "agree", "the rules do not tell", "contradicted"], [map(str, counts)])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "latency": latency,
     "mnist-bench": mnist_bench,
@@ -306,6 +342,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "install-size": install_size,
     "fine-tuning": fine_tuning,
     "hostile": hostile,
+    "models-timm": partial(models, "timm"),
+    "models-transformers": partial(models, "transformers"),
+    "models-refused": models_refused,
+    "models-axes": models_axes,
 }
 
 
