@@ -36,6 +36,8 @@ TOLERANCE = 1e-3
 REFUSING = ("select", "export")
 """The stages at which a refusal by smx is no fault."""
 PACKAGES = ("timm", "transformers", "torch", "onnxruntime")
+BOTH = "both"
+"""What is said of a file that takes two sizes of images, or lengths."""
 SMALLEST = ("test_convnext", "levit_128s", "BERT", "GPT-2")
 
 
@@ -64,7 +66,6 @@ def stages(row: dict[str, Any], package: str, name: str, seed: int, folder: Path
 
     import smx
     from smx import sorting
-    from smx.export import export_onnx
 
     case = CASES[package][name]
     torch.manual_seed(seed)
@@ -101,13 +102,29 @@ def stages(row: dict[str, Any], package: str, name: str, seed: int, folder: Path
         row["stage"] = f"export {layout}"
         path = folder / f"{name}-{layout}.onnx"
         try:
-            report = export_onnx(net, path, example_input=x, layout=layout)
+            report, row["sizes"] = exported(net, path, case.dynamic, example_input=x, layout=layout)
             row[f"{layout}_refusals"] = len({scope for step in report.passes for scope in step.refusals})
             row["stage"] = f"run {layout}"
-            row["differs"][layout] = difference(in_onnxruntime(path, inputs[: len(BATCHES)]), expected)
+            given = inputs if row["sizes"] == BOTH else inputs[: len(BATCHES)]
+            row["differs"][layout] = difference(in_onnxruntime(path, given), expected)
         finally:
             path.unlink(missing_ok=True)
     row["stage"] = "done"
+
+
+def exported(net: Any, path: Path, dynamic: dict[int, str], **how: Any) -> tuple[Any, str]:
+    """Export, for any size if the network takes another; return the report, and what became of the other size.
+
+    A network that computes some of its shapes in Python takes another size in PyTorch, and not in a file.
+    """
+    from smx.export import export_onnx
+
+    if not dynamic:
+        return export_onnx(net, path, **how), "takes one"
+    try:
+        return export_onnx(net, path, input_names=["input"], dynamic={"input": dynamic}, **how), BOTH
+    except SmxError as error:
+        return export_onnx(net, path, **how), f"one in a file: {one_line(error)}"
 
 
 def train(net: Any, x: Any, seed: int) -> tuple[list[float], list[str]]:

@@ -300,10 +300,13 @@ def models(package: str) -> str:
                     f"{row['selected']} ({row['neurons']})",
                     left,
                     f"{in_order}" + (f"; others: {reasons}" if reasons else ""),
+                    row["sizes"].partition(":")[0],
                     f"{max(row['differs'].values()):.0e}",
                 ]
             )
-    return markdown(["", "selected (neurons)", "left", "of the selected, sorted", "difference"], rows, numbers=False)
+    return markdown(
+        ["", "selected (neurons)", "left", "of the selected, sorted", "sizes", "difference"], rows, numbers=False
+    )
 
 
 def models_refused() -> str:

@@ -38,6 +38,13 @@ class Case:
     words: bool = False
     include: Any = ()
 
+    @property
+    def dynamic(self) -> dict[int, str]:
+        """The axes beside the batch that may have another length, with their names."""
+        if self.other is None:
+            return {}
+        return {1: "length"} if self.words else {2: "height", 3: "width"}
+
     def example(self, batch: int, size: int, seed: int = 0) -> Tensor:
         """Return an input with random values."""
         random = torch.Generator().manual_seed(seed)
