@@ -92,9 +92,13 @@ def running(session: int) -> list[str]:
 
 def check(ended: Ended, number: signal.Signals) -> None:
     assert ended.code == 128 + number, ended.stderr
-    said = [line for line in ended.stderr.splitlines() if line.startswith(LINES[number])]
+    # Where a busy machine leaves no moment to clean up, multiprocessing's helper complains, after us, of semaphores.
+    lines = [
+        line for line in ended.stderr.splitlines() if "resource_tracker" not in line and "warnings.warn" not in line
+    ]
+    said = [line for line in lines if line.startswith(LINES[number])]
     assert len(said) == 1, ended.stderr
-    assert ended.stderr.splitlines()[-1] == said[0]
+    assert lines[-1] == said[0]
     assert "Traceback" not in ended.stderr
     assert ended.temporary == []
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from smx.files import TEMPORARY
@@ -16,6 +17,8 @@ from tests.hostile.files import Found
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
+LONGEST = 60
+"""Seconds in which a command ends after a signal, on a busy machine."""
 SECONDS = 20
 """In which everything that a killed command started must be gone, on a busy machine."""
 
@@ -84,18 +87,28 @@ def _killed(
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,
+            preexec_fn=_heed,
         )
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(after)
+        process.send_signal(number)
+        try:
+            code = process.wait(LONGEST)
         except subprocess.TimeoutExpired:
-            process.send_signal(number)
-        code = process.wait(60)
+            process.kill()
+            code = process.wait()
+            error = f"it went on for more than {LONGEST} s after {number.name}"
+            return code, error, [error]
     end = time.monotonic() + SECONDS
     while (left := _session(process.pid)) and time.monotonic() < end:
         time.sleep(0.05)
     for pid in left:
         subprocess.run(["kill", "-9", pid], check=False)
     return code, log.read_text(errors="replace"), list(left.values())
+
+
+def _heed() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it
 
 
 def _session(session: int) -> dict[str, str]:
