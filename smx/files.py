@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TextIO
 
 from smx.ending import eventually
 from smx.errors import InputError, SmxError
+from smx.limits import TEXT
 
 try:
     import fcntl
@@ -78,7 +80,7 @@ def _descriptor(path: str | os.PathLike[str]) -> int | None:
     Such a path also leads to the file's name; but replaced by that, the file would lose what others wrote to it, and
     whoever has it open would go on writing to one that is gone.
     """
-    at = Path(os.path.abspath(path))
+    at = Path(path).absolute()
     for _ in range(40):  # as many links as Linux follows
         if os.path.realpath(at.parent) == os.path.realpath("/dev/fd"):
             return int(at.name) if at.name.isdecimal() else None
@@ -171,6 +173,20 @@ def _try_lock(file: int) -> bool:
         return fcntl is not None
     except OSError:
         return False
+
+
+def read(path: Path | Traversable, most: int = TEXT) -> bytes:
+    """Return the content of a file that is read as a whole; a device may have no end, and a pipe a long one.
+
+    Raises:
+        InputError: it has more than `most` bytes.
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        content: bytes = file.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"it has more than {most:,} bytes")
+    return content
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

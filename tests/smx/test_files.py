@@ -71,7 +71,8 @@ def test_a_file_that_is_open_already_is_written_to(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/dev/stdout")
     code = (
         "from smx import files; print('first', flush=True)\n"
-        f"for path in ('/dev/stdout', '/proc/self/fd/1', {str(tmp_path / 'link')!r}): files.write_text(path, path[-3:])\n"
+        f"for path in ('/dev/stdout', '/proc/self/fd/1', {str(tmp_path / 'link')!r}):\n"
+        "    files.write_text(path, path[-3:])\n"
         "print('last')"
     )
     with (tmp_path / "log").open("a") as log:
