@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from smx.errors import InputError
+from smx.prices import load_prices
 from smx.runtime.tune.forms import Ratios
 from smx.timing import BATCH_SIZES
 
@@ -43,6 +44,8 @@ class Search:
             raise InputError(f"the batch size that fastest is searched for must be at least 1, got {self.for_batch}")
         if self.measure and self.price is not None:
             raise InputError(f"prices, as in {self.price}, decide only without measuring (measure=False, --no-measure)")
+        if not self.measure:
+            load_prices(self.price)  # refused now, and not after minutes
 
     def batch_sizes(self, batch: int | None) -> tuple[int, ...]:
         """Return the batch sizes that count for a file that is made for `batch`.

@@ -285,7 +285,11 @@ class Session:
             low, high = int(x.min()), int(x.max())
             if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
                 raise InputError(f"{self.name} expects whole numbers that {dtype} can hold, got {low} to {high}")
-        return np.ascontiguousarray(x.astype(dtype, copy=False))
+        with np.errstate(over="ignore"):
+            fitted = np.ascontiguousarray(x.astype(dtype, copy=False))
+        if not np.can_cast(x.dtype, dtype) and (np.isinf(fitted) & np.isfinite(x)).any():
+            raise InputError(f"{self.name} expects values that {dtype} can hold, got {x.min():g} to {x.max():g}")
+        return fitted
 
 
 def _is_empty(x: NDArray[Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from smx import files
 from smx.errors import InputError, one_line
 from smx.runtime.settings import Settings
 from smx.schema import Count, Text, checked, from_json
@@ -120,9 +121,9 @@ def read_tuning(model: str | os.PathLike[str], provider: str) -> tuple[Tuning | 
 def is_tuned(model: str | os.PathLike[str]) -> bool:
     """Whether an earlier `smx tune` left its settings beside this very file."""
     try:
-        content = json.loads(tuning_path(model).read_text(encoding="utf-8"))
-        return bool(content["model"] == fingerprint(model))
-    except (OSError, ValueError, KeyError, TypeError):
+        content = from_json(files.read(tuning_path(model), LARGEST), dict[str, Any])
+        return bool(content.get("model") == fingerprint(model))
+    except (OSError, InputError):
         return False
 
 
@@ -138,9 +139,7 @@ def has_own_variant(model: str | os.PathLike[str]) -> bool:
 
 def _read(path: Path) -> Tuning:
     """Read the file; raise OSError or InputError if it can't be read or is damaged."""
-    if path.stat().st_size > LARGEST:
-        raise InputError(f"it has more than {LARGEST} bytes")
-    content = from_json(path.read_bytes(), dict[str, Any])
+    content = from_json(files.read(path, LARGEST), dict[str, Any])
     if content.pop("format", None) != FORMAT:
         raise InputError(f"its format is not {FORMAT}")
     if (version := content.pop("version", VERSION)) != VERSION:

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TextIO
 
 from smx.ending import eventually
 from smx.errors import InputError, SmxError
+from smx.limits import TEXT
 
 try:
     import fcntl
@@ -48,7 +50,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         SmxError: writing failed, for example because the disk is full.
     """
     check_writable(path)
-    stream = _kind(path) not in (0, stat.S_IFREG)
+    descriptor = _descriptor(path)
+    stream = descriptor is not None or _kind(path) not in (0, stat.S_IFREG)
     target = Path(path if stream else os.path.realpath(path))
     folder = Path(tempfile.gettempdir()) if stream else target.parent
     _remove_leftovers(folder)
@@ -56,7 +59,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with _temporary(folder) as temporary:
             yield temporary
             if stream:
-                with temporary.open("rb") as source, target.open("wb") as sink, suppress(BrokenPipeError):
+                sink = target.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
+                with temporary.open("rb") as source, sink, suppress(BrokenPipeError):
                     shutil.copyfileobj(source, sink)  # whoever closed a pipe has seen enough
                 return
             with temporary.open("rb+") as written:
@@ -68,6 +72,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                     os.fsync(descriptor)
     except OSError as error:
         raise SmxError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def _descriptor(path: str | os.PathLike[str]) -> int | None:
+    """Return the number of the open file of this process that a path such as /dev/stdout or /dev/fd/3 stands for.
+
+    Such a path also leads to the file's name; but replaced by that, the file would lose what others wrote to it, and
+    whoever has it open would go on writing to one that is gone.
+    """
+    at = Path(path).absolute()
+    for _ in range(40):  # as many links as Linux follows
+        if os.path.realpath(at.parent) == os.path.realpath("/dev/fd"):
+            return int(at.name) if at.name.isdecimal() else None
+        if not at.is_symlink():
+            return None
+        at = at.parent / at.readlink()
+    return None
 
 
 def _set_mode(written: int, target: Path) -> None:
@@ -155,6 +175,20 @@ def _try_lock(file: int) -> bool:
         return False
 
 
+def read(path: Path | Traversable, most: int = TEXT) -> bytes:
+    """Return the content of a file that is read as a whole; a device may have no end, and a pipe a long one.
+
+    Raises:
+        InputError: it has more than `most` bytes.
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        content: bytes = file.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"it has more than {most:,} bytes")
+    return content
+
+
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content` to `path` through `replacing`."""
     with replacing(path) as temporary:
@@ -171,6 +205,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     kind = _kind(path)
     if kind == stat.S_IFDIR:
         raise InputError(f"{path} is a folder; give the name of a file in it")
+    if _descriptor(path) is not None:
+        return
     if kind not in (0, stat.S_IFREG):  # a device or a pipe
         if not os.access(path, os.W_OK):
             raise InputError(f"{path} may not be written to; choose another path")

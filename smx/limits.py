@@ -18,5 +18,7 @@ POOL = 256
 """Activations of a pool."""
 ROUNDS = 1_000_000
 """Of a measurement."""
+TEXT = 2**26
+"""Bytes of a file of settings, prices or measurements."""
 JOBS = 1024
 """Cells that are trained side by side."""

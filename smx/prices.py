@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smx import files
 from smx.errors import InputError
 from smx.schema import Count, Index, Text, checked, from_json
 
@@ -251,7 +252,7 @@ def load_prices(path: str | os.PathLike[str] | None = None) -> Prices:
     where = path or "smx/prices.json"
     try:
         source = resources.files("smx").joinpath("prices.json") if path is None else Path(path)
-        content = from_json(source.read_bytes(), dict[str, Any])
+        content = from_json(files.read(source), dict[str, Any])
         if content.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         return _checked(content)

@@ -103,7 +103,7 @@ def merged(axes: tuple[tuple[str, int, str], ...]) -> dict[str, dict[int, str]]:
 @click.option("--normalize", is_flag=True, help="Let the model take raw uint8 values, and normalise them itself.")
 @click.option(
     "--triton",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.FOLDER,
     metavar="DIR",
     cls=options.Option,
     group="Other engines",

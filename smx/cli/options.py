@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -44,6 +45,19 @@ class OutputPath(click.ParamType[str]):
         return str(value)
 
 
+class JsonPath(OutputPath):
+    """Where JSON goes: to no model, as by `smx bench --json a.onnx b.onnx` of someone who takes --json for a flag."""
+
+    OTHERS = (".pt", ".onnx", ".toml", ".csv", ".parquet", ".npy", ".npz", ".png", ".jpg", ".jpeg")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the path."""
+        path = super().convert(value, param, ctx)
+        if path.lower().endswith(self.OTHERS):
+            raise InputError(f"{path} has the ending of another kind of file; --json needs a path of its own, or -")
+        return path
+
+
 class Option(click.Option):
     """An option that `--help` shows under the heading `group`."""
 
@@ -79,7 +93,7 @@ class Command(click.Command):
 
 
 def _same(a: Path, b: Path) -> bool:
-    return a.absolute() == b.absolute() or (a.exists() and b.exists() and a.samefile(b))
+    return os.path.realpath(a) == os.path.realpath(b) or (a.exists() and b.exists() and a.samefile(b))
 
 
 class Number(click.FloatRange):
@@ -122,7 +136,29 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
-PATH = click.Path(path_type=Path)
+class InputPath(click.ParamType[Path]):
+    """A path. An empty one is a shell variable without a value, and not the folder that Python takes it for."""
+
+    name = "path"
+
+    def __init__(self, *, folder: bool = False) -> None:
+        self.folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        if not str(value):
+            self.fail("the path is empty", param, ctx)
+        if self.folder and Path(value).exists() and not Path(value).is_dir():
+            self.fail(f"{value} is no folder", param, ctx)
+        return Path(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete names of files."""
+        return [CompletionItem(incomplete, type="dir" if self.folder else "file")]
+
+
+PATH = InputPath()
+FOLDER = InputPath(folder=True)
 THREADS = click.IntRange(1, limits.THREADS)
 BATCH_SIZE = click.IntRange(1, limits.BATCH)
 BATCH_SIZES = Commas(BATCH_SIZE, empty=False)
@@ -134,13 +170,13 @@ ROUNDS = click.IntRange(1, limits.ROUNDS)
 json = click.option(
     "--json",
     "json_path",
-    type=OutputPath(),
+    type=JsonPath(),
     metavar="PATH",
     help="Write the result as JSON to PATH, or to standard output for '-'.",
 )
 data_dir = click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     envvar="SMX_DATA_DIR",
     show_envvar=True,
     metavar="DIR",

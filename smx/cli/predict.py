@@ -12,6 +12,9 @@ from smx.cli import options
 from smx.cli.output import logs, table, write_json
 from smx.errors import SmxError
 
+ROWS = 1000
+"""Of one table: a longer one takes minutes until it shows anything."""
+
 
 @click.command(cls=options.Command)
 @click.argument("onnx_path", metavar="MODEL.onnx", type=options.PATH)
@@ -38,8 +41,9 @@ def predict(onnx_path: Path, samples_paths: tuple[Path, ...], json_path: str | N
     if report.note:
         logs().print(report.note, soft_wrap=True)
     best = (f"{row.max():.4f}" for row in report.probabilities)
-    rows = zip(report.examples, report.classes, best, strict=True)
-    people.print(table(("example", "class", ">probability"), rows))
+    rows = list(zip(report.examples, report.classes, best, strict=True))
+    for start in range(0, max(1, len(rows)), ROWS):
+        people.print(table(("example", "class", ">probability"), rows[start : start + ROWS]))
     if report.left:
         names, (first, *_) = ", ".join(report.left), report.left.values()
         raise SmxError(f"{len(report.left)} could not be read and were left out: {shorten(names, 500)} ({first})")

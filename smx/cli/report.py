@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     metavar="FILE.html",
     help="The page.  [default: report.html in the folder, or the table's name with .html]",
 )
-@click.option("--figures", type=options.PATH, metavar="DIR", help="Also write every figure as an SVG file.")
+@click.option("--figures", type=options.FOLDER, metavar="DIR", help="Also write every figure as an SVG file.")
 @options.data_dir
 @options.json
 def report(source: Path, out: str | None, figures: Path | None, data_dir: Path | None, json_path: str | None) -> None:

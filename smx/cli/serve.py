@@ -20,6 +20,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 SECONDS = options.Number(min=0.001, max=86_400)
 PORT = click.IntRange(0, 65_535)
 BYTES_IN_MIB = 2**20
+LONGEST_KEY = 2**16
 
 
 def option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], Decorated]:
@@ -181,7 +182,10 @@ def _show(about: dict[str, Any]) -> None:
 
 
 def _api_key(path: Path | None) -> str | None:
-    key = os.environ.get("SMX_API_KEY") if path is None else path.read_text(encoding="utf-8", errors="replace").strip()
+    key = os.environ.get("SMX_API_KEY")
+    if path is not None:
+        with path.open("rb") as file:
+            key = file.read(LONGEST_KEY).decode(errors="replace").strip()
     if key is not None and not (key.isascii() and key.isprintable() and len(key) >= 8 and " " not in key):
         raise InputError(f"{path or 'SMX_API_KEY'} must hold a key of at least 8 printable ASCII characters, no spaces")
     return key

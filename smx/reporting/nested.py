@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,11 +27,11 @@ def check_nested(source: Path, cells: pd.DataFrame) -> None:
 
 
 def _shares(value: object) -> bool:
-    return _each(value, lambda layer: _each(layer, _is_number))
+    return _each(value, lambda layer: _each(layer, _is_finite))
 
 
 def _shares_by_epoch(value: object) -> bool:
-    return _each(value, lambda layer: _each(layer, _are_numbers))
+    return _each(value, lambda layer: _each(layer, _are_finite))
 
 
 def _curves(value: dict[str, object]) -> bool:
@@ -48,7 +49,7 @@ def _connections(value: dict[str, object]) -> bool:
 
 
 def _latency(value: dict[str, object]) -> bool:
-    numbers = _each(value, lambda size: isinstance(size, dict) and _is_number(size.get("ratio")))
+    numbers = _each(value, lambda size: isinstance(size, dict) and _is_finite(size.get("ratio")))
     return numbers and all(size.isdecimal() for size in value)
 
 
@@ -60,8 +61,17 @@ def _are_numbers(value: object) -> bool:
     return isinstance(value, list) and all(_is_number(each) for each in value)
 
 
+def _are_finite(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_finite, value))
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    """As shares and times are, while the loss of a run may have gone beyond all numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 FORMS: dict[str, Callable[[dict[str, object]], bool]] = {

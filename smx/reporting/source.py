@@ -68,6 +68,8 @@ def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
     check_nested(source, cells[done])
     for name in cells.columns.intersection((*table.NUMBERS, "seed")):
         try:
+            if cells[name].map(type).eq(bool).any():
+                raise TypeError("it is true or false")
             cells[name] = pd.to_numeric(cells[name])
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{source} has a {name} that is no number ({error}); collect the table anew") from error

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from smx import files
 from smx.errors import InputError
 from smx.paper import TABLE_1
 from smx.schema import from_toml
@@ -146,7 +147,7 @@ def read_grid(grid: str | Path | Mapping[str, Any]) -> Grid:
     if source is None:
         raise InputError(f"there is no grid {grid}; give a TOML file, or one of {', '.join(sorted(SHIPPED))}")
     try:
-        content = from_toml(source.read_bytes())
+        content = from_toml(files.read(source))
     except OSError as error:
         raise InputError(f"{grid} can't be read ({error.strerror}); expected a TOML file with a grid") from error
     except InputError as error:

@@ -112,11 +112,13 @@ def read(path: Path) -> pd.DataFrame:
         InputError: the file is missing, no table, or no table of cells.
     """
     check_format(path)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file; expected a table that smx sweep --collect wrote")
     try:
         if path.suffix == ".csv":
             table = _typed(pd.read_csv(path, dtype=str, keep_default_na=False))
         else:
-            table = pd.read_parquet(path)
+            table = _plain(pd.read_parquet(path))
         for name in table.columns.intersection(NESTED):
             table[name] = [None if _missing(value) else _decoded(value) for value in table[name]]
     except FileNotFoundError as error:
@@ -125,6 +127,15 @@ def read(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} is no table of a sweep ({' '.join(str(error).split())[:200]})") from error
     if missing := {"cell", "status", METHOD} - {*table.columns}:
         raise InputError(f"{path} has no column {min(missing)!r}; expected a table that smx sweep --collect wrote")
+    return table
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns hold what `write` wrote: texts, numbers, and words for true and false."""
+    for name in table.columns:
+        kinds = {type(value) for value in table[name].tolist() if not _missing(value)}
+        if strange := {kind.__name__ for kind in kinds - {str, int, float, bool}}:
+            raise ValueError(f"the column {str(name)[:40]!r} holds values of the type {min(strange)}")
     return table
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smx import files
 from smx.errors import InputError
 
 CONDITIONS = ("provider", "settings", "io_binding", "level")
@@ -59,11 +60,11 @@ def read_report(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected the JSON file of an earlier smx bench")
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report: dict[str, Any] = json.loads(files.read(path))
         report["machine"].items()
         if not isinstance(report["baseline"], str) or not all(min(ratio) > 0 for ratio in _ratios(report).values()):
             raise ValueError("it has no baseline, or ratios that are not positive")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is no result of smx bench --json ({type(error).__name__}: {error})") from error
     return report
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, Final, Literal
 
+from smx import files
 from smx.errors import InputError
 from smx.limits import BATCH, EPOCHS, LAYERS, NEURONS
 from smx.paper import (
@@ -274,7 +275,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: the file is missing, no TOML, or has a key that is no setting.
     """
     try:
-        values = from_toml(path.read_bytes())
+        values = from_toml(files.read(path))
     except OSError as error:
         raise InputError(
             f"{path} can't be read ({error.strerror}); expected a TOML file of training settings"

@@ -197,7 +197,9 @@ def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path], str]:
     if len(saved) > 1:
         raise InputError(f"a bench takes one MODEL.pt and any number of ONNX files, got {', '.join(map(str, saved))}")
     stems = [path.stem for path in files]
-    names = [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}-{path.stem}" for path in files]
+    names = [
+        path.stem if stems.count(path.stem) == 1 else f"{path.absolute().parent.name}-{path.stem}" for path in files
+    ]
     for path, name in zip(files, names, strict=True):
         if names.count(name) > 1 or (saved and name in taken):
             raise InputError(f"{path} has the name of another candidate, {name}; copy it under a name of its own")

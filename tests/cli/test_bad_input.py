@@ -41,6 +41,10 @@ def test_what_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> None:
     (tmp_path / "c.toml").mkdir()
     torch.save({"evil": print}, tmp_path / "evil.pt")
     np.save(x, np.zeros((1, 64)))
+    linked, large, pipe = tmp_path / "linked.npy", tmp_path / "large.npy", tmp_path / "pipe.csv"
+    linked.symlink_to("x.json")
+    np.save(large, np.eye(1, 64) * 1e300)
+    os.mkfifo(pipe)
     np.save(wide, np.zeros((2, 65)))
     np.savez(tmp_path / "wide.npz", x=np.zeros((40, 65), np.uint8), y=np.arange(40) % 2)
     new = ("--out", tmp_path / "new")
@@ -72,7 +76,16 @@ def test_what_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> None:
         (("verify", model, exported, "--data", tmp_path / "wide.npz"), "wide.npz does not fit the model: expected"),
         (("bench", model, "--plot", tmp_path / "b.pdf"), "b.pdf must end in .png"),
         (("predict", exported, wide), "must hold examples of 64 values (shape (64,)), got shape (2, 65)"),
-        (("predict", exported, x, "--json", x), "is given twice"),
+        (("predict", exported, linked, "--json", x.with_suffix(".json")), "is given twice"),
+        (("bench", "--json", exported, renamed), "has the ending of another kind of file; --json needs a path of its"),
+        (("train", "--resume", "--out", run, "--json", model), "has the ending of another kind of file"),
+        (("predict", exported, ""), "Invalid value for 'INPUT...': the path is empty"),
+        (("export", model, out, "--triton", "/dev/null"), "Invalid value for '--triton': /dev/null is no folder"),
+        (("export", model, out, "--layout", "fastest", "--no-measure", "--price", x), "x.npy is no price file"),
+        (("predict", exported, large), "expects values that float32 can hold, got 0 to 1e+300"),
+        (("train", "--config", "/dev/zero"), "/dev/zero is no TOML file (it has more than 67,108,864 bytes)"),
+        (("report", pipe), "pipe.csv is no file; expected a table"),
+        (("serve", exported, "--api-key-file", "/dev/zero"), "/dev/zero must hold a key of at least 8 printable"),
         (("inspect", model, "--json", tmp_path / "missing" / "i.json"), "does not exist"),
         (("inspect", tmp_path / "model.txt"), "must end in .pt or .onnx"),
     )

@@ -171,6 +171,8 @@ def result_with(**columns: Any) -> pd.DataFrame:
         ("latency", {"1": 1.0}),
         ("connections", {"sum": [[1.0]]}),
         ("connections", {"sum": [[1.0, 2.0]], "count": [[1, 2]]}),
+        ("shares", {"layer1": {"relu": float("inf")}}),
+        ("latency", {"1": {"ratio": float("nan")}}),
     ],
 )
 def test_damaged_columns_are_refused(column: str, value: dict[str, Any], tmp_path: Path) -> None:
@@ -189,6 +191,12 @@ def test_numbers_out_of_range_are_refused(column: str, value: float, tmp_path: P
         table.write(result_with(**{column: value}), tmp_path / name)
         with pytest.raises(InputError, match=f"has a {column} that is below 0 or too large"):
             read_source(tmp_path / name)
+
+
+def test_a_word_is_no_number(tmp_path: Path) -> None:
+    table.write(result_with(test_accuracy=True), tmp_path / "table.parquet")
+    with pytest.raises(InputError, match=r"has a test_accuracy that is no number \(it is true or false\)"):
+        read_source(tmp_path / "table.parquet")
 
 
 def test_a_table_without_results_is_refused(tmp_path: Path) -> None:

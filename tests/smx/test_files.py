@@ -65,6 +65,24 @@ def test_devices_and_pipes_are_written_to(tmp_path: Path) -> None:
     assert (result.stdout, result.stderr) == ("out", "err")
 
 
+def test_a_file_that_is_open_already_is_written_to(tmp_path: Path) -> None:
+    """As by `smx inspect m.onnx --json /dev/stdout >> log`, whose log is not replaced."""
+    (tmp_path / "log").write_text("before\n")
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    code = (
+        "from smx import files; print('first', flush=True)\n"
+        f"for path in ('/dev/stdout', '/proc/self/fd/1', {str(tmp_path / 'link')!r}):\n"
+        "    files.write_text(path, path[-3:])\n"
+        "print('last')"
+    )
+    with (tmp_path / "log").open("a") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "before\nfirst\noutd/1inklast\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "log"]
+    with pytest.raises(SmxError, match="/dev/fd/99 could not be written: Bad file descriptor"):
+        files.write_text("/dev/fd/99", "x")
+
+
 def test_the_target_of_a_link_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     link, target = tmp_path / "link", tmp_path / "elsewhere" / "file"

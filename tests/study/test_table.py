@@ -82,6 +82,15 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         table.known_results(table.read(path))
 
 
+@pytest.mark.parametrize("value", [pd.Timestamp("2026-11-29"), pd.Timedelta("1s"), b"\xff", [1, 2]])
+def test_values_that_no_table_has_are_refused(value: object, tmp_path: Path) -> None:
+    """Parquet has types that JSON has not, in which the results of a known table are kept."""
+    found = {"cell": ["a"], "status": ["done"], "method": ["relu"], "finished": [value]}
+    pd.DataFrame(found).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(InputError, match="the column 'finished' holds values of the type"):
+        table.read(tmp_path / "table.parquet")
+
+
 def test_a_table_of_another_version_stands_for_no_other_cells() -> None:
     """A setting that this version does not know made it another cell; as long as it had its default, it did not."""
     cell = read_grid(SMALL).cells()[0]
