@@ -2,6 +2,8 @@
 
 import functools
 import types
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -24,9 +26,9 @@ class Listed(Base):
 
     def __init__(self) -> None:
         super().__init__()
-        self.acts = [nn.ReLU(), nn.Tanh()]
+        self.acts: list[Any] = [nn.ReLU(), nn.Tanh()]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         for layer, act in zip((self.a, self.b), self.acts, strict=True):
             x = act(layer(x))
         return self.c(x)
@@ -37,10 +39,10 @@ class Closures(Base):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = lambda x: torch.tanh(self.a(x))
-        self.others = {"second": lambda x: F.relu(self.b(x))}
+        self.first: Any = lambda x: torch.tanh(self.a(x))
+        self.others: dict[str, Any] = {"second": lambda x: F.relu(self.b(x))}
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.c(self.others["second"](self.first(x)))
 
 
@@ -48,19 +50,19 @@ class Compiled(Base):
     def __init__(self) -> None:
         super().__init__()
         self.forward = torch.compile(self.forward, backend="eager")  # type: ignore[method-assign]
-        self.inner = torch.compile(self.hidden, backend="eager")
+        self.inner: Any = torch.compile(self.hidden, backend="eager")
 
-    def hidden(self, x: Tensor) -> Tensor:
+    def hidden(self, x: Tensor) -> Any:
         return torch.tanh(self.b(x))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.c(self.inner(F.relu(self.a(x))))
 
 
 class Branching(Base):
     """torch.fx can't follow it, and one line calls two activations."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if x.shape[1] != 6:
             raise ValueError("six features")
         for layer, name in ((self.a, "relu"), (self.b, "tanh")):
@@ -71,15 +73,15 @@ class Branching(Base):
 class Lambda(Base):
     def __init__(self) -> None:
         super().__init__()
-        self.act = lambda x: F.leaky_relu(x, 0.1)
+        self.act: Any = lambda x: F.leaky_relu(x, 0.1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.c(self.act(self.a(x))) if x.shape[1] == 6 else x
 
 
-def decorator(forward):
+def decorator(forward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(forward)
-    def decorated(self, x):
+    def decorated(self: Any, x: Tensor) -> Any:
         return forward(self, x)
 
     return decorated
@@ -87,18 +89,18 @@ def decorator(forward):
 
 class Decorated(Base):
     @decorator
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.c(F.relu(self.a(x))) if x.shape[1] == 6 else x
 
 
 def on_the_instance() -> nn.Module:
     net = Decorated()
-    net.forward = types.MethodType(lambda self, x: self.c(torch.relu(self.a(x))), net)
+    net.forward = types.MethodType(lambda self, x: self.c(torch.relu(self.a(x))), net)  # type: ignore[method-assign]
     return net
 
 
 @pytest.mark.parametrize(("kind", "found"), [(Listed, "relu tanh"), (Closures, "tanh relu"), (Compiled, "relu tanh")])
-def test_activations_are_found_and_the_copy_trains_its_own_weights(kind, found):
+def test_activations_are_found_and_the_copy_trains_its_own_weights(kind: type[nn.Module], found: str) -> None:
     net = kind()
     rows = smx.plan(net, example_input=X)
     assert [row.activation for row in rows.selected] == found.split()
@@ -122,7 +124,7 @@ def test_activations_are_found_and_the_copy_trains_its_own_weights(kind, found):
         (on_the_instance(), "its forward is an attribute of the module, not a method of the class"),
     ],
 )
-def test_what_stays_a_call_has_the_right_reason_and_no_module(net, reason):
+def test_what_stays_a_call_has_the_right_reason_and_no_module(net: nn.Module, reason: str) -> None:
     rows = smx.plan(net, example_input=X)
     assert reason in next(iter(rows.left.values()))
     assert {row.call for row in rows.rows} == {"function"}  # no module was made that nobody calls

@@ -211,8 +211,8 @@ def test_attention_by_hand_and_normed_weights_can_be_saved(tmp_path: Path) -> No
         return out
 
     parts = {"qk": weight_norm(nn.Linear(4, 8)), "act": nn.ReLU(), "out": nn.Linear(4, 2)}
-    net, x = Net(forward, **parts), torch.randn(3, 5, 4)
-    net = smx.commit(smx.select(net, example_input=x)).eval()
+    x = torch.randn(3, 5, 4)
+    net = smx.commit(smx.select(Net(forward, **parts), example_input=x)).eval()
     smx.save(net, tmp_path / "model.pt", example_input=x)
     torch.testing.assert_close(smx.load(tmp_path / "model.pt")(x), net(x))
     with pytest.raises(ValueError, match=r"takes one tensor, got an example_input of tuple; smx\.export\.export_onnx"):
