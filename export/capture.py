@@ -35,7 +35,7 @@ from smx.activations import Activation, Operator
 from smx.calling import Flat
 from smx.errors import InputError, SmxError
 from smx.export import provenance
-from smx.export.explaining import explained
+from smx.export.explaining import constant, explained
 from smx.export.nodes import is_small, operand
 from smx.hinges import Function
 from smx.layers import Mixed, Selective
@@ -78,7 +78,7 @@ def capture(
     for own, named in zip(dims, axes, strict=False):
         own |= {axis: name for axis, name in named.items() if axis}
     try:
-        with quiet(), library_read_once(), torch.no_grad():
+        with quiet(), library_read_once(), _recurrences_forgotten(), torch.no_grad():
             program = torch.onnx.export(
                 marked,
                 example,
@@ -92,6 +92,8 @@ def capture(
         raise SmxError(explained(error, flat, marked, example, dims)) from error
     assert program is not None
     model = program.model
+    if problem := _fixed(flat, example, dims, model):
+        raise SmxError(problem)
     for node in model.graph:
         if SCOPES in node.metadata_props:
             scopes = ast.literal_eval(node.metadata_props[SCOPES])
@@ -108,6 +110,15 @@ def capture(
     count = len(graph.outputs)
     name_ends(model, flat.usual, ["output"] if count == 1 else [f"output{i}" for i in range(count)])
     return model
+
+
+def _fixed(flat: Flat, example: tuple[Tensor, ...], dims: Sequence[Mapping[int, Any]], model: ir.Model) -> str | None:
+    """Say which dynamic axis PyTorch's exporter has fixed without a word, as nn.RNN's, which it unrolls; or None."""
+    for name, x, own, value in zip(flat.names, example, dims, model.graph.inputs, strict=False):
+        for axis in own:
+            if value.shape is not None and isinstance(value.shape[axis], int):
+                return constant(flat, name, axis, own[axis], x.shape[axis])
+    return None
 
 
 def name_ends(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -276,6 +287,23 @@ def _mark(flat: Flat) -> Flat:
         if isinstance(part, Mixed):
             marked.set_submodule(name, _Marker(part, _inner(name)))
     return marked
+
+
+@contextmanager
+def _recurrences_forgotten() -> Iterator[None]:
+    """Let PyTorch's exporter make loops of LSTM and GRU, whose time axis then may have any length.
+
+    It changes how they are computed while it runs, but what an earlier run, or an earlier export, has cached stays in
+    use: the loop would be unrolled, for one length. The cache is private; where a version has none, all goes on.
+    """
+    caches = [getattr(getattr(torch.ops.aten, kind).input, "_dispatch_cache", {}) for kind in ("lstm", "gru")]
+    for cache in caches:
+        cache.clear()
+    try:
+        yield
+    finally:
+        for cache in caches:
+            cache.clear()
 
 
 _remembering = functools.cache(functools.cache)

@@ -16,7 +16,7 @@ from smx.example_input import ExampleInput, as_arguments, infer
 from smx.export.places import place_of, squeezed_at
 from smx.hooks import random_part
 from smx.runtime.parity.isolated import Sample
-from smx.wrappers import STATISTICS, copied, unwrapped
+from smx.wrappers import STATISTICS, copied, plain, unwrapped
 
 
 def samples(flat: Flat, examples: Sequence[tuple[str, tuple[Tensor, ...]]]) -> tuple[list[Sample], list[str]]:
@@ -117,6 +117,8 @@ def name_of(flat: Flat) -> str:
 def flattened(module: nn.Module, example_input: ExampleInput | None) -> Flat:
     """Return a copy of a module, which shares its weights, with its example, in which every input has a batch.
 
+    Weights that the module computes from others, as by `torch.nn.utils.parametrizations`, are plain ones in the copy.
+
     The example is zeros (2, N) where none is given and the first layer tells N.
 
     Raises:
@@ -127,6 +129,7 @@ def flattened(module: nn.Module, example_input: ExampleInput | None) -> Flat:
         module = copied(unwrapped(module, levels=4), module.parameters())
     except ValueError as error:
         raise InputError(f"{type(module).__name__} can't be exported: {error}") from error
+    plain(module)
     if example_input is None:
         try:
             inferred = infer(module, any_size=False)

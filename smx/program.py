@@ -36,7 +36,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "aten._native_batch_norm_legit_no_training.default": lambda *arguments: (
         torch.ops.aten.batch_norm(*arguments[:5], False, *arguments[5:], False),
     ),
+    "aten._weight_norm.default": torch.ops.aten._weight_norm.default,
 }
+_RESHAPES = ("aten.view.default", "aten._unsafe_view.default")
 _ATEN = re.compile(r"aten\.([a-z]\w*)\.(\w+)")
 _WORDS = {"approximate", "rounding_mode", "padding", "mode", "reduce", "equation", "indexing"}
 """Arguments of operators that are strings and no file names."""
@@ -247,10 +249,10 @@ def _operator_name(node: fx.Node) -> str:
     """Return the operator's name in a file, if a file may name it."""
     target: Any = node.target
     name = str(target) if isinstance(target, torch._ops.OpOverload) else f"operator.{target.__name__}"
-    if name != LAYER:
+    if name not in (LAYER, *_RESHAPES):
         _operator(name)
     # What can be viewed depends on strides, which operators choose differently on other devices.
-    return "aten.reshape.default" if name == "aten.view.default" else name
+    return "aten.reshape.default" if name in _RESHAPES else name
 
 
 def _operator(name: str) -> Callable[..., Any]:

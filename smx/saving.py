@@ -48,14 +48,19 @@ def save(
         data: the data set that it was trained on, a name or a path of an `.npz` file.
 
     Raises:
-        ValueError: the network has no `Mixed` or `Selective`, is not in float32, can't be traced, its pools can't be
-            kept, or dynamic names an axis that is none.
+        ValueError: the network has no `Mixed` or `Selective`, does not take one tensor, is not in float32, can't be
+            traced, its pools can't be kept, or dynamic names an axis that is none.
         InputError: the path can't be written to.
     """
     module = unwrapped(module)
     layers = {name: part for name, part in module.named_modules() if isinstance(part, Selective | Mixed)}
     if not layers or "" in layers:
         raise ValueError(f"{type(module).__name__} has no Selective or Mixed layers in it; smx.select makes them")
+    if not isinstance(example_input, Tensor):
+        raise ValueError(
+            f"smx.save keeps a network that takes one tensor, got an example_input of {type(example_input).__name__};"
+            " smx.export.export_onnx takes networks with several inputs"
+        )
     if example_input.is_floating_point() and example_input.dtype != torch.float32:
         raise ValueError(f"the network must take float32 or whole numbers, got an example of {example_input.dtype}")
     program, weights = capture(module, example_input, _axes(example_input, dynamic))

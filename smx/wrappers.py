@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import CellType, FunctionType, MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 def unwrapped(module: nn.Module, *, levels: int = 3) -> nn.Module:
@@ -47,8 +50,9 @@ def copied(module: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
     Raises:
         ValueError: it can't be copied.
     """
+    copies: dict[int, Any] = {id(tensor): tensor for tensor in shared}
     try:
-        result = copy.deepcopy(module, {id(tensor): tensor for tensor in shared})
+        result = copy.deepcopy(module, copies)
     except RuntimeError as error:
         for path, part in module.named_modules():
             for hook in part._forward_pre_hooks.values():
@@ -58,11 +62,74 @@ def copied(module: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
         line = str(error).splitlines()[0]
         raise ValueError(f"{type(module).__name__} can't be copied by copy.deepcopy: {line}") from error
     for part in list(result.modules()):
+        _rebind(part, copies)
         for name, child in list(part.named_children()):
             while (inner := _inner(child)) is not None:
                 child = inner
                 setattr(part, name, child)
     return result
+
+
+def _rebind(part: nn.Module, copies: Mapping[int, Any]) -> None:
+    """Let the functions that a copied module has as attributes use the copy; deepcopy leaves them with the original.
+
+    What torch.compile put around methods is left away.
+
+    Args:
+        part: changed in place.
+        copies: by the ids of the originals.
+    """
+    for key, value in list(vars(part).items()):
+        method = getattr(value, "_torchdynamo_orig_callable", None)
+        if isinstance(method, MethodType) and id(method.__self__) in copies:
+            vars(part)[key] = MethodType(method.__func__, copies[id(method.__self__)])
+            if getattr(type(part), key, None) is method.__func__:
+                del vars(part)[key]
+        elif isinstance(value, list | dict) and "hooks" not in key:
+            for place, entry in list(enumerate(value) if isinstance(value, list) else value.items()):
+                value[place] = _rebound(entry, copies)
+        else:
+            vars(part)[key] = _rebound(value, copies)
+
+
+def _rebound(function: Any, copies: Mapping[int, Any]) -> Any:
+    """Return a function whose variables are the copied modules; the same one if it has no modules."""
+    cells = function.__closure__ or () if isinstance(function, FunctionType) else ()
+    found = [_content(cell) for cell in cells]
+    if not any(isinstance(x, nn.Module) and id(x) in copies for x in found):
+        return function
+    closure = tuple(
+        CellType(copies[id(x)]) if isinstance(x, nn.Module) and id(x) in copies else cell
+        for x, cell in zip(found, cells, strict=True)
+    )
+    new = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, closure)
+    new.__kwdefaults__ = function.__kwdefaults__
+    return new
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it has none yet
+        return None
+
+
+def plain(module: nn.Module) -> None:
+    """Replace weights that are computed from others (`torch.nn.utils.parametrizations`) by their values in `eval()`.
+
+    Args:
+        module: changed in place; tensors that it shares with another module stay as they are.
+    """
+    for part in list(module.modules()):
+        if parametrize.is_parametrized(part) and type(part).__name__.startswith("Parametrized"):
+            training, computed = part.training, part.parametrizations
+            assert isinstance(computed, nn.ModuleDict)
+            values = {name: getattr(part.eval(), name).detach().clone() for name in computed}
+            part.train(training)
+            del part.parametrizations
+            part.__class__ = type(part).__bases__[0]
+            for name, value in values.items():
+                part.register_parameter(name, nn.Parameter(value, requires_grad=value.is_floating_point()))
 
 
 def _inner(module: nn.Module) -> nn.Module | None:

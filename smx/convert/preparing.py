@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from smx.convert.hidden import reasons
-from smx.convert.modularize import Types, modularize, name_of
+from smx.convert.modularize import ACTIVATIONS, Types, modularize, name_of
 from smx.convert.neurons import shown
 from smx.convert.recording import Recording, Site, record, run, shapes, tensors_in
 from smx.convert.source import rewrite
@@ -104,7 +104,8 @@ def _rows(
 def _stays(site: Site, stay: Mapping[tuple[str, str], str]) -> str:
     """Say why a call of a function can't be replaced."""
     reason = stay.get((site.caller, site.activation), "its arguments are parameters")
-    return f"its forward can't be rewritten ({reason}); give it a module of its own (nn.ReLU)"
+    own = ACTIVATIONS[site.activation].__name__
+    return f"its forward can't be rewritten ({reason}); give it a module of its own (nn.{own})"
 
 
 def _neurons(path: str, zs: list[Value], varied: set[int], dim: int | None, guessed: bool) -> tuple[int, int] | str:

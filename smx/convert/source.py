@@ -10,7 +10,8 @@ import ast
 import copy
 import inspect
 import linecache
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain, count
 from types import CodeType, FunctionType
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from smx.convert.modularize import as_module
-from smx.convert.recording import Site
+from smx.convert.recording import Place, Site
 from smx.convert.tracing import Rewritten, UntraceableError
 
 
@@ -38,7 +39,9 @@ def rewrite(module: nn.Module, sites: Mapping[str, Site], refused: Mapping[str, 
         own = [site for site in sites.values() if site.caller == path and (not site.module or site.shared)]
         if own:
             try:
-                left = _rewrite(module.get_submodule(path), own)
+                called = Counter(x for site in sites.values() if site.caller == path for x in set(site.places))
+                several = {place for place, activations in called.items() if activations > 1}
+                left = _rewrite(module.get_submodule(path), own, several)
             except UntraceableError as error:
                 left = {site.activation: str(error) for site in own}
             brief = reason.partition(". ")[0]
@@ -46,12 +49,16 @@ def rewrite(module: nn.Module, sites: Mapping[str, Site], refused: Mapping[str, 
     return reasons
 
 
-def _rewrite(part: nn.Module, sites: list[Site]) -> dict[str, str]:
-    """Rewrite the methods of a module that call activations; return why activations of some names stay."""
+def _rewrite(part: nn.Module, sites: list[Site], several: Collection[Place]) -> dict[str, str]:
+    """Rewrite the methods of a module that call activations; return why activations of some names stay.
+
+    `several` are the places that call several activations in turn, as `act(x)` in a loop does.
+    """
     methods = {
         name: method
         for name in dir(type(part))
-        if isinstance(method := inspect.getattr_static(type(part), name), FunctionType) and name not in vars(part)
+        if isinstance(method := inspect.getattr_static(type(part), name), FunctionType)
+        and name not in (*vars(part), "__init__")  # whose lambdas are made already
     }
     homes = {code: name for name, method in methods.items() for code in _codes(method.__code__)}
     left: dict[str, str] = {}
@@ -59,8 +66,8 @@ def _rewrite(part: nn.Module, sites: list[Site]) -> dict[str, str]:
     taken: set[str] = set()
     for site in sites:
         for place in list(dict.fromkeys(site.places))[site.module :]:  # the first call of a module keeps it
-            if place.code not in homes:
-                left[site.activation] = f"{site.activation} is called in {place.code.co_qualname}"
+            if place.code not in homes or place in several:
+                left[site.activation] = _why_it_stays(part, site, place, place in several)
                 continue
             name = site.path.rpartition(".")[2] if site.module else site.activation
             numbered = chain([name], (f"{name}_{i}" for i in count(1)))
@@ -79,6 +86,15 @@ def _rewrite(part: nn.Module, sites: list[Site]) -> dict[str, str]:
     if sources:
         part.__class__ = _Edited(type(part), sources).as_class
     return left
+
+
+def _why_it_stays(part: nn.Module, site: Site, place: Place, several: bool) -> str:
+    home, _, method = place.code.co_qualname.rpartition(".")
+    if several:
+        return f"one line calls {site.activation} and other activations"
+    if any(home == kind.__qualname__ for kind in type(part).__mro__):
+        return f"its {method} has a decorator"
+    return f"{site.activation} is called in {place.code.co_qualname}"
 
 
 class _Editor(ast.NodeTransformer):

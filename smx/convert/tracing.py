@@ -36,6 +36,8 @@ def trace(module: nn.Module, fixed: dict[str, Any] | None = None) -> fx.Graph:
     Raises:
         UntraceableError: it can't be traced.
     """
+    if "forward" in vars(module):
+        raise UntraceableError("its forward is an attribute of the module, not a method of the class")
     try:
         root = copy.copy(module)  # attributes that the forward sets are set on this one
         before = dict(vars(root))
@@ -224,6 +226,12 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Follow the forward of a module that is no part of this one, as those in a list, dict or global are."""
+        if not any(m is part for part in self.root.modules()):
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _modes() != self._modes:

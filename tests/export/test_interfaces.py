@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +14,14 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm
 
 import smx
-from smx.calling import tensors_by_name
+from smx.calling import Flat, tensors_by_name
 from smx.errors import InputError, SmxError
 from smx.export import export_onnx
+from smx.export.capture import capture
+from smx.export.checks import flattened
 from smx.runtime import Session
 from tests.export.networks import agree
 from tests.smx.selected import Net, some
@@ -232,3 +237,22 @@ def test_select_and_sort_take_arguments_by_name() -> None:
     assert smx.sorting.refusals(ordered, example_input=example) == {}
     a, b = (part.eval()(torch.ones(1, 5, 4), scale=0.5).logits for part in (committed, ordered))
     torch.testing.assert_close(a, b)
+
+
+def test_recurrent_layers_take_any_length_in_every_export_of_a_process() -> None:
+    net, x = nn.LSTM(3, 4, batch_first=True), torch.randn(2, 5, 3)
+    with warnings.catch_warnings(action="ignore"):
+        torch.export.export(net, (x,))  # leaves a cache of PyTorch's behind, as any export does
+    model = capture(Flat(net, (x,)), (x,), 18, axes=[{1: "time"}])
+    assert str(model.graph.inputs[0].shape) == "[batch,time,3]"
+    with pytest.raises(SmxError, match=r"RNN: its forward takes batch, axis 0 of input, for the constant 2; .*batch=2"):
+        capture(Flat(nn.RNN(3, 4), (x,)), (x,), 18)
+
+
+def test_computed_weights_are_plain_ones_in_a_file() -> None:
+    net = nn.Sequential(orthogonal(nn.Linear(4, 4)), nn.ReLU(), spectral_norm(nn.Linear(4, 2)))
+    x, before = torch.randn(3, 4), copy.deepcopy(net.state_dict())
+    flat = flattened(net, x)
+    assert set(flat.module.state_dict()) == {f"{i}.{name}" for i in (0, 2) for name in ("weight", "bias")}
+    torch.testing.assert_close(flat.module.eval()(x), net.eval()(x))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

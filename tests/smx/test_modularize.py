@@ -50,10 +50,6 @@ def branch(x: Tensor) -> Tensor:
     return F.relu(x) if x.sum() > 0 else F.relu(-x)
 
 
-def attribute(x: Tensor) -> Tensor:
-    return nn.ReLU()(x)  # type: ignore[no-any-return]  # no part of the network
-
-
 @torch.no_grad()
 def no_gradients(x: Tensor) -> Tensor:
     return F.relu(x)
@@ -93,7 +89,6 @@ def around(function: Callable[[Tensor], Tensor]) -> Net:
     ("function", "reason", "what"),
     [
         (branch, "symbolically traced variables cannot be used as inputs to control flow", "relu"),
-        (attribute, "module is not installed as a submodule", "relu"),
         (no_gradients, "it switches gradients or autocast on or off", "relu"),
         (low_precision, "it switches gradients or autocast on or off", "relu"),
         (computed, "", "leaky_relu"),

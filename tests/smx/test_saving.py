@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import smx
 from smx.errors import InputError
@@ -200,3 +201,19 @@ def test_axes_of_any_length(tmp_path: Path) -> None:
     fixed = nn.Sequential(nn.Flatten(), nn.Linear(8, 6), smx.Mixed(torch.arange(6) % 3), nn.Linear(6, 2))
     with pytest.raises(ValueError, match=r"Sequential does not take any length on all of the axes 1; leave out"):
         smx.save(fixed, path, example_input=torch.ones(1, 2, 4), dynamic=[1])
+
+
+def test_attention_by_hand_and_normed_weights_can_be_saved(tmp_path: Path) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        q, k = net.qk(x).view(*x.shape[:2], 2, 2, 2).unbind(2)
+        a = torch.einsum("bqhd,bkhd->bhqk", q, k).softmax(-1)
+        out: Tensor = net.out(net.act(torch.einsum("bhqk,bkhd->bqhd", a, q).flatten(2)))
+        return out
+
+    parts = {"qk": weight_norm(nn.Linear(4, 8)), "act": nn.ReLU(), "out": nn.Linear(4, 2)}
+    x = torch.randn(3, 5, 4)
+    net = smx.commit(smx.select(Net(forward, **parts), example_input=x)).eval()
+    smx.save(net, tmp_path / "model.pt", example_input=x)
+    torch.testing.assert_close(smx.load(tmp_path / "model.pt")(x), net(x))
+    with pytest.raises(ValueError, match=r"takes one tensor, got an example_input of tuple; smx\.export\.export_onnx"):
+        smx.save(net, tmp_path / "model.pt", example_input=(x, x))  # type: ignore[arg-type]
