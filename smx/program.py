@@ -209,6 +209,14 @@ class _Layer(msgspec.Struct, forbid_unknown_fields=True):
     per: Width = 1
 
 
+class _Left(msgspec.Struct, forbid_unknown_fields=True):
+    """An activation that `select` left, and why."""
+
+    path: Text
+    activation: Text
+    reason: Text
+
+
 class _Content(msgspec.Struct):
     """What a program holds; the arguments of its operators are looked at by `_check`."""
 
@@ -218,6 +226,7 @@ class _Content(msgspec.Struct):
     nodes: list[tuple[Text, Text, list[Any], dict[str, Any]]]
     output: Text
     layers: dict[str, _Layer] = {}
+    left: list[_Left] = []
 
 
 def _check(program: _Content) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from smx.activations import get
 from smx.architecture import PROGRAM, Architecture
+from smx.convert import plan
 from smx.layers import Mixed, Selective
 from smx.modelfile import SavedModel, load_model, save_model
 from smx.paper import PAPER
@@ -93,7 +94,7 @@ def save(
         input_shape=shape,
         num_classes=int(output.shape[-1]) if output.dim() > 1 else 1,
         dtype=str(example_input.dtype).removeprefix("torch."),
-        program={**program, "layers": described},
+        program={**program, "layers": described, "left": _left(module, example_input)},
     )
     saved = SavedModel(
         architecture=architecture,
@@ -110,6 +111,15 @@ def save(
     with torch.no_grad():
         torch.testing.assert_close(saved.build()(example_input.cpu()), output, msg=lambda text: f"{path}: {text}")
     save_model(Path(path), saved)
+
+
+def _left(module: nn.Module, example_input: Tensor) -> list[dict[str, str]]:
+    """Return the activations that `select` left, with the reason, for `smx inspect`."""
+    try:
+        rows = plan(module, example_input=example_input)
+    except ValueError:  # what can be traced can be saved, whether its Python can be followed or not
+        return []
+    return [{"path": row.path, "activation": row.activation, "reason": row.left} for row in rows if row.left]
 
 
 def _axes(example_input: Tensor, dynamic: Collection[int]) -> list[int]:

@@ -37,6 +37,9 @@ def inspect(path: Path, json_path: str | None) -> None:
     if found.selective:
         axes = ((layer["name"], str(layer["neurons"]), str(layer["axis"])) for layer in found.selective)
         people.print(table(("layer", ">neurons", ">axis"), axes, title="selective layers"))
+    if found.left:
+        reasons = ((row["path"], row["activation"], row["reason"]) for row in found.left)
+        people.print(table(("activation", "function", "why"), reasons, title="left as they are"))
 
 
 def _plain(value: Any, between: str = "\n") -> str:

@@ -21,6 +21,7 @@ class Description:
             data and training of a `model.pt`, parameters of both.
         layers: of each mixed layer the `name`, the `neurons` and the `groups`: how many have each activation.
         selective: of each layer whose neurons still choose, the `name`, the `neurons` and their `axis`.
+        left: of each activation that `smx.select` left in a network of `smx.save`, `path`, `activation` and `reason`.
     """
 
     file: str
@@ -28,14 +29,16 @@ class Description:
     facts: dict[str, Any]
     layers: tuple[dict[str, Any], ...]
     selective: tuple[dict[str, Any], ...] = ()
+    left: tuple[dict[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         values = {"file": self.file, "bytes": self.bytes, **self.facts, "layers": list(self.layers)}
-        return values | ({"selective": list(self.selective)} if self.selective else {})
+        more = {"selective": list(self.selective), "left": list(self.left)}
+        return values | {name: rows for name, rows in more.items() if rows}
 
 
-Layers = list[dict[str, Any]]
+Rows = list[dict[str, Any]]
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
@@ -48,13 +51,14 @@ def describe(path: str | os.PathLike[str]) -> Description:
     readers = {".pt": _saved, ".onnx": _onnx}
     if path.suffix not in readers:
         raise InputError(f"{path} must end in {' or '.join(readers)}")
-    facts, layers, selective = readers[path.suffix](path)
+    facts, *tables = readers[path.suffix](path)
+    layers, selective, left = map(tuple, tables)
     return Description(
-        file=str(path), bytes=path.stat().st_size, facts=facts, layers=tuple(layers), selective=tuple(selective)
+        file=str(path), bytes=path.stat().st_size, facts=facts, layers=layers, selective=selective, left=left
     )
 
 
-def _onnx(path: Path) -> tuple[dict[str, Any], Layers, Layers]:
+def _onnx(path: Path) -> tuple[dict[str, Any], Rows, Rows, Rows]:
     from smx.runtime.graph import summarise
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
@@ -70,12 +74,13 @@ def _onnx(path: Path) -> tuple[dict[str, Any], Layers, Layers]:
         "parameters": graph.parameters,
     }
     if info is None:
-        return facts, [], []
+        return facts, [], [], []
     facts |= {key: value for key, value in vars(info).items() if key != "layers" and (value or key != "chosen")}
-    return facts, [{"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers], []
+    layers = [{"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers]
+    return facts, layers, [], []
 
 
-def _saved(path: Path) -> tuple[dict[str, Any], Layers, Layers]:
+def _saved(path: Path) -> tuple[dict[str, Any], Rows, Rows, Rows]:
     from smx.modelfile import load_model
 
     saved = load_model(path)
@@ -96,13 +101,13 @@ def _saved(path: Path) -> tuple[dict[str, Any], Layers, Layers]:
         chosen = choice.tolist()
         groups = {own: chosen.count(k) for k, own in enumerate(saved.pool) if k in chosen}
         layers.append({"name": name, "neurons": len(chosen), "groups": groups})
-    described = saved.architecture.program.get("layers", {}) if saved.architecture.program else {}
+    program = saved.architecture.program
     selective = [
         {"name": name, "neurons": len(saved.weights[f"{name}.logits"]), "axis": about["dim"]} | _kept(about)
-        for name, about in described.items()
+        for name, about in program.get("layers", {}).items()
         if name not in saved.choices
     ]
-    return facts, layers, selective
+    return facts, layers, selective, program.get("left", [])
 
 
 def _kept(about: dict[str, Any]) -> dict[str, Any]:

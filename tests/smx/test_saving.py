@@ -170,6 +170,29 @@ def test_inspect_lists_the_layers_that_still_choose(selected: nn.Module, tmp_pat
     assert smx.describe(tmp_path / "model.pt").selective[0]["neurons"] == 6
 
 
+class Gated(nn.Module):
+    """The second Sigmoid is a gate, and no neuron chooses it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        y: Tensor = self.last(h * torch.sigmoid(self.gate(h)))
+        return y
+
+
+def test_inspect_lists_what_select_left(tmp_path: Path) -> None:
+    net = smx.select(Gated(), example_input=torch.ones(2, 4))
+    for each in (net, smx.commit(net)):
+        smx.save(each, tmp_path / "model.pt", example_input=torch.ones(1, 4))
+        (left,) = smx.describe(tmp_path / "model.pt").left
+        assert (left["path"], left["activation"]) == ("sigmoid", "sigmoid")
+        assert left["reason"].startswith("it is a gate")
+    assert "left as they are" in command("inspect", tmp_path / "model.pt").stdout
+
+
 def test_masks_may_be_infinite_and_wrappers_are_left_away(tmp_path: Path) -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         weights = (x @ x.transpose(1, 2) + net.mask).softmax(-1)
