@@ -64,11 +64,6 @@ def paper_bench() -> str:
     return by_batch_size(cells(result("layouts")["results"]), CANDIDATES)
 
 
-def latency() -> str:
-    """What a user compares first: both layouts beside the cheapest and the dearest fixed activations."""
-    return by_batch_size(cells(result("mnist-bench")["results"]), ("sorted", "scatter", "relu", "tanh", "elu", "selu"))
-
-
 RULES = {
     "`matched`, one group a layer": ("matched one group", "matched_one_group_fastest"),
     "`matched`": ("matched", "matched"),
@@ -78,11 +73,11 @@ RULES = {
 """What README's first table shows, with its method and its file in `rules.json`."""
 
 
-def rules() -> str:
-    """Accuracy and latency of both rules of choosing beside the fixed activations."""
+def rules(*, whole: bool) -> str:
+    """Accuracy and latency of both rules of choosing beside the fixed activations; `whole` has all batch sizes."""
     report = result("rules")
     latency, methods = cells(report["latency"]["results"]), {row["method"]: row for row in report["methods"]}
-    sizes = list(dict.fromkeys(size for _, size in latency))
+    sizes = list(dict.fromkeys(size for _, size in latency)) if whole else [1, 128]
     rows = [
         [
             label,
@@ -325,9 +320,9 @@ def models_axes() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "latency": latency,
     "mnist-bench": mnist_bench,
-    "rules": rules,
+    "rules": partial(rules, whole=False),
+    "rules-whole": partial(rules, whole=True),
     "paper-bench": paper_bench,
     "forms": forms,
     "fastest": fastest,
