@@ -15,10 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 TEXTS = (
     "README.md",
-    *(
-        f"docs/{name}.md"
-        for name in ("results", "layouts", "training", "serving", "mutation", "models", "fine-tuning", "reliability")
-    ),
+    *(f"docs/{name}.md" for name in ("results", "layouts", "training", "serving", "mutation", "models", "fine-tuning")),
     "runtime/README.md",
 )
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -272,15 +269,6 @@ def fine_tuning() -> str:
     return markdown(["", "start", "noisy start", "lowest", "drop", "moved", "end"], rows)
 
 
-def hostile() -> str:
-    """How attacks on files, processes and machines ended."""
-    rows = []
-    for row in result("hostile")["attacks"]:
-        ended = ", ".join(f"{count} {how}" for how, count in row["outcomes"].items())
-        rows.append([f"{row['attack']}: {row['on']}", str(row["cases"]), ended])
-    return markdown(["", "cases", "how they ended"], rows)
-
-
 def models(package: str) -> str:
     """Other people's networks: what was selected, left and sorted, and how far ONNX Runtime is from PyTorch."""
     rows = []
@@ -339,7 +327,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "commit-rule": commit_rule,
     "install-size": install_size,
     "fine-tuning": fine_tuning,
-    "hostile": hostile,
     "models-timm": partial(models, "timm"),
     "models-transformers": partial(models, "transformers"),
     "models-refused": models_refused,
