@@ -129,7 +129,11 @@ def longer(example: tuple[Tensor, ...], axes: Axes) -> tuple[Tensor, ...]:
 
 
 def _candidates(length: int) -> Iterator[list[int]]:
-    """Return greater lengths, and smaller ones from 2 on: the next ones, and those that halving layers may need."""
-    steps = (1, 2, 4, 8, 16, 32)
-    yield [*(length + step for step in steps), 2 * length]
-    yield [size for size in dict.fromkeys([*(length - step for step in steps), length // 2]) if size > 1]
+    """Return greater lengths, and smaller ones from 2 on, those first that differ most.
+
+    A network that halves its input several times has as many positions for the next lengths as for this one, so that
+    they would not show that the file has fixed the number.
+    """
+    steps = (32, 16, 8, 4, 2, 1)
+    yield [2 * length, *(length + step for step in steps)]
+    yield [size for size in dict.fromkeys([length // 2, *(length - step for step in steps)]) if size > 1]
