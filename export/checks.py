@@ -16,7 +16,7 @@ from smx.example_input import ExampleInput, as_arguments, infer
 from smx.export.places import place_of, squeezed_at
 from smx.hooks import random_part
 from smx.runtime.parity.isolated import Sample
-from smx.wrappers import STATISTICS, copied, plain, unwrapped
+from smx.wrappers import copied, not_finite, plain, unwrapped
 
 
 def samples(flat: Flat, examples: Sequence[tuple[str, tuple[Tensor, ...]]]) -> tuple[list[Sample], list[str]]:
@@ -172,14 +172,9 @@ def new_names(given: Sequence[str] | None, usual: Sequence[str], taken: Collecti
 
 
 def check_weights(module: nn.Module) -> None:
-    """Raise an InputError for weights that are not finite, or bfloat16, which many ONNX operators don't take.
-
-    Buffers may be infinite, as masks are; but not NaN, and the statistics of a norm must be finite.
-    """
+    """Raise an InputError for weights that are not finite, or bfloat16, which many ONNX operators don't take."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.dtype == torch.bfloat16:
             raise InputError(f"{name} is bfloat16, which can't be exported; convert the module: module.float()")
-        may_be_infinite = not isinstance(tensor, nn.Parameter) and name.rpartition(".")[2] not in STATISTICS
-        bad = torch.isnan(tensor) if may_be_infinite else ~torch.isfinite(tensor)
-        if bool(bad.any()):
+        if not_finite(name, tensor, parameter=isinstance(tensor, nn.Parameter)):
             raise InputError(f"{name} has values that are not finite; such a model can't be exported")

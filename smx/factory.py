@@ -24,6 +24,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from smx.calling import evaluating
 from smx.errors import InputError, one_line
 
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -135,17 +136,14 @@ def _taken(name: str, factory: Callable[..., Any], arguments: dict[str, Any]) ->
 
 def _try(name: str, network: nn.Module, input_shape: tuple[int, ...], num_classes: int) -> None:
     """Run the network once in `eval()`, which also gives lazy layers their shape, and a copy of it in `train()`."""
-    was_training = network.training
     x = example(input_shape)
     try:
-        with torch.no_grad():
-            outputs = {"eval": network.eval()(x)}
+        with torch.no_grad(), evaluating(network):
+            outputs = {"eval": network(x)}
             with torch.random.fork_rng(devices=()):  # what Dropout draws here is drawn for nothing
                 outputs["train"] = copy.deepcopy(network).train()(x)
     except Exception as error:
         raise InputError(f"{name} can't take examples of shape {input_shape} ({_reason(error)})") from error
-    finally:
-        network.train(was_training)
     for mode, output in outputs.items():
         if not isinstance(output, Tensor) or output.shape != (2, num_classes):
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__

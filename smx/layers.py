@@ -308,6 +308,11 @@ def neurons_of(per: int | str, num_features: int) -> int:
     return min(found, num_features)
 
 
+def layers_of(module: nn.Module) -> dict[str, Selective | Mixed]:
+    """Return the layers of a module whose neurons have activations of their own, by path."""
+    return {path: part for path, part in module.named_modules() if isinstance(part, Selective | Mixed)}
+
+
 def selectives(module: nn.Module) -> list[Selective]:
     """Return the selective layers of a module, in the order of its parts."""
     return [part for part in module.modules() if isinstance(part, Selective)]

@@ -22,7 +22,7 @@ from smx.layers import Mixed, Selective
 from smx.preprocessing import Normalize, normalise
 from smx.program import Program
 from smx.schema import Plain, Pool, Positive, Shape, Text, checked
-from smx.wrappers import STATISTICS
+from smx.wrappers import not_finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -191,15 +191,10 @@ def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
 
 
 def _not_finite(model: SavedModel) -> dict[str, int]:
-    """Count the values of each weight that are not finite. Buffers of a program may be infinite, as masks are."""
+    """Count the values of each weight that are not finite; only of a program is known what is a buffer."""
     program = model.architecture.program
-    parameters = set(program.get("parameters", ()))
-    buffers = {name for name in program.get("tensors", {}).values() if name not in parameters}
-    masks = {name for name in buffers if name.rpartition(".")[2] not in STATISTICS}
-    return {
-        name: int((torch.isnan(weight) if name in masks else ~torch.isfinite(weight)).sum())
-        for name, weight in model.weights.items()
-    }
+    buffers = {*program.get("tensors", {}).values()} - {*program.get("parameters", ())}
+    return {name: not_finite(name, weight, parameter=name not in buffers) for name, weight in model.weights.items()}
 
 
 class _Data(msgspec.Struct):

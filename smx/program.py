@@ -22,7 +22,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from smx import convert
 from smx.errors import one_line
-from smx.layers import Mixed, Selective
+from smx.layers import layers_of
 from smx.schema import Axis, Positive, Text, Width, checked
 
 Values = dict[str, Any]
@@ -78,9 +78,7 @@ def capture(
         ValueError: the network can't be traced, or uses an operator that a file may not name.
     """
     name, marked = type(module).__name__, copy.deepcopy(module).eval()
-    layers: dict[nn.Module, nn.Module] = {
-        part: _Marked(path) for path, part in marked.named_modules() if isinstance(part, Selective | Mixed)
-    }
+    layers: dict[nn.Module, nn.Module] = {part: _Marked(path) for path, part in layers_of(marked).items()}
     x = example_input
     for axis in (0, *dynamic):  # a length of 1 would be a constant
         x = x.index_select(axis, torch.arange(max(2, x.shape[axis]), device=x.device) % x.shape[axis])

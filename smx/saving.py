@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from smx.activations import get
 from smx.architecture import PROGRAM, Architecture
 from smx.convert import plan
-from smx.layers import Mixed, Selective
+from smx.layers import Mixed, layers_of
 from smx.modelfile import SavedModel, load_model, save_model
 from smx.paper import PAPER
 from smx.program import capture
@@ -54,7 +54,7 @@ def save(
         InputError: the path can't be written to.
     """
     module = unwrapped(module)
-    layers = {name: part for name, part in module.named_modules() if isinstance(part, Selective | Mixed)}
+    layers = layers_of(module)
     if not layers or "" in layers:
         raise ValueError(f"{type(module).__name__} has no Selective or Mixed layers in it; smx.select makes them")
     if not isinstance(example_input, Tensor):

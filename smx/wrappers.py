@@ -145,9 +145,17 @@ def _is_compiled(module: nn.Module) -> bool:
     return type(module).__name__ == "OptimizedModule"
 
 
-STATISTICS = ("running_mean", "running_var")
-"""Names of buffers that are finite in any network that works; others may be infinite, as masks are."""
+def not_finite(name: str, tensor: Tensor, *, parameter: bool) -> int:
+    """Count the values of a weight that no network that works has.
 
+    Those of parameters, and of the statistics of a norm, are finite. Other buffers may be infinite, as masks are, but
+    not NaN.
+    """
+    may_be_infinite = not parameter and name.rpartition(".")[2] not in _STATISTICS
+    return int((torch.isnan(tensor) if may_be_infinite else ~torch.isfinite(tensor)).sum())
+
+
+_STATISTICS = ("running_mean", "running_var")
 _REMEDIES = {
     "WeightNorm": "torch.nn.utils.remove_weight_norm, or use torch.nn.utils.parametrizations.weight_norm,",
     "SpectralNorm": "torch.nn.utils.remove_spectral_norm, or use torch.nn.utils.parametrizations.spectral_norm,",

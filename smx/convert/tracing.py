@@ -20,6 +20,8 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from smx.calling import evaluating
+
 
 class UntraceableError(Exception):
     """A forward can't be traced, or would compute something else when rewritten; the text is the reason."""
@@ -113,12 +115,9 @@ def trace_in_both_modes(module: nn.Module) -> tuple[fx.Graph, fx.Graph]:
     Raises:
         UntraceableError: it can't be traced, or its course depends on whether an optional argument is given.
     """
-    modes = {part: part.training for part in module.modules()}
-    try:
-        training, evaluation = (trace(module.train(mode)) for mode in (True, False))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with evaluating(module):
+        training = trace(module.train())
+        evaluation = trace(module.eval())
     optional = [p.name for p in inspect.signature(module.forward).parameters.values() if p.default is None]
     if optional and _course(trace(module, dict.fromkeys(optional)), optional) != _course(trace(module), optional):
         raise UntraceableError(f"its course depends on whether {' and '.join(optional)} is given")

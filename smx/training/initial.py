@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from smx.architecture import PROGRAM, Architecture
 from smx.errors import InputError
 from smx.fused.operators import of_choice
-from smx.layers import Mixed, Selective
+from smx.layers import Mixed, Selective, layers_of
 from smx.modelfile import SavedModel, load_model
 from smx.paper import CURRENT
 from smx.training.config import TrainConfig
@@ -59,11 +59,6 @@ def load_initial(network: nn.Module, architecture: Architecture, config: TrainCo
             if isinstance(layer, Selective):
                 _begin(layer, layers.get(name), config.keep, f"init: {path}: {name}")
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def layers_of(network: nn.Module) -> dict[str, Selective | Mixed]:
-    """Return the layers of a network that have activations, by path."""
-    return {name: part for name, part in network.named_modules() if isinstance(part, Selective | Mixed)}
 
 
 def _layers(saved: SavedModel) -> Layers:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smx.layers import Mixed, Selective, selectives
+from smx.layers import layers_of, selectives
 
 Shares = dict[str, dict[str, float]]
 """For each layer, by its module path, the share of its neurons that prefers each activation of the pool."""
@@ -61,7 +61,7 @@ class EpochMetrics:
 
 def choices(model: nn.Module) -> dict[str, Tensor]:
     """Return each layer's present choice by its module path: int64 (N,)."""
-    return {name: layer.choice.cpu() for name, layer in model.named_modules() if isinstance(layer, Selective | Mixed)}
+    return {name: layer.choice.cpu() for name, layer in layers_of(model).items()}
 
 
 def median_margin(model: nn.Module) -> float | None:

@@ -38,9 +38,6 @@ class Description:
         return values | {name: rows for name, rows in more.items() if rows}
 
 
-Rows = list[dict[str, Any]]
-
-
 def describe(path: str | os.PathLike[str]) -> Description:
     """Read what a `model.pt` or an ONNX file holds.
 
@@ -51,14 +48,10 @@ def describe(path: str | os.PathLike[str]) -> Description:
     readers = {".pt": _saved, ".onnx": _onnx}
     if path.suffix not in readers:
         raise InputError(f"{path} must end in {' or '.join(readers)}")
-    facts, *tables = readers[path.suffix](path)
-    layers, selective, left = map(tuple, tables)
-    return Description(
-        file=str(path), bytes=path.stat().st_size, facts=facts, layers=layers, selective=selective, left=left
-    )
+    return Description(file=str(path), bytes=path.stat().st_size, **readers[path.suffix](path))
 
 
-def _onnx(path: Path) -> tuple[dict[str, Any], Rows, Rows, Rows]:
+def _onnx(path: Path) -> dict[str, Any]:
     from smx.runtime.graph import summarise
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
@@ -74,13 +67,13 @@ def _onnx(path: Path) -> tuple[dict[str, Any], Rows, Rows, Rows]:
         "parameters": graph.parameters,
     }
     if info is None:
-        return facts, [], [], []
+        return {"facts": facts, "layers": ()}
     facts |= {key: value for key, value in vars(info).items() if key != "layers" and (value or key != "chosen")}
-    layers = [{"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers]
-    return facts, layers, [], []
+    layers = ({"name": layer.name, "neurons": layer.neurons, "groups": layer.groups} for layer in info.layers)
+    return {"facts": facts, "layers": tuple(layers)}
 
 
-def _saved(path: Path) -> tuple[dict[str, Any], Rows, Rows, Rows]:
+def _saved(path: Path) -> dict[str, Any]:
     from smx.modelfile import load_model
 
     saved = load_model(path)
@@ -102,12 +95,13 @@ def _saved(path: Path) -> tuple[dict[str, Any], Rows, Rows, Rows]:
         groups = {own: chosen.count(k) for k, own in enumerate(saved.pool) if k in chosen}
         layers.append({"name": name, "neurons": len(chosen), "groups": groups})
     program = saved.architecture.program
-    selective = [
+    selective = tuple(
         {"name": name, "neurons": len(saved.weights[f"{name}.logits"]), "axis": about["dim"]} | _kept(about)
         for name, about in program.get("layers", {}).items()
         if name not in saved.choices
-    ]
-    return facts, layers, selective, program.get("left", [])
+    )
+    left = tuple(program.get("left", ()))
+    return {"facts": facts, "layers": tuple(layers), "selective": selective, "left": left}
 
 
 def _kept(about: dict[str, Any]) -> dict[str, Any]:
