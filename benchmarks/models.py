@@ -52,7 +52,7 @@ def examine(package: str, name: str, seed: int, folder: Path) -> None:
         try:
             stages(row, package, name, seed, folder)
         except Exception as error:  # whatever other people's networks may raise
-            row["error"] = one_line(error)
+            row["error"] = said(error, folder)
             row["refused"] = isinstance(error, SmxError | ValueError) and row["stage"].split()[0] in REFUSING
     row |= {"asked_network": asked, "seconds": round(time.process_time() - started, 1)}
     write_json(str(folder / f"{name}.json"), row)
@@ -124,7 +124,12 @@ def exported(net: Any, path: Path, dynamic: dict[int, str], **how: Any) -> tuple
     try:
         return export_onnx(net, path, input_names=["input"], dynamic={"input": dynamic}, **how), BOTH
     except SmxError as error:
-        return export_onnx(net, path, **how), f"one in a file: {one_line(error)}"
+        return export_onnx(net, path, **how), f"one in a file: {said(error, path.parent)}"
+
+
+def said(error: Exception, folder: Path) -> str:
+    """Return the line of an error, without the folder in which this machine keeps the files."""
+    return one_line(error).replace(f"{folder}/", "")
 
 
 def train(net: Any, x: Any, seed: int) -> tuple[list[float], list[str]]:

@@ -16,6 +16,7 @@ import pytest
 
 from smx import files
 from tests.conftest import python
+from tests.processes import heed_interrupts, running
 from tests.study.grids import SMALL, written
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="looks at processes in /proc")
@@ -47,11 +48,8 @@ def attack(
     """
     place.mkdir(exist_ok=True)
 
-    def heed() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job starts with it ignored
-
     command = [sys.executable, "-m", "smx", *map(str, arguments)]
-    options = {"env": {**os.environ, "TMPDIR": str(place)}, "start_new_session": True, "preexec_fn": heed}
+    options = {"env": {**os.environ, "TMPDIR": str(place)}, "start_new_session": True, "preexec_fn": heed_interrupts}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
     within(120, lambda: process.poll() is not None or (heeds_signals(process.pid) and begun()))
     time.sleep(seconds)
@@ -75,19 +73,6 @@ def heeds_signals(process: int) -> bool:
     status = Path(f"/proc/{process}/status").read_text()
     caught = int(status.partition("SigCgt:")[2].split()[0], 16)
     return bool(caught >> (signal.SIGTERM - 1) & 1)
-
-
-def running(session: int) -> list[str]:
-    """Return the processes of a session that have not ended."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
-            continue
-        if int(fields[3]) == session and fields[0] not in "ZX":
-            found.append(stat.parent.name)
-    return found
 
 
 def check(ended: Ended, number: signal.Signals) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smx.files import TEMPORARY
 from smx.modelfile import load_model
 from smx.prices import load_prices
 from smx.runtime import Session
@@ -30,7 +32,8 @@ class Command:
         arguments: of `python -m smx`; `OUT` in them stands for an empty folder.
         leaves: the files that must be there at the end, below that folder, each with what reads it. A command that
             was stopped leaves none of them or whole ones.
-        resumes: run again, it goes on where it was stopped, and ends with the same bits; the last argument says so.
+        resumes: run again, it goes on where it was stopped.
+        exact: however often it was stopped, its files have the same bits in the end.
         ends: it ends by itself.
     """
 
@@ -38,11 +41,44 @@ class Command:
     arguments: tuple[str, ...]
     leaves: dict[str, Callable[[Path], object]]
     resumes: bool = False
+    exact: bool = False
     ends: bool = True
 
     def line(self, out: Path) -> list[str]:
         """Return the command line for a folder."""
         return [sys.executable, "-m", "smx", *(part.replace("OUT", str(out)) for part in self.arguments)]
+
+    def run(
+        self, out: Path, temporary: Path, limit: Callable[[], None] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end, with TMPDIR; `limit` is called in the new process before."""
+        return subprocess.run(
+            self.line(out),
+            env=environment(temporary),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=600,
+            check=False,
+            preexec_fn=limit,
+        )
+
+    def fault(self, out: Path, *, done: bool) -> str | None:
+        """Say what is wrong with the files that the command has left; None if nothing is. `done`: all must be there."""
+        for name, read in self.leaves.items():
+            if not (out / name).exists():
+                if done:
+                    return f"{name} is missing at the end"
+                continue
+            try:
+                read(out / name)
+            except BaseException as error:  # whatever reading a half-written file raises
+                return f"{name} is not whole: {error}"
+        return None
+
+    def leftovers(self, *places: Path) -> list[Path]:
+        """Return temporary files of this program below some folders."""
+        return [path for place in places for path in place.rglob("*") if TEMPORARY.fullmatch(path.name)]
 
 
 def commands(folder: Path, run: Path, exported: Path) -> list[Command]:
@@ -51,7 +87,7 @@ def commands(folder: Path, run: Path, exported: Path) -> list[Command]:
     grid = written(folder / "grid.toml", {**GRID, "grid": {**GRID["grid"], "seed": [0]}})
     quick = ("--batch-sizes", "1", "--rounds", "30")
     return [
-        Command("train", ("train", *SMALL, "--resume", "--out", "OUT/run"), {"run/model.pt": load_model}, resumes=True),
+        Command("train", ("train", *SMALL, "--resume", "--out", "OUT/run"), {"run/model.pt": load_model}, True, True),
         Command("export", ("export", model, "OUT/m.onnx"), {"m.onnx": Session}),
         Command("verify", ("verify", model, str(exported), "--json", "OUT/v.json"), {"v.json": _json}),
         Command(

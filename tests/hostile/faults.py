@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from smx.files import TEMPORARY
-from tests.hostile.commands import Command, environment
+from tests.hostile.commands import Command
 from tests.hostile.files import Found
 
 CODES = (0, 1, 2)
@@ -69,7 +68,7 @@ def campaign(limit: Limit, commands: list[Command], cases: int, folder: Path, se
         out, temporary = place / "out", place / "tmp"
         out.mkdir(parents=True)
         temporary.mkdir()
-        done = _run(command, out, temporary, limit.set(draw))
+        done = command.run(out, temporary, limit.set(draw))
         fault = _fault(command, out, done)
         found.outcomes["FAILED" if fault else "ended well" if done.returncode == 0 else "one line"] += 1
         if fault:
@@ -91,7 +90,7 @@ def full_disk(commands: list[Command], sizes: list[int], folder: Path) -> Found:
                 out, temporary = place / "out", place / "tmp"
                 out.mkdir()
                 temporary.mkdir()
-                done = _run(command, out, temporary, lambda: None)
+                done = command.run(out, temporary)
                 fault = _fault(command, out, done)
                 found.outcomes["FAILED" if fault else "ended well" if done.returncode == 0 else "one line"] += 1
                 if fault:
@@ -112,19 +111,6 @@ def _file_system(place: Path, size: int) -> Iterator[bool]:
             subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def _run(command: Command, out: Path, temporary: Path, limit: Callable[[], None]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command.line(out),
-        env=environment(temporary),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=300,
-        check=False,
-        preexec_fn=limit,
-    )
-
-
 def _fault(command: Command, out: Path, done: subprocess.CompletedProcess[str]) -> str | None:
     """Say what is wrong with how a command ended; None if nothing is."""
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
@@ -133,14 +119,7 @@ def _fault(command: Command, out: Path, done: subprocess.CompletedProcess[str]) 
         return said
     if done.returncode and len(lines) != 1:
         return f"{len(lines)} lines of error, {said}"
-    for name, read in command.leaves.items():
-        if not (out / name).exists():
-            if done.returncode == 0:
-                return f"{name} is missing, {said}"
-            continue
-        try:
-            read(out / name)
-        except BaseException as error:  # whatever reading a half-written file raises
-            return f"{name} is not whole: {error}, {said}"
-    rest = [path for path in out.rglob("*") if TEMPORARY.fullmatch(path.name)]
+    if fault := command.fault(out, done=done.returncode == 0):
+        return f"{fault}, {said}"
+    rest = command.leftovers(out)
     return f"it leaves {rest}" if rest else None

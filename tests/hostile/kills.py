@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import shutil
 import signal
@@ -11,9 +10,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from smx.files import TEMPORARY
 from tests.hostile.commands import Command, environment
 from tests.hostile.files import Found
+from tests.processes import heed_interrupts, running
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
@@ -34,10 +33,9 @@ def campaign(command: Command, kills: int, folder: Path, seed: int = 0) -> Found
         each.mkdir(parents=True)
     began = time.monotonic()
     if command.ends:
-        ended = _run(command, calm, temporary)
+        ended = command.run(calm, temporary)
         assert ended.returncode == 0, ended.stderr
     lasts = time.monotonic() - began if command.ends else 6.0
-    whole = _state(command, calm)
 
     def judge(outcome: str, fault: str | None) -> None:
         found.outcomes["FAILED" if fault else outcome] += 1
@@ -48,7 +46,7 @@ def campaign(command: Command, kills: int, folder: Path, seed: int = 0) -> Found
         number = draw.choice(SIGNALS)
         code, error, left = _killed(command, out, temporary, draw.uniform(0, lasts), number)
         outcome = "ended before" if code == 0 and command.ends else f"{number.name}"
-        fault = _fault(command, out, whole, done=code == 0)
+        fault = _fault(command, out, calm, done=code == 0)
         if code not in (0, *CODES[number]):
             fault = f"kill {i}: exit code {code}: {error[-300:]!r}"
         if number is not signal.SIGKILL and ("Traceback" in error or "Fatal" in error):
@@ -60,19 +58,13 @@ def campaign(command: Command, kills: int, folder: Path, seed: int = 0) -> Found
             shutil.rmtree(out)
             out.mkdir()
     if command.ends:
-        ended = _run(command, out, temporary)
-        fault = _fault(command, out, whole, done=True) if ended.returncode == 0 else ended.stderr[-300:]
-        rest = [path for place in (out, temporary) for path in place.rglob("*") if TEMPORARY.fullmatch(path.name)]
+        ended = command.run(out, temporary)
+        fault = _fault(command, out, calm, done=True) if ended.returncode == 0 else ended.stderr[-300:]
+        rest = command.leftovers(out, temporary)
         judge("the run after them", fault or (f"it leaves {rest}" if rest else None))
     names = [path.name for path in temporary.iterdir()]
     judge("TMPDIR after them", f"it holds {names}" if names else None)
     return found
-
-
-def _run(command: Command, out: Path, temporary: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command.line(out), env=environment(temporary), capture_output=True, text=True, timeout=600, check=False
-    )
 
 
 def _killed(
@@ -87,7 +79,7 @@ def _killed(
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=_heed,
+            preexec_fn=heed_interrupts,
         )
         with suppress(subprocess.TimeoutExpired):
             process.wait(after)
@@ -100,46 +92,19 @@ def _killed(
             error = f"it went on for more than {LONGEST} s after {number.name}"
             return code, error, [error]
     end = time.monotonic() + SECONDS
-    while (left := _session(process.pid)) and time.monotonic() < end:
+    while (left := running(process.pid)) and time.monotonic() < end:
         time.sleep(0.05)
     for pid in left:
         subprocess.run(["kill", "-9", pid], check=False)
-    return code, log.read_text(errors="replace"), list(left.values())
+    return code, log.read_text(errors="replace"), left
 
 
-def _heed() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores it
-
-
-def _session(session: int) -> dict[str, str]:
-    """Return the processes of a session that live, by their numbers, with what they run."""
-    ask = ["ps", "-s", str(session), "-o", "pid=,stat=,args="]
-    listed = subprocess.run(ask, capture_output=True, text=True, check=False)
-    lines = [line.split(None, 2) for line in listed.stdout.splitlines()]
-    return {pid: rest[0] for pid, stat, *rest in lines if not stat.startswith("Z")}
-
-
-def _state(command: Command, out: Path) -> dict[str, str]:
-    """Return a digest of each file that the command leaves."""
-    return {name: _digest(out / name) for name in command.leaves if (out / name).exists()}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _fault(command: Command, out: Path, whole: dict[str, str], *, done: bool) -> str | None:
-    """Say what is wrong with what a command has left; None if nothing is."""
-    for name, read in command.leaves.items():
-        path = out / name
-        if not path.exists():
-            if done:
-                return f"{name} is missing at the end"
-            continue
-        try:
-            read(path)
-        except BaseException as error:  # whatever reading a half-written file raises
-            return f"{name} is not whole: {error}"
-        if command.name == "train" and done and _digest(path) != whole[name]:
-            return f"{name} is another than without the kills"
+def _fault(command: Command, out: Path, calm: Path, *, done: bool) -> str | None:
+    """Say what is wrong with what a command has left, and beside what it left where nobody disturbed it."""
+    if fault := command.fault(out, done=done):
+        return fault
+    if done and command.exact:
+        for name in command.leaves:
+            if (out / name).read_bytes() != (calm / name).read_bytes():
+                return f"{name} is another than without the kills"
     return None
