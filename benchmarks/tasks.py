@@ -91,6 +91,7 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "paper shuffled": {"choices": "shuffled"},
     "matched": {"selection": "matched"},
+    "matched one group": {"selection": "matched", "max_groups": 1},
     "matched shuffled": {"selection": "matched", "choices": "shuffled"},
     "matched rewound": {"selection": "matched", "rewind": True},
     "matched per layer": {"selection": "matched", "per": "layer"},
@@ -145,7 +146,7 @@ def score(run: Run, epochs: int = EPOCHS, choosing: int = CHOOSING) -> float:
             net.load_state_dict(start)
             for layer, decisions in zip(selectives(net), chosen, strict=True):
                 layer.choose(decisions)
-        net = fit(smx.commit(net), train, epochs - choosing)
+        net = fit(smx.commit(net, max_groups=how.get("max_groups", 0)), train, epochs - choosing)
     with torch.no_grad():
         outputs = net.eval()(torch.from_numpy(test.x)).double().numpy()
     if test.classes:

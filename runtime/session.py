@@ -66,7 +66,7 @@ class Session:
         wanted = execution_providers(provider)
         self.tuning: Tuning | None = None
         self.note: str | None = None
-        source = model if isinstance(model, bytes) else _existing(Path(model))
+        source = model if isinstance(model, bytes) else existing(Path(model))
         if settings is None and isinstance(source, str):
             self.tuning, self.note = read_tuning(source, provider)
             if self.tuning is not None:
@@ -296,7 +296,12 @@ def _is_empty(x: NDArray[Any]) -> bool:
     return x.shape[:1] == (0,)
 
 
-def _existing(path: Path) -> str:
+def existing(path: Path) -> str:
+    """Return the path of a model file, as ONNX Runtime takes it.
+
+    Raises:
+        InputError: there is no such file, or its name is not UTF-8.
+    """
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the ONNX file in it")
     if not path.is_file():

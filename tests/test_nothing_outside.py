@@ -13,15 +13,21 @@ import numpy as np
 import pytest
 
 from tests.conftest import SMALL, python
+from tests.study.grids import SMALL as GRID
+from tests.study.grids import written
 
-CALLS = "openat,open,creat,mkdir,mkdirat,connect,sendto,sendmsg,sendmmsg"
-OPENED = re.compile(r'(open|creat|mkdir)\w*\((?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"(.*)')
-"""A line of strace -y: the call, the folder that a relative path starts from, the path, and the rest."""
+OPENING = "openat,open"
+CHANGING = "creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,truncate"
+CALLING = "connect,sendto,sendmsg,sendmmsg"
+CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*)")
+"""A line of strace: the call and the rest."""
+PATH = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"([^"]*)"')
+"""One that a call names, with -y: the folder that a relative one starts from, and the path."""
 
 
 def strace() -> list[str]:
     """Return the beginning of a command that traces another one; nothing where strace is missing, or may not trace."""
-    command = ["strace", "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o"]
+    command = ["strace", "-f", "-y", "-qq", "--seccomp-bpf", "-e", f"trace={OPENING},{CHANGING},{CALLING}", "-o"]
     found = shutil.which("strace")
     return command if found and subprocess.run([*command, "/dev/null", "true"], check=False).returncode == 0 else []
 
@@ -51,13 +57,14 @@ def traced(folder: Path, *command: str | Path) -> tuple[set[Path], list[str]]:
     lines = log.read_text(errors="replace").splitlines()
     assert any("sitecustomize" in line or ".py" in line for line in lines), "strace saw nothing"
     network = [line for line in lines if re.search(r"(connect|send\w+)\(.*AF_INET", line)]
-    written = set()
-    for match in filter(None, map(OPENED.search, lines)):
-        call, start, path, rest = match.groups()
-        if (call == "mkdir" or re.search("O_WRONLY|O_RDWR|O_CREAT|O_TRUNC", rest)) and " = -1 " not in rest:
-            written.add(Path(os.path.normpath(Path(start or folder, path))))
+    changed = set()
+    for match in filter(None, map(CALL.match, lines)):
+        call, rest = match.groups()
+        opened = call in OPENING.split(",") and re.search("O_WRONLY|O_RDWR|O_CREAT|O_TRUNC", rest)
+        if (opened or call in CHANGING.split(",")) and " = -1 " not in rest:
+            changed |= {Path(os.path.normpath(Path(start or folder, path))) for start, path in PATH.findall(rest)}
     allowed = (folder / "out", temporary, Path("/dev"), Path("/proc"))
-    return {path for path in written if not any(path.is_relative_to(each) for each in allowed)}, network
+    return {path for path in changed if not any(path.is_relative_to(each) for each in allowed)}, network
 
 
 def smx(folder: Path, *arguments: str | Path) -> None:
@@ -88,6 +95,19 @@ def test_a_bench_with_its_figure(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "bench.png").is_file()
 
 
+@pytest.mark.long
+def test_the_commands_that_start_others(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    grid = written(tmp_path / "grid.toml", GRID)
+    smx(tmp_path, "sweep", "--config", grid, "--jobs", "2", "--out", "out/study", "--collect", "out/all.csv")
+    smx(tmp_path, "sweep", "--out", "out/study", "--latency")
+    smx(tmp_path, "price", "--batch-sizes", "1,2", "--widths", "4,8", "--rounds", "3", "--out", "out/prices.json")
+    smx(tmp_path, "bench-train", "--hidden", "8", "--batch-sizes", "4", "--rounds", "2", "--json", "out/train.json")
+    smx(tmp_path, "completion", "bash")
+    serve = ("timeout", "--preserve-status", "-s", "TERM", "15", sys.executable, "-m", "smx", "serve", exported)
+    assert traced(tmp_path, *serve, "--port", "0") == (set(), [])
+
+
 @pytest.mark.skipif(not STRACE, reason="needs strace")
 def test_what_is_written_and_called_is_noticed(tmp_path: Path) -> None:
     """Otherwise the tests above would notice nothing either."""
@@ -95,10 +115,12 @@ def test_what_is_written_and_called_is_noticed(tmp_path: Path) -> None:
 import pathlib, socket, sys
 pathlib.Path({str(tmp_path / "elsewhere")!r}).touch()
 pathlib.Path("folder").mkdir()
+pathlib.Path("out/a").touch()
+pathlib.Path("out/a").rename("b")
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", ("127.0.0.1", 9))
 """
     written, network = traced(tmp_path, sys.executable, "-c", code)
-    assert written == {tmp_path / "elsewhere", tmp_path / "folder"}
+    assert written == {tmp_path / name for name in ("elsewhere", "folder", "b")}
     assert len(network) == 1
     assert "127.0.0.1" in network[0]
 

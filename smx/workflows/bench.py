@@ -16,6 +16,7 @@ from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.runtime.profile.fold import Profile
 from smx.runtime.profile.run import profile as profile_model
 from smx.runtime.providers import DEVICES, execution_providers
+from smx.runtime.session import existing
 from smx.runtime.settings import Settings
 from smx.timing import BATCH_SIZES
 from smx.timing.changes import Changes, check_baseline, compare_reports, read_report
@@ -201,6 +202,7 @@ def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path], str]:
         path.stem if stems.count(path.stem) == 1 else f"{path.absolute().parent.name}-{path.stem}" for path in files
     ]
     for path, name in zip(files, names, strict=True):
+        existing(path)
         if names.count(name) > 1 or (saved and name in taken):
             raise InputError(f"{path} has the name of another candidate, {name}; copy it under a name of its own")
     title = ", ".join(map(str, models))

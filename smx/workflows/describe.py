@@ -48,7 +48,8 @@ def describe(path: str | os.PathLike[str]) -> Description:
     readers = {".pt": _saved, ".onnx": _onnx}
     if path.suffix not in readers:
         raise InputError(f"{path} must end in {' or '.join(readers)}")
-    return Description(file=str(path), bytes=path.stat().st_size, **readers[path.suffix](path))
+    content = readers[path.suffix](path)
+    return Description(file=str(path), bytes=path.stat().st_size, **content)
 
 
 def _onnx(path: Path) -> dict[str, Any]:

@@ -143,6 +143,7 @@ from pathlib import Path
 from smx import files
 from smx.ending import end_on_signals, say_how_to_go_on
 
+signal.signal(int(sys.argv[2]), signal.SIG_DFL)  # nohup lets it be ignored
 end_on_signals()
 say_how_to_go_on(lambda: "go on")
 with files.scratch() as folder, files.replacing(sys.argv[1]) as temporary:
@@ -169,6 +170,8 @@ def test_a_signal_to_a_forked_process_is_its_own() -> None:
 import os, signal, time
 from smx.ending import end_on_signals
 
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)  # some are ignored in the background of a shell and under nohup
 end_on_signals()
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     child = os.fork()

@@ -81,7 +81,7 @@ def test_what_can_not_be_reported_is_refused(table: Path, tmp_path: Path) -> Non
         (("report", empty), "has no cell that is done"),
         (("report", table, "-o", tmp_path / "page.txt"), "must end in .html"),
         (("report", table, "-o", tmp_path / "no" / "page.html"), "does not exist"),
-        (("report", table, "--json", table), "is given twice"),
+        (("report", table, "--json", table), "has the ending of another kind of file"),
         (("report", table, "--json", table.with_suffix(".html")), "is the page itself"),
     )
     assert not table.with_suffix(".html").exists() or "smx report" in table.with_suffix(".html").read_text()
