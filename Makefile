@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile test-models mutation load hostile check study rules prices-study fine-tuning results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile test-lowest test-models mutation load hostile check study rules tasks prices-study fine-tuning results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -70,6 +70,13 @@ test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a 
 test-hostile: $(INSTALLED)  ## damage and edit files, kill commands, take memory and disk from them, about an hour
 	$(BIN)/python -m tests.hostile --json $(RESULTS)/hostile.json
 
+test-lowest: ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest; downloads gigabytes
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[train,dev]'
+	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal
+	.venv-lowest/bin/uv pip freeze --quiet --python .venv-lowest --exclude-editable > $(RESULTS)/lowest-versions.txt
+
 test-models: $(INSTALLED)  ## take networks of timm and transformers through everything, and renew docs/models.md: half an hour; downloads packages
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models]'
 	$(BIN)/python -m pytest -m models
@@ -109,6 +116,10 @@ study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results,
 
 rules: $(INSTALLED)  ## both rules of choosing beside all fixed activations: accuracy of five seeds, and latency; about half an hour
 	$(BIN)/python benchmarks/rules.py --out runs/rules --json $(RESULTS)/rules.json
+
+tasks: $(INSTALLED)  ## both rules of choosing, their controls and all fixed activations on eight small tasks, eight seeds: about twenty minutes
+	$(BIN)/python benchmarks/tasks.py --out runs/tasks --json $(RESULTS)/tasks.json
+	$(BIN)/python benchmarks/tables.py
 
 PRICES := runs/mnist-prices
 prices-study: $(INSTALLED)  ## what prices, small groups and rules do to accuracy and latency on MNIST: about an hour

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 TEXTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("results", "layouts", "training", "serving", "mutation", "models", "fine-tuning")),
+    *(
+        f"docs/{name}.md"
+        for name in ("results", "layouts", "training", "serving", "mutation", "models", "fine-tuning", "reliability")
+    ),
     "runtime/README.md",
 )
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -84,6 +88,22 @@ def rules(*, whole: bool) -> str:
         for label, (method, file) in RULES.items()
     ]
     return markdown(["", "accuracy, %", f"batch {sizes[0]}", *map(str, sizes[1:])], rows)
+
+
+def tasks() -> str:
+    """The mean score of each method on each small task, and its regrets."""
+    methods = result("tasks")["methods"]
+    names = list(methods[0]["scores"])
+    rows = [
+        [
+            f"`{row['method']}`" if row["method"] in CANDIDATES else row["method"],
+            *(f"{row['scores'][name]:.3f}" for name in names),
+            f"{row['worst_regret']:.3f}",
+            f"{row['mean_regret']:.3f}",
+        ]
+        for row in methods
+    ]
+    return markdown(["", *names, "worst regret", "mean regret"], rows)
 
 
 def resolution() -> str:
@@ -307,10 +327,29 @@ def models_axes() -> str:
     return markdown(["layers", "agree", "the rules do not tell", "contradicted"], [map(str, counts)])
 
 
+def hostile() -> str:
+    """How the cases of each attack ended."""
+    attacks: dict[str, list[Any]] = {}
+    for row in result("hostile")["attacks"]:
+        attacks.setdefault(row["attack"], []).append(row)
+    rows = []
+    for attack, found in attacks.items():
+        outcomes = Counter[str]()
+        for row in found:
+            outcomes.update(row["outcomes"])
+        ended = ", ".join(f"{count:,} {how}" for how, count in outcomes.most_common())
+        on = (
+            f"{len(found)} {'commands' if attack == 'kills' else 'machines' if attack == 'faults' else 'kinds of file'}"
+        )
+        rows.append([attack, on, f"{outcomes.total():,}", ended, str(outcomes["FAILED"])])
+    return markdown(["", "on", "cases", "ended", "failures"], rows, numbers=False)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "mnist-bench": mnist_bench,
     "rules": partial(rules, whole=False),
     "rules-whole": partial(rules, whole=True),
+    "tasks": tasks,
     "paper-bench": paper_bench,
     "forms": forms,
     "fastest": fastest,
@@ -327,6 +366,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commit-rule": commit_rule,
     "install-size": install_size,
     "fine-tuning": fine_tuning,
+    "hostile": hostile,
     "models-timm": partial(models, "timm"),
     "models-transformers": partial(models, "transformers"),
     "models-refused": models_refused,

@@ -95,6 +95,7 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "matched shuffled": {"selection": "matched", "choices": "shuffled"},
     "matched rewound": {"selection": "matched", "rewind": True},
     "matched per layer": {"selection": "matched", "per": "layer"},
+    "random per layer": {"selection": "matched", "per": "layer", "choices": "random"},
 }
 METHODS = (*PAPER_POOL, *CHOICES)
 

@@ -18,6 +18,8 @@ import pytest
 from smx.cli import main
 from smx.subprocesses import hidden_main
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each wait for each other
+
 SMALL = ("--hidden", "24,16", "--phase1-epochs", "3", "--phase2-epochs", "3", "--lr", "0.01", "--device", "cpu")
 
 
@@ -28,7 +30,9 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch._dynamo", "sklearn.datasets", "sklearn.model_selection", "matplotlib.figure"])
+FORKS.set_forkserver_preload(
+    ["torch._dynamo", "sklearn.datasets", "sklearn.model_selection", "matplotlib.figure", "tests.warmed"]
+)
 
 
 def smx_many(*commands: Sequence[str | Path], **place: Any) -> list[subprocess.CompletedProcess[str]]:

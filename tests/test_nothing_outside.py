@@ -72,12 +72,10 @@ def smx(folder: Path, *arguments: str | Path) -> None:
     assert traced(folder, sys.executable, "-m", "smx", *arguments) == (set(), [])
 
 
-def test_training_and_what_follows_it(tmp_path: Path) -> None:
+def test_training_and_an_export(tmp_path: Path) -> None:
     smx(tmp_path, "train", *SMALL, "--phase1-epochs", "1", "--phase2-epochs", "1", "--out", "out/run")
     assert (tmp_path / "out" / "run" / "figures").is_dir()
-    smx(tmp_path, "report", "out/run")
     smx(tmp_path, "export", "out/run/model.pt", "out/model.onnx")
-    smx(tmp_path, "verify", "out/run/model.pt", "out/model.onnx", "--batch-sizes", "16")
 
 
 def test_the_commands_of_the_base_install(exported: Path, tmp_path: Path) -> None:
@@ -96,8 +94,10 @@ def test_a_bench_with_its_figure(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_commands_that_start_others(exported: Path, tmp_path: Path) -> None:
+def test_the_other_commands(run: Path, exported: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
+    smx(tmp_path, "verify", run / "model.pt", exported, "--batch-sizes", "16", "--json", "out/verify.json")
+    smx(tmp_path, "report", run, "--out", "out/report.html")
     grid = written(tmp_path / "grid.toml", GRID)
     smx(tmp_path, "sweep", "--config", grid, "--jobs", "2", "--out", "out/study", "--collect", "out/all.csv")
     smx(tmp_path, "sweep", "--out", "out/study", "--latency")
@@ -119,8 +119,8 @@ pathlib.Path("out/a").touch()
 pathlib.Path("out/a").rename("b")
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", ("127.0.0.1", 9))
 """
-    written, network = traced(tmp_path, sys.executable, "-c", code)
-    assert written == {tmp_path / name for name in ("elsewhere", "folder", "b")}
+    changed, network = traced(tmp_path, sys.executable, "-c", code)
+    assert changed == {tmp_path / name for name in ("elsewhere", "folder", "b")}
     assert len(network) == 1
     assert "127.0.0.1" in network[0]
 

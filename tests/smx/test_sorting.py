@@ -91,7 +91,7 @@ def trains_alike(net: nn.Module, result: nn.Module, x: Tensor) -> None:
         torch.testing.assert_close(expected, got, rtol=1e-9, atol=1e-9 * max(1.0, float(expected.abs().max())))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=networks(), given_example=st.booleans())
 def test_random_networks_stay_what_they_are(drawn: tuple[nn.Module, tuple[int, ...]], given_example: bool) -> None:
     net, shape = drawn

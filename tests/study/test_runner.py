@@ -25,6 +25,7 @@ def kill_when(paths: list[Path], killed: list[Path]) -> None:
         killed.append(path)
 
 
+@pytest.mark.long
 def test_a_killed_process_takes_no_other_cell_with_it(tmp_path: Path) -> None:
     """Killed once, a cell is begun again; killed twice, it failed. The others are trained in any case."""
     twice, once, never = cells = read_grid(with_grid(hidden=[[16]], phase2_epochs=[100, 101, 1])).cells()

@@ -1,0 +1,88 @@
+"""Is a network that chooses as good as the best fixed activation? `python benchmarks/choosing.py TABLE... --json PATH`.
+
+The tables are those of sweeps, of the grid `choosing`, say. Networks are compared by test accuracy with the two best
+fixed ones of the same architecture and seed: with the one of the best validation accuracy, which a user who trains all
+six would take, and with the one of the best test accuracy, which nobody can know, and which gains from its luck. The
+mean over architectures and seeds has Student's 95 % interval, in which an architecture counts once; one that a method
+or a fixed activation is missing for is left out for that method.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+from scipy import stats
+
+from smx.cli import options
+from smx.cli.output import table, write_json
+from smx.paper import PAPER_POOL
+from smx.study import table as tables
+
+FIXED = list(PAPER_POOL)
+PLACE = ["hidden", "seed"]
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="TABLE...", type=options.PATH)
+@options.json
+def main(paths: tuple[Path, ...], json_path: str | None) -> None:
+    """Compare every method of the tables with the best fixed activation."""
+    frame = pd.concat([tables.read(path) for path in paths]).drop_duplicates("cell")
+    content = compared(frame[frame["status"] == "done"])
+    people = write_json(json_path, {"tables": [path.name for path in paths], "methods": content})
+    rows = [
+        (
+            row["method"],
+            f"{row['architectures']}, {row['networks']}",
+            f"{row['accuracy']:.4f}",
+            *(f"{row[name]['mean']:+.4f} +- {row[name]['half_width']:.4f}" for name in ("to_validated", "to_best")),
+            f"{row['rank']:.2f}",
+        )
+        for row in content
+    ]
+    heads = ("method", ">architectures, networks", ">accuracy", ">to the validated", ">to the best", ">rank of 7")
+    people.print(table(heads, rows))
+
+
+def compared(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row for each method: how far above the best fixed activation it is, and its rank beside the six."""
+    accuracies = frame.assign(hidden=frame["hidden"].map(str)).pivot_table(
+        index=PLACE, columns="method", values=["test_accuracy", "validation_accuracy"]
+    )
+    test, validation = accuracies["test_accuracy"], accuracies["validation_accuracy"]
+    complete = test[FIXED].notna().all(axis=1)
+    test, validation = test[complete], validation[complete]
+    picked = validation[FIXED].idxmax(axis=1)
+    validated = pd.Series({place: test.at[place, name] for place, name in picked.items()}).reindex(test.index)
+    best = test[FIXED].max(axis=1)
+    found = []
+    for method in test.columns:
+        own = test[method].dropna()
+        above = test.loc[own.index, [name for name in FIXED if name != method]].gt(own, axis=0).sum(axis=1)
+        found.append(
+            {
+                "method": method,
+                "architectures": own.index.get_level_values("hidden").nunique(),
+                "networks": len(own),
+                "accuracy": float(own.mean()),
+                "to_validated": interval(own - validated[own.index]),
+                "to_best": interval(own - best[own.index]),
+                "rank": float(1 + above.mean()),
+            }
+        )
+    return sorted(found, key=lambda row: -row["to_validated"]["mean"])
+
+
+def interval(differences: pd.Series) -> dict[str, float]:
+    """Return the mean over the architectures, and half the width of its 95 % interval."""
+    each = differences.groupby("hidden").mean()
+    width = float(stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / math.sqrt(len(each)))
+    return {"mean": float(each.mean()), "half_width": width}
+
+
+if __name__ == "__main__":
+    main()
