@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from smx.study.cell import CellFolder
 from smx.study.grid import Cell, read_grid
 from smx.study.runner import TRIES, in_processes
