@@ -17,7 +17,7 @@ from smx.cli import options
 from smx.cli.output import logs, table, write_json
 from smx.cli.progress import progress
 from smx.ending import say_how_to_go_on
-from smx.errors import InputError
+from smx.errors import InputError, SmxError
 
 if TYPE_CHECKING:
     from smx.study.grid import Cell
@@ -146,7 +146,7 @@ def sweep(
     page = make_page(out).out if write_page and trained and report.counts["done"] else None
     _show(report, page, json_path)
     if (report.failed and not show_status) or left:
-        raise click.exceptions.Exit(1)
+        raise SmxError(f"{len(report.failed) + left} of {sum(report.counts.values())} cells have no result")
 
 
 def _show_plan(cells: Sequence[Cell], json_path: str | None) -> None:

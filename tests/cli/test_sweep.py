@@ -99,6 +99,7 @@ def test_a_cell_that_fails_is_listed_and_retried_on_request(tmp_path: Path) -> N
     for result in (first, second, third):
         assert "1 done, 1 failed, 0 missing" in result.stdout
         assert "try a lower --lr" in result.stdout
+        refused(result, 1, "1 of 2 cells have no result")
     assert "2 cells, 2 done or failed before" in second.stderr
     assert "2 cells, 1 done or failed before" in third.stderr
     assert status.returncode == 0
