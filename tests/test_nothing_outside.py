@@ -87,6 +87,7 @@ def test_the_commands_of_the_base_install(exported: Path, tmp_path: Path) -> Non
     smx(tmp_path, "tune", "out/model.onnx", "--max-threads", "1", "--rounds", "20")
 
 
+@pytest.mark.long
 def test_a_bench_with_its_figure(run: Path, tmp_path: Path) -> None:
     options = ("--baselines", "relu", "--batch-sizes", "1", "--rounds", "2")
     smx(tmp_path, "bench", run / "model.pt", *options, "--plot", "out/bench.png")

@@ -196,8 +196,15 @@ def test_help_lists_the_work_in_its_order_and_has_examples() -> None:
         assert f"smx {name}" in result.stdout.partition("Options:")[0].partition("\n\n")[2]
 
 
+REPORTING = main.commands.keys() - {"completion", "serve"}
+MEASURING = {"bench", "bench-train", "tune", "price"}
+
+
+@pytest.mark.parametrize(
+    "names", [REPORTING - MEASURING, pytest.param(MEASURING, marks=pytest.mark.long)], ids=["others", "measuring"]
+)
 def test_json_is_written_before_tables_are_shown(
-    run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    names: set[str], run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*given: Any, **options: Any) -> None:
         raise RuntimeError("no table")
@@ -223,8 +230,8 @@ def test_json_is_written_before_tables_are_shown(
         "predict": (exported, tmp_path / "x.npy"),
         "inspect": (exported,),
     }
-    assert commands.keys() == main.commands.keys() - {"completion", "serve"}  # these report nothing
-    for name, arguments in commands.items():
+    assert commands.keys() == REPORTING
+    for name, arguments in ((name, commands[name]) for name in names):
         path = tmp_path / f"{name}.json"
         with pytest.raises(RuntimeError, match="no table"):
             main([name, *map(str, arguments), "--json", str(path)], standalone_mode=False)

@@ -77,6 +77,7 @@ def runs(folder: Path, *commands: tuple[str | Path, ...]) -> list[Any]:
 SAMPLES, COLOURS = ("pictures", "x.npy"), ["red", "green", "blue"] * 2
 
 
+@pytest.mark.long
 def test_a_cnn_goes_the_whole_way(folder: Path) -> None:
     saved = "runs/colours-cnn-smartmixed/model.pt"
     candidates = ("--layouts", "", "--baselines", "relu", "--pytorch", "eager", "--batch-sizes", "2", "--rounds", "2")

@@ -54,7 +54,7 @@ def located(module: nn.Module, path: Path, *inputs: Array) -> Location:
 # --- healthy models
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=networks())
 def test_random_networks_have_no_fault(
     drawn: tuple[nn.Module, tuple[int, ...]], tmp_path_factory: pytest.TempPathFactory

@@ -136,6 +136,7 @@ def test_two_ranks_train_as_one_process_does(alone: Path, tmp_path: Path) -> Non
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in alone.iterdir()}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_run_killed_on_two_ranks_resumes_on_one(alone: Path, tmp_path: Path) -> None:
     process = torchrun(2, "train", *SETTINGS, "--out", tmp_path)
