@@ -64,7 +64,7 @@ test-ray: $(INSTALLED)  ## train a grid on a local Ray cluster and kill a worker
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
 	$(BIN)/python -m pytest -m ray
 
-test-long: $(INSTALLED)  ## export 300 random networks in both layouts, about a quarter of an hour
+test-long: $(INSTALLED)  ## what takes minutes: 300 random networks, kills, every benchmark in its smallest form; about half an hour
 	$(BIN)/python -m pytest -m long
 
 test-hostile: $(INSTALLED)  ## damage and edit files, kill commands, take memory and disk from them, about an hour

@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 
 import onnx
+import pytest
 
 from tests.conftest import python, smx_many
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.mark.long
 def test_the_cnn(tmp_path: Path) -> None:
     result = python(EXAMPLES / "cnn.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -153,6 +153,7 @@ def wait_for_rows(process: subprocess.Popen[str], out: Path, rows: int) -> None:
         time.sleep(0.003)
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_the_last_epoch(tmp_path: Path) -> None:
     process = start(tmp_path)
     wait_for_rows(process, tmp_path, 3)

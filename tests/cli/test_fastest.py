@@ -45,6 +45,7 @@ def test_prices_decide_and_the_file_says_why(run: Path, exported: Path, tmp_path
     np.testing.assert_allclose(session.run(x), Session(exported).run(x), atol=1e-4)
 
 
+@pytest.mark.long
 def test_tune_searches_it_for_a_saved_network(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole search, by measuring."""
     model, tuned = tmp_path / "model.pt", tmp_path / "model.tuned.onnx"

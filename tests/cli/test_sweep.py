@@ -112,6 +112,7 @@ def test_a_plan_trains_nothing(grid: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_latency_is_that_of_the_exported_network(swept: Path) -> None:
     """Once for each network with several activations; the second time there is nothing to measure."""
     first, second = smx_many(*2 * [("sweep", "--out", swept, "--latency", "--only", "seed=0", "--only", "hidden=8,6")])

@@ -88,6 +88,7 @@ def test_the_operators_on_top_of_the_kernels(monkeypatch: pytest.MonkeyPatch) ->
             torch.testing.assert_close(*found, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_in_the_interpreter() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}

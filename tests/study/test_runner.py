@@ -48,6 +48,7 @@ def test_a_killed_process_takes_no_other_cell_with_it(tmp_path: Path) -> None:
         assert outcomes[cell] == (CellFolder.of(cell, tmp_path).result(), None)
 
 
+@pytest.mark.long
 def test_processes_end_when_the_sweep_is_given_up(tmp_path: Path) -> None:
     cells = read_grid(with_grid(hidden=[[16]], phase2_epochs=[1, 5000])).cells()
     outcomes = in_processes(cells, tmp_path, None, 2)
