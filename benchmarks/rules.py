@@ -1,7 +1,7 @@
 """Does choosing pay? `python benchmarks/rules.py --json PATH`: both rules beside the six fixed activations, on MNIST.
 
 The grid `rules` is trained by `smx sweep`, which goes on where it was stopped. Then the networks of one seed are
-exported (`sorted`; the one with one group a layer also `fastest`) and timed in turn, on one thread. Accuracies are
+exported (`sorted`; those with one activation a layer also `fastest`) and timed in turn, on one thread. Accuracies are
 means over the seeds; each method's difference to the best fixed activation is paired by the seed, with Student's 95 %
 interval. Which activation is the best is decided by the same seeds, which makes it rather too hard for the rules.
 """
@@ -26,7 +26,8 @@ from smx.timing import BATCH_SIZES
 from smx.timing.machine import machine
 
 GRID = "rules"
-ONE_GROUP = "matched one group"
+ONE_GROUP = ("matched per layer", "matched one group")
+"""The methods that give each layer one activation."""
 
 
 @click.command()
@@ -93,7 +94,7 @@ def exported(frame: pd.DataFrame, out: Path, folder: Path) -> list[Path]:
     """Export the networks of one seed; each file has the name of its method."""
     files = []
     for cell, method in zip(frame["cell"], frame["method"], strict=True):
-        for layout in ("sorted", "fastest") if method == ONE_GROUP else ("sorted",):
+        for layout in ("sorted", "fastest") if method in ONE_GROUP else ("sorted",):
             name = method.replace(" ", "_") + ("_fastest" if layout == "fastest" else "")
             files.append(folder / f"{name}.onnx")
             smx.export_model(out / "cells" / cell / "model.pt", files[-1], layout=layout)

@@ -66,6 +66,7 @@ def paper_bench() -> str:
 
 
 RULES = {
+    "`matched`, one choice a layer": ("matched per layer", "matched_per_layer_fastest"),
     "`matched`, one group a layer": ("matched one group", "matched_one_group_fastest"),
     "`matched`": ("matched", "matched"),
     "the paper's rule": ("smartmixed", "smartmixed"),

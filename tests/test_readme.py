@@ -104,7 +104,7 @@ def test_the_other_lines_of_the_readme_are_measured() -> None:
 
 def test_what_choosing_gains_is_measured() -> None:
     report = result("rules")
-    (row,) = (row for row in report["methods"] if row["method"] == "matched one group")
+    (row,) = (row for row in report["methods"] if row["method"] == "matched per layer")
     assert row["seeds"] == 5
     gain, low, high = (100 * (row["to_best"] + part * row["half_width"]) for part in (0, -1, 1))
     for text in (README, RESULTS):
