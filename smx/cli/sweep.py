@@ -132,7 +132,7 @@ def sweep(
         return
     trained, left = not show_status and (grid is not None or not (collect or latency)), 0
     if not trained:
-        report = work.status(out, chosen["only"])
+        report = work.status(out, grid, **chosen)
     else:
         say_how_to_go_on(lambda: "the same command goes on from the last checkpoints")
         with _progress() as (on_plan, on_start, on_end):
@@ -140,7 +140,7 @@ def sweep(
         left = report.counts["missing"]  # as where a full disk let no error be kept
     if latency:
         with progress() as show:
-            report = work.measure(out, chosen["only"], on_progress=show)
+            report = work.measure(out, grid, on_progress=show, **chosen)
     if collect is not None:
         tables.write(tables.collect(out), Path(collect))
     page = make_page(out).out if write_page and trained and report.counts["done"] else None

@@ -42,13 +42,13 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows))
 
 
-def collect(out: Path) -> pd.DataFrame:
-    """Return the table of a sweep's folder, a row for each cell that a sweep there was ever to make.
+def collect(out: Path, cells: Iterable[Cell] | None = None) -> pd.DataFrame:
+    """Return the table of a sweep's folder, a row for each cell; without cells, each that a sweep there was to make.
 
     Raises:
         InputError: the folder holds no sweep, or a damaged one.
     """
-    folders = ((cell, CellFolder.of(cell, out)) for cell in read_cells(out))
+    folders = ((cell, CellFolder.of(cell, out)) for cell in (read_cells(out) if cells is None else cells))
     return frame(row(cell, folder.result(), folder.error()) for cell, folder in folders)
 
 

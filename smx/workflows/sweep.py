@@ -123,7 +123,7 @@ def sweep(
     folder = Path(out)
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
-    whole = read_cells(folder) if grid is None else _grid(grid).with_values(seeds, settings).cells()
+    whole = _cells(folder, grid, seeds, settings)
     cells = _selected(whole, only)
     _require_trust(cells, trust_code)
     results = _known(Path(known)) if known is not None else {}
@@ -150,6 +150,13 @@ def sweep(
     return _report(folder, cells)
 
 
+def _cells(
+    folder: Path, grid: GridLike | None, seeds: Sequence[int] | None, settings: Mapping[str, Any] | None
+) -> list[Cell]:
+    """Return the cells of a grid; without one, those that earlier sweeps in the folder were to make."""
+    return read_cells(folder) if grid is None else _grid(grid).with_values(seeds, settings).cells()
+
+
 def _known(path: Path) -> dict[str, dict[str, Any]]:
     """Return the results of a table's finished cells by their ids."""
     from smx.study import table
@@ -163,17 +170,28 @@ def _known(path: Path) -> dict[str, dict[str, Any]]:
         ) from error
 
 
-def status(out: str | os.PathLike[str], only: Iterable[tuple[str, Any]] = ()) -> SweepReport:
-    """Return the state of the sweep in a folder; with `only`, of some of its cells, see `plan`.
+def status(
+    out: str | os.PathLike[str],
+    grid: GridLike | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    only: Iterable[tuple[str, Any]] = (),
+) -> SweepReport:
+    """Return the state of the cells in a sweep's folder, or of a grid's cells there, see `sweep`.
 
     Raises:
-        InputError: the folder holds no sweep, or no cell is left.
+        InputError: the folder holds no sweep, the grid can't be used, or no cell is left.
     """
-    return _report(Path(out), _selected(read_cells(Path(out)), only))
+    return _report(Path(out), _selected(_cells(Path(out), grid, seeds, settings), only))
 
 
 def measure(
     out: str | os.PathLike[str],
+    grid: GridLike | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
     only: Iterable[tuple[str, Any]] = (),
     on_progress: OnProgress = silent,
 ) -> SweepReport:
@@ -182,14 +200,16 @@ def measure(
     The results get `latency`: by batch size the `ratio` of the sorted file's time to ReLU's, with its 99 % interval
     `low` to `high`, on one thread. Nothing else should run meanwhile. What has a latency is not measured again.
 
+    The cells are those of `status`.
+
     Raises:
-        InputError: the folder holds no sweep, or no cell is left.
+        InputError: the folder holds no sweep, the grid can't be used, or no cell is left.
     """
     from smx.study.cell import CellFolder
     from smx.workflows.bench import bench
 
     folder = Path(out)
-    cells = _selected(read_cells(folder), only)
+    cells = _selected(_cells(folder, grid, seeds, settings), only)
     places = [CellFolder.of(cell, folder) for cell in cells if len(cell.config.candidates) > 1]
     found = [(place, place.result()) for place in places]
     waiting = [(place, result) for place, result in found if result is not None and "latency" not in result]
@@ -211,8 +231,7 @@ def measure(
 def _report(out: Path, cells: Iterable[Cell]) -> SweepReport:
     from smx.study.table import collect
 
-    frame = collect(out)
-    return SweepReport(out=out, frame=frame[frame["cell"].isin([cell.id for cell in cells])].reset_index(drop=True))
+    return SweepReport(out=out, frame=collect(out, cells))
 
 
 def _grid(grid: GridLike) -> Grid:

@@ -48,11 +48,13 @@ def swept(grid: Path) -> Path:
 def test_a_finished_sweep_trains_nothing_again(grid: Path, swept: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in swept.glob("cells/*/result.json")}
     assert len(before) == 8
-    again, status = smx_many(
+    again, status, of_grid = smx_many(
         ("sweep", "--config", grid, "--out", swept, "--json", "-", "--no-report"),
         ("sweep", "--out", swept, "--status", "--json", "-", "--only", "seed=0"),
+        ("sweep", "--out", swept, "--status", "--json", "-", "--config", grid, "--seeds", "1-2"),
     )
-    assert again.returncode == status.returncode == 0
+    assert again.returncode == status.returncode == of_grid.returncode == 0
+    assert [json.loads(of_grid.stdout)[state] for state in ("done", "failed", "missing")] == [4, 0, 4]
     report = json.loads(again.stdout)
     assert (report["done"], report["failed"], report["missing"]) == (8, 0, 0)
     assert comparable(report["cells"]) == rows_of(swept)
