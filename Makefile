@@ -6,7 +6,7 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile test-lowest test-models mutation load hostile check study rules tasks prices-study fine-tuning results benchmarks clean
+.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile test-lowest test-models mutation load hostile check study rules choosing tasks prices-study fine-tuning results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -116,6 +116,12 @@ study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results,
 
 rules: $(INSTALLED)  ## both rules of choosing beside all fixed activations: accuracy of five seeds, and latency; about half an hour
 	$(BIN)/python benchmarks/rules.py --out runs/rules --json $(RESULTS)/rules.json
+
+choosing: $(INSTALLED)  ## go on with the rules of choosing on fifteen networks, from docs/results: hours; SEEDS=3-7
+	$(BIN)/smx sweep --config choosing --seeds $(SEEDS) --out runs/choosing --jobs 2 --known $(RESULTS)/mnist-choosing.parquet --no-report --collect runs/choosing/all.parquet
+	cp runs/choosing/all.parquet $(RESULTS)/mnist-choosing.parquet
+	$(BIN)/python benchmarks/choosing.py $(RESULTS)/mnist-choosing.parquet --json $(RESULTS)/choosing.json
+	$(BIN)/python benchmarks/tables.py
 
 tasks: $(INSTALLED)  ## both rules of choosing, their controls and all fixed activations on eight small tasks, eight seeds: about twenty minutes
 	$(BIN)/python benchmarks/tasks.py --out runs/tasks --json $(RESULTS)/tasks.json

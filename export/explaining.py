@@ -43,8 +43,8 @@ def explained(
                     return constant(flat, key, axis, dim, size, where)
     if "scaled_dot_product_attention" in text and (found := attention_at(flat, example)):
         return (
-            f"{start}: scaled_dot_product_attention {found} gets values that have not 4 axes; give them one of heads,"
-            " q.unsqueeze(1)"
+            f"{start}: scaled_dot_product_attention {found} gets values that have not 4 axes; reshape them to"
+            " (batch, heads, tokens, features), if they have 3 by q.unsqueeze(1)"
         )
     lines = [*text.splitlines(), *reversed(str(error).splitlines()), kind]
     reason = one_line(next(line for line in lines if line.strip()))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from smx.errors import InputError
 
-SUM = 1e-3
-"""How far the sum of probabilities may be from 1: float16 has three digits."""
+ROUNDING = 1 / 512
+"""How far a probability may be from the true one: half a step of a model that is quantized to 8 bits."""
 
 
 def softmax(scores: NDArray[Any]) -> NDArray[np.float64]:
@@ -26,7 +26,8 @@ def softmax(scores: NDArray[Any]) -> NDArray[np.float64]:
 def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
     """Return the probabilities (B, C) of what a classifier puts out (B, C): scores, or probabilities already.
 
-    Rows that all are 0 or more and sum to 1 are probabilities; another softmax would bring them close to each other.
+    Rows that all are 0 or more and sum to 1, but for rounding, are probabilities; another softmax would bring them
+    close to each other.
 
     Raises:
         InputError: C is 0 or 1: one column may be a score, a probability or a value, and a softmax of it is always 1.
@@ -35,7 +36,7 @@ def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
         count = ("no output column", "one output column")[scores.shape[1]]
         raise InputError(f"it has {count}, which names no classes; expected one for each class, two or more")
     given = scores.astype(np.float64)
-    if len(given) and (given >= 0).all() and (np.abs(given.sum(1) - 1) < SUM).all():
+    if len(given) and (given >= 0).all() and (np.abs(given.sum(1) - 1) <= ROUNDING * given.shape[1]).all():
         given /= given.sum(1, keepdims=True)
         return given
     return softmax(scores)

@@ -84,11 +84,18 @@ def _eight_bit(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
         raise ValueError("floating pixels have no range; save the image with whole numbers, or give an array")
     if image.mode == "LAB":
         raise ValueError("its colours are LAB; save the image as RGB")
-    if not image.mode.startswith("I"):
+    signed = tags.get(KIND, (1,))[0] == SIGNED
+    if not image.mode.startswith("I") and not (image.mode == "L" and signed):
         return image
     bits = tags.get(BITS, (16,))[0]
-    signed = tags.get(KIND, (1,))[0] == SIGNED
     values = np.asarray(image).astype(np.int64)
-    values = values % 2**32 if bits == 32 and not signed else values  # Pillow reads them with a sign
+    if bits == 32 and not signed:
+        values %= 2**32  # Pillow reads them with a sign
+    if bits == 8:
+        values -= 256 * (values > 127)  # and these without one
     grey = np.rint(values * (255 / (2 ** (bits - signed) - 1))).clip(0, 255).astype(np.uint8)
-    return Image.fromarray(255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey)
+    scaled = Image.fromarray(255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey)
+    transparent = image.info.get("transparency")  # one grey value, in PNG
+    if isinstance(transparent, int):
+        scaled.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return scaled

@@ -42,12 +42,13 @@ class Session:
         name: of the model in messages, if it is not its path.
 
     Attributes:
+        info: the metadata that the exporter wrote; None for a model of another tool.
         tuning: what `smx tune` wrote beside the file; None where there is nothing, or it is not used.
         note: why it is not used.
 
     Raises:
-        InputError: the file is missing, damaged (see `smx.runtime.digest`) or no ONNX model; the provider is not
-            available, or does not run all operators; or the file that `smx tune` wrote is damaged.
+        InputError: the file is missing, damaged (see `smx.runtime.digest`), of a later format or no ONNX model; the
+            provider is not available, or does not run all operators; or the file that `smx tune` wrote is damaged.
     """
 
     def __init__(
@@ -92,14 +93,9 @@ class Session:
             check_assignments(self.name, provider, self._session)
         self.inputs: list[Any] = self._session.get_inputs()
         self.outputs: list[Any] = self._session.get_outputs()
+        self.info = self._read_info()
 
-    @property
-    def info(self) -> ModelInfo | None:
-        """The metadata that the exporter wrote; None for a model of another tool.
-
-        Raises:
-            InputError: the metadata is damaged.
-        """
+    def _read_info(self) -> ModelInfo | None:
         try:
             return ModelInfo.from_properties(self._session.get_modelmeta().custom_metadata_map)
         except UnicodeDecodeError as error:

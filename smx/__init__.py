@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # `typing` takes a while to load, and this comes before smx.__main__ heeds signals
 if TYPE_CHECKING:
+    from typing import Any
+
     from smx import convert as convert
     from smx import data as data
     from smx import export as export

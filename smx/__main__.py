@@ -1,15 +1,19 @@
 """The command `smx`, also as `python -m smx`: what signals do is settled before anything else is loaded."""
 
+import _signal  # type: ignore[import-not-found] # built in; the module `signal` takes a while to load
 import os
 import sys
 
-from smx.ending import end_on_signals
+if __name__ != "__mp_main__" and hasattr(_signal, "pthread_sigmask"):  # not in a child, nor on Windows
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP])
 
 
 def main() -> None:
     """Run the command."""
     open_streams()
-    end_on_signals()
+    from smx.ending import end_on_signals
+
+    end_on_signals()  # what came meanwhile ends the process here
     from smx.cli import main
 
     main()

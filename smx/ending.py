@@ -61,6 +61,7 @@ def end_on_signals(*, quietly: bool = False) -> None:
     """
     if sys.platform == "win32":  # where signals wake no pipe
         return
+    signal.pthread_sigmask(signal.SIG_BLOCK, WORDS)  # a signal waits until everything stands
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # C writes to it, whatever Python is doing
@@ -88,6 +89,7 @@ def end_on_signals(*, quietly: bool = False) -> None:
     for number in before:
         signal.signal(number, park)
     os.register_at_fork(after_in_child=forget)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WORDS)
 
 
 def clean_up() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 from smx.activations import get
 from smx.architecture import PROGRAM, Architecture
 from smx.convert import plan
+from smx.errors import one_line
 from smx.layers import Mixed, layers_of
 from smx.modelfile import SavedModel, load_model, save_model
 from smx.paper import PAPER
 from smx.program import capture
-from smx.wrappers import unwrapped
+from smx.wrappers import copied, unwrapped
 
 
 def save(
@@ -50,7 +50,7 @@ def save(
 
     Raises:
         ValueError: the network has no `Mixed` or `Selective`, does not take one tensor, is not in float32, can't be
-            traced, its pools can't be kept, or dynamic names an axis that is none.
+            copied or traced, is random in `eval()`, its pools can't be kept, or dynamic names an axis that is none.
         InputError: the path can't be written to.
     """
     module = unwrapped(module)
@@ -64,6 +64,7 @@ def save(
         )
     if example_input.is_floating_point() and example_input.dtype != torch.float32:
         raise ValueError(f"the network must take float32 or whole numbers, got an example of {example_input.dtype}")
+    network = copied(module).eval()
     program, weights = capture(module, example_input, _axes(example_input, dynamic))
     pool = tuple(dict.fromkeys(activation for layer in layers.values() for activation in layer.pool))
     for activation in pool:
@@ -86,7 +87,7 @@ def save(
             if layer.per != 1:
                 described[name] |= {"num_features": layer.num_features, "per": layer.per}
     with torch.no_grad():
-        output = copy.deepcopy(module).eval()(example_input).cpu()
+        output = network(example_input).cpu()
     shape = tuple(example_input.shape[1:])
     architecture = Architecture(
         kind=PROGRAM,
@@ -109,7 +110,14 @@ def save(
         },
     )
     with torch.no_grad():
-        torch.testing.assert_close(saved.build()(example_input.cpu()), output, msg=lambda text: f"{path}: {text}")
+        loaded, again = saved.build()(example_input.cpu()), network(example_input).cpu()
+    try:
+        torch.testing.assert_close(loaded, output)
+    except AssertionError as error:
+        reason = f"what is loaded from the file computes something else: {one_line(error)}"
+        if not torch.equal(output, again):
+            reason = "it gives two answers to one input in eval(); F.dropout, for example, needs training=self.training"
+        raise ValueError(f"{type(module).__name__} can't be saved: {reason}") from error
     save_model(Path(path), saved)
 
 

@@ -43,4 +43,7 @@ def is_here(name: str, data_dir: Path | None = None) -> bool:
 
 
 def _cache() -> Path:
-    return Path.home() / ".cache" / "smartmixed"
+    try:
+        return Path.home() / ".cache" / "smartmixed"
+    except RuntimeError as error:  # no HOME, and a user that the system does not know
+        raise InputError("there is no home folder to keep data in; set HOME, or give a folder by --data-dir") from error

@@ -95,6 +95,8 @@ def tune(
 
 def written_by_tune(path: Path) -> tuple[Path, Path]:
     """Return where `tune` writes for a file or a `model.pt`: the settings, and the file in another layout."""
+    if not path.name:  # `.` or `/`
+        raise InputError(f"{path} is a folder; give a MODEL.pt or an ONNX file")
     variant = variant_path(path.with_suffix(".onnx"))
     return tuning_path(variant if path.suffix == ".pt" else path), variant
 

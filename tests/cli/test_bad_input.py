@@ -108,6 +108,8 @@ def test_wrong_usage_is_clicks(run: Path, exported: Path, tmp_path: Path) -> Non
         (("bench", model, "--batch-sizes", "1,x"), "'x' is not a valid integer range"),
         (("bench", model, "--layouts", "sideways"), "'sideways' is not one of 'scatter', 'sorted'"),
         (("bench-train", "--device", "tpu"), "'tpu' is not one of 'cpu', 'cuda'"),
+        (("tune", "/"), "/ is a folder; give a MODEL.pt or an ONNX file"),
+        (("tune", "."), ". is a folder; give a MODEL.pt or an ONNX file"),
         (("tune", exported, "--rounds", "19"), "19 is not in the range 20<=x<=1000000"),
     )
     assert not out.exists()

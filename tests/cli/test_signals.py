@@ -135,6 +135,27 @@ def test_a_killed_command_leaves_no_process_and_what_it_leaves_in_tmpdir_is_remo
     assert not own.exists()
 
 
+@pytest.mark.parametrize("module", ["smx.ending", "threading", "smx.cli"])
+def test_ctrl_c_while_the_first_modules_are_loaded(module: str) -> None:
+    code = f"""
+import builtins, os, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # some are ignored in the background of a shell
+load = builtins.__import__
+
+def spy(name, *more):
+    if name == {module!r}:
+        os.kill(os.getpid(), signal.SIGINT)
+    return load(name, *more)
+
+builtins.__import__ = spy
+from smx.__main__ import main
+main()
+"""
+    result = python("-c", code)
+    assert (result.returncode, result.stderr) == (130, "Interrupted.\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_a_file_is_written(number: signal.Signals, tmp_path: Path) -> None:
     code = """

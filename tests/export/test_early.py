@@ -60,7 +60,10 @@ HERE = r"in 1 \(test_early.py, line \d+: "
         (branching, rf"{HERE}if x.sum\(\) > 0:\) it branches on values, which no file can do; use torch.where"),
         (squeezed, rf"returns fewer axes for a batch of 1 .*: squeeze\(\) {HERE}.* takes the batch away; give it the"),
         (one_number, rf"returns one number as its output for .* \(1, 5, 4\): squeeze\(\) {HERE}return .* takes the"),
-        (attention3, rf"scaled_dot_product_attention {HERE}.* gets values that have not 4 axes; give .*unsqueeze\(1\)"),
+        (
+            attention3,
+            rf"scaled_dot_product_attention {HERE}.* gets values that have not 4 axes; .*unsqueeze\(1\)",
+        ),
         (
             failing,
             r"can't run an input of shape \(1, 5, 4\): .* in 1.mixed \(test_early.py, line \d+: return net.mixed",

@@ -6,6 +6,7 @@ has too little. Every case follows from the seed. Failures are shown, and end th
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -35,29 +36,29 @@ ATTACKS = ("damage", "edits", "kills", "faults")
 @click.option("--kills", type=click.IntRange(min=0), default=20, show_default=True, help="Of each command.")
 @click.option("--faults", type=click.IntRange(min=0), default=30, show_default=True, help="Cases for each limit.")
 @click.option("--only", "names", default="", metavar="NAME,...", help="Only these commands are killed.")
+@click.option("--renew", is_flag=True, help="Keep what the --json file has of other attacks.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 @options.json
-def main(json_path: str | None, names: str, seed: int, **cases: int) -> None:
+def main(json_path: str | None, names: str, renew: bool, seed: int, **cases: int) -> None:
     """Attack smx, and count how it ends."""
     folder = Path(tempfile.mkdtemp(prefix="smx-hostile-"))
     began = time.monotonic()
     rows: list[dict[str, Any]] = []
-    failures: list[str] = []
     for attack, target, found in campaign(folder, cases, names, seed):
-        rows.append(
-            {"attack": attack, "on": target, "cases": found.cases, "outcomes": dict(sorted(found.outcomes.items()))}
-        )
-        failures += found.failures
+        outcomes = dict(sorted(found.outcomes.items()))
+        row = {"attack": attack, "on": target, "cases": found.cases, "outcomes": outcomes, "failures": found.failures}
+        rows.append(row)
         click.echo(f"{attack} on {target}: {dict(found.outcomes)}", err=True)
         for failure in found.failures[:5]:
             click.echo(f"  {failure}", err=True)
-    result: dict[str, Any] = {
-        "seed": seed,
-        "seconds": round(time.monotonic() - began),
-        "attacks": rows,
-        "failures": failures,
-        "machine": machine(),
-    }
+    seconds = round(time.monotonic() - began)
+    if renew and json_path is not None:
+        old = json.loads(Path(json_path).read_text())
+        fresh = {(row["attack"], row["on"]): row for row in rows}
+        rows = [fresh.pop((row["attack"], row["on"]), row) for row in old["attacks"]] + [*fresh.values()]
+        seconds += old["seconds"]
+    failures = [failure for row in rows for failure in row["failures"]]
+    result: dict[str, Any] = {"seed": seed, "seconds": seconds, "attacks": rows, "machine": machine()}
     people = write_json(json_path, result)
     lines = [
         (row["attack"], row["on"], str(row["cases"]), ", ".join(f"{n} {how}" for how, n in row["outcomes"].items()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -18,8 +17,8 @@ from tests.processes import heed_interrupts, running
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
-PACKAGE = f"{Path(smx.__file__).parent}{os.sep}"
-"""In a stack that Python shows when a signal came before smx began, it is not."""
+MAIN = str(Path(smx.__file__).with_name("__main__.py"))
+"""Is in every stack, but for that of a signal which came before smx began, and which Python itself answers."""
 LONGEST = 60
 """Seconds in which a command ends after a signal, on a busy machine."""
 SECONDS = 20
@@ -53,7 +52,7 @@ def campaign(command: Command, kills: int, folder: Path, seed: int = 0) -> Found
         fault = _fault(command, out, calm, done=code == 0)
         if code not in (0, *CODES[number]):
             fault = f"kill {i}: exit code {code}: {error[-300:]!r}"
-        if "Fatal" in error or ("Traceback" in error and PACKAGE in error):
+        if "Fatal" in error or ("Traceback" in error and MAIN in error):
             fault = f"kill {i}: {error[-300:]!r}"
         if left:
             fault = f"kill {i}: processes went on: {left}"

@@ -161,6 +161,7 @@ def tiff(values: NDArray[Any], tags: dict[int, Any]) -> bytes:
 @pytest.mark.parametrize(
     ("dtype", "top", "tags"),
     [
+        (np.int8, 2**7 - 1, {339: 2}),
         (np.uint16, 2**16 - 1, {}),
         (np.uint16, 2**16 - 1, {262: 0}),  # white is zero
         (np.int16, 2**15 - 1, {339: 2}),
@@ -172,7 +173,7 @@ def test_grey_of_more_bits_is_scaled_by_its_range(dtype: Any, top: int, tags: di
     shares = np.array([[0, 0.25, 0.5, 1]])
     (tmp_path / "a.tif").write_bytes(tiff((shares * top).round().astype(dtype), tags))
     expected = 1 - shares if tags.get(262) == 0 else shares
-    np.testing.assert_allclose(read_image(tmp_path / "a.tif", 1, 4, colour=False), expected, atol=0.003)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif", 1, 4, colour=False), expected, atol=0.006)
 
 
 def test_pixels_without_a_range_are_refused(tmp_path: Path) -> None:
@@ -212,3 +213,14 @@ def test_ink_on_transparent_paper(tmp_path: Path) -> None:
     Image.fromarray(ink).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", 2, 2, colour=False), [[0, 0], [0, 0]])
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", 2, 2, colour=False, invert=True), [[1, 1], [0, 0]])
+
+
+@pytest.mark.parametrize(("dtype", "step"), [(np.uint8, 1), (np.uint16, 257)])
+def test_one_transparent_grey(dtype: Any, step: int, tmp_path: Path) -> None:
+    grey = (np.array([[0, 100, 200, 255]]) * step).astype(dtype)
+    Image.fromarray(grey).save(tmp_path / "a.png", transparency=255 * step)
+    for invert, paper in ((False, 0.0), (True, 0.0)):
+        read = read_image(tmp_path / "a.png", 1, 4, colour=False, invert=invert)
+        shares = np.array([[0, 100, 200]]) / 255
+        expected = np.append(1 - shares if invert else shares, [[paper]], 1)
+        np.testing.assert_allclose(read, expected, atol=0.003)

@@ -220,3 +220,12 @@ def test_examples_are_normalised_once_where_a_network_takes_them(dtype: str, tmp
     np.testing.assert_array_equal(flat.x, own.test.x.reshape(-1, 60).astype(np.float32) / np.float32(own.maximum))
     with pytest.raises(InputError, match=r"own\.npz: expected examples of shape \(1, 8, 8\), got \(4, 5, 3\)"):
         load_examples(own, (1, 8, 8), "cpu")
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(InputError, match="no home folder to keep data in; set HOME, or give a folder by --data-dir"):
+        data.load("mnist")

@@ -9,6 +9,7 @@ from PIL import Image
 
 import smx
 from smx.errors import InputError
+from smx.runtime.classes import probabilities
 from tests.conftest import refused
 from tests.conftest import smx as command
 from tests.runtime.serving.models import make
@@ -29,6 +30,16 @@ def test_probabilities_are_not_put_through_softmax_again(tmp_path: Path) -> None
     half = "h = Cast<to = 10>(x)  p = Softmax(h)  y = Cast<to = 1>(p)"
     np.testing.assert_allclose(smx.classify(model(tmp_path, half), X).probabilities, SOFTMAX, atol=1e-3)
     assert smx.classify(model(tmp_path, "y = Softmax(x)"), X[:0]).probabilities.shape == (0, 4)
+
+
+@pytest.mark.parametrize("classes", [3, 4, 10, 100])
+def test_probabilities_of_a_quantized_model_stay(classes: int) -> None:
+    true = np.random.default_rng(classes).dirichlet(np.ones(classes), 500)
+    coarse = np.round(true * 256) / 256
+    assert np.abs(coarse.sum(1) - 1).max() > 1e-3
+    np.testing.assert_allclose(probabilities(coarse), true, atol=0.01 + classes / 512)
+    for row in coarse:  # whatever stands beside it
+        np.testing.assert_allclose(probabilities(row[None])[0], row / row.sum(), rtol=1e-12)
 
 
 def test_one_column_is_no_class(tmp_path: Path) -> None:
