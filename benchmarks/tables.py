@@ -16,7 +16,10 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 TEXTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("results", "layouts", "training", "serving", "mutation", "models", "fine-tuning")),
+    *(
+        f"docs/{name}.md"
+        for name in ("results", "layouts", "training", "serving", "mutation", "models", "fine-tuning", "reliability")
+    ),
     "runtime/README.md",
 )
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -18,7 +18,7 @@ from tests.processes import heed_interrupts, running
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2)}
 MAIN = str(Path(smx.__file__).with_name("__main__.py"))
-"""Is in every stack, but for that of a signal which came before smx began, and which Python itself answers."""
+"""Is in every stack, but for that of a Ctrl-C which came before smx began, and which Python itself answers."""
 LONGEST = 60
 """Seconds in which a command ends after a signal, on a busy machine."""
 SECONDS = 20
@@ -50,9 +50,10 @@ def campaign(command: Command, kills: int, folder: Path, seed: int = 0) -> Found
         code, error, left = _killed(command, out, temporary, draw.uniform(0, lasts), number)
         outcome = "ended before" if code == 0 and command.ends else f"{number.name}"
         fault = _fault(command, out, calm, done=code == 0)
-        if code not in (0, *CODES[number]):
+        begun = MAIN in error or "KeyboardInterrupt" not in error
+        if begun and code not in (0, *CODES[number]):
             fault = f"kill {i}: exit code {code}: {error[-300:]!r}"
-        if "Fatal" in error or ("Traceback" in error and MAIN in error):
+        if begun and ("Fatal" in error or "Traceback" in error):
             fault = f"kill {i}: {error[-300:]!r}"
         if left:
             fault = f"kill {i}: processes went on: {left}"
