@@ -153,6 +153,7 @@ def joined() -> Iterator[Ranks]:
         torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     yield Ranks(rank, size, local_size)
+    dist.barrier()  # gloo may abort a rank whose partner has left already
     dist.destroy_process_group()  # not after an error: it would wait for the others, and the process ends anyway
 
 
