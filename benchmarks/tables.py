@@ -360,10 +360,8 @@ def hostile() -> str:
         for row in found:
             outcomes.update(row["outcomes"])
         ended = ", ".join(f"{count:,} {how}" for how, count in outcomes.most_common())
-        on = (
-            f"{len(found)} {'commands' if attack == 'kills' else 'machines' if attack == 'faults' else 'kinds of file'}"
-        )
-        rows.append([attack, on, f"{outcomes.total():,}", ended, str(outcomes["FAILED"])])
+        on = {"kills": "commands", "faults": "machines"}.get(attack, "kinds of file")
+        rows.append([attack, f"{len(found)} {on}", f"{outcomes.total():,}", ended, str(outcomes["FAILED"])])
     return markdown(["", "on", "cases", "ended", "failures"], rows, numbers=False)
 
 
