@@ -17,15 +17,15 @@ NEURON, LAYER = "neuron", "layer"
 
 RANDOM, CURRENT = "random", "current"
 STARTS = (RANDOM, CURRENT)
-"""How neurons begin to choose: each with any activation, or with the one that the network has."""
+"""How neurons begin to choose: each with any activation, or with its present one. A name of the pool: all with that."""
 
 KEEP = 0.9
-"""The probability with which a neuron that begins with its present activation has it in a step of training at first."""
+"""The probability with which a neuron that does not begin at random has its first activation in a step at first."""
 
 
 def default_selection(start: str) -> str:
     """Return the rule by which neurons choose where none is said."""
-    return MATCHED if start == CURRENT else PAPER
+    return PAPER if start == RANDOM else MATCHED
 
 
 TABLE_1 = {

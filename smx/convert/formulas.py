@@ -23,6 +23,7 @@ KNOWN: dict[str, tuple[nn.Module, ...]] = {
 _NAMES = """abs add clamp clip div divide erf erfc exp expit expm1 float hardsigmoid hardtanh log log1p mul multiply
     neg pow reciprocal relu relu6 rsqrt sigmoid silu softplus sqrt square sub subtract tanh to true_divide truediv"""
 _ENTRYWISE = frozenset(_NAMES.split())
+_SAME = ("to", "float")  # their result may be the tensor that they took
 _ENDS = ("mul", "multiply", "div", "truediv", "true_divide", "divide")
 _GRID = torch.linspace(-7, 7, 113, dtype=torch.float64)
 
@@ -43,26 +44,38 @@ def find(part: nn.Module, graph: fx.Graph, types: tuple[type[nn.Module], ...]) -
     Left out is one with a value that is read elsewhere, too.
     """
     inputs: dict[fx.Node, fx.Node] = {}  # of what each expression is one
+    numbers: set[fx.Node] = set()
     found: dict[fx.Node, Formula] = {}
     for node in graph.nodes:
-        sources = {inputs.get(x, x) for x in node.all_input_nodes}
+        sources = {inputs.get(x, x) for x in node.all_input_nodes if x not in numbers}
+        if not sources and (node.target is torch.tensor or _is_entrywise(part, node, types)):
+            numbers.add(node)
         if not _is_entrywise(part, node, types) or len(sources) != 1:
             continue
-        z = inputs[node] = sources.pop()
+        z = sources.pop()
+        if _overwrites(node) and (node.args[0] not in inputs or _name(node.args[0]) in _SAME):
+            continue  # then others read its result as z
+        inputs[node] = z
         if _name(node) not in _ENDS:
             continue
-        inner = frozenset(_between(z, node))
+        steps = frozenset(_between(z, node))
+        inner = steps - numbers
         if any(user not in inner and user is not node for x in inner for user in x.users):
             continue
-        known = _known(part, z, node, inner)
+        known = _known(part, z, node, steps)
         if known is not None and isinstance(known[1], types):
             found = {end: formula for end, formula in found.items() if end not in inner}
             found[node] = Formula(known[0], copy.deepcopy(known[1]), z, node, inner)
     return list(found.values())
 
 
-def _name(node: fx.Node) -> str:
-    return node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", ""))
+def _name(node: Any) -> str:
+    name = node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", ""))
+    return name.removesuffix("_") if _overwrites(node) else name
+
+
+def _overwrites(node: fx.Node) -> bool:
+    return node.op == "call_method" and str(node.target).endswith("_")
 
 
 def _is_entrywise(part: nn.Module, node: fx.Node, types: tuple[type[nn.Module], ...]) -> bool:
@@ -82,11 +95,11 @@ def _between(z: fx.Node, end: fx.Node) -> Iterator[fx.Node]:
                 yield x
 
 
-def _known(part: nn.Module, z: fx.Node, end: fx.Node, inner: frozenset[fx.Node]) -> tuple[str, nn.Module] | None:
-    values: dict[fx.Node, Any] = {z: _GRID}
+def _known(part: nn.Module, z: fx.Node, end: fx.Node, steps: frozenset[fx.Node]) -> tuple[str, nn.Module] | None:
+    values: dict[fx.Node, Any] = {z: _GRID.clone()}
     try:
         for node in end.graph.nodes:
-            if node in inner or node is end:
+            if node in steps or node is end:
                 args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
                 values[node] = _value(part, node, args, kwargs)
     except Exception:  # whatever an expression may raise for other dtypes

@@ -14,12 +14,12 @@ from smx.convert.dissolving import dissolve
 from smx.convert.folding import fold, next_linears
 from smx.convert.modularize import ACTIVATIONS, Types, heed_activations
 from smx.convert.preparing import prepare
-from smx.convert.starting import present
+from smx.convert.starting import named, present
 from smx.convert.table import Plan
 from smx.example_input import ExampleInput
 from smx.fused.operators import of_choice
 from smx.layers import Mixed, Selective, selectives
-from smx.paper import CURRENT, KEEP, NEURON, PAPER_POOL, RANDOM, STARTS, TEMPERATURE, default_selection
+from smx.paper import KEEP, NEURON, PAPER_POOL, RANDOM, STARTS, TEMPERATURE, default_selection
 from smx.wrappers import copied, unwrapped
 
 ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
@@ -89,12 +89,12 @@ def select(
             may end the tuple. None: an input is inferred from the first layer, see `smx.example_input.infer`.
         temperature: tau of eq. 2.
         selection: the rule by which the neurons choose, `paper` or `matched`; see `smx.Selective`. None: `paper`, or
-            `matched` with start="current", since there a sample of the others hardly disturbs the network.
+            `matched` unless the start is random, since then a sample of the others hardly disturbs the network.
         per: what makes one choice: `neuron`, `layer`, or a number of neurons side by side; see `smx.Selective`.
         start: `random`: each neuron begins with an activation that is drawn. `current`: with the one that it has, so
             that the result computes in `eval()` what `module` computes, to the bit (a formula: what PyTorch's function
-            of it computes), and training explores from there.
-        keep: with `current`, the probability of a neuron's present activation in a sample at the start; see
+            of it computes), and training explores from there. A name of the pool: each with that one.
+        keep: unless the start is random, the probability of a neuron's first activation in a sample at the start; see
             `smx.Selective.begin`.
         types: the module types that are activations at all. A function counts as its module: `F.relu` as `nn.ReLU`.
             Your own types are allowed.
@@ -107,12 +107,11 @@ def select(
         ValueError: nothing can be selected; the selection, `per` or `start` is unknown; `keep` is out of its range; a
             pattern or a path names nothing; no input can be inferred; the module can't be copied or changed; or the
             rewritten network gives other outputs.
-        InputError: with `current`, an activation is not in the pool.
+        InputError: with `current`, an activation of the network is not in the pool.
     """
-    if start not in STARTS:
-        raise ValueError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
     rule = selection or default_selection(start)
     resolved = resolve_pool(pool)
+    first = None if start in STARTS else named(start, resolved)
     module, made_plan = prepare(module, example_input, types, include, exclude, dim)
     if not made_plan.selected:
         reasons = [f"{path or 'it'} is left: {reason}" for path, reason in made_plan.left.items()]
@@ -128,8 +127,9 @@ def select(
             assert row.dim is not None
             how: dict[str, Any] = {"selection": rule, "per": per, "dim": row.dim, "device": device}
             made[part] = layer = Selective(row.neurons, resolved, temperature, **how)
-            if start == CURRENT:
-                layer.begin(torch.full((len(layer.logits),), present(path, part, resolved)), keep)
+            if start != RANDOM:
+                begins = present(path, part, resolved) if first is None else first
+                layer.begin(torch.full((len(layer.logits),), begins), keep)
     return replace(module, made)
 
 

@@ -7,6 +7,7 @@ import inspect
 import operator
 import pickle
 import random
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -184,8 +185,10 @@ class _Traced(Rewritten):
     """A forward that is the code of two graphs."""
 
     def __init__(self, base: type[nn.Module], training: fx.Graph, evaluation: fx.Graph) -> None:
-        codes = [graph.python_code("self") for graph in (training, evaluation)]
         super().__init__(base)
+        for graph in (training, evaluation):
+            graph.set_codegen(_Signature(base))
+        codes = [graph.python_code("self") for graph in (training, evaluation)]
         self.source = _by_mode(*(code.src.strip() for code in codes))
         self.names = {name: value for code in codes for name, value in code.globals.items() if name not in _BUILTINS}
 
@@ -194,6 +197,23 @@ class _Traced(Rewritten):
         namespace = {**_BUILTINS, **self.names}
         exec(self.source, namespace)
         return {"forward": namespace["forward"]}
+
+
+class _Signature(fx.graph.CodeGen):
+    """Defines a forward with the arguments of the class's own: torch.fx puts those by name alone before `*args`."""
+
+    def __init__(self, base: type[nn.Module]) -> None:
+        super().__init__()
+        self.kinds = {name: one.kind for name, one in inspect.signature(base.forward).parameters.items()}
+
+    def gen_fn_def(self, free_vars: list[str], *args: Any, **kwargs: Any) -> str:
+        """Return the line that defines the forward."""
+        kinds = {text: self.kinds[re.findall(r"\w+", text)[0]] for text in free_vars}
+        ordered = sorted(free_vars, key=kinds.__getitem__)
+        by_name = [text for text in ordered if kinds[text] is inspect.Parameter.KEYWORD_ONLY]
+        if by_name and inspect.Parameter.VAR_POSITIONAL not in kinds.values():
+            ordered.insert(ordered.index(by_name[0]), "*")
+        return super().gen_fn_def(ordered, *args, **kwargs)
 
 
 _BUILTINS = fx.Graph().python_code("self").globals

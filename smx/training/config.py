@@ -94,11 +94,12 @@ class TrainConfig:
     )
     start: str = _phases(
         RANDOM,
-        "current: with the activations of --init or of your own network; then selection is matched by default.",
-        choices=STARTS,
+        "With which activations neurons begin: drawn ones, those of --init or of your own network, or all with this one"
+        " of the pool; unless random, selection is matched by default.",
+        "random|current|NAME",
     )
     keep: float = _phases(
-        KEEP, "With current: the probability at the start that a neuron has its present one in a step.", "P"
+        KEEP, "Unless random: the probability at the start that a neuron has its first one in a step.", "P"
     )
     per: int | Literal["layer"] = _network(
         1, "How many neurons, side by side, make one choice together; layer: all of a layer.", "N|layer", word=LAYER
@@ -178,9 +179,10 @@ class TrainConfig:
                 self._require(setting.name, getattr(self, setting.name) in choices, f"one of {', '.join(choices)}")
         if self.is_baseline:
             self._require("phase1_epochs", self.phase1_epochs != AUTO, "a number: a baseline makes no choices")
+        if self.start != RANDOM:
+            self._require("activation", not self.is_baseline, f"{SMARTMIXED} with start = {self.start}")
+            self._require("protocol", self.protocol == "standard", f"standard with start = {self.start}")
         if self.start == CURRENT:
-            self._require("activation", not self.is_baseline, f"{SMARTMIXED} with start = current")
-            self._require("protocol", self.protocol == "standard", "standard with start = current")
             known = self.init != NONE or ":" in self.model
             self._require("start", known, "random without init = FILE or a model = module:factory of yours")
         if self.rewind or self.protocol == "author":
@@ -194,10 +196,13 @@ class TrainConfig:
         if self.cuda_graphs:
             self._require("amp", self.amp != "float16", "none or bfloat16 with cuda_graphs")
         from smx import activations  # here, because it loads torch, which the command line's help must not
+        from smx.convert.starting import named
 
         try:
             activations.resolve_pool(self.pool)
             activations.resolve_pool(self.candidates)
+            if self.start not in STARTS:
+                named(self.start, activations.resolve_pool(self.pool))
         except ValueError as error:
             raise InputError(shorten(str(error), 300)) from error
 

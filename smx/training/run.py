@@ -20,6 +20,7 @@ from smx.data import Dataset
 from smx.errors import InputError, one_line
 from smx.layers import selectives
 from smx.modelfile import SavedModel, save_model, split_state
+from smx.paper import CURRENT
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import NONE, TrainConfig, as_text
 from smx.training.controls import replace_choices
@@ -57,7 +58,7 @@ class _Run:
         config = self.config
         pool = rules(config).phase1_pool(activations.resolve_pool(config.candidates))
         how: dict[str, Any] = {"selection": config.selection, "per": config.per}
-        if config.init == NONE:  # otherwise the file says with which activations neurons begin
+        if config.init == NONE or config.start != CURRENT:  # otherwise the file says with which activations they begin
             how |= {"start": config.start, "keep": config.keep}
         return self.architecture.selective(pool, config.temperature, **how)
 

@@ -69,6 +69,15 @@ def test_a_run_begins_with_the_network_of_the_file(name: str, files: dict[str, P
     assert all(layer.present is None for layer in fresh.modules() if isinstance(layer, smx.Selective))
 
 
+def test_weights_of_a_file_and_one_activation_for_all(files: dict[str, Path]) -> None:
+    config = replace(SMALL, init=str(files["baseline"]), start="tanh", selection="matched")
+    network, x = begun(config), torch.rand(30, 64)
+    first, second, output = (
+        part for part in smx.load(files["baseline"]).modules() if isinstance(part, torch.nn.Linear)
+    )
+    torch.testing.assert_close(network(x), output(torch.tanh(second(torch.tanh(first(x))))))
+
+
 def test_a_baseline_goes_on_from_a_file(files: dict[str, Path]) -> None:
     network, expected = (
         begun(replace(SMALL, activation="elu", init=str(files["baseline"]))),
@@ -156,8 +165,14 @@ def test_what_no_run_can_begin_with(files: dict[str, Path], digits: Dataset, tmp
         ({"start": "current", "init": "m.pt", "protocol": "author"}, "protocol must be standard with start = current"),
         ({"init": "m.pt", "rewind": True}, "init must be none where phase 2 begins with other weights, got 'm.pt'"),
         ({"init": "m.pt", "protocol": "author"}, "init must be none"),
+        ({"start": "silu"}, "start must be one of .*, elu, selu, got 'silu'"),
+        ({"start": "relu", "activation": "relu"}, "activation must be smartmixed with start = relu"),
+        ({"start": "relu", "protocol": "author"}, "protocol must be standard with start = relu"),
         ({"keep": 1.0}, "keep must be between 0 and 1, got 1.0"),
-        ({"start": "now"}, "start must be one of random, current, got 'now'"),
+        (
+            {"start": "now"},
+            "start must be one of random, current, relu, sigmoid, tanh, leaky_relu, elu, selu, got 'now'",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
@@ -168,4 +183,5 @@ def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str
 def test_the_rule_of_choosing_follows_the_start() -> None:
     assert from_values({"start": "current", "init": "m.pt"}).selection == "matched"
     assert from_values({"start": "current", "init": "m.pt", "selection": "paper"}).selection == "paper"
+    assert from_values({"start": "relu"}).selection == "matched"
     assert from_values({"start": "random"}).selection == from_values({}).selection == "paper"

@@ -226,6 +226,37 @@ def test_an_optional_argument_that_is_passed_on_stays_optional() -> None:
     torch.testing.assert_close(chosen.eval()(x, mask, scale=2.0), net(x, mask, scale=2.0))
 
 
+def test_arguments_are_given_by_name_and_by_place_as_before() -> None:
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    class AnyAndNamed(Module):
+        def forward(self, *args: Tensor, scale: float = 1.0, **more: Tensor) -> Any:
+            return self.last(F.relu(self.linear(args[0]))) * scale + more.get("shift", 0)
+
+    class Named(Module):
+        def forward(self, x: Tensor | None = None, *, scale: Tensor) -> Any:
+            return self.last(F.relu(self.linear(x))) * scale
+
+    class AnyAfter(Module):
+        def forward(self, x: Tensor, *rest: Tensor, scale: float = 1.0) -> Any:
+            return self.last(F.relu(self.linear(x))) * scale
+
+    x, two, more = torch.randn(5, 3), torch.tensor(2.0), {"shift": torch.tensor(3.0)}
+    nets: dict[nn.Module, list[tuple[tuple[Tensor, ...], dict[str, Any]]]] = {
+        AnyAndNamed(): [((x,), {}), ((x,), {"scale": 2.0}), ((x, two), more)],
+        Named(): [((x,), {"scale": two}), ((), {"x": x, "scale": two})],
+        AnyAfter(): [((x,), {}), ((x, two, two), {}), ((x, two), {"scale": 2.0})],
+    }
+    for net, calls in nets.items():
+        chosen = smx.select(net, example_input=(*calls[0][0], calls[0][1]), start="relu")
+        assert selectives(chosen) == {"relu": 4}
+        for args, kwargs in calls:
+            torch.testing.assert_close(chosen.eval()(*args, **kwargs), net(*args, **kwargs))
+
+
 def test_an_optional_argument_that_stands_for_another_one() -> None:
     """Both courses have the same operators, which take other values."""
 

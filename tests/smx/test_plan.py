@@ -214,8 +214,12 @@ def test_recurrences_are_left(kind: str) -> None:
         (lambda x: x.sigmoid().mul(x), "silu"),
         (lambda x: x * torch.tanh(F.softplus(x)), "mish"),
         (lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)), "gelu"),
+        (lambda x: x * 0.5 * (1 + torch.erf(x / torch.sqrt(torch.tensor(2.0)))), "gelu"),
         (NewGELU(), "gelu"),
         (lambda x: x * F.relu6(x + 3) / 6, "hardswish"),
+        (lambda x: torch.sigmoid(x).mul_(x), "silu"),
+        (lambda x: x.mul_(torch.sigmoid(x)), None),
+        (lambda x: x.float().mul_(torch.sigmoid(x)), None),
         (lambda x: x * torch.sigmoid(1.702 * x), None),
         (lambda x: x + x * torch.sigmoid(x), "silu"),
         (lambda x: torch.sigmoid(x) * torch.sigmoid(x) * x, None),
@@ -235,6 +239,18 @@ def test_formulas_of_known_activations_are_selected_as_a_whole(formula: Any, nam
     chosen = smx.select(net, pool=["mish", "hardswish", "silu", "gelu"], example_input=x)
     tolerance = 1e-3 if isinstance(formula, NewGELU) else 1e-5  # the pool has the exact GELU
     torch.testing.assert_close(favour(chosen, name).eval()(x), net(x), atol=tolerance, rtol=1e-4)
+
+
+def test_two_formulas_may_share_a_number() -> None:
+    def forward(net: Any, x: Tensor) -> Any:
+        half = torch.tensor(0.5)
+        a, b = net.a(x), net.b(x)
+        return net.c(half * a * (1 + torch.erf(a * half.sqrt())) + half * b * (1 + torch.erf(b * half.sqrt()))) * half
+
+    net, x = Net(forward, a=nn.Linear(3, 6), b=nn.Linear(3, 6), c=nn.Linear(6, 2)), torch.randn(4, 3)
+    assert [row.call for row in smx.plan(net, example_input=x).selected] == ["formula", "formula"]
+    chosen = smx.select(net, ("relu", "gelu"), example_input=x, start="gelu")
+    torch.testing.assert_close(chosen.eval()(x), net(x))
 
 
 def test_a_forward_that_reads_shapes_is_rewritten_and_bakes_none_of_them() -> None:

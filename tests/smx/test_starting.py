@@ -116,6 +116,29 @@ def test_every_logit_gets_a_gradient_though_few_neurons_explore(selection: str) 
     assert layer.logits.grad.abs().amax(1).min() > 0
 
 
+@pytest.mark.parametrize(("start", "expected"), [("tanh", torch.tanh), ("LeakyReLU", F.leaky_relu)])
+def test_all_neurons_may_begin_with_one_activation(start: str, expected: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ELU(), nn.Linear(6, 2)), torch.randn(9, 4)
+    chosen = smx.select(net, example_input=x, start=start, keep=0.8)
+    torch.testing.assert_close(chosen.eval()(x), net[4](expected(net[2](expected(net[0](x))))))
+    assert {layer.selection for layer in selectives(chosen)} == {"matched"}
+    assert {layer.selection for layer in selectives(smx.select(net, start=start, selection="paper"))} == {"paper"}
+    by_hand = smx.Selective(5, ("tanh", "elu"), selection="matched", per="layer")
+    by_hand.begin(torch.tensor([1]), 0.8)
+    layer = selectives(
+        smx.select(
+            nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 1)),
+            ("tanh", "elu"),
+            start="elu",
+            keep=0.8,
+            per="layer",
+        )
+    )[0]
+    assert layer.explores == by_hand.explores
+    assert torch.equal(layer.logits, by_hand.logits)
+
+
 def test_what_a_network_can_not_start_from() -> None:
     net, x = nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(0.2), nn.Linear(6, 2)), torch.randn(4, 4)
     with pytest.raises(
@@ -125,7 +148,7 @@ def test_what_a_network_can_not_start_from() -> None:
     own = smx.Activation("steep", lambda z: F.leaky_relu(z, 0.2))
     start = smx.select(net, ("relu", own), example_input=x, start="current")
     assert torch.equal(start.eval()(x), net(x))
-    with pytest.raises(ValueError, match="start must be one of random, current, got 'now'"):
+    with pytest.raises(ValueError, match=r"start must be one of random, current, relu, .*, selu, got 'now'"):
         smx.select(net, example_input=x, start="now")
     net[1] = nn.ReLU()
     least = math.exp(LEAD) / (math.exp(LEAD) + 5)
