@@ -95,6 +95,8 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "matched shuffled": {"selection": "matched", "choices": "shuffled"},
     "matched rewound": {"selection": "matched", "rewind": True},
     "matched per layer": {"selection": "matched", "per": "layer"},
+    "from relu": {"selection": "matched", "start": "relu"},
+    "from relu per layer": {"selection": "matched", "start": "relu", "per": "layer"},
     "random per layer": {"selection": "matched", "per": "layer", "choices": "random"},
 }
 METHODS = (*PAPER_POOL, *CHOICES)
@@ -138,7 +140,7 @@ def score(run: Run, epochs: int = EPOCHS, choosing: int = CHOOSING) -> float:
         net = fit(mlp(sizes, lambda i: Fixed(function)), train, epochs)
     else:
         how = CHOICES[run.method]
-        net = smx.select(mlp(sizes), selection=how.get("selection", "paper"), per=how.get("per", "neuron"))
+        net = smx.select(mlp(sizes), **{name: how[name] for name in ("selection", "per", "start") if name in how})
         start = {name: value.clone() for name, value in net.state_dict().items()}
         net = fit(net, train, choosing)
         replace_choices(net, how.get("choices", "learned"), run.seed)

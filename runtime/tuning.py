@@ -14,7 +14,7 @@ from msgspec import Meta
 from smx import files
 from smx.errors import InputError, one_line
 from smx.runtime.settings import Settings
-from smx.schema import Count, Text, checked, from_json
+from smx.schema import Count, Text, checked, from_json, without_header
 from smx.timing.machine import machine
 
 FORMAT = "smx-tuning"
@@ -139,12 +139,6 @@ def has_own_variant(model: str | os.PathLike[str]) -> bool:
 
 def _read(path: Path) -> Tuning:
     """Read the file; raise OSError or InputError if it can't be read or is damaged."""
-    content = from_json(files.read(path, LARGEST), dict[str, Any])
-    if content.pop("format", None) != FORMAT:
-        raise InputError(f"its format is not {FORMAT}")
-    if (version := content.pop("version", VERSION)) != VERSION:
-        raise InputError(
-            f"it has format version {one_line(version)[:20]}, this smx reads {VERSION}; upgrade smartmixed"
-        )
+    content = without_header(from_json(files.read(path, LARGEST), dict[str, Any]), FORMAT, VERSION)
     settings = checked(content.get("settings"), Settings)
     return checked({**content, "settings": asdict(settings)}, Tuning)

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from smx import files
 from smx.errors import InputError
-from smx.schema import Count, Index, Text, checked, from_json
+from smx.schema import Count, Index, Text, checked, from_json, without_header
 
 FORMAT = "smx-prices"
+VERSION = 1
+"""Of the file's layout. A later release may write a higher one."""
 
 FORMS = ("operators", "shared", "joined", "in place")
 """How a mixed layer can be written, see docs/layouts.md; the layout `sorted` has the form `shared`."""
@@ -173,7 +175,7 @@ class Prices:
     def to_json(self) -> str:
         """Return the content of a price file."""
         values = {name: _plain(value) for name, value in asdict(self).items()}
-        return json.dumps({"format": FORMAT, **values}, indent=None, ensure_ascii=False) + "\n"
+        return json.dumps({"format": FORMAT, "version": VERSION, **values}, indent=None, ensure_ascii=False) + "\n"
 
     def _fastest(self, name: str, neurons: int, batch_size: int) -> float:
         forms = ("operators", "shared")
@@ -252,10 +254,7 @@ def load_prices(path: str | os.PathLike[str] | None = None) -> Prices:
     where = path or "smx/prices.json"
     try:
         source = resources.files("smx").joinpath("prices.json") if path is None else Path(path)
-        content = from_json(files.read(source), dict[str, Any])
-        if content.pop("format") != FORMAT:
-            raise ValueError(f"its format is not {FORMAT}")
-        return _checked(content)
+        return _checked(without_header(from_json(files.read(source), dict[str, Any]), FORMAT, VERSION))
     except FileNotFoundError:
         raise InputError(f"{where} does not exist; expected a price file, which smx price --out FILE writes") from None
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:

@@ -67,6 +67,20 @@ def from_json(text: str | bytes, kind: Any) -> Any:
         raise InputError(_reason(error)) from error
 
 
+def without_header(content: dict[str, Any], form: str, version: int) -> dict[str, Any]:
+    """Return what a file holds beside its `format` and `version`; one without a version is of this one.
+
+    Raises:
+        InputError: it has another format, or is of a version that this smx can't read.
+    """
+    rest = dict(content)
+    if rest.pop("format", None) != form:
+        raise InputError(f"its format is not {form}")
+    if (found := rest.pop("version", version)) != version:
+        raise InputError(f"it has format version {one_line(found)[:20]}, this smx reads {version}; upgrade smartmixed")
+    return rest
+
+
 def from_toml(text: bytes) -> dict[str, Any]:
     """Return the content of a TOML document.
 
