@@ -113,6 +113,15 @@ def test_what_choosing_gains_is_measured() -> None:
         )
 
 
+def test_what_choosing_gains_on_unseen_networks_is_measured() -> None:
+    (row,) = (row for row in result("choosing")["methods"] if row["method"] == "from relu per layer")
+    assert row["networks"] == 15
+    gain, low, high = (100 * (row["to_best"]["mean"] + part * row["to_best"]["half_width"]) for part in (0, -1, 1))
+    assert f"{gain:.2f} above the best of six trainings ({low:.2f} to {high:.2f})" in " ".join(README.split())
+    assert f"{gain:.2f} points above it (95 %: {low:.2f} to {high:.2f})" in RESULTS
+    assert f"mean rank among itself and the six is {row['rank']:.2f}" in RESULTS
+
+
 def test_the_gain_of_batching_is_measured() -> None:
     rates = {
         row["server"]: row["requests_a_second"] for row in result("serving-load")["servers"] if row["connections"] == 64

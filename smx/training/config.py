@@ -311,4 +311,5 @@ def _convert(value: Any, kind: type) -> Any:
 def _kind(default: Any) -> str:
     if isinstance(default, tuple):
         return "whole numbers, with commas between" if isinstance(default[0], int) else "names, with commas between"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text in UTF-8, as config.toml holds it"}[type(default)]
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text in UTF-8"}
+    return kinds[type(default)]
