@@ -72,6 +72,7 @@ def smx(folder: Path, *arguments: str | Path) -> None:
     assert traced(folder, sys.executable, "-m", "smx", *arguments) == (set(), [])
 
 
+@pytest.mark.long
 def test_training_and_an_export(tmp_path: Path) -> None:
     smx(tmp_path, "train", *SMALL, "--phase1-epochs", "1", "--phase2-epochs", "1", "--out", "out/run")
     assert (tmp_path / "out" / "run" / "figures").is_dir()
