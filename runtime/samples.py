@@ -60,7 +60,7 @@ def load_samples(
     name = str(source) if isinstance(source, Path) else "the array" if isinstance(source, np.ndarray) else "the image"
     names, x = _load(source, name, sample_shape, info, invert, max_pixels, left)
     maximum = np.float32(info.maximum if info is not None else 255 if raw else 1)
-    whole = bool(np.issubdtype(x.dtype, np.integer))
+    whole = x.dtype.kind in "iu"
     if raw:
         x = x if whole else np.rint(x * maximum)
         if x.size and (x.min() < 0 or x.max() > 255):
@@ -123,9 +123,9 @@ def _as_samples(name: str, x: NDArray[Any], sample_shape: Sequence[int], info: M
     """Bring (B, *) or one example (*) to (B, *sample_shape), through the shape of the data's examples, if known."""
     size = math.prod(sample_shape)
     shape = info.sample_shape if info is not None and math.prod(info.sample_shape) == size else sample_shape
-    if not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
+    if x.dtype.kind not in "iuf":  # to NumPy a timedelta is a whole number
         raise InputError(f"{name} must hold numbers, got dtype {x.dtype}")
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(x))} values that are not finite; remove them")
     for examples in (x, x[None]):
         if examples.ndim and math.prod(examples.shape[1:]) == size:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from smx.errors import InputError, one_line
 
 Examples = TypeVar("Examples", bound=Any)
+UNFOLDED, MOST_TIMES = 2**27, 64
+"""Bytes, and multiples of a file's own, to which a compressed file may unfold."""
 COLOURS = (1, 3)
 """An axis of this length at either end of an image is that of its channels: grey, or red, green and blue."""
 
@@ -54,6 +58,19 @@ def as_taken(x: Examples, input_shape: Sequence[int]) -> Examples:
     return cast("Examples", np.ascontiguousarray(taken)) if isinstance(taken, np.ndarray) else taken
 
 
+def _check_size(file: BinaryIO) -> None:
+    """Refuse an archive whose members unfold to far more than its bytes."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            size, unfolded = file.seek(0, os.SEEK_END), sum(member.file_size for member in archive.infolist())
+        if unfolded > max(UNFOLDED, MOST_TIMES * size):
+            raise ValueError(
+                f"its {size} bytes would unfold to {unfolded}; write arrays of so few different values by np.savez,"
+                " which does not compress"
+            )
+    file.seek(0)
+
+
 def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
     """Read all arrays of a file, by name; the one of an `.npy` file is called x. Nothing in it is run.
 
@@ -66,6 +83,7 @@ def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
         raise InputError(f"{path} does not exist; {expected}")
     try:
         with path.open("rb") as file:
+            _check_size(file)
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return {"x": content}

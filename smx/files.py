@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -275,7 +276,10 @@ def _lock(folder: Path) -> TextIO | None:
     """Open and lock the folder's lock file; None where locks are not supported."""
     path = folder / LOCK
     while fcntl is not None:
-        file = path.open("a+", encoding="utf-8")
+        try:
+            file = open(path, "a+", encoding="utf-8", opener=_own)  # noqa: SIM115 # it stays open with the lock
+        except OSError as error:
+            raise InputError(f"{path} can't be the file that locks the folder ({error.strerror}); remove it") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -292,6 +296,15 @@ def _lock(folder: Path) -> TextIO | None:
             return file
         file.close()  # its owner removed it between our two calls
     return None
+
+
+def _own(path: str, flags: int) -> int:
+    """Open a file that is neither a link, which may lead out of the folder, nor a device or pipe."""
+    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file")
+    return descriptor
 
 
 def _owner(file: TextIO) -> dict[str, object]:

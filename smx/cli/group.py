@@ -68,7 +68,7 @@ def as_failure(error: Exception, command: str) -> Failure | None:
 def until_closed() -> Iterator[None]:
     """Let a command end as it would, although the readers of its output have gone."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(UntilClosed, before)
+    sys.stdout, sys.stderr = UntilClosed(sys.stdout), UntilClosed(sys.stderr, messages=True)
     try:
         yield
     finally:
@@ -90,6 +90,11 @@ class Group(click.Group):
             except OSError as error:  # of --help and --version, which no command sees
                 Failure(error.strerror or str(error), 1).show()
                 sys.exit(1)
+            except KeyError as error:
+                if "COMP_" not in str(error):
+                    raise
+                Failure(f"_SMX_COMPLETE is for shells, which set {error.args[0]}, too; see smx completion", 2).show()
+                sys.exit(2)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors into one line and the exit code that they carry."""

@@ -50,10 +50,14 @@ def logs() -> Console:
 
 
 class UntilClosed:
-    """A stream that a reader may close, as `head` does: the command then goes on in silence to its own exit code."""
+    """A stream that a reader may close, as `head` does: the command then goes on in silence to its own exit code.
 
-    def __init__(self, stream: Any) -> None:
+    So does one whose messages can't be written, since nobody could be told.
+    """
+
+    def __init__(self, stream: Any, *, messages: bool = False) -> None:
         self._stream = stream
+        self._ends = OSError if messages else BrokenPipeError
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -73,7 +77,7 @@ class UntilClosed:
     def _silenced(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
+        except self._ends:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())  # what is still in buffers goes there
             os.close(nowhere)

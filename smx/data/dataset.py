@@ -113,13 +113,12 @@ def _checked(what: str, x: NDArray[Any], y: NDArray[Any], sample_shape: tuple[in
         raise InputError(f"{what}y must have one label for each of the {len(x)} examples of x, got shape {y.shape}")
     if x.shape[1:] != sample_shape:
         raise InputError(f"{what}x must have examples of shape {sample_shape}, got {x.shape[1:]}")
-    if not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
+    if x.dtype.kind not in "iuf":  # to NumPy a timedelta is a whole number
         raise InputError(f"{what}x must hold numbers, got dtype {x.dtype}")
-    if not np.issubdtype(y.dtype, np.integer):
+    if y.dtype.kind not in "iu":
         raise InputError(f"{what}y must hold class indices of an integer dtype, got {y.dtype}")
     with np.errstate(over="ignore"):
-        floating = np.issubdtype(x.dtype, np.floating)
-        x = x.astype(np.float32 if floating else x.dtype.newbyteorder("="), copy=False)
+        x = x.astype(np.float32 if x.dtype.kind == "f" else x.dtype.newbyteorder("="), copy=False)
     if bad := np.count_nonzero(~np.isfinite(x)):
         raise InputError(f"{what}x holds {bad} values that are not finite in float32; remove them")
     if y.min() < 0 or y.max() >= classes:

@@ -39,13 +39,15 @@ def load_npz(path: Path) -> Dataset:
     if missing:
         raise InputError(f"{path} has no array {min(missing)}, only {', '.join(content) or 'nothing'}; {EXPECTED}")
     x, y, names = content["x"], content["y"], content.get("names")
-    if y.ndim != 1 or not y.size or not np.issubdtype(y.dtype, np.integer):
+    if y.ndim != 1 or not y.size or y.dtype.kind not in "iu":
         labels: tuple[str, ...] = ()  # build() says what is wrong with y
     elif names is None:
         found, y = np.unique(y, return_inverse=True)
         labels = tuple(map(str, found))
     else:
         labels = tuple(map(str, names.reshape(-1)))
+        if broken := [label for label in labels if label.encode(errors="ignore").decode() != label]:
+            raise InputError(f"{path}: the entry {broken[0]!r} of names is no text in UTF-8; write it anew")
         _check_named(path, y, labels)
     if len(labels) == 1 and y.shape == x.shape[:1]:
         raise InputError(
@@ -71,4 +73,5 @@ def _check_named(path: Path, y: NDArray[Any], names: tuple[str, ...]) -> None:
 def _maximum(x: NDArray[Any]) -> float:
     if x.dtype == np.uint8:
         return 255.0
-    return max(1.0, float(np.abs(x).max(initial=1))) if np.issubdtype(x.dtype, np.integer) else 1.0
+    # Not the magnitudes of the array: that of the lowest number of a type is none of the type.
+    return max(1.0, -float(x.min(initial=0)), float(x.max(initial=0))) if x.dtype.kind in "iu" else 1.0

@@ -226,6 +226,9 @@ def _start(config: TrainConfig, fingerprint: str, out: Path, checkpoint: Checkpo
     if checkpoint is None:
         if (out / CHECKPOINT).exists() or (out / "model.pt").exists():
             raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+        settings = out / "config.toml"  # perhaps of the same run, killed before its first epoch
+        if settings.exists() and settings.read_bytes() != config.to_toml().encode():
+            raise InputError(f"{settings} has other settings than this run, which would replace it; move or remove it")
         return Checkpoint(config, fingerprint, phase=0, init=digest)
     require_same(checkpoint, vars(config), out)
     return replace(checkpoint, config=config)

@@ -91,6 +91,19 @@ def test_plain_text() -> None:
     assert plain("\x1b[31m\r\x7f\x85\u2066\udcff\0") == r"\x1b[31m\r\x7f\x85\u2066\udcff\x00"
 
 
+def test_a_message_that_can_not_be_written_keeps_the_exit_code() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "smx", "inspect", "absent.onnx"]
+        assert subprocess.run(command, stderr=full, timeout=300, check=False).returncode == 2
+
+
+def test_a_completion_that_no_shell_asks_for() -> None:
+    environment = {**os.environ, "_SMX_COMPLETE": "bash_complete"}
+    command = [Path(sys.executable).with_name("smx")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    refused(done, 2, "_SMX_COMPLETE is for shells, which set COMP_WORDS, too")
+
+
 def test_json_goes_to_a_device(tmp_path: Path) -> None:
     write_json(os.devnull, {"a": 1})
     assert Path(os.devnull).is_char_device()

@@ -78,6 +78,14 @@ def test_a_users_file(tmp_path: Path) -> None:
     assert taken.train.x.dtype == np.float32
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64])
+def test_the_lowest_number_of_a_type_has_its_magnitude(dtype: type[np.signedinteger[Any]], tmp_path: Path) -> None:
+    x, y = user_arrays()
+    x = np.where(x > 100, np.iinfo(dtype).min, 3).astype(dtype)
+    own = data.load(str(write_npz(tmp_path / "own.npz", x=x, y=y)))
+    assert own.maximum == -float(np.iinfo(dtype).min)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -97,6 +105,9 @@ def test_a_users_file(tmp_path: Path) -> None:
         ({"x": np.full((60, 2), np.nan)}, "x holds 120 values that are not finite in float32"),
         ({"x": np.zeros(60)}, r"x must have the shape \(examples, values, ...\)"),
         ({"x": np.full((60, 2), "a")}, "x must hold numbers, got dtype <U1"),
+        ({"x": np.zeros((60, 2), "m8[s]")}, r"x must hold numbers, got dtype timedelta64\[s\]"),
+        ({"y": np.zeros(60, "m8[s]")}, r"y must hold class indices of an integer dtype, got timedelta64\[s\]"),
+        ({"y": np.arange(60) % 2, "names": ["a", "\ud800"]}, r"the entry '\\ud800' of names is no text in UTF-8"),
         ({"y": np.arange(60)}, "60 examples are too few"),
     ],
 )
@@ -104,6 +115,14 @@ def test_unusable_content_is_refused(tmp_path: Path, change: dict[str, Any], mes
     x, y = user_arrays()
     with pytest.raises(InputError, match=message):
         data.load(str(write_npz(tmp_path / "bad.npz", **{"x": x, "y": y, **change})))
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros((2**18, 1024), np.uint8))
+    with pytest.raises(InputError, match="bytes would unfold to 26843"):
+        data.load(str(tmp_path / "bomb.npz"))
+    np.savez_compressed(tmp_path / "small.npz", x=np.zeros((60, 1024), np.uint8), y=np.arange(60) % 2)
+    assert data.load(str(tmp_path / "small.npz")).sample_shape == (1024,)
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:

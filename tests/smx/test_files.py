@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,6 +182,18 @@ def test_a_lock_file_that_no_run_wrote(content: str, tmp_path: Path) -> None:
     with files.locked(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("victim"), os.mkfifo], ids=["link", "pipe"])
+def test_a_lock_is_never_what_leads_out_of_the_folder(make: Callable[[Path], None], tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("the user's")
+    make(tmp_path / files.LOCK)
+    with (
+        pytest.raises(InputError, match=r"can't be the file that locks the folder .*; remove it"),
+        files.locked(tmp_path),
+    ):
+        pass
+    assert (tmp_path / "victim").read_text() == "the user's"
 
 
 @pytest.mark.parametrize("fails", [None, OSError(errno.ENOTSUP, "not supported")])

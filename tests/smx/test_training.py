@@ -91,6 +91,19 @@ def test_resuming_after_any_epoch_gives_the_same_model(
     assert (tmp_path / "model.pt").read_bytes() == (small[0] / "model.pt").read_bytes()
 
 
+def test_settings_of_the_users_own_are_not_replaced(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("# mine\nseed = 3\n")
+    with pytest.raises(
+        InputError, match=r"config\.toml has other settings than this run, which would replace it; move"
+    ):
+        train(SMALL, digits, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+    assert (tmp_path / "config.toml").read_text() == "# mine\nseed = 3\n"
+    (tmp_path / "config.toml").write_text(SMALL.to_toml())  # as a run leaves it that is killed in its first epoch
+    train(SMALL, digits, tmp_path)
+    assert (tmp_path / "model.pt").exists()
+
+
 def test_a_run_is_not_overwritten_nor_mixed_up(small: tuple[Path, TrainResult], digits: Dataset) -> None:
     out, _ = small
     with pytest.raises(InputError, match="already holds a run; add --resume"):
