@@ -30,12 +30,17 @@ def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
     close to each other.
 
     Raises:
-        InputError: C is 0 or 1: one column may be a score, a probability or a value, and a softmax of it is always 1.
+        InputError: C is 0 or 1: one column may be a score, a probability or a value, and a softmax of it is always 1;
+            or a row has NaN, or no largest score that is finite.
     """
     if scores.shape[1] < 2:
         count = ("no output column", "one output column")[scores.shape[1]]
         raise InputError(f"it has {count}, which names no classes; expected one for each class, two or more")
     given = scores.astype(np.float64)
+    if (bad := np.flatnonzero(~np.isfinite(given.max(1)))).size:
+        raise InputError(
+            f"its scores of example {bad[0]} are {', '.join(map(str, given[bad[0]][:5]))}, which name no class"
+        )
     if len(given) and (given >= 0).all() and (np.abs(given.sum(1) - 1) <= ROUNDING * given.shape[1]).all():
         given /= given.sum(1, keepdims=True)
         return given

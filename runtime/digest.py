@@ -25,8 +25,8 @@ def sealed(model: bytes, weights: Path | None = None) -> bytes:
     return model + _head(MODEL) + hashlib.sha256(model).hexdigest().encode()
 
 
-def check_digest(model: Path | bytes, name: str) -> None:
-    """Raise InputError if a model or its weights are not what was written; a model without a digest passes.
+def check_digest(model: Path | bytes, name: str) -> bool:
+    """Raise InputError if a model or its weights are not what was written; return whether it has a digest at all.
 
     Args:
         model: path of the file; or its content, where weights beside it are not looked at.
@@ -42,7 +42,7 @@ def check_digest(model: Path | bytes, name: str) -> None:
             end = file.read()
     last, before = end[-of_model:], end[:-of_model][-of_weights:]
     if not last.startswith(_head(MODEL)):
-        return
+        return False
     found = _sha256(model, size - of_model)
     if found.encode() != last[-_DIGITS:]:
         raise InputError(
@@ -54,6 +54,7 @@ def check_digest(model: Path | bytes, name: str) -> None:
             weights = model.parent / beside
             if not weights.is_file() or _sha256(weights).encode() != before[-_DIGITS:]:
                 raise InputError(f"{weights}, the weights of {name}, is missing or damaged; export the model again")
+    return True
 
 
 def _head(key: str) -> bytes:

@@ -19,6 +19,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from smx.errors import InputError
+from smx.limits import NODES
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _TEXT, _INT64 = _Field.TYPE_STRING, _Field.TYPE_INT64
@@ -38,8 +39,11 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, bool]]] = {
         ("output", 2, _TEXT, True),
         ("name", 3, _TEXT, False),
         ("op_type", 4, _TEXT, False),
+        ("attribute", 5, "Attribute", True),
         ("domain", 7, _TEXT, False),
     ],
+    "Attribute": [("g", 6, "Graph", False), ("graphs", 11, "Graph", True)],
+    "Function": [("name", 1, _TEXT, False), ("node", 7, "Node", True), ("domain", 10, _TEXT, False)],
     "Graph": [
         ("node", 1, "Node", True),
         ("initializer", 5, "Tensor", True),
@@ -52,6 +56,7 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, bool]]] = {
         ("graph", 7, "Graph", False),
         ("opset_import", 8, "Opset", True),
         ("metadata_props", 14, "Entry", True),
+        ("functions", 25, "Function", True),
     ],
 }
 
@@ -133,6 +138,38 @@ def weight_files(path: str | os.PathLike[str]) -> list[str]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{path} refers to weights outside its folder: {name!r}")
     return found
+
+
+def check_functions(model: str | os.PathLike[str] | bytes) -> None:
+    """Refuse functions that call each other so often that a small file stands for more than `NODES` operators.
+
+    ONNX Runtime replaces each call by the function's operators before it looks at the model.
+
+    Raises:
+        InputError: there are more operators, or a function calls itself; or the file is missing or no ONNX model.
+    """
+    message = _read(model)
+    bodies = {(function.domain, function.name): function.node for function in message.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Any, callers: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in nodes:
+            called = (node.domain, node.op_type)
+            if called in callers:
+                raise InputError(f"its function {called[1]} calls itself")
+            if called in bodies and called not in sizes:
+                sizes[called] = size(bodies[called], (*callers, called))
+            total += sizes.get(called, 1)
+            for attribute in node.attribute:
+                total += sum(size(graph.node, callers) for graph in (attribute.g, *attribute.graphs))
+        return min(total, NODES + 1)
+
+    try:
+        if bodies and size(message.graph.node, ()) > NODES:
+            raise InputError(f"its functions stand for more than {NODES} operators")
+    except RecursionError as error:
+        raise InputError("its functions and subgraphs are nested too deep") from error
 
 
 def expose(path: Path, values: Sequence[str]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from smx.errors import InputError, one_line
+from smx.limits import RANDOM_VALUES, VALUES
 from smx.runtime.digest import check_digest
+from smx.runtime.graph import check_functions
 from smx.runtime.metadata import ModelInfo
 from smx.runtime.providers import DEVICES, check_assignments, execution_providers
 from smx.runtime.settings import Settings
@@ -73,7 +76,8 @@ class Session:
             if self.tuning is not None:
                 settings = self.tuning.settings
                 source = str(Path(source).with_name(self.tuning.file)) if self.tuning.file else source
-        check_digest(source if isinstance(source, bytes) else Path(source), self.name)
+        if not check_digest(source if isinstance(source, bytes) else Path(source), self.name):
+            self._check_functions(source)
         settings = settings or Settings()
         self.settings = settings if threads is None else replace(settings, threads=threads)
         options = self.settings.to_options()
@@ -93,7 +97,24 @@ class Session:
             check_assignments(self.name, provider, self._session)
         self.inputs: list[Any] = self._session.get_inputs()
         self.outputs: list[Any] = self._session.get_outputs()
+        self._check_sizes()
         self.info = self._read_info()
+
+    def _check_functions(self, source: str | bytes) -> None:
+        try:
+            check_functions(source)
+        except InputError as error:
+            raise InputError(f"{self.name} is no model that ONNX Runtime can load: {error}") from error
+
+    def _check_sizes(self) -> None:
+        """Refuse inputs that a small file declares and no memory holds."""
+        for wanted in self.inputs:
+            sizes = [size for size in wanted.shape[1:] if isinstance(size, int)]
+            if math.prod(sizes) > VALUES:
+                raise InputError(
+                    f"{self.name} has an input {wanted.name!r} of {wanted.shape}; smx takes examples of {VALUES} values"
+                    " at most"
+                )
 
     def _read_info(self) -> ModelInfo | None:
         try:
@@ -250,6 +271,10 @@ class Session:
             dtype = DTYPES.get(wanted.type)
             if dtype is None:
                 raise InputError(f"{self.name} has an input {wanted.name!r} of {wanted.type}, which takes no numbers")
+            if batch_size * math.prod(rest) > RANDOM_VALUES:
+                raise InputError(
+                    f"{batch_size} examples of {self.name} are more than {RANDOM_VALUES} values; take a smaller batch"
+                )
             values = random.random((batch_size, *rest))
             count = {"b": 2, "i": 128 if dtype == np.int8 else 256, "u": 256}.get(dtype.kind)
             arrays.append((np.floor(values * count) if count else values).astype(dtype))

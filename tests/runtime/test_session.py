@@ -88,6 +88,33 @@ def test_files_that_are_no_model(tmp_path: Path, dense: Path) -> None:
         Session(dense, threads=0)
 
 
+@pytest.mark.parametrize(
+    ("operator", "count", "message"),
+    [("Relu", 30, "its functions stand for more than 1048576 operators"), ("Own", 1, "its function F0 calls itself")],
+)
+def test_functions_that_stand_for_too_many_operators(
+    operator: str, count: int, message: str, dense: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(dense)
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("own", 1)]
+    model.opset_import.append(opsets[1])
+    for i in range(count):
+        called = (f"F{i - 1}", "own") if i else (operator, "") if operator == "Relu" else ("F0", "own")
+        body = [onnx.helper.make_node(called[0], [a], [b], domain=called[1]) for a, b in (("a", "t"), ("t", "b"))]
+        model.functions.append(onnx.helper.make_function("own", f"F{i}", ["a"], ["b"], body, opsets))
+    model.graph.node.insert(0, onnx.helper.make_node(f"F{count - 1}", ["x"], ["called"], domain="own"))
+    model.graph.node[1].input[0] = "called"
+    (tmp_path / "bomb.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=rf"bomb\.onnx is no model that ONNX Runtime can load: {message}"):
+        Session(tmp_path / "bomb.onnx")
+    del model.functions[4:]
+    model.graph.node[0].op_type = "F3"
+    if count > 4:
+        (tmp_path / "small.onnx").write_bytes(model.SerializeToString())
+        x = np.random.default_rng(0).random((3, 64), np.float32)
+        np.testing.assert_allclose(Session(tmp_path / "small.onnx").run(x), x @ WEIGHTS, rtol=1e-5)
+
+
 def test_a_model_given_as_bytes_and_its_weights_beside(tmp_path: Path) -> None:
     path = save_wide(tmp_path / "m.onnx", 300, save_as_external_data=True, location="m.data", size_threshold=0)
     session = Session(path.read_bytes(), folder=tmp_path, name="mine")
@@ -136,6 +163,15 @@ def test_sizes_that_random_inputs_can_not_have(tmp_path: Path) -> None:
     wide = Session(save(tmp_path / "wide.onnx", PLUS_ONE.replace("3", "width")))
     with pytest.raises(InputError, match=r"has an input 'x' whose sizes are not fixed: \['batch', 'width'\]"):
         wide.random_inputs(1)
+    for size in (2**27, 2**62):
+        path = save(tmp_path / "huge.onnx", PLUS_ONE.replace("3", str(size)))
+        with pytest.raises(
+            InputError, match=rf"has an input 'x' of \['batch', {size}\]; smx takes examples of 67108864"
+        ):
+            Session(path)
+    large = Session(save(tmp_path / "large.onnx", PLUS_ONE.replace("3", str(2**20))))
+    with pytest.raises(InputError, match=r"1024 examples of .* are more than 268435456 values; take a smaller batch"):
+        large.random_inputs(1024)
 
 
 def test_all_inputs_and_outputs_in_batches(tmp_path: Path) -> None:

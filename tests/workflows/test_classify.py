@@ -42,6 +42,13 @@ def test_probabilities_of_a_quantized_model_stay(classes: int) -> None:
         np.testing.assert_allclose(probabilities(row[None])[0], row / row.sum(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("scores", [[np.nan, 1.0, 2.0], [np.inf, 1.0, 2.0], [-np.inf, -np.inf, -np.inf]])
+def test_scores_that_name_no_class(scores: list[float]) -> None:
+    with pytest.raises(InputError, match=r"its scores of example 1 are .*, which name no class"):
+        probabilities(np.array([[0.0, 1.0, 2.0], scores], np.float32))
+    np.testing.assert_allclose(probabilities(np.array([[-np.inf, 0.0, 0.0]])), [[0, 0.5, 0.5]])
+
+
 def test_one_column_is_no_class(tmp_path: Path) -> None:
     for operators in ("y = ReduceSum<keepdims = 1>(x, axes)", "s = ReduceSum<keepdims = 1>(x, axes)  y = Sigmoid(s)"):
         signature = "(float[b,4] x) => (float[b,1] y) <int64[1] axes = {1}>"
