@@ -18,7 +18,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from smx.errors import InputError
+from smx.errors import InputError, no_file
 from smx.limits import NODES
 
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -204,7 +204,7 @@ def expose(path: Path, values: Sequence[str]) -> bytes:
 def _read(model: str | os.PathLike[str] | bytes) -> Any:
     name = "the model" if isinstance(model, bytes) else model
     if not isinstance(model, bytes) and not Path(model).is_file():
-        raise InputError(f"{name} does not exist; expected an ONNX model")
+        raise InputError(f"{no_file(Path(model))}; expected an ONNX model")
     message = _model_class()()
     try:
         message.ParseFromString(model if isinstance(model, bytes) else Path(model).read_bytes())

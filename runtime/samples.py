@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.arrays import COLOURS, as_taken, image_shape, read_arrays
-from smx.errors import InputError
+from smx.errors import InputError, no_file
 from smx.limits import VALUES
 from smx.runtime.images import MAX_PIXELS, read_image
 from smx.runtime.metadata import ModelInfo
@@ -103,7 +103,7 @@ def _load(
             raise InputError(f"{name} holds no images that can be read ({reason}); {EXPECTED}")
         return list(found), np.stack(list(found.values()))
     if not source.is_file():
-        raise InputError(f"{name} does not exist; {EXPECTED}")
+        raise InputError(f"{no_file(source)}; {EXPECTED}")
     if source.suffix.lower() in IMAGE_SUFFIXES:
         return [source.name], _image(source, name, sample_shape, info, invert, max_pixels)[None]
     if source.suffix.lower() in (".npy", ".npz"):

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from smx.errors import InputError, one_line
+from smx.errors import InputError, no_file, one_line
 from smx.limits import RANDOM_VALUES, VALUES
 from smx.runtime.digest import check_digest
 from smx.runtime.graph import check_functions
@@ -326,7 +326,7 @@ def existing(path: Path) -> str:
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the ONNX file in it")
     if not path.is_file():
-        raise InputError(f"{path} does not exist; expected an ONNX model, as smx export writes it")
+        raise InputError(f"{no_file(path)}; expected an ONNX model, as smx export writes it")
     try:
         str(path).encode()
     except UnicodeEncodeError as error:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.errors import InputError, one_line
+from smx.errors import InputError, no_file, one_line
 
 Examples = TypeVar("Examples", bound=Any)
 UNFOLDED, MOST_TIMES = 2**27, 64
@@ -80,7 +80,7 @@ def read_arrays(path: Path, expected: str) -> dict[str, NDArray[Any]]:
     if path.is_dir():
         raise InputError(f"{path} is a folder; {expected}")
     if not path.is_file():
-        raise InputError(f"{path} does not exist; {expected}")
+        raise InputError(f"{no_file(path)}; {expected}")
     try:
         with path.open("rb") as file:
             _check_size(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 LONGEST = 1000
 """Characters of a message, which may quote a file of any length, or an error of a library that does."""
@@ -28,6 +29,11 @@ class ParityError(SmxError):
     """Two implementations of one function disagree beyond the stated tolerance. Exit code 3."""
 
     exit_code = 3
+
+
+def no_file(path: Path) -> str:
+    """Say what a path is that is not one of a file: of something else, or of nothing."""
+    return f"{path} is no file" if path.exists() else f"{path} does not exist"
 
 
 STACK = re.compile(r"\s*(Exception raised from|C\+\+ CapturedTraceback|frame #\d+:).*", re.DOTALL)

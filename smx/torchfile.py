@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from smx import files
-from smx.errors import InputError, one_line
+from smx.errors import InputError, no_file, one_line
 
 VERSION = 1
 """The version of the layout of `model.pt` and `checkpoint.pt`. A later release may write a higher one."""
@@ -42,7 +42,7 @@ def load(path: Path, format: str) -> dict[str, Any]:
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the file in it, such as {path / 'model.pt'}")
     if not path.is_file():
-        raise InputError(f"{path} does not exist; {expected}")
+        raise InputError(f"{no_file(path)}; {expected}")
     try:
         _check_archive(path)
         with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smx import files
-from smx.errors import InputError
+from smx.errors import InputError, no_file
 
 CONDITIONS = ("provider", "settings", "io_binding", "level")
 MACHINE = ("processor", "cores", "system", "governor", "python", "numpy", "onnxruntime")
@@ -58,7 +58,7 @@ def read_report(path: Path) -> dict[str, Any]:
         InputError: the file is missing or is no result of a bench.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist; expected the JSON file of an earlier smx bench")
+        raise InputError(f"{no_file(path)}; expected the JSON file of an earlier smx bench")
     try:
         report: dict[str, Any] = json.loads(files.read(path))
         report["machine"].items()

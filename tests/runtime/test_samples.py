@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,11 @@ def test_grey_images_may_have_an_axis_for_their_channel(tmp_path: Path) -> None:
     for shape in ((4, 5), (4, 5, 1), (1, 4, 5)):
         x = load(tmp_path / "g.png", (1, 4, 5), info(shape, 255.0), raw=True)
         np.testing.assert_array_equal(x, pixels[None, None])
+
+
+def test_what_is_no_file_is_not_called_absent(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(InputError, match=r"pipe\.npy is no file; expected"):
+        load_samples(tmp_path / "pipe.npy", (4,), None)
+    with pytest.raises(InputError, match=r"none\.npy does not exist; expected"):
+        load_samples(tmp_path / "none.npy", (4,), None)
