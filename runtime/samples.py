@@ -87,12 +87,14 @@ def _load(
         return [name], _image(source, name, sample_shape, info, invert, max_pixels)[None]
     if source.is_dir():
         found = {}
-        for file in sorted(each for each in source.iterdir() if each.is_file()):
+        for file in sorted(each for each in source.iterdir() if not each.is_dir()):
             if file.suffix.lower() not in IMAGE_SUFFIXES:
                 if left is not None:
                     left[file.name] = f"{file} does not end in {', '.join(IMAGE_SUFFIXES)}"
                 continue
             try:
+                if not file.is_file():
+                    raise InputError(no_file(file))
                 found[file.name] = _image(file, str(file), sample_shape, info, invert, max_pixels)
             except InputError as error:
                 if left is None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from smx import __version__
@@ -158,8 +157,6 @@ class Service:
             found = probabilities(scores)
         except InputError as error:
             raise Refusal(Cause.INVALID, f"{name} does not classify: {error}") from error
-        if not np.isfinite(found).all():
-            raise Refusal(Cause.INVALID, f"{name} returns scores that are not finite for this image")
         names = names_of(scores.shape[1], model.class_names)
         classes = [
             {"class": names[index], "index": int(index), "probability": float(found[0, index])}

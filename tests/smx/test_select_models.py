@@ -251,9 +251,8 @@ def test_modes_dtypes_hooks_and_random_numbers_stay() -> None:
     assert {p for p, value in chosen.named_parameters() if not value.requires_grad} == {"fc1.weight", "fc1.bias"}
 
 
-@pytest.mark.parametrize(
-    ("name", "layers", "left"), [("resnet18", 17, 5), pytest.param("mobilenet_v2", 35, 17, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("name", "layers", "left"), [("resnet18", 17, 5), ("mobilenet_v2", 35, 17)])
+@pytest.mark.long
 def test_torchvisions_networks(name: str, layers: int, left: int, tmp_path: Path) -> None:
     """Select, train, commit, train, export in both layouts, verify; sort.
 

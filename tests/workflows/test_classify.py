@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,14 @@ def test_a_folder_gives_what_can_be_read_and_names_the_rest(images: Path, pictur
     for name in ("._a.png", "notes.txt"):
         (pictures / name).unlink()
     assert command("predict", images, pictures).returncode == 0
+
+
+def test_links_that_lead_nowhere_and_pipes_are_named(images: Path, pictures: Path) -> None:
+    (pictures / "link.png").symlink_to("nowhere.png")
+    os.mkfifo(pictures / "pipe.png")
+    left = smx.classify(images, pictures).left
+    assert left["link.png"] == f"{pictures / 'link.png'} does not exist"
+    assert left["pipe.png"] == f"{pictures / 'pipe.png'} is no file"
 
 
 def test_several_inputs(images: Path, pictures: Path, tmp_path: Path) -> None:

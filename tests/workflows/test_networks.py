@@ -101,6 +101,7 @@ def test_arguments_by_name_other_lengths_and_a_fault(tmp_path: Path) -> None:
     assert (broken.location.fault.layer, broken.location.fault.neuron) == ("body.1", 7)
 
 
+@pytest.mark.long
 def test_a_module_is_benched_beside_its_baselines(tmp_path: Path) -> None:
     """In another process, because this one has loaded torch."""
     net = small()
