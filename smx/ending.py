@@ -74,6 +74,7 @@ def end_on_signals(*, quietly: bool = False) -> None:
     def wait() -> None:
         while (number := os.read(reading, 1)[0]) not in WORDS:
             pass
+        threading.excepthook = lambda failed: None  # other threads lose what is cleaned up, and would complain
         with suppress(Exception):
             clean_up()
         _leave(number, quietly)
