@@ -53,7 +53,7 @@ def test_nodes_are_those_that_the_onnx_package_reads(exported: Path) -> None:
     assert nodes(exported.read_bytes()) == expected
     with pytest.raises(InputError, match="the model is no ONNX model"):
         nodes(b"\xff\xff")
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="is no file; expected an ONNX model"):
         nodes(exported.parent)
 
 
