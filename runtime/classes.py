@@ -36,15 +36,23 @@ def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
     if scores.shape[1] < 2:
         count = ("no output column", "one output column")[scores.shape[1]]
         raise InputError(f"it has {count}, which names no classes; expected one for each class, two or more")
+    check_scores(scores)
     given = scores.astype(np.float64)
-    if (bad := np.flatnonzero(~np.isfinite(given.max(1)))).size:
-        raise InputError(
-            f"its scores of example {bad[0]} are {', '.join(map(str, given[bad[0]][:5]))}, which name no class"
-        )
     if len(given) and (given >= 0).all() and (np.abs(given.sum(1) - 1) <= ROUNDING * given.shape[1]).all():
         given /= given.sum(1, keepdims=True)
         return given
     return softmax(scores)
+
+
+def check_scores(scores: NDArray[Any]) -> None:
+    """Refuse scores (B, C), C at least 1, of which a row names no class.
+
+    Raises:
+        InputError: a row has NaN, or no largest score that is finite.
+    """
+    if (bad := np.flatnonzero(~np.isfinite(scores.max(1)))).size:
+        row = ", ".join(map(str, scores[bad[0]][:5].astype(np.float64)))
+        raise InputError(f"its scores of example {bad[0]} are {row}, which name no class")
 
 
 def names_of(count: int, known: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from smx.errors import InputError, no_file
-from smx.limits import NODES
+from smx.limits import MOST_CALLS, NODES
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _TEXT, _INT64 = _Field.TYPE_STRING, _Field.TYPE_INT64
@@ -141,7 +141,7 @@ def weight_files(path: str | os.PathLike[str]) -> list[str]:
 
 
 def check_functions(model: str | os.PathLike[str] | bytes) -> None:
-    """Refuse functions that call each other so often that a small file stands for more than `NODES` operators.
+    """Refuse functions that call each other so often that a small file stands for very many operators.
 
     ONNX Runtime replaces each call by the function's operators before it looks at the model.
 
@@ -151,6 +151,7 @@ def check_functions(model: str | os.PathLike[str] | bytes) -> None:
     message = _read(model)
     bodies = {(function.domain, function.name): function.node for function in message.functions}
     sizes: dict[tuple[str, str], int] = {}
+    most = max(NODES, MOST_CALLS * sum(map(len, (message.graph.node, *bodies.values()))))
 
     def size(nodes: Any, callers: tuple[tuple[str, str], ...]) -> int:
         total = 0
@@ -163,11 +164,11 @@ def check_functions(model: str | os.PathLike[str] | bytes) -> None:
             total += sizes.get(called, 1)
             for attribute in node.attribute:
                 total += sum(size(graph.node, callers) for graph in (attribute.g, *attribute.graphs))
-        return min(total, NODES + 1)
+        return min(total, most + 1)
 
     try:
-        if bodies and size(message.graph.node, ()) > NODES:
-            raise InputError(f"its functions stand for more than {NODES} operators")
+        if bodies and size(message.graph.node, ()) > most:
+            raise InputError(f"its functions stand for more than {most} operators")
     except RecursionError as error:
         raise InputError("its functions and subgraphs are nested too deep") from error
 

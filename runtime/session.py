@@ -76,8 +76,7 @@ class Session:
             if self.tuning is not None:
                 settings = self.tuning.settings
                 source = str(Path(source).with_name(self.tuning.file)) if self.tuning.file else source
-        if not check_digest(source if isinstance(source, bytes) else Path(source), self.name):
-            self._check_functions(source)
+        ours = check_digest(source if isinstance(source, bytes) else Path(source), self.name)
         settings = settings or Settings()
         self.settings = settings if threads is None else replace(settings, threads=threads)
         options = self.settings.to_options()
@@ -86,6 +85,8 @@ class Session:
         if provider != "cpu":
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
+            if not ours:
+                check_functions(source)
             # Without its own fallback, which would quietly repeat a failed run on the CPU.
             self._session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
         except Exception as error:  # onnxruntime's errors share no public base class
@@ -99,12 +100,6 @@ class Session:
         self.outputs: list[Any] = self._session.get_outputs()
         self._check_sizes()
         self.info = self._read_info()
-
-    def _check_functions(self, source: str | bytes) -> None:
-        try:
-            check_functions(source)
-        except InputError as error:
-            raise InputError(f"{self.name} is no model that ONNX Runtime can load: {error}") from error
 
     def _check_sizes(self) -> None:
         """Refuse inputs that a small file declares and no memory holds."""
@@ -297,10 +292,10 @@ class Session:
             shape = ", ".join(map(str, wanted.shape))
             none = " (no axis but the first may be empty)" if 0 in x.shape[1:] else ""
             raise InputError(f"{self.name} expects an input of shape ({shape}), got {x.shape}{none}")
-        if not (np.issubdtype(x.dtype, np.number) or x.dtype == np.bool_):
+        if x.dtype.kind not in "biuf":  # to NumPy a timedelta is a whole number
             raise InputError(f"{self.name} expects an input of numbers, got dtype {x.dtype}")
         dtype = DTYPES.get(wanted.type, x.dtype)
-        if np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer):
+        if np.issubdtype(dtype, np.integer) and x.dtype.kind not in "iu":
             raise InputError(f"{self.name} expects whole numbers ({dtype}), got dtype {x.dtype}")
         if np.issubdtype(dtype, np.integer) and x.size and not np.can_cast(x.dtype, dtype):
             low, high = int(x.min()), int(x.max())

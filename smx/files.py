@@ -29,6 +29,8 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".smx.lock"
+_FOREIGN = (errno.ELOOP, errno.EINVAL, errno.EISDIR)
+"""What opening it ends with if it is a link, a pipe, a device or a folder."""
 TEMPORARY = re.compile(r"\.smx-[0-9a-f]{12}\.tmp")
 """Short, so that it fits wherever the name of the file fits; and unique, whatever numbers processes have."""
 SCRATCH = re.compile(r"\.smx-[0-9a-f]{12}\.folder")
@@ -279,6 +281,8 @@ def _lock(folder: Path) -> TextIO | None:
         try:
             file = open(path, "a+", encoding="utf-8", opener=_own)  # noqa: SIM115 # it stays open with the lock
         except OSError as error:
+            if error.errno not in _FOREIGN:
+                raise
             raise InputError(f"{path} can't be the file that locks the folder ({error.strerror}); remove it") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

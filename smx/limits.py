@@ -12,8 +12,8 @@ LAYERS = 1000
 """Layers of a network that smx builds."""
 VALUES = 2**26
 """Values of one example, such as the pixels of an image times its colours."""
-NODES = 2**20
-"""Operators of a model, those that its functions stand for counted at each call."""
+NODES, MOST_CALLS = 2**14, 64
+"""Operators for which a model with functions stands at most, or multiples of those that its file has."""
 RANDOM_VALUES = 2**28
 """Values of the random inputs of one run."""
 EPOCHS = 1_000_000

@@ -141,12 +141,21 @@ def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def save_model(path: Path, model: SavedModel) -> None:
-    """Write `model.pt`, atomically; equal models give equal files."""
+    """Write `model.pt`, atomically; equal models give equal files.
+
+    Raises:
+        InputError: it has what `load_model` would refuse; or the path can't be written to.
+    """
     plain = {name: getattr(model, name) for name in ("pool", "data", "training", "metrics")}
     plain = {"smx_version": __version__, "architecture": model.architecture.to_dict(), **plain}
     # Through JSON, because pickle's output depends on which equal strings happen to be the same object.
-    plain = json.loads(json.dumps(plain))
-    torchfile.save(path, FORMAT, {**plain, "choices": model.choices, "weights": model.weights})
+    try:
+        plain = json.loads(json.dumps(plain, ensure_ascii=False).encode())
+        content = {**plain, "choices": model.choices, "weights": model.weights}
+        checked(content, _Content)
+    except (InputError, UnicodeEncodeError) as error:
+        raise InputError(f"{path} is not written, since it could not be read again: {one_line(error)}") from error
+    torchfile.save(path, FORMAT, content)
 
 
 def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:

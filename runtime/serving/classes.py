@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smx.errors import InputError
-from smx.runtime.classes import probabilities
+from smx.runtime.classes import check_scores, probabilities
 from smx.runtime.serving.protocol import Cause, InferRequest, Refusal, Tensor
 
 MAX_TEXTS = 65_536
@@ -60,6 +60,11 @@ def further_outputs(request: InferRequest, scores: Tensor, class_names: Sequence
 def classification(output: Tensor, k: object, class_names: Sequence[str]) -> Tensor:
     """Return an output's k best classes, BYTES (B, k): `value:index`, and `:name` where there is one."""
     values, count = _scores(output), _count("classification", k)
+    try:
+        if values.size:
+            check_scores(values)
+    except InputError as error:
+        raise Refusal(Cause.INVALID, f"{output.name} names no classes: {error}") from error
     indices = best(values, count)
     _check_texts(indices.shape)
     chosen = np.take_along_axis(values, indices, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import signal
 import sys
@@ -90,10 +91,11 @@ class Group(click.Group):
             except OSError as error:  # of --help and --version, which no command sees
                 Failure(error.strerror or str(error), 1).show()
                 sys.exit(1)
-            except KeyError as error:
-                if "COMP_" not in str(error):
+            except (KeyError, ValueError):
+                if "_SMX_COMPLETE" not in os.environ:
                     raise
-                Failure(f"_SMX_COMPLETE is for shells, which set {error.args[0]}, too; see smx completion", 2).show()
+                how = "which set COMP_WORDS, too, and COMP_CWORD; see smx completion"
+                Failure(f"_SMX_COMPLETE is for shells, {how}", 2).show()
                 sys.exit(2)
 
     def invoke(self, ctx: click.Context) -> Any:

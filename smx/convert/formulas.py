@@ -48,9 +48,10 @@ def find(part: nn.Module, graph: fx.Graph, types: tuple[type[nn.Module], ...]) -
     found: dict[fx.Node, Formula] = {}
     for node in graph.nodes:
         sources = {inputs.get(x, x) for x in node.all_input_nodes if x not in numbers}
-        if not sources and (node.target is torch.tensor or _is_entrywise(part, node, types)):
+        entrywise = _is_entrywise(part, node, types)
+        if not sources and (entrywise or node.target is torch.tensor):
             numbers.add(node)
-        if not _is_entrywise(part, node, types) or len(sources) != 1:
+        if not entrywise or len(sources) != 1:
             continue
         z = sources.pop()
         if _overwrites(node) and (node.args[0] not in inputs or _name(node.args[0]) in _SAME):

@@ -97,8 +97,9 @@ def test_a_message_that_can_not_be_written_keeps_the_exit_code() -> None:
         assert subprocess.run(command, stderr=full, timeout=300, check=False).returncode == 2
 
 
-def test_a_completion_that_no_shell_asks_for() -> None:
-    environment = {**os.environ, "_SMX_COMPLETE": "bash_complete"}
+@pytest.mark.parametrize("words", [{}, {"COMP_WORDS": "smx", "COMP_CWORD": "x"}])
+def test_a_completion_that_no_shell_asks_for(words: dict[str, str]) -> None:
+    environment = {**os.environ, "_SMX_COMPLETE": "bash_complete", **words}
     command = [Path(sys.executable).with_name("smx")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     refused(done, 2, "_SMX_COMPLETE is for shells, which set COMP_WORDS, too")

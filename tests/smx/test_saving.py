@@ -240,3 +240,12 @@ def test_attention_by_hand_and_normed_weights_can_be_saved(tmp_path: Path) -> No
     torch.testing.assert_close(smx.load(tmp_path / "model.pt")(x), net(x))
     with pytest.raises(ValueError, match=r"takes one tensor, got an example_input of tuple; smx\.export\.export_onnx"):
         smx.save(net, tmp_path / "model.pt", example_input=(x, x))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", [{"class_names": ["a", "\ud800"]}, {"maximum": 0.0}, {"maximum": float("nan")}])
+def test_what_could_not_be_read_again_replaces_nothing(said: dict[str, Any], tmp_path: Path) -> None:
+    net, x = smx.commit(smx.select(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))), torch.rand(5, 4)
+    smx.save(net, tmp_path / "m.pt", example_input=x)
+    with pytest.raises(InputError, match=r"m\.pt is not written, since it could not be read again: "):
+        smx.save(net, tmp_path / "m.pt", example_input=x, **said)
+    torch.testing.assert_close(smx.load(tmp_path / "m.pt")(x), net.eval()(x))

@@ -63,6 +63,12 @@ def asked(**parameters: Any) -> list[Tensor]:
     return further_outputs(InferRequest(inputs=[], parameters=parameters), Y, NAMES)
 
 
+@pytest.mark.parametrize("row", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf]])
+def test_scores_that_name_no_class_are_refused(row: list[float]) -> None:
+    with pytest.raises(Refusal, match=r"y names no classes: its scores of example 1 are .*, which name no class"):
+        classification(Tensor("y", np.array([[0.0, 1.0], row], np.float32)), 1, ())
+
+
 def test_further_outputs() -> None:
     assert asked() == asked(probabilities=False) == asked(top_k=0) == []
     p = np.exp(Y.array.astype(np.float64))
