@@ -26,7 +26,7 @@ from smx.timing import BATCH_SIZES
 from smx.timing.machine import machine
 
 GRID = "rules"
-ONE_GROUP = ("matched per layer", "matched one group")
+ONE_GROUP = ("from relu per layer", "matched per layer", "matched one group")
 """The methods that give each layer one activation."""
 
 
