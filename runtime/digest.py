@@ -25,8 +25,10 @@ def sealed(model: bytes, weights: Path | None = None) -> bytes:
     return model + _head(MODEL) + hashlib.sha256(model).hexdigest().encode()
 
 
-def check_digest(model: Path | bytes, name: str) -> bool:
-    """Raise InputError if a model or its weights are not what was written; return whether it has a digest at all.
+def check_digest(model: Path | bytes, name: str) -> None:
+    """Raise InputError if a model has a digest, and it or its weights are not what was written.
+
+    A digest finds damage; it is no signature, since whoever writes a file can write its digest.
 
     Args:
         model: path of the file; or its content, where weights beside it are not looked at.
@@ -42,7 +44,7 @@ def check_digest(model: Path | bytes, name: str) -> bool:
             end = file.read()
     last, before = end[-of_model:], end[:-of_model][-of_weights:]
     if not last.startswith(_head(MODEL)):
-        return False
+        return
     found = _sha256(model, size - of_model)
     if found.encode() != last[-_DIGITS:]:
         raise InputError(
@@ -54,7 +56,6 @@ def check_digest(model: Path | bytes, name: str) -> bool:
             weights = model.parent / beside
             if not weights.is_file() or _sha256(weights).encode() != before[-_DIGITS:]:
                 raise InputError(f"{weights}, the weights of {name}, is missing or damaged; export the model again")
-    return True
 
 
 def _head(key: str) -> bytes:

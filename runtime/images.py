@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from smx.errors import InputError, one_line
 
@@ -45,7 +45,7 @@ def read_image(
         colour: keep red, green and blue; otherwise the image becomes grey.
         invert: exchange black and white, for dark ink on light paper. Transparent pixels are paper: white with
             `invert`, black without.
-        name: of the file in messages, if it is not its path.
+        name: of the file in messages; else its path.
         max_pixels: larger images are refused before they are decoded.
 
     Returns:
@@ -62,10 +62,9 @@ def read_image(
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, at most {max_pixels}")
                 rgba = _eight_bit(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {})).convert("RGBA")
     except Exception as error:  # whatever a damaged file makes Pillow's decoders run into
-        reason = one_line(error) or type(error).__name__
-        raise InputError(
-            f"{name or source} is no image that can be read ({reason}); expected {', '.join(FORMATS)}"
-        ) from error
+        reason = "Pillow knows no such format" if isinstance(error, UnidentifiedImageError) else one_line(error)
+        what = name or (source if isinstance(source, Path) else "the image")
+        raise InputError(f"{what} is no image that can be read ({reason}); expected {', '.join(FORMATS)}") from error
     paper = (255, 255, 255, 255) if invert else (0, 0, 0, 255)
     opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, paper), rgba).convert("RGB" if colour else "L")
     pixels = np.asarray(opaque.resize((width, height), Image.Resampling.BOX), np.float32) / np.float32(255)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from smx.errors import InputError, no_file, one_line
 from smx.limits import RANDOM_VALUES, VALUES
@@ -76,7 +76,7 @@ class Session:
             if self.tuning is not None:
                 settings = self.tuning.settings
                 source = str(Path(source).with_name(self.tuning.file)) if self.tuning.file else source
-        ours = check_digest(source if isinstance(source, bytes) else Path(source), self.name)
+        check_digest(source if isinstance(source, bytes) else Path(source), self.name)
         settings = settings or Settings()
         self.settings = settings if threads is None else replace(settings, threads=threads)
         options = self.settings.to_options()
@@ -85,8 +85,7 @@ class Session:
         if provider != "cpu":
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            if not ours:
-                check_functions(source)
+            check_functions(source)
             # Without its own fallback, which would quietly repeat a failed run on the CPU.
             self._session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
         except Exception as error:  # onnxruntime's errors share no public base class
@@ -119,11 +118,11 @@ class Session:
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
 
-    def run(self, *inputs: NDArray[Any], batch_size: int | None = None) -> NDArray[Any]:
+    def run(self, *inputs: ArrayLike, batch_size: int | None = None) -> NDArray[Any]:
         """Run the model like `run_all` and return its first output."""
         return self.run_all(*inputs, batch_size=batch_size)[0]
 
-    def run_all(self, *inputs: NDArray[Any], batch_size: int | None = None) -> list[NDArray[Any]]:
+    def run_all(self, *inputs: ArrayLike, batch_size: int | None = None) -> list[NDArray[Any]]:
         """Run the model and return all its outputs, each (B, *) for B examples.
 
         Scikit-learn's scores, a dict for each example, become a structured array (B,) with a field for each class.
@@ -132,7 +131,8 @@ class Session:
         of the outputs are found by running the model on zeros.
 
         Args:
-            inputs: an array (B, *) for each input of the model; values are converted to the model's dtype.
+            inputs: an array (B, *), or what NumPy makes one of, for each input of the model; values are converted to
+                the model's dtype.
             batch_size: examples in a run of ONNX Runtime, one run after the other; None runs all examples at once. A
                 model made for one batch size is run with that, the last batch filled up with zeros.
 
@@ -140,15 +140,17 @@ class Session:
             InputError: the number, the shapes or the dtypes of the inputs are not the model's; an output is no array;
                 or it does not have the examples on an axis, for no examples, or its first, for several batches.
         """
+        arrays = self._arrays(inputs)
         if batch_size is not None:
-            return self._run_batches(inputs, batch_size)
-        feed = self._feed(inputs)
+            return self._run_batches(arrays, batch_size)
+        feed = self._feed(arrays)
         return self._run_empty(feed) if any(map(_is_empty, feed.values())) else self._call(feed)
 
     def _run_batches(self, inputs: tuple[NDArray[Any], ...], batch_size: int) -> list[NDArray[Any]]:
-        counts = [len(x) for x in inputs]
-        if len(set(counts)) != 1:
-            raise InputError(f"{self.name} needs as many examples of each input, got {counts}")
+        counts = [len(x) for x in inputs if x.ndim]
+        if len(set(counts)) != 1 or len(counts) != len(inputs):
+            shapes = [x.shape for x in inputs]
+            raise InputError(f"{self.name} needs as many examples of each input, got shapes {shapes}")
         if batch_size < 1:
             raise InputError(f"the batch size must be at least 1, got {batch_size}")
         count, size = counts[0], self.batch or batch_size
@@ -216,7 +218,7 @@ class Session:
         """Whether the first input is uint8: values from 0 to 255, as images have them; the model normalises them."""
         return bool(self.inputs) and self.inputs[0].type == "tensor(uint8)"
 
-    def bound(self, *inputs: NDArray[Any], io_binding: bool = False) -> Callable[[], object]:
+    def bound(self, *inputs: ArrayLike, io_binding: bool = False) -> Callable[[], object]:
         """Check inputs once, and return a function that does nothing but run the model on them, for timing.
 
         Args:
@@ -226,7 +228,7 @@ class Session:
         Raises:
             InputError: as for `run_all`, but outputs may be anything.
         """
-        feed = self._feed(inputs)
+        feed = self._feed(self._arrays(inputs))
         if any(map(_is_empty, feed.values())):
             raise InputError(f"{self.name} can't be timed without examples")
         self._run(feed)  # an error is said here
@@ -278,6 +280,15 @@ class Session:
     def end_profiling(self) -> Path:
         """Return the JSON file that ONNX Runtime's profiler wrote, if the settings turned it on."""
         return Path(self._session.end_profiling())
+
+    def _arrays(self, inputs: Sequence[ArrayLike]) -> tuple[NDArray[Any], ...]:
+        """Return what NumPy makes of the inputs: of lists, say, or of tensors on the CPU."""
+        if any(map(np.ma.is_masked, inputs)):
+            raise InputError(f"{self.name} expects inputs without masked values; fill them")
+        try:
+            return tuple(map(np.asarray, inputs))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{self.name} expects inputs that NumPy can read: {one_line(error)}") from error
 
     def _feed(self, inputs: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if len(inputs) != len(self.inputs):

@@ -113,13 +113,16 @@ def resolve_pool(pool: Iterable[str | Activation]) -> Pool:
     """Turn names and activations into a pool.
 
     Raises:
-        ValueError: the pool is empty, a name is unknown, or two activations have one name.
+        ValueError: the pool is empty, a name is unknown, an entry is neither a name nor an activation, or two
+            activations have one name.
     """
     if isinstance(pool, str):
         raise ValueError(f"a pool is a sequence of activations, got the string {pool!r}")
     activations: dict[str, Activation] = {}
     for entry in pool:
         activation = get(entry) if isinstance(entry, str) else entry
+        if not isinstance(activation, Activation):
+            raise ValueError(f"a pool has names of activations or smx.activations.Activation, got {entry!r}")
         if activation.name in activations:
             raise ValueError(f"a pool has each activation once, got {activation.name} twice")
         activations[activation.name] = activation

@@ -36,10 +36,16 @@ def no_file(path: Path) -> str:
     return f"{path} is no file" if path.exists() else f"{path} does not exist"
 
 
+ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+(?=>)")
+"""What Python's text of an object ends with, which tells a user nothing."""
+
 STACK = re.compile(r"\s*(Exception raised from|C\+\+ CapturedTraceback|frame #\d+:).*", re.DOTALL)
 """Where the stack of a C++ program begins in the text of its error."""
 
 
 def one_line(error: object) -> str:
-    """Return an error's text, or that of a name, on one line, without a C++ stack; its type's name if it has none."""
-    return " ".join(STACK.sub("", str(error)).split()) or type(error).__name__
+    """Return an error's text, or that of a name, on one line; its type's name if it has none.
+
+    Left away are a C++ stack, and where objects are in memory.
+    """
+    return " ".join(ADDRESS.sub("", STACK.sub("", str(error))).split()) or type(error).__name__

@@ -303,7 +303,7 @@ def neurons_of(per: int | str, num_features: int) -> int:
     """
     words = {NEURON: 1, LAYER: num_features}
     found = words.get(per) if isinstance(per, str) else per
-    if found is None or isinstance(per, bool) or found < 1:
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise ValueError(f"per must be {NEURON}, {LAYER} or how many neurons choose together, got {per!r}")
     return min(found, num_features)
 

@@ -42,7 +42,8 @@ class SavedModel:
         pool: names of the candidate activations.
         choices: for each mixed layer, by its module path, int64 (N,).
         weights: the state dict without the choices.
-        data: `name`, `sample_shape`, `maximum` (raw values are divided by it) and `class_names` of the data set.
+        data: `name`, `sample_shape`, `maximum` (raw values are divided by it), `signed` (some are below 0; absent if not) and
+            `class_names` of the data set.
         training: the settings of the run.
         metrics: accuracies and best epochs of each phase.
         trusted: whether code of the user's that the architecture names may be imported and run.
@@ -67,11 +68,12 @@ class SavedModel:
         model = self._network().eval().to(dtype)
         if not raw:
             return model
-        maximum = self.data["maximum"]
-        if not 1 < maximum <= 255:
+        maximum, signed = self.data["maximum"], self.data.get("signed")
+        if signed or not 1 < maximum <= 255:
+            why = "some are below 0" if signed else f"divided by {maximum:g} in training"
             raise InputError(
-                f"the values of {self.data['name'] or 'the data'} are no whole numbers from 0 to 255"
-                f" (divided by {maximum:g} in training), so the model can't take them as uint8"
+                f"the values of {self.data['name'] or 'the data'} are no whole numbers from 0 to 255 ({why}), so the"
+                " model can't take them as uint8"
             )
         first = ("normalize", Normalize(maximum, self.architecture.input_shape, dtype))
         # Our own are plain chains, and keep the names of their layers.
@@ -213,6 +215,7 @@ class _Data(msgspec.Struct):
     sample_shape: Shape
     maximum: Positive
     class_names: tuple[Text, ...]
+    signed: bool = False
 
 
 class _Content(msgspec.Struct):

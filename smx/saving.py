@@ -50,7 +50,8 @@ def save(
 
     Raises:
         ValueError: the network has no `Mixed` or `Selective`, does not take one tensor, is not in float32, can't be
-            copied or traced, is random in `eval()`, its pools can't be kept, or dynamic names an axis that is none.
+            copied or traced, is random in `eval()`, its pools can't be kept, dynamic names an axis that is none, or
+            class_names are not as many as the outputs.
         InputError: the path can't be written to.
     """
     module = unwrapped(module)
@@ -88,6 +89,8 @@ def save(
                 described[name] |= {"num_features": layer.num_features, "per": layer.per}
     with torch.no_grad():
         output = network(example_input).cpu()
+    if class_names and output.dim() == 2 and len(class_names) != output.shape[1]:
+        raise ValueError(f"class_names must name each of the {output.shape[1]} outputs, got {len(class_names)} names")
     shape = tuple(example_input.shape[1:])
     architecture = Architecture(
         kind=PROGRAM,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -97,10 +98,16 @@ def check_parity(
         on_progress: called before each run over a set.
 
     Raises:
-        InputError: the reference has another number of outputs; the inputs are not the model's, or there are none.
+        InputError: the reference has another number of outputs; the inputs are not the model's, or there are none; a
+            tolerance is negative or not finite; or a batch size is none.
     """
     if not inputs:
         raise InputError(f"{session.name} needs at least one set of inputs to be compared on")
+    for name, tolerance in (("atol", atol), ("rtol", rtol)):
+        if tolerance is not None and not 0 <= tolerance < math.inf:
+            raise InputError(f"{name} must be 0 or more, and finite, got {tolerance}")
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise InputError(f"batch sizes must be at least one whole number of 1 or more, got {list(batch_sizes)}")
     stated = session.info.tolerance if session.info else {}
     limits = {
         "atol": stated.get("atol", ATOL) if atol is None else atol,

@@ -86,7 +86,7 @@ class ServedModel:
         stamp: the state of the file that was loaded, see `smx.runtime.serving.repository.stamp`; set by who loads it.
 
     Raises:
-        InputError: the file is missing or no ONNX model, or ONNX Runtime can't run it.
+        InputError: the file is missing or no ONNX model, ONNX Runtime can't run it, or its name has line breaks.
     """
 
     def __init__(
@@ -97,6 +97,8 @@ class ServedModel:
         loading: Loading,
         observe: Callable[[int], None] = lambda rows: None,
     ) -> None:
+        if not name.isprintable():
+            raise InputError(f"a served model has a name on one line, got {name!r}; rename {str(path)!r}")
         start = time.perf_counter()
         self.stamp: object = None
         self.path, self.name, self.version, self.loading = path, name, version, loading

@@ -38,6 +38,8 @@ class OutputPath(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the path."""
+        if not value:
+            self.fail("the path is empty", param, ctx)
         if self.suffix or value != STDOUT:
             files.check_writable(value)
             if not str(value).endswith(self.suffix):
@@ -97,13 +99,13 @@ def _same(a: Path, b: Path) -> bool:
 
 
 class Number(click.FloatRange):
-    """A number in a range, which NaN is in none."""
+    """A finite number in a range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Check the range."""
         number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value!r} is no number", param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
         return number
 
 

@@ -46,8 +46,8 @@ def dissolve(layer: Selective, min_share: float = 0.0, max_groups: int = 0) -> T
     """
     if not 0 <= min_share <= 1:
         raise ValueError(f"min_share must be between 0 and 1, got {min_share}")
-    if max_groups < 0:
-        raise ValueError(f"max_groups must be 0 (no limit) or more, got {max_groups}")
+    if not isinstance(max_groups, int) or max_groups < 0:
+        raise ValueError(f"max_groups must be a whole number, 0 (no limit) or more, got {max_groups!r}")
     logits, decisions, size = layer.preferences.detach(), layer.decisions, len(layer.pool)
     stays = torch.bincount(decisions, minlength=size) > 0
     while (groups := int(stays.sum())) > 1:

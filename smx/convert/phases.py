@@ -112,6 +112,8 @@ def select(
     rule = selection or default_selection(start)
     resolved = resolve_pool(pool)
     first = None if start in STARTS else named(start, resolved)
+    if not 0 < keep < 1:
+        raise ValueError(f"keep must be between 0 and 1, got {keep}")
     module, made_plan = prepare(module, example_input, types, include, exclude, dim)
     if not made_plan.selected:
         reasons = [f"{path or 'it'} is left: {reason}" for path, reason in made_plan.left.items()]

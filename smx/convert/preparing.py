@@ -31,6 +31,8 @@ def prepare(
     Raises:
         ValueError: see `select`.
     """
+    if not isinstance(dim, Mapping | None):
+        raise ValueError(f"dim gives the axis for the path of an activation, like {{'1': -1}}, got {dim!r}")
     wrapped = unwrapped(module, levels=4)
     original = copied(wrapped, wrapped.parameters())
     module = copied(original)

@@ -55,6 +55,11 @@ class Dataset:
         """The shape of one example, for example (28, 28)."""
         return tuple(self.train.x.shape[1:])
 
+    @property
+    def signed(self) -> bool:
+        """Whether some raw values are below 0."""
+        return any(split.x.min(initial=0) < 0 for split in (self.train, self.validation, self.test))
+
     def fingerprint(self) -> str:
         """Return a SHA-256 over all examples, as networks take them, and labels: equal data have equal ones."""
         digest = hashlib.sha256()

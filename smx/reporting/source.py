@@ -49,10 +49,12 @@ def read_source(path: str | os.PathLike[str], data_dir: Path | None = None) -> S
 def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
     """Make a study of a table's rows; settings that the table does not have get their defaults.
 
+    A cell counts once, though a table that was put together of others may have it in several rows.
+
     Raises:
         InputError: no cell is done, or one that is has no test accuracy.
     """
-    cells = cells.copy()
+    cells = _once(cells)
     cells["method"] = cells["method"].map(str)
     for name, field in FIELDS.items():
         default = as_text(field.default) if isinstance(field.default, tuple) else field.default
@@ -80,3 +82,11 @@ def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
         if name not in cells or cells[name][done].isna().any():
             raise InputError(f"{source} has a done cell without a {name}; collect the table anew")
     return Study(source, kind, cells)
+
+
+def _once(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row of each cell: the first that is done, or the first."""
+    if "cell" not in cells:
+        return cells.copy()
+    done_first = cells.sort_values("status", key=lambda status: status != DONE, kind="stable")
+    return done_first.drop_duplicates("cell").sort_index()

@@ -115,7 +115,8 @@ class Grid:
             if clash := chosen.keys() & named.keys():
                 raise InputError(f"{min(clash)} is set by [grid] and by the method {method}; it must be one of them")
             config = from_values({**self.base, **named, **chosen})
-            cell = Cell(method or config.activation, config)
+            # An activation has one name, however the grid spells it.
+            cell = Cell(config.activation if named in ({}, {"activation": method}) else method, config)
             if found.setdefault(cell.id, cell).method != cell.method:
                 raise InputError(f"the methods {found[cell.id].method} and {cell.method} are the same settings")
         return list(found.values())

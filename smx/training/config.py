@@ -199,12 +199,16 @@ class TrainConfig:
         from smx.convert.starting import named
 
         try:
-            activations.resolve_pool(self.pool)
-            activations.resolve_pool(self.candidates)
+            pool = activations.resolve_pool(self.pool)
+            spelled: dict[str, Any] = {"pool": tuple(activation.name for activation in pool)}
+            if self.is_baseline:
+                spelled["activation"] = activations.get(self.activation).name
             if self.start not in STARTS:
-                named(self.start, activations.resolve_pool(self.pool))
+                spelled["start"] = pool[named(self.start, pool)].name
         except ValueError as error:
             raise InputError(shorten(str(error), 300)) from error
+        for name, value in spelled.items():  # one spelling, so that equal settings are equal
+            object.__setattr__(self, name, value)
 
     def _require(self, name: str, holds: object, expected: str) -> None:
         if not holds:
@@ -229,6 +233,13 @@ class TrainConfig:
     def to_toml(self) -> str:
         """Write all settings as a TOML document that `--config` reads."""
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in self.to_dict().items())
+
+    def is_in(self, path: Path) -> bool:
+        """Whether a TOML file holds all these settings."""
+        try:
+            return path.exists() and read_toml(path) == vars(self)
+        except InputError:
+            return False
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as plain values."""

@@ -196,6 +196,7 @@ def _saved(run: _Run, state: Checkpoint, dataset: Dataset) -> SavedModel:
             "sample_shape": list(dataset.sample_shape),
             "maximum": dataset.maximum,
             "class_names": list(dataset.class_names),
+            **({"signed": True} if dataset.signed else {}),
         },
         training=run.config.to_dict() | ({"init_sha256": state.init} if state.init else {}),
         metrics=state.results,
@@ -227,7 +228,7 @@ def _start(config: TrainConfig, fingerprint: str, out: Path, checkpoint: Checkpo
         if (out / CHECKPOINT).exists() or (out / "model.pt").exists():
             raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
         settings = out / "config.toml"  # perhaps of the same run, killed before its first epoch
-        if settings.exists() and settings.read_bytes() != config.to_toml().encode():
+        if settings.exists() and not config.is_in(settings):
             raise InputError(f"{settings} has other settings than this run, which would replace it; move or remove it")
         return Checkpoint(config, fingerprint, phase=0, init=digest)
     require_same(checkpoint, vars(config), out)
@@ -279,7 +280,8 @@ def _recording(
         return
     events = tensorboard(out / "tensorboard", len(state.rows)) if state.config.tensorboard else nullcontext()
     with events as write_events:
-        files.write_text(out / "config.toml", state.config.to_toml())
+        if not state.config.is_in(out / "config.toml"):  # the user's comments in it stay
+            files.write_text(out / "config.toml", state.config.to_toml())
 
         def record(state: Checkpoint) -> None:
             if state.epoch and write_events:

@@ -57,7 +57,8 @@ def _onnx(path: Path) -> dict[str, Any]:
     from smx.runtime.session import Session
     from smx.runtime.settings import Settings
 
-    session = Session(path, settings=Settings())
+    # Not optimised: ONNX Runtime would compute what the graph says of constants, which may take hours.
+    session = Session(path, settings=Settings(optimization="disabled"))
     graph, info = summarise(path), session.info
     facts = {
         "producer": graph.producer,

@@ -109,9 +109,6 @@ def verify(
     from smx.export.reference import in_parts
     from smx.workflows.network import open_network
 
-    for name, tolerance in (("atol", atol), ("rtol", rtol)):
-        if tolerance is not None and not tolerance >= 0:
-            raise InputError(f"{name} must be 0 or more, got {tolerance}")
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     opened = open_network(network, example_input, raw=session.takes_raw, trust_code=trust_code)
     max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None

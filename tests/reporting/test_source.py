@@ -212,6 +212,14 @@ def test_a_table_without_results_is_refused(tmp_path: Path) -> None:
         read_source(path)
 
 
+def test_a_cell_counts_once(tmp_path: Path) -> None:
+    """A table of two machines has some cells twice; a cell that is done somewhere is done."""
+    path = tmp_path / "table.csv"
+    rows = ["a,failed,relu,,", "a,done,relu,0.5,0.5", "a,done,relu,0.5,0.5", "b,failed,elu,,", "b,missing,elu,,"]
+    path.write_text("\n".join(["cell,status,method,test_accuracy,validation_accuracy", *rows]) + "\n")
+    assert read_source(path).counts == {"done": 1, "failed": 1, "missing": 0}
+
+
 def test_words_that_look_like_numbers_stay_words(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     table.write(result_with(error=None).assign(method=1, data=2.5), path)

@@ -149,6 +149,21 @@ def test_nothing_is_not_compared(inputs: dict[str, Array]) -> None:
         check_parity(twice, session(DOUBLE), inputs)
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"atol": float("inf")}, "atol must be 0 or more, and finite, got inf"),
+        ({"rtol": -1.0}, "rtol must be 0 or more, and finite, got -1"),
+        ({"rtol": float("nan")}, "rtol must be 0 or more, and finite, got nan"),
+        ({"batch_sizes": []}, r"batch sizes must be at least one whole number of 1 or more, got \[\]"),
+        ({"batch_sizes": [4, 0]}, r"batch sizes must be at least one whole number of 1 or more, got \[4, 0\]"),
+    ],
+)
+def test_what_would_always_pass_is_refused(how: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_parity(twice, session(DOUBLE), {"ones": ones(3)}, **how)
+
+
 def test_outputs_without_an_axis_of_examples_are_compared_in_one_batch() -> None:
     turned = session(DOUBLE.replace("float[N, 3] twice", "float[3, N] twice").replace(
         "twice = Add(x, x)", "both = Add(x, x) twice = Transpose <perm = [1, 0]> (both)"))  # fmt: skip

@@ -7,9 +7,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from smx.errors import InputError
 from smx.runtime import Session
+from smx.runtime.digest import sealed
 from tests.runtime.fakes import HEAD, PLUS_ONE, save, save_wide
 
 WEIGHTS = np.random.default_rng(1).random((64, 10), np.float32)
@@ -49,6 +51,21 @@ def test_wrong_inputs_say_what_was_expected(dense: Path) -> None:
             Session(dense).run(strange)
     with pytest.raises(InputError, match="an input of numbers, got dtype <U1"):
         session.run(np.full((1, 64), "a"))
+
+
+def test_what_numpy_makes_arrays_of(dense: Path) -> None:
+    x = np.random.default_rng(0).random((5, 64), np.float32)
+    session = Session(dense)
+    for given in (x.tolist(), torch.from_numpy(x), np.ma.masked_less(x, 0)):
+        np.testing.assert_array_equal(session.run(given), session.run(x))
+        np.testing.assert_array_equal(session.run(given, batch_size=2), session.run(x, batch_size=2))
+    with pytest.raises(InputError, match="expects inputs without masked values; fill them"):
+        session.run(np.ma.masked_less(x, 0.5))
+    for odd in ([[1.0], [1.0, 2.0]], torch.from_numpy(x).requires_grad_(), torch.from_numpy(x).to(torch.bfloat16)):
+        with pytest.raises(InputError, match=r"small\.onnx expects inputs that NumPy can read: "):
+            session.run(odd)
+    with pytest.raises(InputError, match=r"needs as many examples of each input, got shapes \[\(\)\]"):
+        session.run(1.0, batch_size=3)
 
 
 RAW = (
@@ -108,9 +125,10 @@ def test_functions_that_stand_for_too_many_operators(
         model.functions.append(onnx.helper.make_function("own", f"F{i}", ["a"], ["b"], body, opsets))
     model.graph.node.insert(0, onnx.helper.make_node(f"F{count - 1}", ["x"], ["called"], domain="own"))
     model.graph.node[1].input[0] = "called"
-    (tmp_path / "bomb.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(InputError, match=rf"bomb\.onnx is no model that ONNX Runtime can load: {message}"):
-        Session(tmp_path / "bomb.onnx")
+    for content in (model.SerializeToString(), sealed(model.SerializeToString())):  # a digest is no signature
+        (tmp_path / "bomb.onnx").write_bytes(content)
+        with pytest.raises(InputError, match=rf"bomb\.onnx is no model that ONNX Runtime can load: {message}"):
+            Session(tmp_path / "bomb.onnx")
     del model.functions[4:]
     model.graph.node[0].op_type = "F3"
     if count > 4:
@@ -186,7 +204,7 @@ def test_all_inputs_and_outputs_in_batches(tmp_path: Path) -> None:
     np.testing.assert_array_equal(total, x + z)
     np.testing.assert_array_equal(difference, x - z)
     for size in (1, 4):
-        with pytest.raises(InputError, match=r"two\.onnx needs as many examples of each input, got \[10, 9\]"):
+        with pytest.raises(InputError, match=r"as many examples of each input, got shapes \[\(10, 3\), \(9, 3\)\]"):
             session.run_all(x, z[:9], batch_size=size)
     with pytest.raises(InputError, match="the batch size must be at least 1, got 0"):
         session.run(x, z, batch_size=0)

@@ -103,6 +103,30 @@ def test_nothing_to_replace() -> None:
         smx.commit(nn.Linear(3, 3))
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        ("per", 1.5, "per must be neuron, layer or how many neurons choose together, got 1.5"),
+        ("per", None, "per must be neuron, layer or how many neurons choose together, got None"),
+        ("dim", 99, r"dim gives the axis for the path of an activation, like \{'1': -1\}, got 99"),
+        ("start", None, "start must be one of random, current, relu, .* got None"),
+        ("pool", [None], "names of activations or smx.activations.Activation, got None"),
+        ("pool", [torch.relu], "names of activations or smx.activations.Activation, got <built-in"),
+        ("keep", float("nan"), "keep must be between 0 and 1, got nan"),
+    ],
+)
+def test_what_no_argument_can_be(argument: str, value: Any, said: str) -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=said):
+        smx.select(net, **{argument: value})
+
+
+def test_groups_are_counted_in_whole_numbers() -> None:
+    net = smx.select(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))
+    with pytest.raises(ValueError, match=r"max_groups must be a whole number, 0 \(no limit\) or more, got 1.5"):
+        smx.commit(net, max_groups=1.5)  # type: ignore[arg-type]
+
+
 def test_commit_takes_the_largest_logit_and_keeps_the_rest() -> None:
     torch.manual_seed(0)
     net = smx.select(nn.Sequential(nn.Linear(5, 9), nn.ReLU(), nn.BatchNorm1d(9), nn.Linear(9, 3)))

@@ -84,6 +84,7 @@ def test_the_lowest_number_of_a_type_has_its_magnitude(dtype: type[np.signedinte
     x = np.where(x > 100, np.iinfo(dtype).min, 3).astype(dtype)
     own = data.load(str(write_npz(tmp_path / "own.npz", x=x, y=y)))
     assert own.maximum == -float(np.iinfo(dtype).min)
+    assert own.signed
 
 
 @pytest.mark.parametrize(

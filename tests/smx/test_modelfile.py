@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from smx import data
 from smx.architecture import Architecture, architecture_for
 from smx.errors import InputError
 from smx.modelfile import FORMAT, SavedModel, load_model, save_model, split_state
+from smx.training.run import train
 from tests import reference
+from tests.smx.runs import SMALL
 
 
 class Evil:
@@ -180,3 +184,12 @@ def test_looking_at_a_model_runs_no_code(own: Callable[[str], None], tmp_path: P
         saved.build()
     assert "owned" not in sys.modules
     refuse(path, "owned can't be imported .SystemExit: it was run")
+
+
+def test_values_below_zero_are_no_pixels(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(-100, 100, (90, 6))
+    np.savez(tmp_path / "own.npz", x=x, y=np.arange(90) % 3)
+    config = replace(SMALL, data=str(tmp_path / "own.npz"))
+    train(config, data.load(config.data), tmp_path / "run")
+    with pytest.raises(InputError, match=r"own\.npz are no whole numbers from 0 to 255 \(some are below 0\), so the"):
+        load_model(tmp_path / "run" / "model.pt").build(raw=True)

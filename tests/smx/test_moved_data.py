@@ -45,6 +45,10 @@ def test_a_run_goes_on_with_the_same_data_elsewhere(tmp_path: Path) -> None:
     assert all(torch.equal(whole.model.weights[name], report.model.weights[name]) for name in whole.model.weights)
     assert report.model.data["name"] == read_toml(out / "config.toml")["data"] == str(new)
     smx.train(out=out, resume=True)  # from its new place
+    noted = "# a note of mine\n" + (out / "config.toml").read_text()
+    (out / "config.toml").write_text(noted)
+    smx.train(out=out, resume=True)
+    assert (out / "config.toml").read_text() == noted
 
 
 def test_what_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

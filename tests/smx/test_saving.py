@@ -242,6 +242,13 @@ def test_attention_by_hand_and_normed_weights_can_be_saved(tmp_path: Path) -> No
         smx.save(net, tmp_path / "model.pt", example_input=(x, x))  # type: ignore[arg-type]
 
 
+def test_class_names_are_as_many_as_the_outputs(tmp_path: Path) -> None:
+    net, x = smx.commit(smx.select(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))), torch.rand(5, 4)
+    with pytest.raises(ValueError, match="class_names must name each of the 2 outputs, got 1 names"):
+        smx.save(net, tmp_path / "m.pt", example_input=x, class_names=["a"])
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("said", [{"class_names": ["a", "\ud800"]}, {"maximum": 0.0}, {"maximum": float("nan")}])
 def test_what_could_not_be_read_again_replaces_nothing(said: dict[str, Any], tmp_path: Path) -> None:
     net, x = smx.commit(smx.select(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))), torch.rand(5, 4)

@@ -41,7 +41,7 @@ def test_the_papers_grid_has_its_architectures_and_methods() -> None:
 def test_a_folder_with_the_name_of_a_shipped_grid_hides_it_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rules").mkdir()
-    assert len(read_grid("rules").cells()) == 50
+    assert len(read_grid("rules").cells()) == 55
     (tmp_path / "prices").write_text("[grid]\nseed = [1]")
     assert len(read_grid("prices").cells()) == 1
 
@@ -86,6 +86,16 @@ def test_methods_of_ones_own_and_controls_are_settings() -> None:
     assert shuffled.config.phase2_choices == "shuffled"
     assert (phases.config.activation, phases.config.pool) == ("smartmixed", ("relu",))
     assert gelu.config.activation == "gelu"
+
+
+def test_an_activation_is_one_method_however_it_is_spelled() -> None:
+    grid = with_grid(method=["relu", "RELU", "ReLU", "leaky-relu"])
+    assert [cell.method for cell in read_grid(grid).cells()] == ["relu", "leaky_relu"]
+    mixed = {"activation": "smartmixed", "start": "ELU"}
+    grid["methods"] = {"a": {**mixed, "pool": ["ReLU", "elu"]}, "b": {**mixed, "pool": ["relu", "Elu"]}}
+    grid["grid"]["method"] = ["a", "b"]
+    with pytest.raises(InputError, match="the methods a and b are the same settings"):
+        read_grid(grid).cells()
 
 
 def test_values_win_over_the_grids() -> None:

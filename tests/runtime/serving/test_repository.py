@@ -97,6 +97,12 @@ def test_a_server_does_not_begin_with_a_model_that_is_none(content: bytes | None
             make(folder)
 
 
+def test_a_name_is_on_one_line(tmp_path: Path) -> None:
+    put(tmp_path, "a\nb.onnx")
+    with pytest.raises(InputError, match=r"a served model has a name on one line, got 'a\\nb'; rename .*b\.onnx'$"):
+        make(tmp_path)
+
+
 def test_one_version_twice_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "a.onnx", "a/1/model.onnx")
     with pytest.raises(InputError, match=r"a\.onnx and .*a/1/model\.onnx are both version 1 of the model a; remove"):
