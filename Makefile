@@ -6,13 +6,14 @@ RUN := runs/demo
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test test-install test-portability test-serving test-browser test-ray test-long test-hostile test-lowest test-models mutation load hostile check study rules choosing tasks prices-study fine-tuning results benchmarks clean
+.PHONY: help demo serve test lock test-install test-portability test-serving test-browser test-ray test-long test-hostile test-lowest test-models mutation load hostile check study rules choosing tasks prices-study fine-tuning results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt hashes.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement hashes.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
 
@@ -38,7 +39,14 @@ $(RUN)/bench.json: $(RUN)/model.pt
 	$(BIN)/smx bench $< --json $@ --plot $(RUN)/bench.png
 
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+# Without PyTorch, of which each index has builds of its own, and what only it needs.
+WITHOUT := torch; python_version < "3"\ntorchvision; python_version < "3"\ntriton; python_version < "3"\n
+lock: $(INSTALLED)  ## after a change of constraints.txt: write the hashes of what demo and test install; downloads uv
+	$(BIN)/python -m pip install --quiet uv
+	printf '$(WITHOUT)' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-header --constraint constraints.txt --override /dev/stdin --extra train --extra dev --output-file hashes.txt pyproject.toml
 
 test-install: $(INSTALLED)  ## install the built wheel without torch and use it, which downloads packages
 	$(BIN)/python -m pytest -m install
@@ -74,7 +82,7 @@ test-lowest: ## run the tests with the lowest versions that pyproject.toml allow
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[train,dev]'
-	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal
+	.venv-lowest/bin/python -m pytest -n 3 --dist worksteal
 	.venv-lowest/bin/uv pip freeze --quiet --python .venv-lowest --exclude-editable > $(RESULTS)/lowest-versions.txt
 
 test-models: $(INSTALLED)  ## take networks of timm and transformers through everything, and renew docs/models.md: half an hour; downloads packages

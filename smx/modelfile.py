@@ -42,8 +42,8 @@ class SavedModel:
         pool: names of the candidate activations.
         choices: for each mixed layer, by its module path, int64 (N,).
         weights: the state dict without the choices.
-        data: `name`, `sample_shape`, `maximum` (raw values are divided by it), `signed` (some are below 0; absent if not) and
-            `class_names` of the data set.
+        data: of the data set `name`, `sample_shape`, `maximum` (raw values are divided by it) and `class_names`;
+            `signed` where some values are below 0.
         training: the settings of the run.
         metrics: accuracies and best epochs of each phase.
         trusted: whether code of the user's that the architecture names may be imported and run.

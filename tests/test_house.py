@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -253,45 +251,3 @@ def test_the_version_is_the_packages() -> None:
 
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == package.__version__
     assert smx("--version").stdout.strip().endswith(package.__version__)
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel of a copy of the project."""
-    folder = tmp_path_factory.mktemp("wheel")
-    ignore = shutil.ignore_patterns(".*", "runs", "build", "node_modules", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=ignore)
-    command = f"{sys.executable} -m pip wheel -q --no-deps --no-build-isolation -w {folder} {folder}/source"
-    subprocess.run(command.split(), check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-def test_the_wheel_is_one_package(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "smx").glob("*.py")}
-    sources |= {f"smx/{path.relative_to(ROOT)}" for top in ("export", "runtime") for path in (ROOT / top).rglob("*.py")}
-    sources |= {f"smx/{path.relative_to(ROOT)}" for path in (ROOT / "runtime" / "serving" / "web").iterdir()}
-    for folder in (ROOT / "smx" / "reporting" / "templates", ROOT / "smx" / "study" / "grids"):
-        sources |= {str(path.relative_to(ROOT)) for path in folder.iterdir()}
-    assert sources <= names
-    assert {name.partition("/")[0] for name in names} == {"smx", wheel.name.partition("-py3")[0] + ".dist-info"}
-
-
-@pytest.mark.install
-@pytest.mark.timeout(900)
-def test_the_wheel_without_torch(wheel: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install the wheel with its base dependencies only, and use it."""
-    monkeypatch.delenv("PYTHONPATH", raising=False)  # nothing but what is installed
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
-    python = tmp_path / "env" / "bin" / "python"
-    constraints = ROOT / "constraints.txt"
-    subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, wheel], check=True)
-    assert subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode != 0
-    np.save(tmp_path / "x.npy", np.zeros((2, 64), np.uint8))
-    command = tmp_path / "env" / "bin" / "smx"
-    subprocess.run([command, "predict", exported, tmp_path / "x.npy"], check=True)
-    subprocess.run([command, "inspect", exported], check=True)
-    for arguments, extra in ((["train"], "train"), (["serve", exported], "serve")):
-        result = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
-        refused(result, 1, f"pip install 'smartmixed[{extra}]'")

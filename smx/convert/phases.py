@@ -112,7 +112,7 @@ def select(
     rule = selection or default_selection(start)
     resolved = resolve_pool(pool)
     first = None if start in STARTS else named(start, resolved)
-    if not 0 < keep < 1:
+    if start == RANDOM and not 0 < keep < 1:
         raise ValueError(f"keep must be between 0 and 1, got {keep}")
     module, made_plan = prepare(module, example_input, types, include, exclude, dim)
     if not made_plan.selected:

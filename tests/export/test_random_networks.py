@@ -95,7 +95,7 @@ def exports_hold(net: nn.Module, shape: tuple[int, ...], folder: Path) -> None:
                 agree(path, net, x[:4], atol=atol)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=networks())
 def test_export_gives_pytorchs_answers(
     drawn: tuple[nn.Module, tuple[int, ...]], tmp_path_factory: pytest.TempPathFactory
