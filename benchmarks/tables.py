@@ -66,6 +66,7 @@ def paper_bench() -> str:
 
 
 RULES = {
+    "from ReLU, one choice a layer": ("from relu per layer", "from_relu_per_layer_fastest"),
     "`matched`, one choice a layer": ("matched per layer", "matched_per_layer_fastest"),
     "`matched`, one group a layer": ("matched one group", "matched_one_group_fastest"),
     "`matched`": ("matched", "matched"),
@@ -87,7 +88,7 @@ def rules(*, whole: bool) -> str:
             *(latency[file, size] for size in sizes),
         ]
         for label, (method, file) in RULES.items()
-        if whole or method != "matched one group"
+        if whole or method not in ("matched per layer", "matched one group")
     ]
     return markdown(["", "accuracy, %", f"batch {sizes[0]}", *map(str, sizes[1:])], rows)
 
