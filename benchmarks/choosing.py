@@ -9,13 +9,12 @@ or a fixed activation is missing for is left out for that method.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import click
 import pandas as pd
-from scipy import stats
+from student import half_width
 
 from smx.cli import options
 from smx.cli.output import table, write_json
@@ -80,8 +79,7 @@ def compared(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def interval(differences: pd.Series) -> dict[str, float]:
     """Return the mean over the architectures, and half the width of its 95 % interval."""
     each = differences.groupby("hidden").mean()
-    width = float(stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / math.sqrt(len(each)))
-    return {"mean": float(each.mean()), "half_width": width}
+    return {"mean": float(each.mean()), "half_width": half_width(each)}
 
 
 if __name__ == "__main__":

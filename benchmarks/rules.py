@@ -8,14 +8,13 @@ interval. Which activation is the best is decided by the same seeds, which makes
 
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 import pandas as pd
-from scipy import stats
+from student import half_width
 
 import smx
 from smx.cli import options
@@ -75,7 +74,6 @@ def accuracies(frame: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for method in by_seed.columns:
         difference = by_seed[method] - by_seed[best]
-        spread = difference.std(ddof=1) / math.sqrt(len(difference))
         found.append(
             {
                 "method": method,
@@ -84,7 +82,7 @@ def accuracies(frame: pd.DataFrame) -> list[dict[str, Any]]:
                 "deviation": by_seed[method].std(ddof=1),
                 "best_fixed": best,
                 "to_best": difference.mean(),
-                "half_width": float(stats.t.ppf(0.975, len(difference) - 1) * spread),
+                "half_width": half_width(difference),
             }
         )
     return sorted(found, key=lambda row: -row["mean"])

@@ -118,7 +118,8 @@ os.rmdir("../gone")
 from smx.__main__ import main
 main()
 """
-    refused(python("-c", code, "train", cwd=tmp_path), 2, "the current folder does not exist any more; go to another")
+    if sys.version_info[:3] != (3, 13, 0):  # which has a bug: there `import socket` fails in such a folder
+        refused(python("-c", code, "train", cwd=tmp_path), 2, "the current folder does not exist any more; go to")
     bare = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "TMPDIR": str(tmp_path / "none"), "LC_ALL": "C"}
     bare |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "xx_YY.odd", "COLUMNS": "x"}
     result = python("-m", "smx", "inspect", exported, env=bare)
