@@ -122,8 +122,10 @@ study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results,
 	cp $(STUDY)/figures/mrr.svg docs/images/study-mrr.svg
 	cp $(STUDY)/figures/depth.svg docs/images/study-depth.svg
 
-rules: $(INSTALLED)  ## both rules of choosing beside all fixed activations: accuracy of five seeds, and latency; about half an hour
+rules: $(INSTALLED)  ## both rules of choosing beside fixed activations, on two networks: accuracy of five seeds, and latency; about 45 minutes
 	$(BIN)/python benchmarks/rules.py --out runs/rules --json $(RESULTS)/rules.json
+	$(BIN)/python benchmarks/rules.py --grid largest --out runs/rules --json $(RESULTS)/rules-largest.json
+	$(BIN)/python benchmarks/tables.py
 
 choosing: $(INSTALLED)  ## go on with the rules of choosing on fifteen networks, from docs/results: hours
 	$(BIN)/smx sweep --config choosing --out runs/choosing --jobs 2 --known $(RESULTS)/mnist-choosing.parquet --no-report --collect runs/choosing/all.parquet

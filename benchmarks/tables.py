@@ -76,9 +76,9 @@ RULES = {
 """What README's first table shows, with its method and its file in `rules.json`."""
 
 
-def rules(*, whole: bool) -> str:
-    """Accuracy and latency of both rules of choosing beside the fixed activations; `whole` has all batch sizes."""
-    report = result("rules")
+def rules(*, whole: bool, name: str = "rules") -> str:
+    """Accuracy and latency of both rules of choosing beside fixed activations; `whole` has all batch sizes."""
+    report = result(name)
     latency, methods = cells(report["latency"]["results"]), {row["method"]: row for row in report["methods"]}
     sizes = list(dict.fromkeys(size for _, size in latency)) if whole else [1, 128]
     rows = [
@@ -88,7 +88,7 @@ def rules(*, whole: bool) -> str:
             *(latency[file, size] for size in sizes),
         ]
         for label, (method, file) in RULES.items()
-        if whole or method not in ("matched per layer", "matched one group")
+        if method in methods and (whole or method not in ("matched per layer", "matched one group"))
     ]
     return markdown(["", "accuracy, %", f"batch {sizes[0]}", *map(str, sizes[1:])], rows)
 
@@ -370,6 +370,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "mnist-bench": mnist_bench,
     "rules": partial(rules, whole=False),
     "rules-whole": partial(rules, whole=True),
+    "rules-largest": partial(rules, whole=True, name="rules-largest"),
     "choosing": choosing,
     "tasks": tasks,
     "paper-bench": paper_bench,

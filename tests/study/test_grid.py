@@ -47,7 +47,17 @@ def test_a_folder_with_the_name_of_a_shipped_grid_hides_it_not(tmp_path: Path, m
 
 
 def test_every_shipped_grid_can_be_read() -> None:
-    assert {*SHIPPED} == {"paper", "short", "controls", "digits", "representative", "choosing", "prices", "rules"}
+    assert {*SHIPPED} == {
+        "paper",
+        "short",
+        "controls",
+        "digits",
+        "representative",
+        "choosing",
+        "prices",
+        "rules",
+        "largest",
+    }
     assert all(read_grid(name).cells() for name in SHIPPED)
 
 
