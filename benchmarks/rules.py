@@ -2,8 +2,9 @@
 
 A grid, `rules` or `largest`, is trained by `smx sweep`, which goes on where it was stopped. Then the networks of one
 seed are exported (`sorted`; those with one activation a layer also `fastest`) and timed in turn, on one thread.
-Accuracies are means over the seeds; each method's difference to the best fixed activation is paired by the seed, with Student's 95 %
-interval. Which activation is the best is decided by the same seeds, which makes it rather too hard for the rules.
+Accuracies are means over the seeds; each method's difference to the best fixed activation is paired by the seed, with
+Student's 95 % interval. Which activation is the best is decided by the same seeds, which is rather too hard for the
+rules.
 """
 
 from __future__ import annotations
