@@ -177,6 +177,8 @@ def export_onnx(
     """
     started = time.perf_counter()
     path = Path(path)
+    if path.suffix != ".onnx":  # a slip would replace a file of another kind
+        raise InputError(f"{path} must end in .onnx")
     _check_options(layout, search, batch, opset, precision, calibration, evaluation)
     flat = flattened(module, example_input)
     module, example = flat.module, flat.example

@@ -23,9 +23,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from smx.calling import evaluating
 from smx.errors import InputError, one_line
+
+ENDS = (Exception, SystemExit, GeneratorExit)
+"""How a user's code may end. A KeyboardInterrupt is the user's own."""
 
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """`module:factory`, the module with dots if it lies in a package."""
@@ -42,13 +46,18 @@ def make_network(name: str, input_shape: Sequence[int], num_classes: int) -> nn.
             (B, num_classes) for (B, *input_shape).
     """
     shape = tuple(map(int, input_shape))
+    before = torch.get_default_dtype(), torch.get_default_device()
     factory = find(name)
     arguments = _taken(name, factory, {"input_shape": shape, "num_classes": num_classes})
     try:
         with _current_folder_first():
             network = factory(**arguments)
-    except Exception as error:
-        raise InputError(f"{name} failed ({_reason(error)})") from error
+    except ENDS as error:
+        raise InputError(f"{name} failed ({reason(error)})") from error
+    if before != (torch.get_default_dtype(), torch.get_default_device()):
+        torch.set_default_dtype(before[0])
+        torch.set_default_device(before[1])
+        raise InputError(f"{name} sets PyTorch's default dtype or device, for all that runs after it; leave them")
     if not isinstance(network, nn.Module):
         raise InputError(f"{name} must return an nn.Module, got {type(network).__name__}")
     _try(name, network, shape, num_classes)
@@ -69,8 +78,8 @@ def find(name: str) -> Callable[..., Any]:
         _require_own(name, module_name.partition(".")[0])
         try:
             module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:
-            raise InputError(f"{name}: {module_name} can't be imported ({_reason(error)})") from error
+        except ENDS as error:
+            raise InputError(f"{name}: {module_name} can't be imported ({reason(error)})") from error
     factory: Any = getattr(module, attribute, None)
     is_module = inspect.isclass(factory) and issubclass(factory, nn.Module)
     if not (is_module or inspect.isfunction(factory)) or factory.__module__ != module_name:
@@ -142,8 +151,8 @@ def _try(name: str, network: nn.Module, input_shape: tuple[int, ...], num_classe
             outputs = {"eval": network(x)}
             with torch.random.fork_rng(devices=()):  # what Dropout draws here is drawn for nothing
                 outputs["train"] = copy.deepcopy(network).train()(x)
-    except Exception as error:
-        raise InputError(f"{name} can't take examples of shape {input_shape} ({_reason(error)})") from error
+    except ENDS as error:
+        raise InputError(f"{name} can't take examples of shape {input_shape} ({reason(error)})") from error
     for mode, output in outputs.items():
         if not isinstance(output, Tensor) or output.shape != (2, num_classes):
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
@@ -151,7 +160,30 @@ def _try(name: str, network: nn.Module, input_shape: tuple[int, ...], num_classe
                 f"{name} must put out {num_classes} scores an example, one for each class: (2, {num_classes})"
                 f" for two examples of shape {input_shape}, got {got} in {mode}()"
             )
+        if not output.is_floating_point():
+            raise InputError(f"{name} must put out scores in floating numbers, got {output.dtype} in {mode}()")
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    if not weights or not all(map(torch.is_floating_point, weights)):
+        raise InputError(f"{name} must have parameters to train, all of floating numbers")
 
 
-def _reason(error: BaseException) -> str:
+def require_trainable(name: str, network: nn.Module, input_shape: Sequence[int]) -> None:
+    """Take one step of training with a copy of a network, on three examples.
+
+    Raises:
+        InputError: it fails, or has gradients that no optimiser here takes.
+    """
+    x = example(input_shape)[[0, 1, 1]]
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=()):
+            trial = copy.deepcopy(network).train()
+            functional.cross_entropy(trial(x), torch.zeros(3, dtype=torch.int64)).backward()  # type: ignore[no-untyped-call]
+        if any(weight.grad is not None and weight.grad.is_sparse for weight in trial.parameters()):
+            raise ValueError("it has sparse gradients, which Adam does not take")
+    except ENDS as error:
+        raise InputError(f"{name} can't be trained ({reason(error)})") from error
+
+
+def reason(error: BaseException) -> str:
+    """Say on one line how the user's code ended."""
     return f"{type(error).__name__}: {one_line(error)}"

@@ -14,6 +14,7 @@ from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
 from smx.fused import basis, operators
 from smx.fused.fixed import FixedChoice
+from smx.limits import NEURONS
 from smx.paper import KEEP, LAYER, MATCHED, NEURON, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 
 START_LOGIT = 0.001
@@ -78,14 +79,18 @@ class Selective(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if num_features < 1:
-            raise ValueError(f"num_features must be at least 1, got {num_features}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
+        if not 1 <= num_features <= NEURONS or int(num_features) != num_features:
+            raise ValueError(f"num_features must be a whole number from 1 to {NEURONS}, got {num_features}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        if int(dim) != dim:
+            raise ValueError(f"dim must be the number of an axis, got {dim!r}")
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"the logits have a floating dtype, got {dtype}")
         if selection not in SELECTIONS:
             raise ValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {selection!r}")
-        self.num_features = num_features
-        self.per = neurons_of(per, num_features)
+        self.num_features = int(num_features)
+        self.per = neurons_of(per, self.num_features)
         self.pool: Pool = resolve_pool(pool)
         self.temperature = temperature
         self.selection = selection
@@ -259,7 +264,10 @@ class Mixed(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(choice, Tensor):
-            choice = torch.tensor(list(choice), dtype=torch.int64)
+            given = list(choice)
+            if any(int(index) != index for index in given):
+                raise ValueError(f"choice must be whole numbers, got {given[:5]}")
+            choice = torch.tensor(given, dtype=torch.int64)
         self.pool: Pool = resolve_pool(pool)
         self.dim = dim
         self.num_features = choice.numel()

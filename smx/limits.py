@@ -22,6 +22,8 @@ POOL = 256
 """Activations of a pool."""
 ROUNDS = 1_000_000
 """Of a measurement."""
+NAME = 10_000
+"""Characters of a name in a file, such as that of a class."""
 TEXT = 2**26
 """Bytes of a file of settings, prices or measurements."""
 JOBS = 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -63,6 +64,11 @@ def save(
             f"smx.save keeps a network that takes one tensor, got an example_input of {type(example_input).__name__};"
             " smx.export.export_onnx takes networks with several inputs"
         )
+    if not example_input.dim() or not example_input.numel():
+        raise ValueError(f"example_input needs at least one example (1, *), got shape {tuple(example_input.shape)}")
+    if sample_shape is not None and math.prod(sample_shape) != example_input[0].numel():
+        taken = example_input[0].numel()
+        raise ValueError(f"sample_shape must have as many values as the network takes, {taken}, got {sample_shape}")
     if example_input.is_floating_point() and example_input.dtype != torch.float32:
         raise ValueError(f"the network must take float32 or whole numbers, got an example of {example_input.dtype}")
     network = copied(module).eval()

@@ -29,7 +29,7 @@ Axis = Annotated[int, Meta(ge=-64, le=64)]
 Number = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 """A finite one."""
 Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
-Text = Annotated[str, Meta(max_length=10_000)]
+Text = Annotated[str, Meta(max_length=limits.NAME)]
 Shape = Annotated[tuple[Count, ...], Meta(max_length=64)]
 Pool = Annotated[tuple[Text, ...], Meta(max_length=limits.POOL)]
 Plain = str | int | float | bool | None

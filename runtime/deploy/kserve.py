@@ -85,7 +85,7 @@ def check_uri(uri: str | None) -> None:
     if uri is None or not URI.fullmatch(uri):
         raise InputError(
             "a KServe manifest needs the address of the uploaded model repository, such as s3://bucket/models or"
-            f" pvc://claim/models; got {uri or 'none'}: give --kserve-uri"
+            f" pvc://claim/models; got {uri!r}: give --kserve-uri"
         )
 
 

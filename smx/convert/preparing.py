@@ -17,6 +17,7 @@ from smx.convert.table import UNCALLED, Plan, Row, narrowed
 from smx.convert.tracing import random_numbers_back
 from smx.convert.values import Value, sites
 from smx.convert.variations import variations, varying
+from smx.errors import one_line
 from smx.example_input import as_arguments, infer
 from smx.wrappers import copied, unwrapped
 
@@ -37,7 +38,12 @@ def prepare(
     original = copied(wrapped, wrapped.parameters())
     module = copied(original)
     arguments = _inferred(module) if example_input is None else as_arguments(example_input, module)
-    expected = run(original, arguments)
+    try:
+        expected = run(original, arguments)
+    except Exception as error:  # whatever a forward may raise
+        given = "the input that was inferred; give example_input" if example_input is None else "example_input"
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"{type(module).__name__} can't run on {given} ({reason})") from error
     written = {path for path, part in module.named_modules() if isinstance(part, types)}
     refusals, formulas = modularize(module, types)
     recording = _recorded(module, arguments, types)

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits as sklearn_digits
 from smx.arrays import read_arrays
 from smx.data.dataset import Dataset, build
 from smx.errors import InputError
+from smx.limits import NAME
 
 EXPECTED = "expected an .npz file with x (B, *) of numbers, y (B,) of whole numbers and, if wanted, names (classes,)"
 
@@ -48,6 +49,10 @@ def load_npz(path: Path) -> Dataset:
         labels = tuple(map(str, names.reshape(-1)))
         if broken := [label for label in labels if label.encode(errors="ignore").decode() != label]:
             raise InputError(f"{path}: the entry {broken[0]!r} of names is no text in UTF-8; write it anew")
+        if long := [label for label in labels if len(label) > NAME]:
+            raise InputError(
+                f"{path}: the entry {long[0][:20]!r}... of names has more than {NAME} characters; shorten it"
+            )
         _check_named(path, y, labels)
     if len(labels) == 1 and y.shape == x.shape[:1]:
         raise InputError(

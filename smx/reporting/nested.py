@@ -27,11 +27,11 @@ def check_nested(source: Path, cells: pd.DataFrame) -> None:
 
 
 def _shares(value: object) -> bool:
-    return _each(value, lambda layer: _each(layer, _is_finite))
+    return _each(value, lambda layer: _each(layer, _is_share))
 
 
 def _shares_by_epoch(value: object) -> bool:
-    return _each(value, lambda layer: _each(layer, _are_finite))
+    return _each(value, lambda layer: _each(layer, lambda each: isinstance(each, list) and all(map(_is_share, each))))
 
 
 def _curves(value: dict[str, object]) -> bool:
@@ -42,7 +42,7 @@ def _curves(value: dict[str, object]) -> bool:
 def _connections(value: dict[str, object]) -> bool:
     try:
         shapes = {np.asarray(value[name], np.float64).shape for name in ("sum", "count")}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False
     (shape,) = shapes if len(shapes) == 1 else ((),)
     return len(shape) == 2 and shape[0] == shape[1]
@@ -61,17 +61,17 @@ def _are_numbers(value: object) -> bool:
     return isinstance(value, list) and all(_is_number(each) for each in value)
 
 
-def _are_finite(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_finite, value))
-
-
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """As the loss of a run is, which may have gone beyond all numbers; of a whole number that fits."""
+    return isinstance(value, float) or _is_finite(value)
 
 
 def _is_finite(value: object) -> bool:
-    """As shares and times are, while the loss of a run may have gone beyond all numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1 + 1e-6
 
 
 FORMS: dict[str, Callable[[dict[str, object]], bool]] = {

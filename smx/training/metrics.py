@@ -100,12 +100,20 @@ def from_csv(text: str) -> list[EpochMetrics]:
     """Read what `to_csv` wrote; shares by layer have the layer's name without `.activation`.
 
     Raises:
-        ValueError: a column is missing, or a value is no number.
+        ValueError: a column is missing, a row has more columns than the head, a value is no number, or there is no row.
     """
-    return [_row(values) for values in csv.DictReader(io.StringIO(text))]
+    try:
+        rows = [_row(values) for values in csv.DictReader(io.StringIO(text), restkey="")]
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    if not rows:
+        raise ValueError("it has no epoch")
+    return rows
 
 
 def _row(values: Mapping[str, str]) -> EpochMetrics:
+    if "" in values:
+        raise ValueError("a row has more columns than the head")
     found: dict[str, Any] = {}
     for field in fields(EpochMetrics):
         if field.name != "shares":

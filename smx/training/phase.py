@@ -79,7 +79,10 @@ def train_phase(
             sampled_loss, sampled = evaluate(model, validation, config, phase, sampled=True, ranks=ranks)
             loss = sampled_loss if rules(config).noisy_evaluation else loss
         if not (math.isfinite(train_loss) and math.isfinite(loss)):
-            raise SmxError(f"the loss became {train_loss} in epoch {epoch} of phase {phase}; try a lower --lr")
+            raise SmxError(
+                f"the loss became {train_loss} in epoch {epoch} of phase {phase}; try a lower --lr, and defaults for"
+                " what else you set"
+            )
         now = choices(model)
         row = EpochMetrics(
             phase=phase,

@@ -15,14 +15,14 @@ import torch
 from torch import nn
 
 from smx import activations, convert, factory, files, sorting
-from smx.architecture import Architecture, architecture_for
+from smx.architecture import FACTORY, Architecture, architecture_for
 from smx.data import Dataset
 from smx.errors import InputError, one_line
 from smx.layers import selectives
 from smx.modelfile import SavedModel, save_model, split_state
 from smx.paper import CURRENT
 from smx.training.checkpoint import Checkpoint
-from smx.training.config import NONE, TrainConfig, as_text
+from smx.training.config import NONE, TrainConfig, as_text, from_values, read_toml
 from smx.training.controls import replace_choices
 from smx.training.engine import evaluate, seed_for
 from smx.training.events import tensorboard
@@ -227,12 +227,31 @@ def _start(config: TrainConfig, fingerprint: str, out: Path, checkpoint: Checkpo
     if checkpoint is None:
         if (out / CHECKPOINT).exists() or (out / "model.pt").exists():
             raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+        if (metrics := out / "metrics.csv").exists():
+            raise InputError(f"{metrics} is of no run that goes on, and would be replaced; move or remove it")
         settings = out / "config.toml"  # perhaps of the same run, killed before its first epoch
         if settings.exists() and not config.is_in(settings):
             raise InputError(f"{settings} has other settings than this run, which would replace it; move or remove it")
         return Checkpoint(config, fingerprint, phase=0, init=digest)
     require_same(checkpoint, vars(config), out)
+    _require_own(checkpoint.config, out / "config.toml")
     return replace(checkpoint, config=config)
+
+
+def _require_own(config: TrainConfig, settings: Path) -> None:
+    """Refuse a checkpoint that came from another run, whose results would replace those of the folder's own."""
+    if not settings.exists():
+        return
+    try:
+        said = from_values(read_toml(settings))
+    except InputError:  # damaged; it is written anew
+        return
+    for name, value in vars(said).items():
+        if name != "data" and value != (other := getattr(config, name)):
+            raise InputError(
+                f"{settings} says {name} = {as_text(value)}, and {CHECKPOINT} beside it {as_text(other)}; put the files"
+                " of one run together, or remove the one that is not of this run"
+            )
 
 
 def _require_fits(run: _Run, network: nn.Module, checkpoint: Checkpoint, out: Path) -> None:
@@ -254,8 +273,13 @@ def _require_fits(run: _Run, network: nn.Module, checkpoint: Checkpoint, out: Pa
 
 
 def _require_trainable(run: _Run, network: nn.Module, examples: int) -> None:
-    """Refuse batches that leave a rank one example, if the network can't be trained on one; BatchNorm often can't."""
+    """Refuse a user's network that can't be trained, and batches that leave a rank one example if that can't be.
+
+    BatchNorm often can't be trained on one example.
+    """
     config, ranks, architecture = run.config, run.ranks, run.architecture
+    if architecture.kind == FACTORY:
+        factory.require_trainable(architecture.name, network, architecture.input_shape)
     last = examples % config.batch_size or config.batch_size
     if last > ranks.size or (ranks.size > 1 and config.device == "cuda"):  # there BatchNorm sees the whole batch
         return

@@ -25,7 +25,7 @@ from smx.timing.machine import machine
 from smx.timing.runners import ProcessRunner
 from smx.workflows import OnProgress, silent
 from smx.workflows.candidates import export_candidates, pytorch_runner
-from smx.workflows.measuring import by_round, parse_limits, pick_reference, with_torch, without_torch
+from smx.workflows.measuring import by_round, check_measurement, parse_limits, pick_reference, with_torch, without_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,6 +113,7 @@ def bench(
         InputError: a file, a name or a limit can't be used, or the candidates take different inputs.
         SmxError: the process of a candidate was killed.
     """
+    check_measurement(batch_sizes, rounds)
     before = machine()
     parsed = parse_limits(limits, rounds)
     old = read_report(Path(compare)) if compare else None

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from smx import paper
 from smx.errors import InputError
+from smx.limits import NEURONS
 from smx.timing.limits import judge
 from smx.timing.machine import machine
 from smx.workflows import OnProgress, silent
-from smx.workflows.measuring import by_round, parse_limits, pick_reference
+from smx.workflows.measuring import by_round, check_measurement, parse_limits, pick_reference
 
 if TYPE_CHECKING:
     from smx.stepbench.costs import StepReport
@@ -60,6 +61,11 @@ def bench_train(
     from smx.stepbench.networks import PHASE1, PHASE2
     from smx.stepbench.networks import networks as make_networks
 
+    if len(sizes) < 3 or not all(isinstance(size, int) and 1 <= size <= NEURONS for size in sizes):
+        raise InputError(f"sizes must be inputs, neurons of one or more layers, and outputs, got {list(sizes)}")
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"the device must be cpu or cuda, got {device!r}")
+    check_measurement(batch_sizes, rounds, threads)
     before = machine()
     parsed = parse_limits(limits, rounds)
     if cuda_graphs and device != "cuda":

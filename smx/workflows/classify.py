@@ -134,6 +134,8 @@ def _several(
     paths: Sequence[Path], shape: Sequence[int], info: ModelInfo | None, how: dict[str, Any]
 ) -> tuple[list[str], NDArray[Any]]:
     """Read the examples of several paths, each named with the path that was given."""
+    if not paths:
+        raise InputError("no examples are given; give an array, or paths of arrays, images or folders")
     names: list[str] = []
     arrays = []
     for path in paths:

@@ -10,6 +10,7 @@ from itertools import count
 from typing import ParamSpec, TypeVar
 
 from smx.errors import InputError
+from smx.limits import BATCH, ROUNDS, THREADS
 from smx.subprocesses import in_subprocess
 from smx.timing.interleave import in_blocks
 from smx.timing.intervals import MIN_ROUNDS
@@ -42,6 +43,19 @@ def parse_limits(limits: Iterable[str], rounds: int) -> list[Limit]:
     if parsed and rounds < MIN_ROUNDS:
         raise InputError(f"a limit needs at least {MIN_ROUNDS} rounds to be judged, got {rounds}")
     return parsed
+
+
+def check_measurement(batch_sizes: Sequence[int], rounds: int, threads: int | None = None) -> None:
+    """Refuse numbers that nothing can be measured with.
+
+    Raises:
+        InputError: there is no batch size; or one, the rounds or the threads are out of range.
+    """
+    if not batch_sizes or not all(isinstance(size, int) and 1 <= size <= BATCH for size in batch_sizes):
+        raise InputError(f"batch sizes must be whole numbers from 1 to {BATCH}, one or more, got {list(batch_sizes)}")
+    for name, number, most in (("rounds", rounds, ROUNDS), ("threads", threads, THREADS)):
+        if number is not None and not 1 <= number <= most:
+            raise InputError(f"{name} must be between 1 and {most}, got {number}")
 
 
 def pick_reference(reference: str | None, names: Sequence[str], preferred: Iterable[str] = ()) -> str:

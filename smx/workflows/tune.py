@@ -16,7 +16,7 @@ from smx.runtime.tune.search import TuningReport
 from smx.runtime.tuning import Tuning, fingerprint, has_own_variant, is_tuned, tuning_path, variant_path
 from smx.timing.machine import machine
 from smx.workflows import OnProgress, silent
-from smx.workflows.measuring import with_torch, without_torch
+from smx.workflows.measuring import check_measurement, with_torch, without_torch
 
 
 def tune(
@@ -62,6 +62,7 @@ def tune(
         _, onnx_path = written_by_tune(Path(path))
         on_progress("searching the fastest forms", 0, 0)
         search_forms(Path(path), onnx_path, batch_size, provider, trust_code)
+    check_measurement([1 if batch_size is None else batch_size], rounds, max_threads)
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     for path in written_by_tune(onnx_path):
         files.check_writable(path)

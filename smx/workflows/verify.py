@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.errors import InputError
+from smx.errors import InputError, SmxError, one_line
 from smx.runtime.parity.check import ParityReport, check_parity
 from smx.runtime.parity.inputs import synthetic_inputs
-from smx.runtime.parity.locate import Location
+from smx.runtime.parity.locate import Location, Reference
 from smx.runtime.parity.locate import locate as find_fault
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
@@ -117,11 +117,19 @@ def verify(
         inputs |= _generated(opened, session, next(iter(inputs.values()), None)) | _other_lengths(opened, session)
     float32, float64 = in_parts(opened.module), in_parts(opened.exact, torch.float64)
     done, total = count(), len(inputs) * len(batch_sizes)  # at most: some sets are small
+
+    def outputs(run: Reference, *x: NDArray[Any]) -> Sequence[NDArray[Any]]:
+        try:
+            return run(*x, given=()).outputs
+        except Exception as error:  # whatever the forward of a user's network may raise
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise SmxError(f"the network that {onnx_path} is compared with fails in PyTorch ({reason})") from error
+
     parity = check_parity(
-        lambda *x: float32(*x, given=()).outputs,
+        partial(outputs, float32),
         session,
         inputs,
-        arbiter=lambda *x: float64(*x, given=()).outputs,
+        arbiter=partial(outputs, float64),
         atol=atol,
         rtol=rtol,
         max_changed=max_changed,

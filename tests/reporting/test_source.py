@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from smx import data
 from smx.errors import InputError
+from smx.reporting.nested import CURVES
 from smx.reporting.source import read_source
 from smx.study import table
 from smx.study.cell import CellFolder, train_cell
@@ -149,6 +151,27 @@ def test_a_damaged_run_is_refused(sweep: Path, tmp_path: Path) -> None:
         (tmp_path / "metrics.csv").write_text(text)
         with pytest.raises(InputError, match=r"metrics\.csv is damaged"):
             read_source(tmp_path)
+    for text in (f"{lines[0]}\n{lines[1]},1,2\n", f"{lines[0]}\n{'1' * 200_000},1\n"):
+        (tmp_path / "metrics.csv").write_text(text)
+        with pytest.raises(InputError, match=r"metrics\.csv is damaged \((a row has more|field larger)"):
+            read_source(tmp_path)
+
+
+def test_files_of_two_runs_are_no_run(sweep: Path, tmp_path: Path) -> None:
+    one, other = (sweep / "cells" / cell for cell in read_source(sweep).cells["cell"][:2])
+    for name in ("config.toml", "model.pt", "metrics.csv"):
+        shutil.copytree(one, tmp_path / name)
+        shutil.copy(other / name, tmp_path / name)
+        expected = "says activation = .*, and model.pt beside it .*; put the files of one run together"
+        if name == "metrics.csv":
+            expected = r"metrics\.csv does not have the epochs of model\.pt beside it, each once and in their order"
+        with pytest.raises(InputError, match=expected):
+            read_source(tmp_path / name)
+    lines = (one / "metrics.csv").read_text().splitlines(keepends=True)
+    for changed in (lines[:-1], [*lines, lines[-1]], [lines[0], *lines[:0:-1]]):
+        (tmp_path / "metrics.csv" / "metrics.csv").write_text("".join(changed))
+        with pytest.raises(InputError, match="does not have the epochs"):
+            read_source(tmp_path / "metrics.csv")
 
 
 def result_with(**columns: Any) -> pd.DataFrame:
@@ -172,6 +195,11 @@ def result_with(**columns: Any) -> pd.DataFrame:
         ("connections", {"sum": [[1.0]]}),
         ("connections", {"sum": [[1.0, 2.0]], "count": [[1, 2]]}),
         ("shares", {"layer1": {"relu": float("inf")}}),
+        ("shares", {"layer1": {"relu": -0.5}}),
+        ("shares", {"layer1": {"relu": 1e308}}),
+        ("shares_by_epoch", {"layer1": {"relu": [0.5, 1.5]}}),
+        ("connections", {"sum": [[10**400]], "count": [[1]]}),
+        ("curves", {name: [10**400] for name in CURVES}),
         ("latency", {"1": {"ratio": float("nan")}}),
     ],
 )

@@ -121,6 +121,29 @@ def test_what_no_argument_can_be(argument: str, value: Any, said: str) -> None:
         smx.select(net, **{argument: value})
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: smx.Selective(2.5), "num_features must be a whole number from 1 to"),  # type: ignore[arg-type]
+        (lambda: smx.Selective(10**30), "num_features must be a whole number from 1 to"),
+        (lambda: smx.Selective(3, temperature=float("inf")), "temperature must be positive and finite, got inf"),
+        (lambda: smx.Selective(3, dim=2.5), "dim must be the number of an axis"),  # type: ignore[arg-type]
+        (lambda: smx.Selective(3, dtype=torch.int64), "the logits have a floating dtype"),
+        (lambda: smx.Mixed([0.5]), "choice must be whole numbers"),  # type: ignore[list-item]
+        (lambda: smx.Mixed([float("nan")]), "cannot convert float NaN"),  # type: ignore[list-item]
+    ],
+)
+def test_what_no_layer_can_be(make: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_an_example_that_does_not_fit_is_named() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"Sequential can't run on example_input \(RuntimeError: mat1 and mat2"):
+        smx.select(net, example_input=torch.rand(3, 9))
+
+
 def test_groups_are_counted_in_whole_numbers() -> None:
     net = smx.select(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))
     with pytest.raises(ValueError, match=r"max_groups must be a whole number, 0 \(no limit\) or more, got 1.5"):

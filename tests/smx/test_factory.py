@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from smx.errors import InputError
-from smx.factory import find, make_network
+from smx.factory import find, make_network, require_trainable
 
 NETWORKS = """
 import os
+import torch
 from os import system
 from torch import nn
 from torch.nn import ReLU as Imported
@@ -56,6 +57,39 @@ class Auxiliary(nn.Sequential):
         return (super().forward(x), x) if self.training else super().forward(x)
 
 def auxiliary(): return Auxiliary(*nothing())
+
+def leaves(): raise SystemExit(0)
+def leaves_with_lines(): raise SystemExit("bye\\nbye")
+def generator(): raise GeneratorExit
+class Leaves(nn.Sequential):
+    def forward(self, x): raise SystemExit(0)
+def leaves_forward(): return Leaves(*nothing())
+def changed(change):
+    class Changed(nn.Sequential):
+        def forward(self, x): return change(super().forward(x))
+    return Changed(*nothing())
+def whole(): return changed(lambda y: y.long())
+def complex_scores(): return changed(lambda y: y.to(torch.complex64))
+def detached(): return changed(torch.Tensor.detach)
+def one_row(): return changed(lambda y: y if len(y) == 2 else y[:1])
+def frozen(): return nothing().requires_grad_(False)
+def without_weights(): return nn.Sequential(nn.Flatten(), nn.ReLU(), nn.AdaptiveAvgPool1d(3))
+def complex_weights():
+    made = nothing()
+    made.more = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    return made
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Embedding(20, 4, sparse=True), nn.Linear(4, 3)
+    def forward(self, x): return self.out(self.table((x.flatten(1) * 16).long()).mean(1).relu())
+def sparse(): return Sparse()
+def other_dtype():
+    torch.set_default_dtype(torch.float64)
+    return nothing()
+def other_device():
+    torch.set_default_device("meta")
+    return nothing()
 """
 
 
@@ -110,6 +144,17 @@ def test_trying_a_network_draws_nothing(own: Path) -> None:
         ("networks:narrow", r"must put out 3 scores an example.* got shape \(2, 2\)"),
         ("networks:tuples", "must put out 3 scores an example.* got tuple"),
         ("networks:auxiliary", r"must put out 3 scores an example.* got tuple in train\(\)"),
+        ("networks:leaves", r"networks:leaves failed \(SystemExit: 0\)"),
+        ("networks:leaves_with_lines", r"failed \(SystemExit: bye bye\)"),
+        ("networks:generator", r"failed \(GeneratorExit: GeneratorExit\)"),
+        ("networks:leaves_forward", r"can't take examples of shape \(4, 5\) \(SystemExit: 0\)"),
+        ("networks:whole", r"must put out scores in floating numbers, got torch\.int64"),
+        ("networks:complex_scores", r"must put out scores in floating numbers, got torch\.complex64"),
+        ("networks:frozen", "must have parameters to train, all of floating numbers"),
+        ("networks:without_weights", "must have parameters to train"),
+        ("networks:complex_weights", "must have parameters to train, all of floating numbers"),
+        ("networks:other_dtype", "sets PyTorch's default dtype or device, for all that runs after it; leave them"),
+        ("networks:other_device", "sets PyTorch's default dtype or device"),
         ("networks:misfit", r"can't take examples of shape \(4, 5\) \(RuntimeError: mat1"),
     ],
 )
@@ -117,6 +162,28 @@ def test_what_is_no_factory_is_refused_on_one_line(name: str, message: str) -> N
     with pytest.raises(InputError, match=message) as refusal:
         make_network(name, (4, 5), 3)
     assert "\n" not in str(refusal.value)
+    assert (torch.get_default_dtype(), torch.get_default_device().type) == (torch.float32, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("networks:detached", r"can't be trained \(RuntimeError: element 0 of tensors does not require grad"),
+        ("networks:one_row", r"can't be trained \(ValueError: Expected input batch_size"),
+        ("networks:sparse", r"can't be trained \(ValueError: it has sparse gradients, which Adam does not take\)"),
+    ],
+)
+def test_what_can_not_be_trained_is_known_before(name: str, message: str) -> None:
+    network = make_network(name, (4, 5), 3)
+    with pytest.raises(InputError, match=message):
+        require_trainable(name, network, (4, 5))
+    trainable = make_network("networks:both", (4, 5), 3)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    require_trainable("networks:both", trainable, (4, 5))
+    assert torch.rand(3).equal(expected)
+    assert all(weight.grad is None for weight in trainable.parameters())
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,14 @@ def test_attention_by_hand_and_normed_weights_can_be_saved(tmp_path: Path) -> No
         smx.save(net, tmp_path / "model.pt", example_input=(x, x))  # type: ignore[arg-type]
 
 
+def test_examples_that_are_none(tmp_path: Path) -> None:
+    net = smx.commit(smx.select(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))))
+    with pytest.raises(ValueError, match=r"example_input needs at least one example \(1, \*\), got shape \(0, 4\)"):
+        smx.save(net, tmp_path / "m.pt", example_input=torch.rand(0, 4))
+    with pytest.raises(ValueError, match=r"sample_shape must have as many values as the network takes, 4, got \(7,\)"):
+        smx.save(net, tmp_path / "m.pt", example_input=torch.rand(1, 4), sample_shape=(7,))
+
+
 def test_class_names_are_as_many_as_the_outputs(tmp_path: Path) -> None:
     net, x = smx.commit(smx.select(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))), torch.rand(5, 4)
     with pytest.raises(ValueError, match="class_names must name each of the 2 outputs, got 1 names"):

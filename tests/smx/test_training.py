@@ -99,9 +99,29 @@ def test_settings_of_the_users_own_are_not_replaced(digits: Dataset, tmp_path: P
         train(SMALL, digits, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
     assert (tmp_path / "config.toml").read_text() == "# mine\nseed = 3\n"
+    (tmp_path / "config.toml").unlink()
+    (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"metrics\.csv is of no run that goes on, and would be replaced; move or"):
+        train(SMALL, digits, tmp_path)
+    assert (tmp_path / "metrics.csv").read_text() == "mine"
+    (tmp_path / "metrics.csv").unlink()
     (tmp_path / "config.toml").write_text(SMALL.to_toml())  # as a run leaves it that is killed in its first epoch
     train(SMALL, digits, tmp_path)
     assert (tmp_path / "model.pt").exists()
+
+
+def test_a_checkpoint_of_another_run_replaces_nothing(
+    small: tuple[Path, TrainResult], digits: Dataset, tmp_path: Path
+) -> None:
+    other = replace(SMALL, seed=9)
+    stop_run(other, digits, tmp_path, 1)
+    (tmp_path / "config.toml").write_text(SCHEDULED.to_toml())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(
+        InputError, match=r"config\.toml says .*, and checkpoint\.pt beside it .*; put the files of one"
+    ):
+        train(other, digits, tmp_path, checkpoint=load_checkpoint(tmp_path))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_run_is_not_overwritten_nor_mixed_up(small: tuple[Path, TrainResult], digits: Dataset) -> None:
