@@ -113,9 +113,9 @@ def test_a_wrong_width_says_what_was_expected(make: Callable[..., nn.Module]) ->
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: smx.Selective(0), "num_features must be at least 1, got 0"),
-        (lambda: smx.Selective(3, temperature=0), "temperature must be positive, got 0"),
-        (lambda: smx.Selective(3, temperature=float("nan")), "temperature must be positive, got nan"),
+        (lambda: smx.Selective(0), "num_features must be a whole number from 1 to 1048576, got 0"),
+        (lambda: smx.Selective(3, temperature=0), "temperature must be positive and finite, got 0"),
+        (lambda: smx.Selective(3, temperature=float("nan")), "temperature must be positive and finite, got nan"),
         (lambda: smx.Mixed([0, 6]), "choice must index the pool's 6 activations, got values from 0 to 6"),
         (lambda: smx.Mixed([-1, 0]), "choice must index the pool's 6 activations, got values from -1 to 0"),
         (lambda: smx.Mixed(torch.zeros(3)), "choice must be int64 (N,) with N >= 1, got torch.float32 (3,)"),
