@@ -16,6 +16,7 @@ import inspect
 import re
 import sys
 import sysconfig
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smx.calling import evaluating
-from smx.errors import InputError, one_line
+from smx.errors import InputError, SmxError, one_line
 
 ENDS = (Exception, SystemExit, GeneratorExit)
 """How a user's code may end. A KeyboardInterrupt is the user's own."""
@@ -182,6 +183,23 @@ def require_trainable(name: str, network: nn.Module, input_shape: Sequence[int])
             raise ValueError("it has sparse gradients, which Adam does not take")
     except ENDS as error:
         raise InputError(f"{name} can't be trained ({reason(error)})") from error
+
+
+@contextmanager
+def naming_failures(name: str) -> Iterator[None]:
+    """Say in one line where the user's module fails, or leaves, in what runs meanwhile; other errors pass.
+
+    Raises:
+        SmxError: it failed.
+    """
+    try:
+        yield
+    except ENDS as error:
+        own = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+        inside = any(frame.filename == own for frame in traceback.extract_tb(error.__traceback__))
+        if isinstance(error, SmxError) or not inside:
+            raise
+        raise SmxError(f"{name} failed ({reason(error)})") from error
 
 
 def reason(error: BaseException) -> str:

@@ -122,7 +122,8 @@ def train(
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS needs
             torch.use_deterministic_algorithms(True, warn_only=True)
         examples = load(dataset, run.architecture.input_shape, config.device)
-        with _recording(state, out, on_epoch, ranks) as record:
+        failures = factory.naming_failures(run.architecture.name) if run.architecture.kind == FACTORY else nullcontext()
+        with _recording(state, out, on_epoch, ranks) as record, failures:
             state = _train_phases(run, network.to(config.device), state, examples, record)
         result = TrainResult(_saved(run, state, dataset), state.rows)
         if ranks.main:

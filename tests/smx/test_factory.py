@@ -3,18 +3,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch._dynamo  # which can't be loaded once the fixture has exchanged sys.modules
 from torch import nn
 
-from smx.errors import InputError
+from smx import data
+from smx.errors import InputError, SmxError
 from smx.factory import find, make_network, require_trainable
+from smx.training.run import load_checkpoint, train
+from tests.smx.runs import SMALL
 
 NETWORKS = """
 import os
 import torch
+import torch._dynamo  # which can't be loaded once the fixture has exchanged sys.modules
 from os import system
 from torch import nn
 from torch.nn import ReLU as Imported
@@ -84,6 +91,15 @@ class Sparse(nn.Module):
         self.table, self.out = nn.Embedding(20, 4, sparse=True), nn.Linear(4, 3)
     def forward(self, x): return self.out(self.table((x.flatten(1) * 16).long()).mean(1).relu())
 def sparse(): return Sparse()
+class Later(nn.Sequential):
+    # Fails, or leaves, in the so-manieth step of a training.
+    left, way = 10**9, SystemExit
+    def forward(self, x):
+        Later.left -= self.training
+        if Later.left < 0:
+            raise Later.way("one\\ntwo")
+        return super().forward(x)
+def later(): return Later(nn.Flatten(), nn.Linear(20, 6), nn.ReLU(), nn.Linear(6, 3))
 def other_dtype():
     torch.set_default_dtype(torch.float64)
     return nothing()
@@ -227,3 +243,17 @@ def test_the_current_folder_goes_before_the_path(own: Path, tmp_path: Path) -> N
     (elsewhere / "networks.py").write_text("raise AssertionError")
     sys.path.insert(0, str(elsewhere))
     assert issubclass(find("networks:Net"), nn.Module)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", [SystemExit, KeyError, GeneratorExit])
+def test_what_fails_in_the_middle_of_a_training_is_named(way: type[BaseException], own: Path) -> None:
+    np.savez(own / "x.npz", x=np.random.default_rng(0).random((90, 4, 5), np.float32), y=np.arange(90) % 3)
+    config = replace(SMALL, data=str(own / "x.npz"), model="networks:later", batch_size=10)
+    dataset = data.load(config.data)
+    later = find("networks:later").__globals__["Later"]
+    later.way, later.left = way, 30
+    with pytest.raises(SmxError, match=rf"^networks:later failed \({way.__name__}: .*one.*two.*\)$") as failure:
+        train(config, dataset, own / "run")
+    assert not isinstance(failure.value, InputError)
+    later.left = 10**9
+    train(config, dataset, own / "run", checkpoint=load_checkpoint(own / "run"))
