@@ -257,7 +257,7 @@ def test_neurons_are_pytorchs(run: Path, exported: Path, tmp_path: Path) -> None
 
 def test_a_replaced_file_is_asked_anew(run: Path, exported: Path, tmp_path: Path) -> None:
     """The neurons belong to the model that answers, not to the file that lies there."""
-    path, fresh = tmp_path / "m.onnx", tmp_path / "fresh"
+    path, fresh = tmp_path / "m.onnx", tmp_path / "fresh.onnx"
     shutil.copy(exported, path)
     x = np.random.default_rng(1).random((1, 64), np.float32)
     other = package.load(run / "model.pt")
