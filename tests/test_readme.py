@@ -104,13 +104,21 @@ def test_the_other_lines_of_the_readme_are_measured() -> None:
 
 def test_what_choosing_gains_is_measured() -> None:
     report = result("rules")
-    (row,) = (row for row in report["methods"] if row["method"] == "matched per layer")
+    (row,) = (row for row in report["methods"] if row["method"] == "from relu per layer")
     assert row["seeds"] == 5
     gain, low, high = (100 * (row["to_best"] + part * row["half_width"]) for part in (0, -1, 1))
     for text in (README, RESULTS):
         assert f"{gain:.2f} points above the best fixed activation (95 %: {low:.2f} to {high:.2f})" in " ".join(
             text.split()
         )
+
+
+def test_the_largest_network_is_level_with_relu() -> None:
+    report = result("rules-largest")
+    (row,) = (row for row in report["methods"] if row["method"] == "from relu per layer")
+    assert (row["seeds"], row["best_fixed"]) == (5, "relu")
+    gain, low, high = (100 * (row["to_best"] + part * row["half_width"]) for part in (0, -1, 1))
+    assert f"level with ReLU: {gain:.2f} points (95 %: {low:.2f} to {high:.2f})" in RESULTS
 
 
 def test_what_choosing_gains_on_unseen_networks_is_measured() -> None:
