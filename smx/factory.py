@@ -57,7 +57,7 @@ def make_network(name: str, input_shape: Sequence[int], num_classes: int) -> nn.
         raise InputError(f"{name} failed ({reason(error)})") from error
     if before != (torch.get_default_dtype(), torch.get_default_device()):
         torch.set_default_dtype(before[0])
-        torch.set_default_device(before[1])
+        torch.set_default_device(None if before[1].type == "cpu" else before[1])  # "cpu" would slow every call
         raise InputError(f"{name} sets PyTorch's default dtype or device, for all that runs after it; leave them")
     if not isinstance(network, nn.Module):
         raise InputError(f"{name} must return an nn.Module, got {type(network).__name__}")

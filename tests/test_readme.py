@@ -113,6 +113,14 @@ def test_what_choosing_gains_is_measured() -> None:
         )
 
 
+def test_fastest_is_held_against_the_other_layouts() -> None:
+    report = result("fastest")
+    count = len(report["networks"]) * len(report["batch_sizes"])
+    slower = {other: len(found) for other, found in report["slower"].items()}
+    said = f"`sorted` in {slower['sorted']} of {count} measurements, than `scatter` in {slower['scatter']}"
+    assert said in " ".join((ROOT / "docs" / "layouts.md").read_text().split())
+
+
 def test_the_largest_network_is_level_with_relu() -> None:
     report = result("rules-largest")
     (row,) = (row for row in report["methods"] if row["method"] == "from relu per layer")
@@ -123,7 +131,7 @@ def test_the_largest_network_is_level_with_relu() -> None:
 
 def test_what_choosing_gains_on_unseen_networks_is_measured() -> None:
     (row,) = (row for row in result("choosing")["methods"] if row["method"] == "from relu per layer")
-    assert row["networks"] == 15
+    assert (row["architectures"], row["networks"]) == (15, 21)
     gain, low, high = (100 * (row["to_best"]["mean"] + part * row["to_best"]["half_width"]) for part in (0, -1, 1))
     assert f"{gain:.2f} above the best of six trainings ({low:.2f} to {high:.2f})" in " ".join(README.split())
     assert f"{gain:.2f} points above it (95 %: {low:.2f} to {high:.2f})" in RESULTS
