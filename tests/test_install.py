@@ -92,6 +92,7 @@ def test_the_wheel_without_torch(wheel: Path, exported: Path, tmp_path: Path, mo
 
 
 TRAIN = ("train", "--hidden", "8", "--phase1-epochs", "1", "--phase2-epochs", "1", "--out", "run")
+KSERVE = ("--kserve", "service.yaml", "--kserve-uri", "s3://bucket/models")
 SWEEP = ("sweep", "--config", "grid.toml", "--out", "study")
 GRID = """[base]
 data = "digits"
@@ -111,7 +112,7 @@ seed = [0, 1]
     [
         ("train", TRAIN),
         ("train,tensorboard", (*TRAIN, "--tensorboard")),
-        ("train,deploy", ("export", "model.pt", "model.onnx", "--triton", "models", "--kserve", "service.yaml")),
+        ("train,deploy", ("export", "model.pt", "model.onnx", "--triton", "models", *KSERVE)),
         ("study", SWEEP),
         ("study,ray", (*SWEEP, "--ray", "local")),
     ],
