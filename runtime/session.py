@@ -143,7 +143,10 @@ class Session:
         arrays = self._arrays(inputs)
         if batch_size is not None:
             return self._run_batches(arrays, batch_size)
-        feed = self._feed(arrays)
+        return self._run_whole(arrays)
+
+    def _run_whole(self, inputs: tuple[NDArray[Any], ...]) -> list[NDArray[Any]]:
+        feed = self._feed(inputs)
         return self._run_empty(feed) if any(map(_is_empty, feed.values())) else self._call(feed)
 
     def _run_batches(self, inputs: tuple[NDArray[Any], ...], batch_size: int) -> list[NDArray[Any]]:
@@ -155,10 +158,10 @@ class Session:
             raise InputError(f"the batch size must be at least 1, got {batch_size}")
         count, size = counts[0], self.batch or batch_size
         if count in (0, size) or (count < size and not self.batch):
-            return self.run_all(*inputs)
+            return self._run_whole(inputs)
         missing = -count % size if self.batch else 0
         filled = [np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x for x in inputs]
-        runs = [self.run_all(*(x[start : start + size] for x in filled)) for start in range(0, count, size)]
+        runs = [self._run_whole(tuple(x[start : start + size] for x in filled)) for start in range(0, count, size)]
         for output, y in zip(self.outputs, runs[0], strict=True):
             if y.shape[:1] != (size,):
                 raise InputError(

@@ -102,7 +102,7 @@ def get(name: str) -> Activation:
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
     """
-    plain = name.lower().replace("-", "_")
+    plain = str(name).lower().replace("-", "_")
     try:
         return _known.get(name) or _known[ALIASES.get(plain, plain)]
     except KeyError:

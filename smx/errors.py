@@ -49,3 +49,8 @@ def one_line(error: object) -> str:
     Left away are a C++ stack, and where objects are in memory.
     """
     return " ".join(ADDRESS.sub("", STACK.sub("", str(error))).split()) or type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Return an error's type and text on one line, as of code of others."""
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smx.calling import evaluating
-from smx.errors import InputError, SmxError, one_line
+from smx.errors import InputError, SmxError, reason
 
 ENDS = (Exception, SystemExit, GeneratorExit)
 """How a user's code may end. A KeyboardInterrupt is the user's own."""
@@ -200,8 +200,3 @@ def naming_failures(name: str) -> Iterator[None]:
         if isinstance(error, SmxError) or not inside:
             raise
         raise SmxError(f"{name} failed ({reason(error)})") from error
-
-
-def reason(error: BaseException) -> str:
-    """Say on one line how the user's code ended."""
-    return f"{type(error).__name__}: {one_line(error)}"

@@ -17,7 +17,7 @@ from smx.convert.table import UNCALLED, Plan, Row, narrowed
 from smx.convert.tracing import random_numbers_back
 from smx.convert.values import Value, sites
 from smx.convert.variations import variations, varying
-from smx.errors import one_line
+from smx.errors import reason
 from smx.example_input import as_arguments, infer
 from smx.wrappers import copied, unwrapped
 
@@ -42,8 +42,7 @@ def prepare(
         expected = run(original, arguments)
     except Exception as error:  # whatever a forward may raise
         given = "the input that was inferred; give example_input" if example_input is None else "example_input"
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise ValueError(f"{type(module).__name__} can't run on {given} ({reason})") from error
+        raise ValueError(f"{type(module).__name__} can't run on {given} ({reason(error)})") from error
     written = {path for path, part in module.named_modules() if isinstance(part, types)}
     refusals, formulas = modularize(module, types)
     recording = _recorded(module, arguments, types)

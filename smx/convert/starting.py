@@ -23,7 +23,7 @@ def named(start: str, pool: Sequence[Activation]) -> int:
         ValueError: the pool has none of this name.
     """
     names = [activation.name for activation in pool]
-    with suppress(ValueError, AttributeError):  # no text has no `lower`
+    with suppress(ValueError):
         return names.index(start if start in names else get(start).name)
     raise ValueError(f"start must be one of {', '.join([*STARTS, *names])}, got {start!r}")
 

@@ -67,11 +67,15 @@ def _is_number(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return _is_between(value, -sys.float_info.max, sys.float_info.max)
 
 
 def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1 + 1e-6
+    return _is_between(value, 0, 1 + 1e-6)
+
+
+def _is_between(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 FORMS: dict[str, Callable[[dict[str, object]], bool]] = {

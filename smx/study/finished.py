@@ -14,7 +14,7 @@ from smx.study.grid import Cell
 from smx.study.measures import measures
 from smx.study.methods import method_of
 from smx.study.table import row
-from smx.training.config import TrainConfig, as_text, from_values, read_toml
+from smx.training.config import TrainConfig, as_text, first_difference, from_values, read_toml
 from smx.training.examples import Examples, load_examples
 from smx.training.metrics import from_csv
 from smx.training.run import TrainResult
@@ -55,13 +55,12 @@ def row_of_run(run: Path, data_dir: Path | None = None) -> dict[str, Any]:
 
 def _require_one_run(run: Path, config: TrainConfig, result: TrainResult) -> None:
     """Refuse files that come from different runs."""
-    trained, rows = result.model.training, result.rows
-    for name, value in config.to_dict().items():
-        if name != "data" and name in trained and trained[name] != value:
-            raise InputError(
-                f"{run / CONFIG} says {name} = {as_text(value)}, and {MODEL} beside it {as_text(trained[name])}; put"
-                " the files of one run together"
-            )
+    said, trained, rows = config.to_dict(), result.model.training, result.rows
+    if name := first_difference(said, trained):
+        raise InputError(
+            f"{run / CONFIG} says {name} = {as_text(said[name])}, and {MODEL} beside it {as_text(trained[name])}; put"
+            " the files of one run together"
+        )
     phases = {name: range(1, int(phase["epochs"] or 0) + 1) for name, phase in result.model.metrics.items()}
     if [(f"phase{row.phase}", row.epoch) for row in rows] != [(name, n) for name in phases for n in phases[name]]:
         raise InputError(f"{run / METRICS} does not have the epochs of {MODEL} beside it, each once and in their order")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smx import files
-from smx.errors import SmxError, one_line
+from smx.errors import SmxError, one_line, reason
 from smx.study.cell import CellFolder, train_cell
 from smx.study.grid import Cell
 from smx.subprocesses import follow_parent, held_back, hidden_main, stop
@@ -36,10 +36,10 @@ def train_here(cell: Cell, out: Path, data_dir: Path | None) -> Outcome:
         result = train_cell(cell, files.make_folder(folder.path), data_dir)
         folder.finish(result)
     except Exception as error:
-        reason = one_line(error) if isinstance(error, SmxError) else f"{type(error).__name__}: {one_line(error)}"
+        said = one_line(error) if isinstance(error, SmxError) else reason(error)
         with suppress(SmxError):  # as a full disk
-            folder.fail(reason)
-        return None, reason
+            folder.fail(said)
+        return None, said
     return result, None
 
 

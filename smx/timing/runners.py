@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.errors import SmxError, one_line
+from smx.errors import SmxError, reason
 from smx.subprocesses import follow_parent, held_back, hidden_main
 from smx.timing.settle import settle
 
@@ -154,5 +154,5 @@ def _serve(make: Callable[[], Runner], pipe: Any) -> None:
             except SmxError as error:
                 answer = error
             except Exception as error:
-                answer = SmxError(f"{type(error).__name__}: {one_line(error)}")
+                answer = SmxError(reason(error))
             pipe.send(answer)

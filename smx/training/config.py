@@ -284,6 +284,15 @@ def from_values(values: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**found)
 
 
+def first_difference(settings: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
+    """Return the first setting that has another value among others, if there is one.
+
+    Settings that the others lack do not count; nor does where the data lie, since they may lie elsewhere by now.
+    """
+    differ = (name for name in settings if name != "data" and others.get(name, settings[name]) != settings[name])
+    return next(differ, None)
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read settings from a TOML file, each with its type checked.
 

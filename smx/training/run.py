@@ -22,7 +22,7 @@ from smx.layers import selectives
 from smx.modelfile import SavedModel, save_model, split_state
 from smx.paper import CURRENT
 from smx.training.checkpoint import Checkpoint
-from smx.training.config import NONE, TrainConfig, as_text, from_values, read_toml
+from smx.training.config import NONE, TrainConfig, as_text, first_difference, from_values, read_toml
 from smx.training.controls import replace_choices
 from smx.training.engine import evaluate, seed_for
 from smx.training.events import tensorboard
@@ -213,15 +213,14 @@ def load_checkpoint(out: Path) -> Checkpoint | None:
 def require_same(checkpoint: Checkpoint, settings: Mapping[str, Any], out: Path) -> None:
     """Raise an InputError for the first setting that differs from that of the run that is to be continued.
 
-    The data may lie elsewhere by now: their fingerprint says whether they are the same.
+    Whether the data are the same says their fingerprint.
     """
-    for name, value in settings.items():
-        before = getattr(checkpoint.config, name)
-        if before != value and name != "data":
-            raise InputError(
-                f"{out} was trained with {name} = {as_text(before)}, not {as_text(value)};"
-                " resume with the same settings, or choose another --out"
-            )
+    before = vars(checkpoint.config)
+    if name := first_difference(settings, before):
+        raise InputError(
+            f"{out} was trained with {name} = {as_text(before[name])}, not {as_text(settings[name])};"
+            " resume with the same settings, or choose another --out"
+        )
 
 
 def _start(config: TrainConfig, fingerprint: str, out: Path, checkpoint: Checkpoint | None, digest: str) -> Checkpoint:
@@ -244,15 +243,15 @@ def _require_own(config: TrainConfig, settings: Path) -> None:
     if not settings.exists():
         return
     try:
-        said = from_values(read_toml(settings))
+        said = vars(from_values(read_toml(settings)))
     except InputError:  # damaged; it is written anew
         return
-    for name, value in vars(said).items():
-        if name != "data" and value != (other := getattr(config, name)):
-            raise InputError(
-                f"{settings} says {name} = {as_text(value)}, and {CHECKPOINT} beside it {as_text(other)}; put the files"
-                " of one run together, or remove the one that is not of this run"
-            )
+    if name := first_difference(said, vars(config)):
+        raise InputError(
+            f"{settings} says {name} = {as_text(said[name])}, and {CHECKPOINT} beside it"
+            f" {as_text(getattr(config, name))}; put the files of one run together, or remove the one that is not of"
+            " this run"
+        )
 
 
 def _require_fits(run: _Run, network: nn.Module, checkpoint: Checkpoint, out: Path) -> None:

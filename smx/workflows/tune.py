@@ -52,6 +52,7 @@ def tune(
     Raises:
         InputError: a file, the goal or the number of rounds can't be used, or the file is not an export of the model.
     """
+    check_measurement([1 if batch_size is None else batch_size], rounds, max_threads)
     machine_before = machine()
     onnx_path = Path(path)
     if onnx_path.suffix == ".pt":
@@ -62,7 +63,6 @@ def tune(
         _, onnx_path = written_by_tune(Path(path))
         on_progress("searching the fastest forms", 0, 0)
         search_forms(Path(path), onnx_path, batch_size, provider, trust_code)
-    check_measurement([1 if batch_size is None else batch_size], rounds, max_threads)
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     for path in written_by_tune(onnx_path):
         files.check_writable(path)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smx.errors import InputError, SmxError, one_line
+from smx.errors import InputError, SmxError, reason
 from smx.runtime.parity.check import ParityReport, check_parity
 from smx.runtime.parity.inputs import synthetic_inputs
 from smx.runtime.parity.locate import Location, Reference
@@ -122,8 +122,8 @@ def verify(
         try:
             return run(*x, given=()).outputs
         except Exception as error:  # whatever the forward of a user's network may raise
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            raise SmxError(f"the network that {onnx_path} is compared with fails in PyTorch ({reason})") from error
+            what = f"the network that {onnx_path} is compared with"
+            raise SmxError(f"{what} fails in PyTorch ({reason(error)})") from error
 
     parity = check_parity(
         partial(outputs, float32),

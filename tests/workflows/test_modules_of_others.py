@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import smx
+from smx.errors import SmxError
 from smx.export import export_onnx
 from smx.layers import layers_of
 
@@ -182,3 +184,28 @@ def test_upsampling_in_float16(mode: str, tmp_path: Path) -> None:
     export_onnx(net, tmp_path / "m.onnx", example_input=x, precision="float16")
     found = torch.from_numpy(smx.runtime.Session(tmp_path / "m.onnx").run(x.numpy())).float()
     torch.testing.assert_close(found, net(x).detach(), atol=0.02, rtol=0.02)
+
+
+class Later(nn.Sequential):
+    """A network that fails after so many calls."""
+
+    calls = 10**9
+
+    def forward(self, x: Tensor) -> Tensor:
+        Later.calls -= 1
+        if Later.calls < 0:
+            raise KeyError("k")
+        y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return y
+
+
+def test_a_forward_that_fails_late_is_named(tmp_path: Path) -> None:
+    net = Later(nn.Linear(4, 3), smx.Mixed([0, 1, 2]), nn.Linear(3, 2)).eval()
+    x = np.ones((3, 4), np.float32)
+    export_onnx(net, tmp_path / "m.onnx", example_input=torch.from_numpy(x))
+    given = {"example_input": torch.from_numpy(x), "data": x, "batch_sizes": [1]}
+    assert smx.verify(net, tmp_path / "m.onnx", **given).passed  # type: ignore[arg-type]
+    Later.calls = 4
+    with pytest.raises(SmxError, match=r"m\.onnx is compared with fails in PyTorch \(KeyError: 'k'\)"):
+        smx.verify(net, tmp_path / "m.onnx", **given)  # type: ignore[arg-type]
+    Later.calls = 10**9

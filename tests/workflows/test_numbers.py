@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from torch import nn
 
 import smx
-from smx.errors import InputError, SmxError
+from smx.errors import InputError
 
 ONNX, MODEL = (Path(__file__).parents[1] / "fixtures" / name for name in ("sorted.onnx", "model.pt"))
 
@@ -38,28 +35,3 @@ def test_bad_numbers(call: Callable[[], object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         call()
     assert MODEL.read_bytes() == before
-
-
-class Later(nn.Sequential):
-    """A network that fails after so many calls."""
-
-    calls = 10**9
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        Later.calls -= 1
-        if Later.calls < 0:
-            raise KeyError("k")
-        y: torch.Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-        return y
-
-
-def test_a_forward_that_fails_late_is_named(tmp_path: Path) -> None:
-    net = Later(nn.Linear(4, 3), smx.Mixed([0, 1, 2]), nn.Linear(3, 2)).eval()
-    x = np.ones((3, 4), np.float32)
-    smx.export.export_onnx(net, tmp_path / "m.onnx", example_input=torch.from_numpy(x))
-    given = {"example_input": torch.from_numpy(x), "data": x, "batch_sizes": [1]}
-    assert smx.verify(net, tmp_path / "m.onnx", **given).passed  # type: ignore[arg-type]
-    Later.calls = 4
-    with pytest.raises(SmxError, match=r"m\.onnx is compared with fails in PyTorch \(KeyError: 'k'\)"):
-        smx.verify(net, tmp_path / "m.onnx", **given)  # type: ignore[arg-type]
-    Later.calls = 10**9
