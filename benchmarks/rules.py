@@ -9,6 +9,7 @@ rules.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,14 @@ def accuracies(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def exported(frame: pd.DataFrame, out: Path, folder: Path) -> list[Path]:
-    """Export the networks of one seed; each file has the name of its method."""
+    """Export the networks of one seed, each under the name of its method, and ReLU's again as the control."""
     files = []
     for cell, method in zip(frame["cell"], frame["method"], strict=True):
         for layout in ("sorted", "fastest") if method in ONE_GROUP else ("sorted",):
             name = method.replace(" ", "_") + ("_fastest" if layout == "fastest" else "")
             files.append(folder / f"{name}.onnx")
             smx.export_model(out / "cells" / cell / "model.pt", files[-1], layout=layout)
-    return files
+    return [*files, shutil.copy(folder / "relu.onnx", folder / "relu_again.onnx")]
 
 
 if __name__ == "__main__":

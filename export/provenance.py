@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from smx.export.nodes import operand
-from smx.runtime.metadata import LayerInfo, Provenance
+from smx.runtime.metadata import Kind, LayerInfo, Provenance
 
 _KEY = "smx.provenance"
 
@@ -22,7 +22,7 @@ _KEY = "smx.provenance"
 class Neurons:
     """The neurons of a layer, in the order of the graph; arrays (N,).
 
-    With z, h the values in PyTorch and z', h' those in the graph: z' = inner z and h = scale h' + shift.
+    With z, h the values in PyTorch and z', h' those in the graph: z' = inner z + offset and h = scale h' + shift.
     """
 
     layer: str
@@ -32,6 +32,7 @@ class Neurons:
     inner: NDArray[np.float64]
     scale: NDArray[np.float64]
     shift: NDArray[np.float64]
+    offset: NDArray[np.float64]
 
 
 def start(
@@ -52,21 +53,32 @@ def start(
         inner=one,
         scale=one if scale is None else scale,
         shift=zero if shift is None else shift,
+        offset=zero,
     )
 
 
-def rescale(node: ir.Node, inner: NDArray[np.float64], scale: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
-    """Record that the node takes inner z instead of z, and gives h' instead of scale h' + shift."""
+def rescale(
+    node: ir.Node,
+    inner: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    shift: NDArray[np.float64],
+) -> None:
+    """Record that the node takes inner z + offset instead of z, and gives h' instead of scale h' + shift."""
     old: Neurons = node.meta[_KEY]
     node.meta[_KEY] = replace(
-        old, inner=old.inner * inner, scale=old.scale * scale, shift=old.shift + old.scale * shift
+        old,
+        inner=old.inner * inner,
+        offset=old.offset * inner + offset,
+        scale=old.scale * scale,
+        shift=old.shift + old.scale * shift,
     )
 
 
 def reorder(node: ir.Node, indices: NDArray[np.int64]) -> None:
     """Record that neuron i of the node was neuron `indices[i]`."""
     old: Neurons = node.meta[_KEY]
-    arrays = ("index", "activation", "inner", "scale", "shift")
+    arrays = ("index", "activation", "inner", "scale", "shift", "offset")
     node.meta[_KEY] = replace(old, **{name: getattr(old, name)[indices] for name in arrays})
 
 
@@ -81,8 +93,8 @@ def with_provenance(model: ir.Model, layers: tuple[LayerInfo, ...]) -> tuple[Lay
     for node in model.graph:
         for value in node.outputs:
             if (neurons := value.meta.get(_KEY)) is not None:
-                columns = (neurons.activation, neurons.inner, neurons.scale, neurons.shift)
-                rows = list(zip(*(column.tolist() for column in columns), strict=True))
+                columns = (neurons.activation, neurons.inner, neurons.scale, neurons.shift, neurons.offset)
+                rows = list(map(Kind, *(column.tolist() for column in columns)))
                 kinds, indices = tuple(dict.fromkeys(rows)), tuple(neurons.index.tolist())
                 kind, h = tuple(map(kinds.index, rows)), value.name or ""
                 entry = Provenance(z=neurons.z, h=h, neurons=indices, kinds=kinds, kind=kind)

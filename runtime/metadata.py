@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from smx.errors import InputError, one_line
 from smx.schema import Axis, Count, Index, Number, Pool, Positive, Shape, Text, checked, from_json
@@ -15,24 +15,35 @@ VERSION = 1
 """Of the entries' layout, as `smx.format`. A later release may write a higher one."""
 
 
+class Kind(NamedTuple):
+    """An activation, and how a neuron's values in the graph relate to PyTorch's.
+
+    With z, h the pre-activation and the activation in PyTorch and z', h' the values in the graph,
+    z' = inner z + offset and h = scale h' + shift.
+    """
+
+    activation: Text
+    inner: Number
+    scale: Number
+    shift: Number
+    offset: Number = 0.0  # older files have none
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Where a mixed layer's neurons are found in the graph, and how their values there relate to PyTorch's.
 
-    With z, h the pre-activation and the activation in PyTorch and z', h' the values in the graph, z' = inner z and
-    h = scale h' + shift.
-
     Attributes:
         z, h: names of the values.
         neurons: for each position along the axis, which neuron of PyTorch stands there.
-        kinds: (activation, inner, scale, shift), as often as they differ.
+        kinds: as often as they differ.
         kind: for each position, which of those it is.
     """
 
     z: Text
     h: Text
     neurons: tuple[Index, ...]
-    kinds: tuple[tuple[Text, Number, Number, Number], ...]
+    kinds: tuple[Kind, ...]
     kind: tuple[Index, ...]
 
     def __post_init__(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
-from smx.activations import op
+from smx.activations import X, op
 from smx.export import provenance
 from smx.export.affine import Affine, RefusedError, into_consumers, into_producer
 from smx.export.capture import FUNCTIONS, MixedActivation, mixed_nodes
@@ -16,12 +17,16 @@ from smx.export.emit import free_name
 from smx.export.passes.base import Rewriting
 from smx.hinges import Function, Hinge, hinge_of
 
+FARTHEST = 1.0
+"""A knee is moved at most this far from 0: a larger number beside z would cost precision."""
+
 
 class Identity(NamedTuple):
-    """f(z) = scale * other(inner * z) + shift."""
+    """f(z) = scale * other(inner * z + offset) + shift."""
 
     other: Function
     inner: float = 1.0
+    offset: float = 0.0
     scale: float = 1.0
     shift: float = 0.0
 
@@ -32,14 +37,16 @@ Identities = Mapping[str, Identity]  # by the names of the activations that are 
 class MergeGroups(Rewriting):
     """Write activations by others, and move what they differ by into the weights.
 
-        f(z) = scale * other(inner * z) + shift
+        f(z) = scale * other(inner * z + offset) + shift
 
-    `inner` goes into the weights that make z; scale and shift go into the weights that use f(z). The cases are tried in
-    this order:
+    inner and offset go into the weights that make z; scale and shift go into the weights that use f(z). The cases are
+    tried in this order:
 
+    Case 0: selu(z)    = 1.0507 (max(y, c) + exp(min(y, c))) - 2.2990,  y = z + c,  c = ln 1.6733 = 0.5148,
+            in a layer of this activation alone: one operator less than in case 1.
     Case 1: elu(z)     = (max(z, 0) + exp(min(z, 0))) - 1
             selu(z)    = 1.0507 (max(z, 0) + 1.6733 exp(min(z, 0))) - 1.7581
-            but in the form `operators`, which has one operator for each of them.
+            but in the form `operators`, which has one operator for each of them, as case 0.
     Case 2: sigmoid(z) = 1/2 tanh(z / 2) + 1/2, in layers that have tanh.
     Case 3: selu(z)    = 1.0507 (max(z, 0) + 1.6733 (exp(min(z, 0)) - 1)), where case 1 was not possible.
     Case 4: activations of different names and equal operators become one.
@@ -47,7 +54,7 @@ class MergeGroups(Rewriting):
     In the pool, activations that can be computed together (`smx.hinges`) come to stand side by side.
 
     Args:
-        shifts: allow cases 1 and 2, which move a constant. A constant that is subtracted only in the next layer costs
+        shifts: allow cases 0 to 2, which move a constant. A constant that is subtracted only in the next layer costs
             precision where the values are much smaller than it, and range where the arithmetic is coarse.
     """
 
@@ -59,21 +66,42 @@ class MergeGroups(Rewriting):
         """Merge in every layer."""
         for node in mixed_nodes(model):
             if self.shifts:
-                if MixedActivation.of(node).form != "operators":
+                several = MixedActivation.of(node).form != "operators"
+                if several and not self._try(model.graph, node, _by_knee(node)):  # case 0
                     self._try(model.graph, node, _by_hinges(node, shift=True), "keep their shift")  # case 1
                 self._try(model.graph, node, _by_tanh(node), "is not computed by tanh")  # case 2
             self._try(model.graph, node, _by_hinges(node, shift=False), "keep their factor")  # case 3
             self.applied += _unify(node)  # case 4
 
-    def _try(self, graph: ir.Graph, node: ir.Node, identities: Identities, otherwise: str) -> None:
+    def _try(self, graph: ir.Graph, node: ir.Node, identities: Identities, otherwise: str = "") -> bool:
+        """Return whether there was something to write, and it could be; without `otherwise` a refusal is not told."""
         if identities:
             try:
                 _apply(graph, node, identities)
                 self.applied += 1
+                return True
             except RefusedError as reason:
-                scope, names = MixedActivation.of(node).scope, ", ".join(identities)
-                told = self.refusals.get(scope)
-                self.refusals[scope] = f"{told}; " * bool(told) + f"{names} {otherwise}, since {reason}"
+                if otherwise:
+                    scope, names = MixedActivation.of(node).scope, ", ".join(identities)
+                    told = self.refusals.get(scope)
+                    self.refusals[scope] = f"{told}; " * bool(told) + f"{names} {otherwise}, since {reason}"
+        return False
+
+
+def _by_knee(node: ir.Node) -> Identities:
+    """Write the one activation of a layer, max(z, 0) + a exp(min(z, 0)), by exp(min(z, 0) + ln a)."""
+    mixed = MixedActivation.of(node)
+    name, *others = mixed.groups
+    hinge = None if others else hinge_of(mixed.functions[name])
+    if hinge is None or hinge.negative or hinge.exponential in (0, hinge.positive):
+        return {}
+    knee = math.log(hinge.exponential / hinge.positive) if hinge.exponential > 0 else math.inf
+    if abs(knee) > FARTHEST:
+        return {}
+    # Clip takes less time than Max and Min; without its own bound it would make infinity a number.
+    other = op("Add", op("Clip", X, knee, math.inf), op("Exp", op("Clip", X, -math.inf, knee)))
+    scale = hinge.positive
+    return {name: Identity(other, offset=knee, scale=scale, shift=hinge.constant - scale * knee)}
 
 
 def _by_hinges(node: ir.Node, *, shift: bool) -> Identities:
@@ -97,7 +125,7 @@ def _by_tanh(node: ir.Node) -> Identities:
 
 
 def _apply(graph: ir.Graph, node: ir.Node, identities: Identities) -> None:
-    """Let the layer compute `other`, and move inner, scale and shift into the weights before and after it.
+    """Let the layer compute `other`, and move the four numbers into the weights before and after it.
 
     Raises:
         RefusedError: they can't be moved; nothing was changed.
@@ -105,15 +133,15 @@ def _apply(graph: ir.Graph, node: ir.Node, identities: Identities) -> None:
     mixed = MixedActivation.of(node)
     names = [mixed.pool[k] for k in mixed.choice]
     neurons = [identities.get(name, Identity(mixed.functions[name])) for name in names]
-    inner, scale, shift = (
-        np.array([getattr(identity, field) for identity in neurons]) for field in ("inner", "scale", "shift")
+    inner, offset, scale, shift = (
+        np.array([getattr(identity, field) for identity in neurons]) for field in ("inner", "offset", "scale", "shift")
     )
     changes = into_consumers(graph, node.outputs[0], mixed.axis, Affine(scale, shift))
-    if np.any(inner != 1):
-        changes += into_producer(graph, mixed.z, mixed.axis, Affine(inner, np.zeros_like(inner)))
+    if np.any(inner != 1) or np.any(offset != 0):
+        changes += into_producer(graph, mixed.z, mixed.axis, Affine(inner, offset))
     for change in changes:
         change()
-    provenance.rescale(node, inner, scale, shift)
+    provenance.rescale(node, inner, offset, scale, shift)
     others = {name: identity.other for name, identity in identities.items()}
     node.meta[FUNCTIONS] = {**mixed.functions, **others}
 

@@ -207,10 +207,10 @@ def in_order(model: str, layer: LayerInfo, named: Mapping[str, Array]) -> LayerA
     """Bring a layer's values into the reference's order and scale."""
     provenance = _of(layer)
     try:
-        inner, scale, shift = np.array([provenance.kinds[kind][1:] for kind in provenance.kind], float).T
+        inner, scale, shift, offset = np.array([provenance.kinds[kind][1:] for kind in provenance.kind], float).T
         back = np.argsort(provenance.neurons)
         z, h = (np.moveaxis(named[name].astype(float), layer.axis, -1) for name in (provenance.z, provenance.h))
-        z, h = (np.moveaxis(values[..., back], -1, layer.axis) for values in (z / inner, h * scale + shift))
+        z, h = (np.moveaxis(values[..., back], -1, layer.axis) for values in ((z - offset) / inner, h * scale + shift))
         return LayerArrays(layer.name, z, h)
     except (IndexError, ValueError) as error:
         raise InputError(f"{model}: the metadata of {layer.name!r} do not fit its graph ({error})") from error
@@ -219,7 +219,8 @@ def in_order(model: str, layer: LayerInfo, named: Mapping[str, Array]) -> LayerA
 def activations_of(layer: LayerInfo) -> list[str]:
     """Return the activations by neuron."""
     provenance = _of(layer)
-    return [provenance.kinds[kind][0] for _, kind in sorted(zip(provenance.neurons, provenance.kind, strict=True))]
+    kinds = sorted(zip(provenance.neurons, provenance.kind, strict=True))
+    return [provenance.kinds[kind].activation for _, kind in kinds]
 
 
 def _check_same(model: str, got: Values, exact: Values) -> None:

@@ -7,8 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from smx.activations import Operator, op
+from smx.export import capture
 from smx.export.capture import MixedActivation, mixed_nodes
-from smx.export.passes import MergeGroups, NameByModule
+from smx.export.passes import LowerToSorted, MergeGroups, NameByModule
 from smx.hinges import Hinge, hinge_of
 from tests import reference
 from tests.export.graphs import FUNCTIONS, graph, mixed, normal, random_weights, run, standard
@@ -132,6 +133,45 @@ def test_merge_groups_keeps_elu_where_there_are_few_values() -> None:
     model = graph(body, "float[1,3] x", "float[1,2] y", WEIGHTS)
     MergeGroups()(model)
     assert layer(model).functions["elu"] == op("Elu", alpha=1.0)
+
+
+@pytest.mark.parametrize("numbers", [(1.0, 1.0, -1.0), (1.0, 0.5, -0.5), (1.5, 2.5, -2.5), (2.0, 0.1, -0.1)])
+def test_merge_groups_moves_the_knee_of_a_layer_of_one_activation(numbers: tuple[float, float, float]) -> None:
+    """a max(z, 0) + b (exp(min(z, 0)) - 1): four operators, where 1/e < b/a < e and b/a is not 1."""
+    scale, depth, _ = numbers
+    x, model = normal(50, 3), between("0, 0, 0, 0, 0, 0", ("selu",))
+    (node,) = mixed_nodes(model)
+    node.meta[capture.FUNCTIONS] = {"selu": Hinge(scale, 0.0, depth, -depth)}
+    weights = {value.name: value.const_value.numpy().astype(float) for value in model.graph.initializers.values()}  # type: ignore[union-attr]
+    merge = MergeGroups()
+    assert merge(model).modified
+    assert merge.refusals == {}
+    moved = np.exp(-1) < depth / scale < np.exp(1) and depth != scale
+    (function,) = layer(model).functions.values()
+    assert isinstance(function, Operator if moved else Hinge)
+    z = x @ weights["w"].T + weights["b"]
+    h = np.where(z > 0, scale * z, depth * np.expm1(np.minimum(z, 0)))
+    LowerToSorted()(model)
+    assert len([each for each in model.graph if each.op_type != "Gemm"]) == (5 if numbers == (2.0, 0.1, -0.1) else 4)
+    np.testing.assert_allclose(run(model, x=x), h @ weights["v"].T + weights["c"], rtol=5e-6, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [  # nothing before it takes the offset; nothing behind it takes the shift
+        (f"{mixed('x', 'h', '0, 0, 0', ('selu',))} y = Gemm <transB = 1> (h, w, b)", Hinge(exponential=DEPTH)),
+        (
+            f"z = Gemm <transB = 1> (x, w, b) {mixed('z', 'h', '0, 0, 0, 0, 0, 0', ('selu',))} y = Add (h, z)",
+            op("Selu", alpha=DEPTH, gamma=SCALE),
+        ),
+    ],
+)
+def test_merge_groups_leaves_a_knee_that_can_not_be_moved(body: str, left: Hinge | Operator) -> None:
+    x = normal(4, 3)
+    model, before = (graph(body, "float[batch,3] x", "float[batch,6] y", WEIGHTS) for _ in range(2))
+    MergeGroups()(model)
+    assert list(layer(model).functions.values()) == [left]
+    np.testing.assert_allclose(run(model, x=x), run(before, x=x), rtol=5e-6, atol=5e-6)
 
 
 def test_merge_groups_without_shifts_moves_factors_alone() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from smx.export.capture import describe_layers
 from smx.export.passes import FoldAffine, LowerToScatter, LowerToSorted, MergeGroups, Rewriting
 from smx.export.provenance import hand_over, reorder, rescale, start, with_provenance
-from smx.runtime.metadata import LayerInfo, Provenance
+from smx.runtime.metadata import Kind, LayerInfo, Provenance
 from tests import reference
 from tests.export.graphs import graph, mixed
 
@@ -62,8 +62,8 @@ def values_at(proto: onnx.ModelProto, provenance: Provenance, x: Array) -> tuple
         values.append(reference.evaluate_onnx(seen, x=x.astype(np.float32)).astype(np.float64))
     z, h = np.full_like(values[0], np.nan), np.full_like(values[1], np.nan)
     for position, (neuron, kind) in enumerate(zip(provenance.neurons, provenance.kind, strict=True)):
-        _, inner, scale, shift = provenance.kinds[kind]
-        z[..., neuron] = values[0][..., position] / inner
+        _, inner, scale, shift, offset = provenance.kinds[kind]
+        z[..., neuron] = (values[0][..., position] - offset) / inner
         h[..., neuron] = values[1][..., position] * scale + shift
     return z, h
 
@@ -78,34 +78,50 @@ def test_every_activation_is_found_in_its_order_and_scale(passes: Passes) -> Non
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     names = [provenance.kinds[kind][0] for kind in provenance.kind]
     assert dict(zip(provenance.neurons, names, strict=True)) == {neuron: PAPER[k] for neuron, k in enumerate(CHOICE)}
-    scales = {name: (inner, scale, shift) for name, inner, scale, shift in provenance.kinds}
+    scales = {kind.activation: (kind.inner, kind.scale, kind.shift) for kind in provenance.kinds}
     assert scales["sigmoid"] == (0.5, 0.5, 0.5)
     assert scales["elu"] == (1, 1, -1)
     assert scales["selu"] == pytest.approx((1, reference.SELU_SCALE, -reference.SELU_SCALE * reference.SELU_ALPHA))
     assert scales["relu"] == scales["tanh"] == scales["leaky_relu"] == (1, 1, 0)
 
 
+def test_a_moved_knee_is_found_in_its_scale() -> None:
+    """SELU alone in its layer is computed of z + ln 1.6733; z and h are PyTorch's nevertheless."""
+    proto, (layer,) = compiled(mixed("z", "h", ", ".join(["0"] * len(B)), ("selu",)), SORTED)
+    provenance, x = layer.provenance, np.random.default_rng(2).normal(size=(7, 4))
+    assert provenance is not None
+    assert [kind.offset for kind in provenance.kinds] == pytest.approx([np.log(reference.SELU_ALPHA)])
+    z = x @ W.T.astype(np.float64) + B
+    expected = reference.mixed(z, np.zeros(len(B), np.int64), ("selu",))
+    for got, wanted in zip(values_at(proto, provenance, x), (z, expected), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_neurons_of_one_kind_share_an_entry() -> None:
     _, (layer,) = compiled(mixed("z", "h", "1, 0, 1, 0, 1, 1", ("relu", "tanh")), SCATTER)
     assert layer.provenance is not None
-    assert layer.provenance.kinds == (("tanh", 1.0, 1.0, 0.0), ("relu", 1.0, 1.0, 0.0))
+    assert layer.provenance.kinds == (Kind("tanh", 1.0, 1.0, 0.0), Kind("relu", 1.0, 1.0, 0.0))
     assert layer.provenance.kind == (0, 1, 0, 1, 0, 0)
 
 
 def test_several_changes_add_up() -> None:
-    """h = 3 h' - 1 and h' = 2 h'' + 5: h = 6 h'' + 14."""
+    """h = 3 h' - 1 and h' = 2 h'' + 5: h = 6 h'' + 14; z' = 4 z + 1 and z'' = z' / 2 + 3: z'' = 2 z + 3.5."""
     z = ir.Value(name="z")
     node = ir.node("Relu", [z])
     model = ir.Model(ir.Graph((z,), node.outputs, nodes=[node]), ir_version=10)
     node.outputs[0].name = "h"
     ones, zeros = np.ones(2), np.zeros(2)
     start(node, "layer", ["relu", "tanh"])
-    rescale(node, 4 * ones, np.array([3, 1]), np.array([-1, 0]))
+    rescale(node, 4 * ones, np.array([1, 0]), np.array([3, 1]), np.array([-1, 0]))
     reorder(node, np.array([1, 0]))
-    rescale(node, 0.5 * ones, np.array([1, 2]), np.array([0, 5]))
-    rescale(node, ones, ones, zeros)
+    rescale(node, 0.5 * ones, np.array([0, 3]), np.array([1, 2]), np.array([0, 5]))
+    rescale(node, ones, zeros, ones, zeros)
     hand_over(node, node.outputs[0])
     (layer,) = with_provenance(model, (LayerInfo(name="layer", axis=1, groups={"relu": 1, "tanh": 1}),))
     assert layer.provenance == Provenance(
-        z="z", h="h", neurons=(1, 0), kinds=(("tanh", 2.0, 1.0, 0.0), ("relu", 2.0, 6.0, 14.0)), kind=(0, 1)
+        z="z",
+        h="h",
+        neurons=(1, 0),
+        kinds=(Kind("tanh", 2.0, 1.0, 0.0), Kind("relu", 2.0, 6.0, 14.0, 3.5)),
+        kind=(0, 1),
     )

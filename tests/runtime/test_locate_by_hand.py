@@ -14,7 +14,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from smx.errors import InputError
-from smx.runtime.metadata import LayerInfo, ModelInfo, Provenance
+from smx.runtime.metadata import Kind, LayerInfo, ModelInfo, Provenance
 from smx.runtime.parity.compare import Array
 from smx.runtime.parity.locate import ACTIVATION, BEFORE, OUTPUT, LayerArrays, Location, Reference, Values, locate
 from tests.runtime.fakes import HEAD
@@ -22,7 +22,7 @@ from tests.runtime.fakes import HEAD
 ORDER = [2, 0, 3, 1]
 """Which neuron stands at each position in the file: two of ReLU, then two of sigmoid, which are a tanh of z / 2."""
 PROVENANCE = Provenance(
-    z="z", h="h", neurons=tuple(ORDER), kinds=(("sigmoid", 0.5, 0.5, 0.5), ("relu", 1, 1, 0)), kind=(1, 1, 0, 0)
+    z="z", h="h", neurons=tuple(ORDER), kinds=(Kind("sigmoid", 0.5, 0.5, 0.5), Kind("relu", 1, 1, 0)), kind=(1, 1, 0, 0)
 )
 NAMES = ["relu", "sigmoid", "relu", "sigmoid"]
 RANDOM = np.random.default_rng(0)
@@ -274,6 +274,12 @@ def test_weights_may_lie_beside_the_file(tmp_path: Path) -> None:
     onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     assert (tmp_path / "m.data").is_file()
     assert located(tmp_path / "m.onnx", X).fault is None
+
+
+def test_files_from_before_there_were_offsets_are_read(tmp_path: Path) -> None:
+    old = [tuple(kind)[:4] for kind in PROVENANCE.kinds]
+    assert len(old[0]) == 4
+    assert located(write(tmp_path / "m.onnx", kinds=old), X).fault is None
 
 
 DAMAGED = [
