@@ -174,6 +174,26 @@ def ceiling(model: Path, x: np.ndarray[Any, Any], seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
+def stalls(seconds: float) -> dict[str, float]:
+    """Return how evenly the machine computes with nothing else running: pieces of half a millisecond of plain Python.
+
+    A piece that takes more than three times the median is a stall; `stalled` is the share of the time that goes there.
+    """
+    found = []
+    start = last = time.perf_counter()
+    while last - start < seconds:
+        sum(i * i for i in range(8000))
+        found.append(-last + (last := time.perf_counter()))
+    pieces = np.array(found) * 1e3
+    slow = pieces[pieces > 3 * np.median(pieces)]
+    return {
+        "median_ms": float(np.median(pieces)),
+        "slowest_ms": float(pieces.max()),
+        "slowest_ratio": float(pieces.max() / np.median(pieces)),
+        "stalled": float(slow.sum() / pieces.sum()),
+    }
+
+
 def summary(blocks: list[dict[str, float]]) -> dict[str, float]:
     """Return the figures of a candidate at one number of connections; percentiles are medians over the blocks."""
     rates = [each["requests"] / each["seconds"] for each in blocks]
@@ -267,6 +287,7 @@ def main(
             work = seconds_a_request(candidates[0], processes[0], script, length)
             candidates.append(bare(work))
             processes.append(stack.enter_context(running(candidates[-1], folder)))
+        uneven = stalls(min(length, 10))
         before = memory(processes[0])
         loop = [ceiling(model, x, min(length, 5))]
         rows = measure(candidates, script, counts, seconds, length)
@@ -278,6 +299,7 @@ def main(
             flat.append({"seconds": time.monotonic() - start, "mib": memory(processes[0])})
     content = {
         "network": "-".join(map(str, SIZES)),
+        "machine_stalls": uneven,
         "loop_runs_a_second": loop,
         "servers": rows,
         "processor_seconds_a_request": work or None,
@@ -286,6 +308,10 @@ def main(
     }
     people = write_json(json_path, content) if json_path else console(None)
     people.print(f"plain onnxruntime in a loop: {np.mean(loop):.0f} runs a second")
+    people.print(
+        f"a loop in Python with nothing else running: up to {uneven['slowest_ratio']:.0f} times as slow,"
+        f" {uneven['stalled']:.1%} of the time more than 3 times"
+    )
     columns = ("requests_a_second", "p50_ms", "p99_ms", "failed")
     cells = ((row["server"], str(row["connections"]), *(f"{row[column]:.1f}" for column in columns)) for row in rows)
     people.print(table(("server", ">connections", *(f">{column}" for column in columns)), cells, section=1))
