@@ -26,7 +26,7 @@ from smx.study.grid import read_grid
 from smx.timing import BATCH_SIZES
 from smx.timing.machine import machine
 
-ONE_GROUP = ("from relu per layer", "matched per layer", "matched one group")
+ONE_GROUP = ("recommended", "from relu per layer", "matched per layer", "matched one group")
 """The methods that give each layer one activation."""
 
 
@@ -98,7 +98,8 @@ def exported(frame: pd.DataFrame, out: Path, folder: Path) -> list[Path]:
             name = method.replace(" ", "_") + ("_fastest" if layout == "fastest" else "")
             files.append(folder / f"{name}.onnx")
             smx.export_model(out / "cells" / cell / "model.pt", files[-1], layout=layout)
-    return [*files, shutil.copy(folder / "relu.onnx", folder / "relu_again.onnx")]
+    shutil.copy(folder / "relu.onnx", folder / "relu_again.onnx")
+    return [*files, folder / "relu_again.onnx"]
 
 
 if __name__ == "__main__":

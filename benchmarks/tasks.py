@@ -97,6 +97,7 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "matched per layer": {"selection": "matched", "per": "layer"},
     "from relu": {"selection": "matched", "start": "relu"},
     "from relu per layer": {"selection": "matched", "start": "relu", "per": "layer"},
+    "recommended": {"selection": "matched", "start": "relu", "per": "layer", "price_weight": 0.1},
     "random per layer": {"selection": "matched", "per": "layer", "choices": "random"},
 }
 METHODS = (*PAPER_POOL, *CHOICES)
@@ -142,7 +143,7 @@ def score(run: Run, epochs: int = EPOCHS, choosing: int = CHOOSING) -> float:
         how = CHOICES[run.method]
         net = smx.select(mlp(sizes), **{name: how[name] for name in ("selection", "per", "start") if name in how})
         start = {name: value.clone() for name, value in net.state_dict().items()}
-        net = fit(net, train, choosing)
+        net = fit(net, train, choosing, how.get("price_weight", 0.0))
         replace_choices(net, how.get("choices", "learned"), run.seed)
         if how.get("rewind"):
             chosen = [layer.decisions for layer in selectives(net)]
@@ -157,13 +158,17 @@ def score(run: Run, epochs: int = EPOCHS, choosing: int = CHOOSING) -> float:
     return float(1 - ((outputs[:, 0] - test.y) ** 2).mean() / test.y.var())
 
 
-def fit(net: nn.Module, train: Examples, epochs: int) -> nn.Module:
-    """Train a network in place, with one cosine, and return it."""
+def fit(net: nn.Module, train: Examples, epochs: int, price_weight: float = 0.0) -> nn.Module:
+    """Train a network in place, with one cosine, and return it; `price_weight` is as in `smx train`."""
     import torch
     import torch.nn.functional as F
 
+    import smx
     from smx.parameters import parameter_groups
+    from smx.pricing import ExpectedPrice
 
+    prices = dict(zip(PAPER_POOL, smx.load_prices().relative(PAPER_POOL), strict=True))
+    price = ExpectedPrice(net, prices) if price_weight else None
     optimizer = torch.optim.Adam(parameter_groups(net, lr=RATE), fused=True)
     x, y = torch.from_numpy(train.x), torch.from_numpy(train.y)
     steps = epochs * math.ceil(len(x) / BATCH)
@@ -176,7 +181,8 @@ def fit(net: nn.Module, train: Examples, epochs: int) -> nn.Module:
     for _ in range(epochs):
         for part in torch.randperm(len(x)).split(BATCH):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
-            loss_of(net(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
+            loss = loss_of(net(x[part]), y[part])
+            (loss if price is None else loss + price_weight * price()).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return net

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 PAPER_POOL = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "selu")
 """The paper's activations, in its order; slopes and alphas are PyTorch's defaults."""
 
@@ -21,6 +24,11 @@ STARTS = (RANDOM, CURRENT)
 
 KEEP = 0.9
 """The probability with which a neuron that does not begin at random has its first activation in a step at first."""
+
+
+RECOMMENDED = "recommended"
+RECOMMENDED_SETTINGS: Mapping[str, Any] = {"selection": MATCHED, "start": "relu", "per": LAYER, "price_weight": 0.1}
+"""What `selection = recommended` stands for, where a setting is not given besides; docs/training.md says why."""
 
 
 def default_selection(start: str) -> str:

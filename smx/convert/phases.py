@@ -19,7 +19,17 @@ from smx.convert.table import Plan
 from smx.example_input import ExampleInput
 from smx.fused.operators import of_choice
 from smx.layers import Mixed, Selective, selectives
-from smx.paper import KEEP, NEURON, PAPER_POOL, RANDOM, STARTS, TEMPERATURE, default_selection
+from smx.paper import (
+    KEEP,
+    NEURON,
+    PAPER_POOL,
+    RANDOM,
+    RECOMMENDED,
+    RECOMMENDED_SETTINGS,
+    STARTS,
+    TEMPERATURE,
+    default_selection,
+)
 from smx.wrappers import copied, unwrapped
 
 ACTIVATION_MODULES: Types = tuple(ACTIVATIONS.values())
@@ -90,6 +100,8 @@ def select(
         temperature: tau of eq. 2.
         selection: the rule by which the neurons choose, `paper` or `matched`; see `smx.Selective`. None: `paper`, or
             `matched` unless the start is random, since then a sample of the others hardly disturbs the network.
+            `recommended`: `matched` from ReLU with one choice a layer, unless `start` or `per` is given; add
+            `smx.pricing.ExpectedPrice` to the loss, weighted by 0.1.
         per: what makes one choice: `neuron`, `layer`, or a number of neurons side by side; see `smx.Selective`.
         start: `random`: each neuron begins with an activation that is drawn. `current`: with the one that it has, so
             that the result computes in `eval()` what `module` computes, to the bit (a formula: what PyTorch's function
@@ -109,6 +121,10 @@ def select(
             rewritten network gives other outputs.
         InputError: with `current`, an activation of the network is not in the pool.
     """
+    if selection == RECOMMENDED:
+        selection = RECOMMENDED_SETTINGS["selection"]
+        per = RECOMMENDED_SETTINGS["per"] if per == NEURON else per
+        start = RECOMMENDED_SETTINGS["start"] if start == RANDOM else start
     rule = selection or default_selection(start)
     resolved = resolve_pool(pool)
     first = None if start in STARTS else named(start, resolved)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smx.paper import MATCHED, PAPER_POOL
-from smx.training.config import SMARTMIXED, TrainConfig
+from smx.paper import MATCHED, PAPER_POOL, RECOMMENDED
+from smx.training.config import SMARTMIXED, TrainConfig, spelled_out
 
 PAPER_METHODS = (SMARTMIXED, *PAPER_POOL)
 """The paper's seven."""
 
-RULES: Mapping[str, Mapping[str, Any]] = {MATCHED: {"activation": SMARTMIXED, "selection": MATCHED}}
+RULES: Mapping[str, Mapping[str, Any]] = {
+    rule: spelled_out({"activation": SMARTMIXED, "selection": rule}) for rule in (MATCHED, RECOMMENDED)
+}
 """SmartMixed with another rule of choosing, see `TrainConfig.selection`."""
 
 _OTHER_CHOICES: Mapping[str, Mapping[str, Any]] = {

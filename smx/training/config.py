@@ -21,6 +21,8 @@ from smx.paper import (
     PAPER,
     PAPER_POOL,
     RANDOM,
+    RECOMMENDED,
+    RECOMMENDED_SETTINGS,
     SELECTIONS,
     STARTS,
     TEMPERATURE,
@@ -90,7 +92,10 @@ class TrainConfig:
         "standard", "author: as in the author's code, to compare with the paper's figures.", choices=PROTOCOLS
     )
     selection: str = _phases(
-        PAPER, "How neurons choose; matched: among candidates brought to ReLU's scale.", choices=SELECTIONS
+        PAPER,
+        "How neurons choose; matched: among candidates brought to ReLU's scale; recommended: matched with --start relu"
+        " --per layer --price-weight 0.1.",
+        choices=(*SELECTIONS, RECOMMENDED),
     )
     start: str = _phases(
         RANDOM,
@@ -177,6 +182,8 @@ class TrainConfig:
         for setting in dataclasses.fields(self):
             if choices := setting.metadata["choices"]:
                 self._require(setting.name, getattr(self, setting.name) in choices, f"one of {', '.join(choices)}")
+        if self.selection == RECOMMENDED:  # a word for others, so that equal settings are equal
+            raise InputError(f"selection must be {' or '.join(SELECTIONS)} here; smx.train takes {RECOMMENDED}")
         if self.is_baseline:
             self._require("phase1_epochs", self.phase1_epochs != AUTO, "a number: a baseline makes no choices")
         if self.start != RANDOM:
@@ -273,15 +280,24 @@ def parse(name: str, value: Any) -> Any:
 def from_values(values: Mapping[str, Any]) -> TrainConfig:
     """Make the settings of the values given, with defaults for the rest; that of `selection` depends on `start`.
 
+    `selection = recommended` is spelled out, see `spelled_out`.
+
     Raises:
         InputError: a value has another type or is out of its range, or a key is no setting.
     """
     if unknown := values.keys() - FIELDS.keys():
         raise InputError(f"{shorten(min(unknown), 60)!r} is no setting that this smx knows; upgrade smartmixed")
-    found = {name: parse(name, value) for name, value in values.items()}
+    found = spelled_out({name: parse(name, value) for name, value in values.items()})
     if "start" in found:
         found.setdefault("selection", default_selection(found["start"]))
     return TrainConfig(**found)
+
+
+def spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with what the word `recommended` stands for; what is given besides it wins."""
+    if values.get("selection") != RECOMMENDED:
+        return dict(values)
+    return {**RECOMMENDED_SETTINGS, **values, "selection": RECOMMENDED_SETTINGS["selection"]}
 
 
 def first_difference(settings: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smx.errors import InputError
-from smx.training.config import AUTO, FIELDS, TrainConfig, from_values, parse, read_toml
+from smx.training.config import AUTO, FIELDS, TrainConfig, from_values, parse, read_toml, spelled_out
 
 if TYPE_CHECKING:
     from smx.modelfile import SavedModel
@@ -87,7 +87,7 @@ def train(
     from smx.training.run import load_checkpoint, require_same
     from smx.training.run import train as run
 
-    given = _values(config or {}) | _values(settings)
+    given = spelled_out(_values(config or {}) | _values(settings))
     named_by_caller = "model" in (settings if isinstance(config, str | os.PathLike) else given)
     if given.get("device") == AUTO:
         del given["device"]

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from smx.errors import InputError
 from smx.layers import LEAD, selectives
 from smx.models import cnn, mlp
 from smx.paper import SELECTIONS
+from smx.study.methods import method_of, settings_of
+from smx.training.config import TrainConfig, from_values
 
 
 class Residual(nn.Module):
@@ -137,6 +140,26 @@ def test_all_neurons_may_begin_with_one_activation(start: str, expected: Callabl
     )[0]
     assert layer.explores == by_hand.explores
     assert torch.equal(layer.logits, by_hand.logits)
+
+
+def test_the_recommended_rule_is_one_word() -> None:
+    """One choice a layer among matched candidates, from ReLU; what is given besides wins."""
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+    def described(**how: Any) -> list[tuple[str, int, str]]:
+        layers = list(selectives(smx.select(net, **how)))
+        assert layers
+        return [(layer.selection, len(layer.decisions), layer.pool[int(layer.choice[0])].name) for layer in layers]
+
+    assert described(selection="recommended") == [("matched", 1, "relu")]
+    assert described(selection="recommended") == described(selection="matched", start="relu", per="layer")
+    assert described(selection="recommended", per=2, start="elu") == [("matched", 3, "elu")]
+    with pytest.raises(ValueError, match="relu"):
+        smx.select(net, ("tanh", "elu"), selection="recommended")
+    with pytest.raises(InputError, match="selection must be paper or matched here; smx.train takes recommended"):
+        TrainConfig(selection="recommended")
+    for method in ("recommended", "recommended_random", "matched"):
+        assert method_of(from_values(settings_of(method, {}))) == method
 
 
 def test_what_a_network_can_not_start_from() -> None:

@@ -291,7 +291,7 @@ def test_config_goes_through_toml(tmp_path: Path) -> None:
         ({"activation": "swoosh"}, "unknown activation 'swoosh'"),
         ({"protocol": "paper"}, "protocol must be one of standard, author, got 'paper'"),
         ({"phase1_epochs": "soon"}, "phase1_epochs must be a whole number or auto, got 'soon'"),
-        ({"selection": "best"}, "selection must be one of paper, matched, got 'best'"),
+        ({"selection": "best"}, "selection must be one of paper, matched, recommended, got 'best'"),
         ({"logits_lr": "-1"}, r"logits_lr must be 0 or more, and finite, got -1\.0"),
         ({"rewind": True, "protocol": "author"}, "rewind must be off with the author's protocol"),
         ({"max_phase1_epochs": "0"}, "max_phase1_epochs must be between 1 and 1000000, got 0"),
