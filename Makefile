@@ -40,7 +40,7 @@ $(RUN)/bench.json: $(RUN)/model.pt
 	$(BIN)/smx bench $< --batch-sizes 1,16,128 --json $@ --plot $(RUN)/bench.png
 
 $(RULE)/model.pt: | $(INSTALLED)
-	$(BIN)/smx train --resume --start relu --per layer --out $(RULE)
+	$(BIN)/smx train --resume --selection recommended --out $(RULE)
 
 $(RULE)/bench.json: $(RULE)/model.pt
 	$(BIN)/smx bench $< --layouts sorted --baselines relu --batch-sizes 1,128 --json $@
@@ -106,7 +106,7 @@ load: $(INSTALLED)  ## load smx serve with wrk for half an hour; KSERVE=PYTHON c
 	@command -v wrk > /dev/null || { echo 'wrk is needed: install it, as Debian has it'; exit 1; }
 	$(BIN)/python benchmarks/serving_load.py --waits 0,1,2,5 --connections 1,8,64 --seconds 10 --block 5 --json $(RESULTS)/serving-wait.json
 	$(BIN)/python benchmarks/serving_load.py $(if $(KSERVE),--kserve $(KSERVE)) --soak 600 --json $(RESULTS)/serving-load.json
-	$(BIN)/python benchmarks/serving_load.py --bare --connections 8,64 --block 5 --json $(RESULTS)/serving-bare.json
+	$(BIN)/python benchmarks/serving_load.py --bare --connections 8,64 --seconds 30 --block 5 --json $(RESULTS)/serving-bare.json
 
 hostile: $(INSTALLED)  ## send thousands of hostile requests to smx serve, about a minute
 	$(BIN)/python benchmarks/serving_hostile.py --requests 2000 --json $(RESULTS)/serving-hostile.json
