@@ -97,6 +97,7 @@ class Selective(nn.Module):
         self.dim = dim
         self.samples_in_eval = False
         self.observes = True  # whether a batch of training counts for the moments
+        self.holds = False  # whether training, too, has the preferred activations, and no gradient reaches the logits
         self._table = basis.table_of(self.pool)
         size = len(self.pool)
         decisions = math.ceil(num_features / self.per)
@@ -193,7 +194,7 @@ class Selective(nn.Module):
         if self.training and self.observes and self.moments is not None:
             self._observe(z, self.moments)
         matching = self.matching
-        if not (self.training or self.samples_in_eval):
+        if not (self.samples_in_eval or (self.training and not self.holds)):
             mixed = functional.mixed if self.present is None else functional.mixed_plain  # which gives the same bits
             h = mixed(z, choice := self.choice, self.pool, self.dim)
             return h if matching is None else functional.rescaled(h, operators.of_choice(matching, choice), self.dim)

@@ -27,7 +27,13 @@ KEEP = 0.9
 
 
 RECOMMENDED = "recommended"
-RECOMMENDED_SETTINGS: Mapping[str, Any] = {"selection": MATCHED, "start": "relu", "per": LAYER, "price_weight": 0.1}
+RECOMMENDED_SETTINGS: Mapping[str, Any] = {
+    "selection": MATCHED,
+    "start": "relu",
+    "hold": 1,
+    "per": LAYER,
+    "price_weight": 0.1,
+}
 """What `selection = recommended` stands for, where a setting is not given besides; docs/training.md says why."""
 
 

@@ -66,7 +66,9 @@ def train_phase(
     while not ranks.of_main(is_over(config, phase, [row for row in state.rows if row.phase == phase], neurons)):
         started = time.perf_counter()
         epoch = state.epoch + 1
-        if phase == 1 and set_temperature(model, temperature(config, epoch)):
+        if phase == 1 and (
+            set_temperature(model, temperature(config, epoch)) | set_holding(model, epoch <= config.hold)
+        ):
             step.forget_graph()
         torch.manual_seed(seed_for(config.seed, phase, epoch))
         before = choices(model)
@@ -107,6 +109,15 @@ def train_phase(
             state.best_loss = loss
             state.best_model = copy.deepcopy(state.model)
         record(state)
+
+
+def set_holding(model: nn.Module, value: bool) -> bool:
+    """Let every `Selective` hold its preferred activations, or choose; return whether that is a change."""
+    layers = selectives(model)
+    changed = any(layer.holds != value for layer in layers)
+    for layer in layers:
+        layer.holds = value
+    return changed
 
 
 def set_temperature(model: nn.Module, value: float) -> bool:

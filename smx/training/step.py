@@ -80,7 +80,8 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "float16")
         self.tally = Tally(device, torch.float32)
         self.taken = 0
-        self._observers = [layer for layer in selectives(model) if layer.moments is not None]
+        self._layers = selectives(model)
+        self._observers = [layer for layer in self._layers if layer.moments is not None]
         self._observes_all = config.compile or config.cuda_graphs  # a compiled step is always the same
         self._price = _expected_price(model, config) if phase == 1 and config.price_weight else None
         network = ranks.wrap(model)
@@ -108,7 +109,7 @@ class Step:
             logits = self._network(x)
         outputs = protocol.outputs(logits.float(), self.phase)
         loss = protocol.loss(outputs, y, share.weights)
-        whole = loss if self._price is None else loss + self.config.price_weight * self._price()
+        whole = loss + self._beside()
         self.optimizer.zero_grad()
         self.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
@@ -116,6 +117,12 @@ class Step:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.tally.add(loss.detach(), outputs.detach(), y, share)
+
+    def _beside(self) -> Tensor | float:
+        """Return what the loss gains: the price; or, while layers hold, a 0 whose gradient the other ranks wait for."""
+        if held := [layer.preferences.sum() for layer in self._layers if layer.holds]:
+            return 0.0 * torch.stack(held).sum()
+        return 0.0 if self._price is None else self.config.price_weight * self._price()
 
 
 def prices_of(config: TrainConfig) -> Prices:

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 import smx
 from smx.activations import Activation
+from smx.data import Dataset
 from smx.errors import InputError
 from smx.layers import LEAD, selectives
 from smx.models import cnn, mlp
 from smx.paper import SELECTIONS
 from smx.study.methods import method_of, settings_of
 from smx.training.config import TrainConfig, from_values
+from smx.training.run import train
 
 
 class Residual(nn.Module):
@@ -160,6 +162,40 @@ def test_the_recommended_rule_is_one_word() -> None:
         TrainConfig(selection="recommended")
     for method in ("recommended", "recommended_random", "matched"):
         assert method_of(from_values(settings_of(method, {}))) == method
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_layers_that_hold_compute_their_activation_and_do_not_choose(selection: str) -> None:
+    """In training, too: the values and gradients of ReLU, to the bit, and no gradient for the logits."""
+    layer = smx.Selective(6, selection=selection, per="layer")
+    layer.begin(torch.zeros(1, dtype=torch.int64))
+    z, weight = (torch.randn(64, 6) for _ in range(2))
+    layer(z)  # moments
+    layer.holds = True
+    values = []
+    for function in (layer, torch.relu):
+        x = z.clone().requires_grad_()
+        h = function(x)
+        (h * weight).sum().backward()  # type: ignore[no-untyped-call]
+        values.append((h.detach(), x.grad))
+    (h, gradient), (expected, expected_gradient) = values
+    assert torch.equal(h, expected)
+    assert torch.equal(gradient, expected_gradient)
+    assert layer.logits.grad is None
+    layer.holds = False
+    assert any(not torch.equal(layer(z), expected) for _ in range(200)), "it explores again"
+
+
+def test_a_run_holds_for_so_many_epochs(digits: Dataset, tmp_path: Path) -> None:
+    """Held logits stay as they begin, with a price, too; then they move."""
+    moved = {}
+    for hold in (0, 1, 2):
+        settings = {"selection": "recommended", "hold": hold, "hidden": "8,6", "phase1_epochs": 2, "phase2_epochs": 1}
+        rows = train(from_values({**settings, "lr": 1e-2, "device": "cpu"}), digits, tmp_path / f"{hold}").rows
+        moved[hold] = [row.margin != pytest.approx(LEAD) for row in rows if row.phase == 1]
+    assert moved == {0: [True, True], 1: [False, True], 2: [False, False]}
+    with pytest.raises(InputError, match="hold must be 0 with start = random"):
+        from_values({"hold": 1})
 
 
 def test_what_a_network_can_not_start_from() -> None:
