@@ -94,7 +94,7 @@ class TrainConfig:
     selection: str = _phases(
         PAPER,
         "How neurons choose; matched: among candidates brought to ReLU's scale; recommended: matched with --start relu"
-        " --per layer --price-weight 0.1.",
+        " --hold 1 --per layer --price-weight 0.1.",
         choices=(*SELECTIONS, RECOMMENDED),
     )
     start: str = _phases(
@@ -304,7 +304,10 @@ def spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with what the word `recommended` stands for; what is given besides it wins."""
     if values.get("selection") != RECOMMENDED:
         return dict(values)
-    return {**RECOMMENDED_SETTINGS, **values, "selection": RECOMMENDED_SETTINGS["selection"]}
+    found = {**RECOMMENDED_SETTINGS, **values, "selection": RECOMMENDED_SETTINGS["selection"]}
+    if found["start"] == RANDOM and "hold" not in values:
+        del found["hold"]
+    return found
 
 
 def first_difference(settings: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
