@@ -149,7 +149,8 @@ prices-study: $(INSTALLED)  ## what prices, small groups and rules do to accurac
 	$(BIN)/smx sweep --config prices --out $(PRICES) --jobs 2 --no-report
 	$(BIN)/smx sweep --out $(PRICES) --latency --collect $(PRICES)/all.parquet
 	cp $(PRICES)/all.parquet $(RESULTS)/mnist-prices.parquet
-	$(BIN)/smx report $(RESULTS)/mnist-prices.parquet
+	$(BIN)/smx report $(RESULTS)/mnist-prices.parquet --figures $(PRICES)/figures
+	cp $(PRICES)/figures/trade.svg docs/images/prices.svg
 	cp $(PRICES)/cells/ab664c9e65c6/model.pt $(PRICES)/paper.pt
 	cp $(PRICES)/cells/561248d5531a/model.pt $(PRICES)/matched.pt
 	cp $(PRICES)/cells/c0cc4e76379c/model.pt $(PRICES)/matched-one-group.pt

@@ -195,10 +195,11 @@ def measure(
     only: Iterable[tuple[str, Any]] = (),
     on_progress: OnProgress = silent,
 ) -> SweepReport:
-    """Export the finished networks that have several activations, and time each beside its architecture with ReLU.
+    """Export the finished networks, and time each beside its architecture with ReLU.
 
     The results get `latency`: by batch size the `ratio` of the sorted file's time to ReLU's, with its 99 % interval
-    `low` to `high`, on one thread. Nothing else should run meanwhile. What has a latency is not measured again.
+    `low` to `high`, on one thread. Nothing else should run meanwhile. What has a latency is not measured again, and
+    ReLU's is 1.
 
     The cells are those of `status`.
 
@@ -206,26 +207,30 @@ def measure(
         InputError: the folder holds no sweep, the grid can't be used, or no cell is left.
     """
     from smx.study.cell import CellFolder
-    from smx.workflows.bench import bench
 
     folder = Path(out)
     cells = _selected(_cells(folder, grid, seeds, settings), only)
-    places = [CellFolder.of(cell, folder) for cell in cells if len(cell.config.candidates) > 1]
-    found = [(place, place.result()) for place in places]
-    waiting = [(place, result) for place, result in found if result is not None and "latency" not in result]
+    found = [(cell, place := CellFolder.of(cell, folder), place.result()) for cell in cells]
+    waiting = [(cell, place, result) for cell, place, result in found if result and "latency" not in result]
     with files.locked(folder):
-        for number, (place, result) in enumerate(waiting):
+        for number, (cell, place, result) in enumerate(waiting):
             on_progress("measuring latency", number, len(waiting))
-            if not place.model.exists():
-                continue
-            report = bench(place.model, layouts=("sorted",), baselines=("relu",), batch_sizes=LATENCY_BATCHES)
-            latency = {
-                str(row.batch_size): {"ratio": row.ratio, "low": row.ratio_low, "high": row.ratio_high}
-                for row in report.results
-                if row.name == "sorted"
-            }
-            place.finish({**result, "latency": latency})
+            if place.model.exists():
+                place.finish({**result, "latency": _latency(place.model, cell.config.candidates)})
     return _report(folder, cells)
+
+
+def _latency(model: Path, candidates: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    from smx.workflows.bench import bench
+
+    if candidates == ("relu",):
+        return {str(size): {"ratio": 1.0, "low": 1.0, "high": 1.0} for size in LATENCY_BATCHES}
+    report = bench(model, layouts=("sorted",), baselines=("relu",), batch_sizes=LATENCY_BATCHES)
+    return {
+        str(row.batch_size): {"ratio": row.ratio, "low": row.ratio_low, "high": row.ratio_high}
+        for row in report.results
+        if row.name == "sorted"
+    }
 
 
 def _report(out: Path, cells: Iterable[Cell]) -> SweepReport:
