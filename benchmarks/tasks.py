@@ -97,7 +97,7 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "matched per layer": {"selection": "matched", "per": "layer"},
     "from relu": {"selection": "matched", "start": "relu"},
     "from relu per layer": {"selection": "matched", "start": "relu", "per": "layer"},
-    "recommended": {"selection": "matched", "start": "relu", "hold": 1, "per": "layer", "price_weight": 0.1},
+    "recommended": {"selection": "matched", "start": "relu", "hold": True, "per": "layer", "price_weight": 0.1},
     "random per layer": {"selection": "matched", "per": "layer", "choices": "random"},
 }
 METHODS = (*PAPER_POOL, *CHOICES)
@@ -143,7 +143,7 @@ def score(run: Run, epochs: int = EPOCHS, choosing: int = CHOOSING) -> float:
         how = CHOICES[run.method]
         net = smx.select(mlp(sizes), **{name: how[name] for name in ("selection", "per", "start") if name in how})
         start = {name: value.clone() for name, value in net.state_dict().items()}
-        net = fit(net, train, choosing, how.get("price_weight", 0.0), how.get("hold", 0))
+        net = fit(net, train, choosing, how.get("price_weight", 0.0), how.get("hold", False))
         replace_choices(net, how.get("choices", "learned"), run.seed)
         if how.get("rewind"):
             chosen = [layer.decisions for layer in selectives(net)]
@@ -158,7 +158,7 @@ def score(run: Run, epochs: int = EPOCHS, choosing: int = CHOOSING) -> float:
     return float(1 - ((outputs[:, 0] - test.y) ** 2).mean() / test.y.var())
 
 
-def fit(net: nn.Module, train: Examples, epochs: int, price_weight: float = 0.0, hold: int = 0) -> nn.Module:
+def fit(net: nn.Module, train: Examples, epochs: int, price_weight: float = 0.0, hold: bool = False) -> nn.Module:
     """Train a network in place, with one cosine, and return it; `price_weight` and `hold` are as in `smx train`."""
     import torch
     import torch.nn.functional as F
@@ -167,6 +167,11 @@ def fit(net: nn.Module, train: Examples, epochs: int, price_weight: float = 0.0,
     from smx.layers import selectives
     from smx.parameters import parameter_groups
     from smx.pricing import ExpectedPrice
+    from smx.training.step import FALLEN
+
+    def let_hold(net: nn.Module, value: bool) -> None:
+        for layer in selectives(net):
+            layer.holds = value
 
     prices = dict(zip(PAPER_POOL, smx.load_prices().relative(PAPER_POOL), strict=True))
     price = ExpectedPrice(net, prices) if price_weight else None
@@ -180,13 +185,16 @@ def fit(net: nn.Module, train: Examples, epochs: int, price_weight: float = 0.0,
 
     net.train()
     for epoch in range(epochs):
-        holds = epoch < hold
-        for layer in selectives(net):
-            layer.holds = holds
+        let_hold(net, hold and epoch == 0)
+        first = None
         for part in torch.randperm(len(x)).split(BATCH):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             loss = loss_of(net(x[part]), y[part])
+            holds = any(layer.holds for layer in selectives(net))
             (loss if price is None or holds else loss + price_weight * price()).backward()  # type: ignore[no-untyped-call]
+            first = float(loss) if first is None else first
+            if holds and float(loss) <= FALLEN * first:
+                let_hold(net, False)
             optimizer.step()
             schedule.step()
     return net

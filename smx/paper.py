@@ -30,7 +30,7 @@ RECOMMENDED = "recommended"
 RECOMMENDED_SETTINGS: Mapping[str, Any] = {
     "selection": MATCHED,
     "start": "relu",
-    "hold": 1,
+    "hold": True,
     "per": LAYER,
     "price_weight": 0.1,
 }

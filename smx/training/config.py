@@ -94,7 +94,7 @@ class TrainConfig:
     selection: str = _phases(
         PAPER,
         "How neurons choose; matched: among candidates brought to ReLU's scale; recommended: matched with --start relu"
-        " --hold 1 --per layer --price-weight 0.1.",
+        " --hold --per layer --price-weight 0.1.",
         choices=(*SELECTIONS, RECOMMENDED),
     )
     start: str = _phases(
@@ -106,10 +106,8 @@ class TrainConfig:
     keep: float = _phases(
         KEEP, "Unless random: the probability at the start that a neuron has its first one in a step.", "P"
     )
-    hold: int = _phases(
-        0,
-        "Unless random: epochs at the start of phase 1 in which all keep their first one, and none chooses.",
-        "EPOCHS",
+    hold: bool = _phases(
+        False, "Unless random: in the first epoch none chooses until the loss is half of what it was at first."
     )
     per: int | Literal["layer"] = _network(
         1, "How many neurons, side by side, make one choice together; layer: all of a layer.", "N|layer", word=LAYER
@@ -177,7 +175,7 @@ class TrainConfig:
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more, and finite")
         self._require("keep", 0 < self.keep < 1, "between 0 and 1")
         self._require("min_share", 0 <= self.min_share <= 1, "between 0 and 1")
-        for name, largest in {"patience": EPOCHS, "lr_warmup": EPOCHS, "hold": EPOCHS, "max_groups": NEURONS}.items():
+        for name, largest in {"patience": EPOCHS, "lr_warmup": EPOCHS, "max_groups": NEURONS}.items():
             self._require(name, 0 <= getattr(self, name) <= largest, f"between 0 and {largest}")
         self._require("hidden", self.hidden and min(self.hidden) >= 1, "one or more layers of at least 1 neuron")
         few = len(self.hidden) <= LAYERS and max(self.hidden) <= NEURONS
@@ -192,7 +190,7 @@ class TrainConfig:
         if self.is_baseline:
             self._require("phase1_epochs", self.phase1_epochs != AUTO, "a number: a baseline makes no choices")
         if self.start == RANDOM:
-            self._require("hold", not self.hold, "0 with start = random, which has nothing to hold")
+            self._require("hold", not self.hold, "off with start = random, which has nothing to hold")
         else:
             self._require("activation", not self.is_baseline, f"{SMARTMIXED} with start = {self.start}")
             self._require("protocol", self.protocol == "standard", f"standard with start = {self.start}")

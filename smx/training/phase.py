@@ -66,10 +66,9 @@ def train_phase(
     while not ranks.of_main(is_over(config, phase, [row for row in state.rows if row.phase == phase], neurons)):
         started = time.perf_counter()
         epoch = state.epoch + 1
-        if phase == 1 and (
-            set_temperature(model, temperature(config, epoch)) | set_holding(model, epoch <= config.hold)
-        ):
+        if phase == 1 and set_temperature(model, temperature(config, epoch)):
             step.forget_graph()
+        step.hold(config.hold and epoch == 1)
         torch.manual_seed(seed_for(config.seed, phase, epoch))
         before = choices(model)
         rate = float(scheduler.get_last_lr()[0])
@@ -109,15 +108,6 @@ def train_phase(
             state.best_loss = loss
             state.best_model = copy.deepcopy(state.model)
         record(state)
-
-
-def set_holding(model: nn.Module, value: bool) -> bool:
-    """Let every `Selective` hold its preferred activations, or choose; return whether that is a change."""
-    layers = selectives(model)
-    changed = any(layer.holds != value for layer in layers)
-    for layer in layers:
-        layer.holds = value
-    return changed
 
 
 def set_temperature(model: nn.Module, value: float) -> bool:

@@ -18,6 +18,8 @@ from smx.training.protocol import rules
 DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+FALLEN = 0.5
+"""Layers that hold choose once the loss of a batch is this part of the first one's."""
 OBSERVE_EVERY = 4
 """Moments of candidates change slowly, and observing each batch would make a step of phase 1 a tenth longer."""
 
@@ -80,6 +82,8 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "float16")
         self.tally = Tally(device, torch.float32)
         self.taken = 0
+        self._ranks = ranks
+        self._held_loss: float | None = None
         self._layers = selectives(model)
         self._observers = [layer for layer in self._layers if layer.moments is not None]
         self._observes_all = config.compile or config.cuda_graphs  # a compiled step is always the same
@@ -90,10 +94,28 @@ class Step:
 
     def __call__(self, x: Tensor, y: Tensor, share: Share) -> None:
         """Take a step on the examples of a share: x (b, *) and their labels y (b,), on the device."""
-        if self._graph is not None and len(y) == self.config.batch_size:
+        if self._graph is not None and len(y) == self.config.batch_size and not self._holds:
             self._graph(x, y, share)
         else:
             self._step(x, y, share)
+
+    def hold(self, value: bool) -> None:
+        """Let the layers keep their first activations until the loss is `FALLEN` of the next step's; or choose."""
+        self._held_loss = None
+        for layer in self._layers:
+            layer.holds = value
+
+    @property
+    def _holds(self) -> bool:
+        return any(layer.holds for layer in self._layers)
+
+    def _let_go(self, loss: Tensor) -> None:
+        """Let the layers choose if the loss, of all ranks together, has fallen."""
+        (now,) = self._ranks.sum(loss)
+        if self._held_loss is None:
+            self._held_loss = now
+        elif now <= FALLEN * self._held_loss:
+            self.hold(False)
 
     def forget_graph(self) -> None:
         """Capture the step again at the next call, because a number in it, such as the temperature, has changed."""
@@ -117,6 +139,8 @@ class Step:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.tally.add(loss.detach(), outputs.detach(), y, share)
+        if self._holds:
+            self._let_go(loss.detach())
 
     def _beside(self) -> Tensor | float:
         """Return what the loss gains: the price; or, while layers hold, a 0 whose gradient the other ranks wait for."""

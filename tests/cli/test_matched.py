@@ -20,7 +20,7 @@ LAYOUTS = ("scatter", "sorted")
 def test_the_recommended_rule_is_one_word(tmp_path: Path) -> None:
     """It is spelled out in the run's settings; what is given besides wins; a run goes on by the same word."""
     short = ("--hidden", "8", "--phase1-epochs", "1", "--phase2-epochs", "1", "--device", "cpu")
-    spelled = ("--selection", "matched", "--start", "relu", "--hold", "1", "--per", "layer", "--price-weight", "0.1")
+    spelled = ("--selection", "matched", "--start", "relu", "--hold", "--per", "layer", "--price-weight", "0.1")
     runs = smx_many(
         ("train", *short, "--selection", "recommended", "--out", "word"),
         ("train", *short, *spelled, "--out", "spelled"),

@@ -23,6 +23,7 @@ from smx.paper import SELECTIONS
 from smx.study.methods import method_of, settings_of
 from smx.training.config import TrainConfig, from_values
 from smx.training.run import train
+from smx.training.step import Step
 
 
 class Residual(nn.Module):
@@ -187,16 +188,34 @@ def test_layers_that_hold_compute_their_activation_and_do_not_choose(selection: 
     assert any(not torch.equal(layer(z), expected) for _ in range(200)), "it explores again"
 
 
-def test_a_run_holds_for_so_many_epochs(digits: Dataset, tmp_path: Path) -> None:
-    """Held logits stay as they begin, with a price, too; then they move."""
-    moved = {}
-    for hold in (0, 1, 2):
-        settings = {"selection": "recommended", "hold": hold, "hidden": "8,6", "phase1_epochs": 2, "phase2_epochs": 1}
-        rows = train(from_values({**settings, "lr": 1e-2, "device": "cpu"}), digits, tmp_path / f"{hold}").rows
-        moved[hold] = [row.margin != pytest.approx(LEAD) for row in rows if row.phase == 1]
-    assert moved == {0: [True, True], 1: [False, True], 2: [False, False]}
-    with pytest.raises(InputError, match="hold must be 0 with start = random"):
-        from_values({"hold": 1})
+def test_a_run_holds_until_its_loss_has_fallen(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first epoch, with a price, too; a loss that never falls holds the whole epoch, and no longer."""
+    logits: dict[float, list[bool]] = {}
+
+    class Watched(Step):
+        def __call__(self, *given: Any) -> None:
+            before = [layer.logits.detach().clone() for layer in selectives(self.model)]
+            super().__call__(*given)
+            after = [layer.logits for layer in selectives(self.model)]
+            moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+
+    monkeypatch.setattr("smx.training.phase.Step", Watched)
+    how = {"selection": "recommended", "hidden": "8,6", "phase1_epochs": 2, "phase2_epochs": 1, "batch_size": 32}
+    for fallen in (2.0, 0.9, 0.0):
+        moved: list[bool] = []
+        monkeypatch.setattr("smx.training.step.FALLEN", fallen)
+        train(from_values({**how, "lr": 1e-2, "device": "cpu"}), digits, tmp_path / f"{fallen}")
+        logits[fallen] = moved
+    steps = len(logits[0.0]) // 3
+    first = {fallen: moved.index(True) for fallen, moved in logits.items()}
+    assert first[2.0] == 2, "the first step says what the loss was, the second that it has not doubled"
+    assert 2 < first[0.9] < steps
+    assert first[0.0] == steps
+    assert all(all(moved[first[fallen] : 2 * steps]) for fallen, moved in logits.items())
+    with pytest.raises(InputError, match="hold must be off with start = random"):
+        from_values({"hold": True})
 
 
 def test_what_a_network_can_not_start_from() -> None:
