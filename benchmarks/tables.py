@@ -67,7 +67,7 @@ def paper_bench() -> str:
 
 RULES = {
     "`recommended`": ("recommended", "recommended_fastest"),
-    "the same without prices": ("from relu per layer", "from_relu_per_layer_fastest"),
+    "from ReLU, one choice a layer": ("from relu per layer", "from_relu_per_layer_fastest"),
     "`matched`, one choice a layer": ("matched per layer", "matched_per_layer_fastest"),
     "`matched`, one group a layer": ("matched one group", "matched_one_group_fastest"),
     "`matched`": ("matched", "matched"),

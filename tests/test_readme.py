@@ -121,15 +121,14 @@ def test_fastest_is_held_against_the_other_layouts() -> None:
     assert said in " ".join((ROOT / "docs" / "layouts.md").read_text().split())
 
 
-def test_the_gain_on_the_largest_network_is_measured() -> None:
+def test_the_largest_network_is_level_with_relu() -> None:
     report = result("rules-largest")
-    methods = {row["method"]: row for row in report["methods"]}
+    methods = {each["method"]: each for each in report["methods"]}
     row, without = methods["recommended"], methods["from relu per layer"]
     assert (row["seeds"], row["best_fixed"]) == (5, "relu")
     gain, low, high = (100 * (row["to_best"] + part * row["half_width"]) for part in (0, -1, 1))
-    assert f"{gain:.2f} points above ReLU (95 %: {low:.2f} to {high:.2f})" in RESULTS
-    assert f"{gain:.2f} above ReLU ({low:.2f} to {high:.2f})" in " ".join(README.split())
-    assert f"level with ReLU ({100 * without['to_best']:.2f})" in RESULTS
+    assert f"level with ReLU ({gain:+.2f} points, 95 %: {low:.2f} to {high:.2f})" in RESULTS
+    assert without["deviation"] > 1.5 * row["deviation"]
     times = {(each["name"], each["batch_size"]): each["ratio"] for each in report["latency"]["results"]}
     assert max(times["recommended_fastest", size] for size in (1, 16, 128, 1024)) <= 1.05, "it takes ReLU's time"
 
