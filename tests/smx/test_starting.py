@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,10 @@ def test_the_recommended_rule_is_one_word() -> None:
         smx.select(net, ("tanh", "elu"), selection="recommended")
     with pytest.raises(InputError, match="must be paper or matched here"):
         TrainConfig(selection="recommended")
+    word = from_values({"selection": "recommended"})
+    assert from_values({"selection": "recommended", "per": 2, "start": "random"}) == replace(
+        word, per=2, start="random", hold=False
+    )
     for method in ("recommended", "recommended_random", "matched"):
         assert method_of(from_values(settings_of(method, {}))) == method
 

@@ -41,7 +41,7 @@ def test_the_papers_grid_has_its_architectures_and_methods() -> None:
 def test_a_folder_with_the_name_of_a_shipped_grid_hides_it_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rules").mkdir()
-    assert len(read_grid("rules").cells()) == 55
+    assert len(read_grid("rules").cells()) == 60
     (tmp_path / "prices").write_text("[grid]\nseed = [1]")
     assert len(read_grid("prices").cells()) == 1
 
