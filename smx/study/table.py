@@ -96,7 +96,7 @@ def write(table: pd.DataFrame, path: Path) -> None:
     for name in made.columns:
         if name in NESTED:
             made[name] = [None if _missing(value) else json.dumps(value) for value in made[name]]
-        elif len({type(value) for value in made[name]}) > 1 and made[name].dtype == object:
+        elif len({type(value) for value in made[name] if not _missing(value)}) > 1 and made[name].dtype == object:
             made[name] = [None if _missing(value) else str(value) for value in made[name]]
     with files.replacing(path) as temporary:
         if path.suffix == ".csv":

@@ -54,6 +54,17 @@ def test_a_table_comes_back(suffix: str, tmp_path: Path) -> None:
     assert known[done[0]["cell"]] == {name: value for name, value in RESULT.items() if value is not None}
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_settings_that_an_older_table_lacks_stay_what_they_are(suffix: str, tmp_path: Path) -> None:
+    """Rows from before there was a setting, beside rows that have it: true and false are no words."""
+    both = pd.concat([made().drop(columns=["tensorboard"]), made()], ignore_index=True)
+    table.write(both, tmp_path / f"t{suffix}")
+    after = table.read(tmp_path / f"t{suffix}")["tensorboard"]
+    assert after[:9].isna().all()
+    assert after[9:].tolist() == both["tensorboard"][9:].tolist()
+    assert {True, False} == set(after[9:])
+
+
 def test_a_single_hidden_layer_is_no_number(tmp_path: Path) -> None:
     cells = read_grid(with_grid(hidden=[[8]], seed=[0])).cells()
     table.write(table.frame([table.row(cells[0], RESULT)]), tmp_path / "t.csv")
