@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import pandas as pd
+from scipy.stats import wilcoxon
 from student import half_width
 
 from smx.cli import options
@@ -31,8 +32,9 @@ PLACE = ["hidden", "seed"]
 def main(paths: tuple[Path, ...], json_path: str | None) -> None:
     """Compare every method of the tables with the best fixed activation."""
     frame = pd.concat([tables.read(path) for path in paths]).drop_duplicates("cell")
-    content = compared(frame[frame["status"] == "done"])
-    people = write_json(json_path, {"tables": [path.name for path in paths], "methods": content})
+    frame = frame[frame["status"] == "done"]
+    content, controls = compared(frame), beside_controls(frame)
+    people = write_json(json_path, {"tables": [path.name for path in paths], "methods": content, "controls": controls})
     rows = [
         (
             row["method"],
@@ -45,6 +47,11 @@ def main(paths: tuple[Path, ...], json_path: str | None) -> None:
     ]
     heads = ("method", ">architectures, networks", ">accuracy", ">to the validated", ">to the best", ">rank of 7")
     people.print(table(heads, rows))
+    for row in controls:
+        people.print(
+            f"{row['method']} is above {row['control']} in {row['above']} of {row['networks']} networks, by"
+            f" {row['median']:.4f} (median; at least {row['lowest']:.4f}; Wilcoxon's p = {row['p']:.1g})"
+        )
 
 
 def compared(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -74,6 +81,30 @@ def compared(frame: pd.DataFrame) -> list[dict[str, Any]]:
             }
         )
     return sorted(found, key=lambda row: -row["to_validated"]["mean"])
+
+
+def beside_controls(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row for each method that has a control: other choices in phase 2 than the learned ones, same seeds."""
+    test = frame.assign(hidden=frame["hidden"].map(str)).pivot_table(
+        index=PLACE, columns="method", values="test_accuracy"
+    )
+    found = []
+    for control in test.columns:
+        method = control.rpartition("_")[0]
+        difference = (test[method] - test[control]).dropna() if method in test.columns else pd.Series(dtype=float)
+        if len(difference) > 2:
+            found.append(
+                {
+                    "method": method,
+                    "control": control,
+                    "networks": len(difference),
+                    "above": int((difference > 0).sum()),
+                    "median": float(difference.median()),
+                    "lowest": float(difference.min()),
+                    "p": float(wilcoxon(difference).pvalue),
+                }
+            )
+    return found
 
 
 def interval(differences: pd.Series) -> dict[str, float]:

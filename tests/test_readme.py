@@ -142,6 +142,12 @@ def test_what_choosing_gains_on_unseen_networks_is_measured() -> None:
     assert f"mean rank among itself and the six is {row['rank']:.2f}" in RESULTS
 
 
+def test_what_learning_is_worth_on_unseen_networks_is_measured() -> None:
+    (row,) = (row for row in result("choosing")["controls"] if row["method"] == "recommended")
+    said = f"{row['above']} of {row['networks']}, by {100 * row['median']:.2f} points (median; at least"
+    assert f"{said} {100 * row['lowest']:.2f}; Wilcoxon's p = {row['p']:.0e})" in " ".join(RESULTS.split())
+
+
 def test_the_gain_of_batching_is_measured() -> None:
     rates = {
         row["server"]: row["requests_a_second"] for row in result("serving-load")["servers"] if row["connections"] == 64
