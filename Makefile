@@ -137,7 +137,7 @@ rules: $(INSTALLED)  ## both rules of choosing beside fixed activations, on two 
 choosing: $(INSTALLED)  ## go on with the rules of choosing on fifteen networks, from docs/results: hours
 	$(BIN)/smx sweep --config choosing --out runs/choosing --jobs 2 --known $(RESULTS)/mnist-choosing.parquet --no-report --collect runs/choosing/all.parquet
 	cp runs/choosing/all.parquet $(RESULTS)/mnist-choosing.parquet
-	$(BIN)/python benchmarks/choosing.py $(RESULTS)/mnist-choosing.parquet --json $(RESULTS)/choosing.json
+	$(BIN)/python benchmarks/choosing.py $(RESULTS)/mnist-choosing.parquet --json $(RESULTS)/choosing.json --plot docs/images/choosing.png
 	$(BIN)/python benchmarks/tables.py
 
 tasks: $(INSTALLED)  ## both rules of choosing, their controls and all fixed activations on eight small tasks, eight seeds: about twenty minutes

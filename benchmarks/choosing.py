@@ -19,21 +19,27 @@ from student import half_width
 
 from smx.cli import options
 from smx.cli.output import table, write_json
+from smx.figures.style import bare, colour, new_figure, save
 from smx.paper import PAPER_POOL
 from smx.study import table as tables
 
 FIXED = list(PAPER_POOL)
 PLACE = ["hidden", "seed"]
+SHOWN = 0.01
+"""A method that is farther below is not drawn, nor is a single run."""
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="TABLE...", type=options.PATH)
+@click.option("--plot", type=options.PATH, help="Draw the differences to the best fixed activation as PNG.")
 @options.json
-def main(paths: tuple[Path, ...], json_path: str | None) -> None:
+def main(paths: tuple[Path, ...], plot: Path | None, json_path: str | None) -> None:
     """Compare every method of the tables with the best fixed activation."""
     frame = pd.concat([tables.read(path) for path in paths]).drop_duplicates("cell")
     frame = frame[frame["status"] == "done"]
     content, controls = compared(frame), beside_controls(frame)
+    if plot is not None:
+        draw(frame, content, plot)
     people = write_json(json_path, {"tables": [path.name for path in paths], "methods": content, "controls": controls})
     rows = [
         (
@@ -81,6 +87,29 @@ def compared(frame: pd.DataFrame) -> list[dict[str, Any]]:
             }
         )
     return sorted(found, key=lambda row: -row["to_validated"]["mean"])
+
+
+def draw(frame: pd.DataFrame, content: list[dict[str, Any]], path: Path) -> Path:
+    """Draw each method's difference to the best fixed activation: the mean with its interval, and every run."""
+    accuracies = frame.assign(hidden=frame["hidden"].map(str)).pivot_table(
+        index=PLACE, columns="method", values="test_accuracy"
+    )
+    best = accuracies.dropna(subset=FIXED)[FIXED].max(axis=1)
+    rows = [row for row in content if row["architectures"] > 2 and row["to_best"]["mean"] > -SHOWN]
+    figure = new_figure(6.6, 0.9 + 0.34 * len(rows))
+    axes = figure.subplots()
+    for position, row in enumerate(reversed(rows)):
+        shade = colour(row["method"], position)
+        mean, half = (100 * row["to_best"][key] for key in ("mean", "half_width"))
+        runs = 100 * (accuracies[row["method"]] - best).dropna()
+        axes.plot(runs, [position + 0.22] * len(runs), "|", color=shade, alpha=0.5, markersize=7)
+        axes.errorbar(mean, position, xerr=half, fmt="o", color=shade, markersize=5, linewidth=1.6)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [row["method"] for row in reversed(rows)])
+    axes.set_xlim(-100 * SHOWN, 70 * SHOWN)
+    axes.set_xlabel("points of test accuracy above the best of six")
+    bare(axes)
+    return save(figure, path)
 
 
 def beside_controls(frame: pd.DataFrame) -> list[dict[str, Any]]:
