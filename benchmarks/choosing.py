@@ -60,12 +60,15 @@ def main(paths: tuple[Path, ...], plot: Path | None, json_path: str | None) -> N
         )
 
 
+def by_method(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return a value of each run: a row for each architecture and seed, a column for each method."""
+    named = frame.assign(hidden=frame["hidden"].map(str))
+    return named.pivot_table(index=PLACE, columns="method", values=value)
+
+
 def compared(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a row for each method: how far above the best fixed activation it is, and its rank beside the six."""
-    accuracies = frame.assign(hidden=frame["hidden"].map(str)).pivot_table(
-        index=PLACE, columns="method", values=["test_accuracy", "validation_accuracy"]
-    )
-    test, validation = accuracies["test_accuracy"], accuracies["validation_accuracy"]
+    test, validation = by_method(frame, "test_accuracy"), by_method(frame, "validation_accuracy")
     complete = test[FIXED].notna().all(axis=1)
     test, validation = test[complete], validation[complete]
     picked = validation[FIXED].idxmax(axis=1)
@@ -91,9 +94,7 @@ def compared(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def draw(frame: pd.DataFrame, content: list[dict[str, Any]], path: Path) -> Path:
     """Draw each method's difference to the best fixed activation: the mean with its interval, and every run."""
-    accuracies = frame.assign(hidden=frame["hidden"].map(str)).pivot_table(
-        index=PLACE, columns="method", values="test_accuracy"
-    )
+    accuracies = by_method(frame, "test_accuracy")
     best = accuracies.dropna(subset=FIXED)[FIXED].max(axis=1)
     rows = [row for row in content if row["architectures"] > 2 and row["to_best"]["mean"] > -SHOWN]
     figure = new_figure(6.6, 0.9 + 0.34 * len(rows))
@@ -114,9 +115,7 @@ def draw(frame: pd.DataFrame, content: list[dict[str, Any]], path: Path) -> Path
 
 def beside_controls(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a row for each method that has a control: other choices in phase 2 than the learned ones, same seeds."""
-    test = frame.assign(hidden=frame["hidden"].map(str)).pivot_table(
-        index=PLACE, columns="method", values="test_accuracy"
-    )
+    test = by_method(frame, "test_accuracy")
     found = []
     for control in test.columns:
         method = control.rpartition("_")[0]

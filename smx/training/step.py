@@ -17,7 +17,6 @@ from smx.training.protocol import rules
 
 DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-
 FALLEN = 0.5
 """Layers that hold choose once the loss of a batch is this part of the first one's."""
 OBSERVE_EVERY = 4
@@ -131,7 +130,8 @@ class Step:
             logits = self._network(x)
         outputs = protocol.outputs(logits.float(), self.phase)
         loss = protocol.loss(outputs, y, share.weights)
-        whole = loss + self._beside()
+        beside = self._beside()
+        whole = loss if beside is None else loss + beside
         self.optimizer.zero_grad()
         self.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
@@ -142,11 +142,11 @@ class Step:
         if self._holds:
             self._let_go(loss.detach())
 
-    def _beside(self) -> Tensor | float:
+    def _beside(self) -> Tensor | None:
         """Return what the loss gains: the price; or, while layers hold, a 0 whose gradient the other ranks wait for."""
         if held := [layer.preferences.sum() for layer in self._layers if layer.holds]:
             return 0.0 * torch.stack(held).sum()
-        return 0.0 if self._price is None else self.config.price_weight * self._price()
+        return None if self._price is None else self.config.price_weight * self._price()
 
 
 def prices_of(config: TrainConfig) -> Prices:
