@@ -71,8 +71,8 @@ def trade(section: Section) -> pd.DataFrame:
     """Return by method what its networks' accuracy costs in latency, where both were measured, the quickest first.
 
     Columns: method; ratio, the latency relative to ReLU's, the geometric mean over batch sizes and architectures;
-    accuracy, the mean test accuracy of the same networks; front, whether no other method is at least as accurate and as
-    quick, and better in one of them.
+    accuracy, the mean test accuracy of the same networks; low and high, its interval as in `calibration`; front,
+    whether no other method is at least as accurate and as quick, and better in one of them.
     """
     rows = []
     for cell in section.cells.to_dict("records"):
@@ -82,14 +82,17 @@ def trade(section: Section) -> pd.DataFrame:
             rows.append((cell["method"], cell["architecture"], np.mean(np.log(ratios)), cell["test_accuracy"]))
     table = pd.DataFrame(rows, columns=["method", "architecture", "log", "accuracy"])
     means = [
-        (method, float(np.exp(mean(by_group(own["log"], at)))), mean(by_group(own["accuracy"], at)))
+        (method, float(np.exp(mean(by_group(own["log"], at)))), mean(accuracies), *interval(accuracies))
         for method, own in table.groupby("method", sort=False)
         for at in [own["architecture"]]
+        for accuracies in [by_group(own["accuracy"], at)]
     ]
-    found = pd.DataFrame(means, columns=["method", "ratio", "accuracy"]).sort_values(["ratio", "accuracy"])
+    found = pd.DataFrame(means, columns=["method", "ratio", "accuracy", "low", "high"])
+    found = found.sort_values(["ratio", "accuracy"])
+    points = list(zip(found["ratio"], found["accuracy"], strict=True))
     found["front"] = [
-        not any((a >= accuracy and r <= ratio) and (a > accuracy or r < ratio) for _, r, a in means)
-        for _, ratio, accuracy in found.itertuples(index=False)
+        not any((a >= accuracy and r <= ratio) and (a > accuracy or r < ratio) for r, a in points)
+        for ratio, accuracy in points
     ]
     return found.reset_index(drop=True)
 

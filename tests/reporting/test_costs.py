@@ -65,6 +65,9 @@ def test_what_nothing_beats_in_accuracy_and_latency_is_the_front() -> None:
     table = costs.trade(only(result, method=[*found])).set_index("method")
     assert table["ratio"].to_dict() == pytest.approx({"smartmixed": 4, "relu": 1, "tanh": 3, "elu": 1})
     assert table["accuracy"].to_dict() == pytest.approx({name: a + 0.005 for name, (a, _) in found.items()})
+    half = stats.t.ppf(0.975, 3) * 0.01 / np.sqrt(3) / 2  # four networks, whose deviation is 0.01 / sqrt(3)
+    assert (table["high"] - table["accuracy"]).to_list() == pytest.approx([half] * len(found))
+    assert (table["accuracy"] - table["low"]).to_list() == pytest.approx([half] * len(found))
     assert table["front"].to_dict() == {"smartmixed": True, "relu": True, "tanh": False, "elu": True}
     assert costs.trade(only(lambda cell: accuracies(0.5))).empty
 

@@ -10,15 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from smx.figures.style import bare
+from smx.reporting.charts.labels import LINE, list_height, places, write_list
 from smx.reporting.charts.names import short
 from smx.reporting.charts.svg import INK, POINTS, colour, draw
 
 WIDTH = 4.7
 """Inches: at 72 points an inch the figure is as wide as a phone's screen."""
-LETTER, LINE = 3.9, 8.0
-"""Points that a letter of 7 points is wide, and a line of them high."""
-LIFTS = [sign * LINE * i for i in range(40) for sign in (1, -1)]
-"""How far a text may move from its point, in points, the nearest first."""
+SQUARE = 3.6
+"""Inches: the height of a figure of points."""
+DIRECT = 9
+"""So many methods have their names at their points; more have numbers there and their names in a list below."""
 MEDALS = ("#b8860b", "#8f979e", "#a0522d")
 """Of the first three ranks; the others fade into the page."""
 
@@ -75,41 +76,41 @@ def trade(rows: pd.DataFrame, name: str, title: str) -> str:
     """Draw each method's accuracy against its latency; a line joins those that no other beats in both.
 
     Args:
-        rows: `method`, `ratio`, `accuracy` and `front`, the quickest first.
+        rows: `method`, `ratio`, `accuracy`, its interval `low` and `high`, and `front`, the quickest first.
         name: of the figure.
         title: what it shows.
     """
     methods = list(rows["method"])
+    names = [short(method, 24) for method in methods]
+    crowded = len(names) > DIRECT
+    labels = [str(number) for number in range(1, len(names) + 1)] if crowded else names
 
     def paint(figure: Figure) -> None:
-        panel = figure.subplots()
+        if crowded:
+            panel, below = figure.subplots(2, height_ratios=(SQUARE, list_height(names)))
+            write_list(below, [f"{label}  {name}" for label, name in zip(labels, names, strict=True)])
+        else:
+            panel = figure.subplots()
         front = rows[rows["front"]]
         panel.plot(front["ratio"], 100 * front["accuracy"], color=INK, linewidth=0.8, drawstyle="steps-post", zorder=0)
         points = list(zip(rows["ratio"], 100 * rows["accuracy"], strict=True))
         for point, row in zip(points, rows.to_dict("records"), strict=True):
-            panel.plot(*point, "o" if row["front"] else "x", color=colour(row["method"], methods), markersize=5)
+            shade = colour(row["method"], methods)
+            panel.plot(*point, "o" if row["front"] else "x", color=shade, markersize=5)
+            if np.isfinite([row["low"], row["high"]]).all():
+                ends = [100 * row["low"], 100 * row["high"]]
+                panel.plot([point[0]] * 2, ends, color=shade, linewidth=0.8, alpha=0.6, zorder=0)
         panel.set_xlabel("latency, relative to ReLU's")
         panel.set_ylabel("test accuracy, %")
-        panel.margins(x=0.3, y=0.12)
+        panel.margins(x=0.1 if crowded else 0.3, y=0.12)
         bare(panel)
         figure.draw_without_rendering()  # now it is known where the points are
-        placed: list[tuple[float, float, float]] = []
-        for point, method in zip(points, methods, strict=True):
-            text = short(method, 24)
-            x, y = panel.transData.transform(point) * POINTS / figure.dpi
-            width = LETTER * len(text)
-            free = (up for up in LIFTS if not any(_meet((x, y + up, width), other) for other in placed))
-            up = next(free, 0.0)
-            placed.append((x, y + up, width))
-            panel.annotate(text, point, (6, up - 3), textcoords="offset points", fontsize=7)
+        at = [tuple(panel.transData.transform(point) * POINTS / figure.dpi) for point in points]
+        for point, label, (side, up) in zip(points, labels, places(at, labels), strict=True):
+            leader = {"arrowstyle": "-", "linewidth": 0.4, "color": INK} if abs(up) > LINE else None
+            panel.annotate(label, point, (side, up - 3), textcoords="offset points", fontsize=7, arrowprops=leader)
 
-    return draw(name, title, WIDTH, 3.6, paint)
-
-
-def _meet(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
-    """Say whether two lines of text, given by left end, height and width in points, touch."""
-    (x, y, width), (there, height, wide) = one, other
-    return abs(y - height) < LINE and x < there + wide and there < x + width
+    return draw(name, title, WIDTH, SQUARE + (list_height(names) if crowded else 0), paint)
 
 
 def rank_frequencies(counts: pd.DataFrame, name: str) -> str:
