@@ -16,6 +16,7 @@ from torch import Tensor
 
 from smx.activations import Activation, resolve_pool
 from smx.fused import basis, operators
+from smx.fused.decisions import only
 from smx.fused.matching import moments as fused_moments
 
 LEAST_DEVIATION = 0.05
@@ -192,6 +193,9 @@ def mixed(z: Tensor, choice: Tensor, pool: Iterable[str | Activation], dim: int 
 def mixed_plain(z: Tensor, choice: Tensor, pool: Iterable[str | Activation], dim: int = 1) -> Tensor:
     """Compute `mixed` by every activation's own function, so that each neuron has its values to the bit."""
     pool = resolve_pool(pool)
+    if (same := only(choice)) is not None:
+        h = pool[same].function(z)
+        return h.clone() if h is z or h.requires_grad else h  # what follows may write into it
     along_neurons = choice.reshape(-1, *[1] * (z.dim() - 1 - dim % z.dim()))
     h = pool[0].function(z)
     for k, activation in enumerate(pool[1:], 1):

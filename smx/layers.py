@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from smx import functional
 from smx.activations import Activation, Pool, resolve_pool
-from smx.fused import basis, operators
+from smx.fused import basis, decisions, operators
 from smx.fused.fixed import FixedChoice
+from smx.fused.kept import OfTensor
 from smx.limits import NEURONS
 from smx.paper import KEEP, LAYER, MATCHED, NEURON, PAPER, PAPER_POOL, SELECTIONS, TEMPERATURE
 
@@ -99,6 +100,7 @@ class Selective(nn.Module):
         self.observes = True  # whether a batch of training counts for the moments
         self.holds = False  # whether training, too, has the preferred activations, and no gradient reaches the logits
         self._table = basis.table_of(self.pool)
+        self._matched = OfTensor()
         size = len(self.pool)
         decisions = math.ceil(num_features / self.per)
         self.logits = nn.Parameter(torch.empty(decisions, size, device=device, dtype=dtype))
@@ -167,8 +169,8 @@ class Selective(nn.Module):
         return self.of_neurons(self.decisions)
 
     def of_neurons(self, values: Tensor) -> Tensor:
-        """Return for each neuron the value of its decision: (D, *) -> (N, *)."""
-        return values if self.per == 1 else values.repeat_interleave(self.per, 0)[: self.num_features]
+        """Return for each neuron the value of its decision: (D, *) -> (N, *), a view where it is the same for all."""
+        return decisions.of_neurons(values, self.per, self.num_features)
 
     def choose(self, decisions: Tensor, logit: float = 1.0) -> None:
         """Replace the logits by those of decisions that are made, int64 (D,): `logit` for each and 0 for the rest."""
@@ -180,11 +182,12 @@ class Selective(nn.Module):
     @property
     def matching(self) -> Tensor | None:
         """Scale and shift of every candidate of every neuron, (2, K, N); None where candidates are not matched."""
-        if self.moments is None:
-            return None
+        return None if self.moments is None else self._matched(self.moments, self._match)
+
+    def _match(self, moments: Tensor) -> Tensor:
         if self.present is None:
-            return functional.matching(self.moments)
-        candidates = self.moments[:, 1:]
+            return functional.matching(moments)
+        candidates = moments[:, 1:]
         reference = operators.of_choice(candidates, self.of_neurons(self.present))
         return functional.matching(torch.cat([reference[:, None], candidates], 1))
 
@@ -203,10 +206,10 @@ class Selective(nn.Module):
         noise = functional.gumbel_noise(logits.shape, dtype=dtype, device=logits.device)
         if self.explores is not None:
             noise = noise * (torch.rand(len(noise), 1, device=noise.device) < self.explores)
+        if self._table is not None:
+            return operators.selective(z, logits, noise, self.temperature, self._table, self.dim, matching, self.per)
         logits, noise = self.of_neurons(logits), self.of_neurons(noise)
-        if self._table is None:
-            return functional.selective_plain(z, logits, noise, self.temperature, self.pool, self.dim, matching)
-        return operators.selective(z, logits, noise, self.temperature, self._table, self.dim, matching)
+        return functional.selective_plain(z, logits, noise, self.temperature, self.pool, self.dim, matching)
 
     def _require_in_pool(self, present: Tensor) -> None:
         count, size = len(self.logits), len(self.pool)

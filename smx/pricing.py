@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from smx.layers import selectives
+from smx.layers import Selective, selectives
 
 
 class ExpectedPrice:
@@ -29,19 +29,25 @@ class ExpectedPrice:
         self.layers = selectives(module)
         if not self.layers:
             raise ValueError(f"{type(module).__name__} has no Selective layer that could choose by price")
-        self._neurons = sum(layer.num_features for layer in self.layers)
-        self._prices: list[Tensor] = []
+        neurons = sum(layer.num_features for layer in self.layers)
+        self._of_size: dict[int, list[tuple[Selective, Tensor]]] = {}
         for layer in self.layers:
             names = [activation.name for activation in layer.pool]
             if missing := [name for name in names if name not in prices]:
                 raise ValueError(f"{missing[0]} has no price; known are {', '.join(prices)}")
             own = torch.tensor([prices[name] for name in names], dtype=torch.float32, device=layer.logits.device)
-            self._prices.append(own)
+            shares = torch.full((len(layer.logits), 1), layer.per / neurons, device=own.device)
+            shares[-1] -= (
+                len(layer.logits) * layer.per - layer.num_features
+            ) / neurons  # the last decision may be smaller
+            self._of_size.setdefault(len(names), []).append((layer, own * shares))
 
     def __call__(self) -> Tensor:
         """Return the price, a scalar in float32."""
-        costs = [
-            layer.of_neurons(torch.softmax(layer.preferences.float(), 1) @ price).sum()
-            for layer, price in zip(self.layers, self._prices, strict=True)
-        ]
-        return torch.stack(costs).sum() / self._neurons
+        costs = []
+        for (
+            layers
+        ) in self._of_size.values():  # all layers of a size of pool together: a few operators, not a few a layer
+            logits = torch.cat([layer.preferences.float() for layer, _ in layers])
+            costs.append((torch.softmax(logits, 1) * torch.cat([prices for _, prices in layers])).sum())
+        return torch.stack(costs).sum()

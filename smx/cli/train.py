@@ -76,8 +76,10 @@ def train(config_path: Path | None, json_path: str | None, **options: Any) -> No
     smx train --data cifar10 --model my_network:Net --lr 1e-3
     smx train --init runs/relu/model.pt --start current --selection matched --out runs/tuned
     """
+    from smx.training.denormals import flush_other_threads
     from smx.workflows.train import train
 
+    flush_other_threads()
     main = os.environ.get("RANK", "0") == "0"
     given = {name: value for name, value in options.items() if value is not None}
     show: list[Callable[[EpochMetrics], None]] = []

@@ -11,20 +11,26 @@ for each axis of z after `dim`. z has at least two axes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from smx.fused.basis import Table, arithmetic_dtype, coefficients, made_once
+from smx.fused.decisions import only
 
 SCRATCH = 589824
 """Elements of all intermediate tensors of a pass together, at most; larger inputs are divided into blocks."""
+
+NO_FACTORS = (0, 1, 2, 10, 11)
+"""Among the numbers of `_expand`: rate, floor, constant; and level and corner, which stay for simplicity."""
 
 FLOOR = -80.0
 """Below it a sigmoid is 0 in float32 and negligible beside 1 in float64, but its inverse is still finite."""
 
 Numbers = tuple[Tensor, ...]
+"""Where a layer has one activation, an empty tensor stands for a factor of 0, whose term is left out."""
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
@@ -35,7 +41,17 @@ def numbers(table: Table, choice_N: Tensor, z: Tensor, dim: int, fixed: bool) ->
     after = -1 - dim if dim < 0 else z.dim() - 1 - dim
     if after:
         numbers_CN = numbers_CN.view(*numbers_CN.shape, *[1] * after)
-    return numbers_CN, numbers_CN.unbind()
+    parts, same = numbers_CN.unbind(), only(choice_N)
+    if same is None or fixed:
+        return numbers_CN, parts
+    return numbers_CN, tuple(part if kept else part[:0] for part, kept in zip(parts, _kept(table, same), strict=True))
+
+
+@cache
+def _kept(table: Table, same: int) -> tuple[bool, ...]:
+    """Say which numbers of an activation `_forward` and `_backward` need: all but factors of 0."""
+    row = _expand(coefficients(table, torch.float64, "cpu"), False)[:, same].tolist()
+    return tuple(bool(value) or i in NO_FACTORS for i, value in enumerate(row))
 
 
 def rescaled(saved: Tensor, numbers: Numbers, affine_2N: Tensor) -> tuple[Tensor, Numbers]:
@@ -83,15 +99,20 @@ def forward(z: Tensor, numbers: Numbers, dim: int) -> Tensor:
 
 def _forward(z: Tensor, h: Tensor, numbers: Numbers, dim: int) -> None:
     rate, floor, constant, inverse, share, slope, rise = numbers[:7]
-    s = torch.mul(z, rate)
-    torch.maximum(s, floor, out=s)
-    torch.sigmoid(s, out=s)
-    torch.addcdiv(constant, inverse, s, out=h)
-    h.addcmul_(s, share)
-    h.addcmul_(z, slope)
+    s, so_far = torch.empty_like(h), constant
+    if len(inverse) or len(share):
+        torch.mul(z, rate, out=s)
+        torch.maximum(s, floor, out=s)
+        torch.sigmoid(s, out=s)
+    if len(inverse):
+        so_far = torch.addcdiv(so_far, inverse, s, out=h)
+    if len(share):
+        so_far = torch.addcmul(so_far, s, share, out=h)
+    if len(slope):
+        so_far = torch.addcmul(so_far, z, slope, out=h)
     # The term that is 0 for z <= 0 comes last: then h is exact where the other terms are 0, and has the sign of z.
-    positive = torch.clamp_min(z, 0, out=s)
-    h.addcmul_(positive, rise)
+    if len(rise):
+        torch.addcmul(so_far, torch.clamp_min(z, 0, out=s), rise, out=h)
 
 
 def backward(g: Tensor, z: Tensor, numbers: Numbers, dim: int) -> tuple[Tensor, Tensor]:
@@ -122,17 +143,20 @@ def _backward(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int, sum
     torch.sub(one, r, out=t)
     e = torch.div(r, t, out=a)
     e.clamp_max_(1)
-    torch.addcmul(level, e, exponential, out=g_z)
+    curved = len(exponential) or len(sigmoid) or len(tanh)
+    if curved:
+        torch.addcmul(level, e, exponential, out=g_z) if len(exponential) else g_z.copy_(level)
     torch.sum(e.mul_(g), others, out=sum_e)
     # r and t, and their parts of the slope
     r.sub_(half)
     torch.addcmul(quarter, r, r, out=a)
-    g_z.addcmul_(a, sigmoid, value=-1)
+    if len(sigmoid):
+        g_z.addcmul_(a, sigmoid, value=-1)
     torch.div(r, a, out=t)
-    torch.mul(t, t, out=a)
-    g_z.addcmul_(a, tanh, value=-1)
+    if len(tanh):
+        g_z.addcmul_(torch.mul(t, t, out=a), tanh, value=-1)
     # The slope is complete but for the corner; here it becomes the gradient.
-    g_z.mul_(g)
+    g_z.mul_(g) if curved else torch.mul(g, level, out=g_z)
     g_positive = _threshold_backward(g, z, 0, grad_input=a)
     g_z.addcmul_(g_positive, corner)
     # The other sums

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from smx.fused import eager, traced
+from smx.fused import decisions, eager, traced
 from smx.fused.basis import Table, arithmetic_dtype
 
 Numbers = Any
@@ -80,15 +80,17 @@ def selective(
     table: Table,
     dim: int = 1,
     matching: Tensor | None = None,
+    per: int = 1,
 ) -> Tensor:
     """Apply to each neuron the activation of its largest noisy logit, with the gradient of eq. 4.
 
-    The arguments are those of `smx.functional.selective`, with the table of the pool. The result has z's layout in
-    memory. z, the noisy logits and a few numbers a neuron are kept for the backward pass.
+    The arguments are those of `smx.functional.selective`, with the table of the pool; logits and noise (D, K) are those
+    of decisions, each of `per` neurons side by side, but for the last one, which may have fewer. The result has z's
+    layout in memory. z, the noisy logits and a few numbers a neuron are kept for the backward pass.
     """
     if z.dim() == 1:
-        return selective(z[None], logits, noise, temperature, table, 1, matching)[0]
-    h: Tensor = _Selective.apply(z, logits, noise, temperature, table, dim, matching)  # type: ignore[no-untyped-call]
+        return selective(z[None], logits, noise, temperature, table, 1, matching, per)[0]
+    h: Tensor = _Selective.apply(z, logits, noise, temperature, table, dim, matching, per)  # type: ignore[no-untyped-call]
     return h
 
 
@@ -143,32 +145,34 @@ class _Selective(torch.autograd.Function):
         table: Table,
         dim: int,
         matching: Tensor | None,
+        per: int,
     ) -> Tensor:
         dtype, backend = arithmetic_dtype(z), backend_for(z)
-        noisy_NK = logits.to(dtype) + noise.to(dtype)
-        choice_N = noisy_NK.argmax(1)
+        noisy_DK = logits.to(dtype) + noise.to(dtype)
+        choice_N = decisions.of_neurons(noisy_DK.argmax(1), per, z.shape[dim])
         saved, numbers = backend.numbers(table, choice_N, z, dim, False)
         if matching is not None:
             saved, numbers = backend.rescaled(saved, numbers, of_choice(matching, choice_N))
-        ctx.save_for_backward(z, noisy_NK, saved, matching)
+        ctx.save_for_backward(z, noisy_DK, saved, matching)
         ctx.numbers, ctx.backend = numbers, backend
-        ctx.dtype, ctx.temperature, ctx.table, ctx.dim = logits.dtype, temperature, table, dim
+        ctx.dtype, ctx.temperature, ctx.table, ctx.dim, ctx.per = logits.dtype, temperature, table, dim, per
         return backend.forward(z, numbers, dim)
 
     @staticmethod
     @_first_order
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        z, noisy_NK, _, matching = ctx.saved_tensors
+        z, noisy_DK, _, matching = ctx.saved_tensors
         g_z, sums_JN = ctx.backend.backward(g, z, ctx.numbers, ctx.dim)
         # The gradient of the sample s is the sum of g f_k(z). As (K, N) its rows are long, which makes softmax fast.
         g_s_KN = ctx.backend.sums_of_pool(sums_JN, ctx.table)
         if matching is not None:  # of g (c_k f_k(z) + e_k)
             scale_KN, shift_KN = matching
             g_s_KN = torch.mul(scale_KN, g_s_KN).addcmul_(shift_KN, ctx.backend.sum_of_gradient(g, sums_JN, ctx.dim))
-        y_KN = torch.softmax(torch.div(noisy_NK.t(), ctx.temperature, out=torch.empty_like(g_s_KN)), 0)
-        g_noisy_KN = torch._softmax_backward_data(g_s_KN, y_KN, 0, y_KN.dtype)
-        g_logits_NK = torch.div(g_noisy_KN.t(), ctx.temperature, out=torch.empty_like(noisy_NK))
-        return g_z, g_logits_NK.to(ctx.dtype), None, None, None, None, None
+        g_s_KD = decisions.summed(g_s_KN, ctx.per)
+        y_KD = torch.softmax(torch.div(noisy_DK.t(), ctx.temperature, out=torch.empty_like(g_s_KD)), 0)
+        g_noisy_KD = torch._softmax_backward_data(g_s_KD, y_KD, 0, y_KD.dtype)
+        g_logits_DK = torch.div(g_noisy_KD.t(), ctx.temperature, out=torch.empty_like(noisy_DK))
+        return g_z, g_logits_DK.to(ctx.dtype), None, None, None, None, None, None
 
 
 class _Combine(torch.autograd.Function):

@@ -133,4 +133,7 @@ def _begin(threads: int) -> None:
     follow_parent()
     import torch
 
+    from smx.training.denormals import flush_other_threads
+
     torch.set_num_threads(threads)
+    flush_other_threads()

@@ -24,6 +24,7 @@ from smx.paper import CURRENT
 from smx.training.checkpoint import Checkpoint
 from smx.training.config import NONE, TrainConfig, as_text, first_difference, from_values, read_toml
 from smx.training.controls import replace_choices
+from smx.training.denormals import flushed
 from smx.training.engine import evaluate, seed_for
 from smx.training.events import tensorboard
 from smx.training.examples import Examples, load_examples
@@ -123,7 +124,7 @@ def train(
             torch.use_deterministic_algorithms(True, warn_only=True)
         examples = load(dataset, run.architecture.input_shape, config.device)
         failures = factory.naming_failures(run.architecture.name) if run.architecture.kind == FACTORY else nullcontext()
-        with _recording(state, out, on_epoch, ranks) as record, failures:
+        with _recording(state, out, on_epoch, ranks) as record, failures, flushed():
             state = _train_phases(run, network.to(config.device), state, examples, record)
         result = TrainResult(_saved(run, state, dataset), state.rows)
         if ranks.main:

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 import smx
 from smx import functional
 from smx.activations import BUILT_IN, Activation, Pool, resolve_pool
-from smx.fused import basis, eager
+from smx.fused import basis, decisions, eager, operators
 from smx.paper import PAPER_POOL
 from smx.stepbench.memory import peak_bytes
 
@@ -304,3 +304,60 @@ def test_a_users_own_activation_takes_the_general_path() -> None:
     z = torch.randn(3, 4, requires_grad=True)
     for choice in itertools.permutations([0, 6, 6, 1], 4):
         assert torch.equal(smx.Mixed(choice, pool)(z)[:, choice.index(6)], 2 * z[:, choice.index(6)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    pool=st.lists(st.sampled_from(FAST), min_size=1, unique=True).map(resolve_pool),
+    shape=shapes,
+    dim=st.integers(0, 3),
+    dtype=dtypes,
+    matched=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_a_layer_of_one_activation_leaves_terms_of_0_out(
+    pool: Pool, shape: tuple[int, ...], dim: int, dtype: torch.dtype, matched: bool, seed: int
+) -> None:
+    """The same bits as with the terms, but for the sign of a 0."""
+    dim %= len(shape)
+    table = basis.table_of(pool)
+    if len(shape) < 2 or shape[dim] < 2 or table is None:
+        return
+    random = torch.Generator().manual_seed(seed)
+    z, g = torch.randn(2, *shape, dtype=dtype, generator=random) * 2
+    same = int(torch.randint(len(pool), (), generator=random))
+    choice = decisions.of_neurons(torch.tensor([same]), shape[dim], shape[dim])
+    assert (decisions.only(choice), decisions.only(choice.clone())) == (same, None)
+    found = []
+    for each in (choice, choice.clone()):
+        saved, numbers = eager.numbers(table, each, z, dim, False)
+        assert any(not len(part) for part in numbers) == (each is choice)
+        if matched:
+            affine = torch.randn(2, shape[dim], dtype=dtype, generator=torch.Generator().manual_seed(seed))
+            saved, numbers = eager.rescaled(saved, numbers, affine)
+        found.append([eager.forward(z, numbers, dim), *eager.backward(g, z, numbers, dim)])
+    for few, all_terms in zip(*found, strict=True):
+        assert torch.equal(few, all_terms)
+
+
+@pytest.mark.parametrize("name", ["identity", "relu", "selu"])
+def test_what_follows_a_layer_that_holds_may_write_into_the_result(name: str) -> None:
+    layer = smx.Selective(6, FAST, per="layer", selection="matched")
+    layer.begin(torch.tensor([FAST.index(name)]))
+    layer.holds = True
+    z = torch.randn(5, 6)
+    layer(z)  # which observes
+    layer.observes = False
+    assert layer.matching is not None
+    affine = operators.of_choice(layer.matching, layer.choice)
+
+    def plain(z: Tensor) -> Tensor:
+        return 2 * functional.rescaled(functional.mixed_plain(z, layer.choice.clone(), layer.pool), affine)
+
+    expected = gradients(plain, z, g=torch.ones(5, 6))
+    for actual, wanted in zip(gradients(lambda z: layer(z).mul_(2), z, g=torch.ones(5, 6)), expected, strict=True):
+        assert torch.equal(actual, wanted)
+    with torch.no_grad():
+        before = z.clone()
+        assert torch.equal(layer(z).mul_(2), expected[0])
+        assert torch.equal(z, before)
