@@ -35,6 +35,12 @@ INPUTS, *HIDDEN, CLASSES = paper.LARGEST
     help="The activations that neurons choose from.",
 )
 @options.baselines
+@click.option(
+    "--selection",
+    type=options.Commas(click.Choice((*paper.SELECTIONS, paper.RECOMMENDED))),
+    default=paper.PAPER,
+    help="Rules by which neurons choose in phase 1; the paper's is measured in any case.",
+)
 @click.option("--plain/--no-plain", default=True, help="Measure the plain formulas, too.")
 @click.option("--batch-sizes", type=options.BATCH_SIZES, default="128,1024", help="Examples a step.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", help="To train on.")
@@ -57,6 +63,7 @@ def bench_train(
     paper's formulas as they are written; in "phase 2" smx.sort has sorted the neurons by what they chose.
 
     \b
+    smx bench-train --selection recommended
     smx bench-train --compile --json steps.json --plot steps.png
     smx bench-train --device cuda --cuda-graphs --batch-sizes 128,8192
     smx bench-train --no-plain --limit "phase 1/relu<=1.45@128"

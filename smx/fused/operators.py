@@ -96,6 +96,8 @@ def selective(
 
 def of_choice(matching: Tensor, choice_N: Tensor) -> Tensor:
     """Return scale and shift of each neuron's choice, (2, N), of those of all candidates, (2, K, N)."""
+    if (same := decisions.only(choice_N)) is not None:
+        return matching[:, same]
     return matching.gather(1, choice_N.expand(2, 1, -1))[:, 0]
 
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from smx.stepbench.memory import StepMemory, step_memory
 from smx.stepbench.networks import Build
-from smx.stepbench.runner import StepRunner
+from smx.stepbench.runner import DEFAULTS, StepRunner
 from smx.timing.bench import run_bench
 from smx.timing.limits import Verdict
 from smx.timing.machine import machine
 from smx.timing.report import TimingReport
+from smx.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ def measure_steps(
     cuda_graphs: bool = False,
     compiled: Sequence[str] = (),
     rounds: int = 60,
+    configs: Mapping[str, TrainConfig] | None = None,
     before: Mapping[str, Any] | None = None,
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda batch_size: None,
@@ -96,18 +98,20 @@ def measure_steps(
         cuda_graphs: capture steps and time their replay; memory is that of steps that are not captured.
         compiled: names of networks that are also measured by `torch.compile`, as `NAME, compiled`; their time only.
         rounds: at least this many in all.
+        configs: the settings of a network's steps, by name, where they are not the default ones.
         before: what `smx.timing.machine.machine` returned before this process began to work; None asks now.
         seed: of the batches and of the order.
         on_progress: see `smx.timing.interleave.time_in_turn`.
     """
-    before = before or machine()
+    before, configs = before or machine(), configs or {}
     batches = {size: _batch(size, features, classes, seed) for size in batch_sizes}
 
     def runner(name: str, *, by_compiler: bool = False) -> StepRunner:
-        return StepRunner(networks[name], device, cuda_graphs=cuda_graphs, compiled=by_compiler)
+        config = configs.get(name, DEFAULTS)
+        return StepRunner(networks[name], device, config, cuda_graphs=cuda_graphs, compiled=by_compiler)
 
     with _threads(threads):
-        memory = tuple(_memory(networks, baseline, batches, device))
+        memory = tuple(_memory(networks, configs, baseline, batches, device))
         report = run_bench(
             {
                 **{name: runner(name) for name in networks},
@@ -127,10 +131,16 @@ def measure_steps(
 
 
 def _memory(
-    networks: Mapping[str, Build], baseline: str, batches: Mapping[int, Sequence[NDArray[Any]]], device: str
+    networks: Mapping[str, Build],
+    configs: Mapping[str, TrainConfig],
+    baseline: str,
+    batches: Mapping[int, Sequence[NDArray[Any]]],
+    device: str,
 ) -> Iterator[MemoryRow]:
     for size, inputs in batches.items():
-        by_name = {name: step_memory(build, inputs, device) for name, build in networks.items()}
+        by_name = {
+            name: step_memory(build, inputs, device, configs.get(name, DEFAULTS)) for name, build in networks.items()
+        }
         for name, memory in by_name.items():
             ratio = memory.accumulating / by_name[baseline].accumulating
             yield MemoryRow(name=name, batch_size=size, ratio=ratio, **vars(memory))

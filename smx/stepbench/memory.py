@@ -17,7 +17,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from smx.files import scratch
 from smx.stepbench.networks import Build
-from smx.stepbench.runner import training_step
+from smx.stepbench.runner import DEFAULTS, training_step
+from smx.training.config import TrainConfig
 
 ALLOCATION = "[memory]"
 """The profiler's event of an allocation (positive bytes) or a release (negative bytes)."""
@@ -44,16 +45,19 @@ class StepMemory:
     step: int
 
 
-def step_memory(build: Build, inputs: Sequence[NDArray[Any]], device: str = "cpu") -> StepMemory:
+def step_memory(
+    build: Build, inputs: Sequence[NDArray[Any]], device: str = "cpu", config: TrainConfig = DEFAULTS
+) -> StepMemory:
     """Count the memory of a step.
 
     Args:
         build: makes the network.
         inputs: a batch, x (B, F) and y (B,).
         device: `cpu` or `cuda`.
+        config: the settings, see `training_step`.
     """
     model, (x, y) = build().to(device), (torch.from_numpy(array).to(device) for array in inputs)
-    step = training_step(model, x, y)
+    step = training_step(model, x, y, config)
     step()  # allocates the gradients, the optimiser's state and what else is allocated once
     small = [parameter for name, parameter in model.named_parameters() if not name.endswith(".weight")]
 

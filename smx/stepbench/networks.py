@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from smx import functional, paper
 from smx.activations import Activation, Pool, get, resolve_pool
+from smx.convert import select
 from smx.layers import Mixed, Selective
 from smx.models import Fixed, mlp
 from smx.sorting import sort
@@ -54,6 +55,7 @@ def networks(
     pool: Iterable[str | Activation] = paper.PAPER_POOL,
     baselines: Sequence[str] = ("relu",),
     *,
+    rules: Sequence[str] = (),
     plain: bool = True,
     seed: int = 0,
 ) -> dict[str, Build]:
@@ -66,6 +68,7 @@ def networks(
         sizes: inputs, neurons of each hidden layer, outputs.
         pool: names or activations.
         baselines: names of fixed activations.
+        rules: by which neurons choose, beside the paper's: each makes a network of phase 1, see `phase1`.
         plain: include the plain formulas.
         seed: of weights and choices.
 
@@ -85,6 +88,8 @@ def networks(
 
     made = {name: fixed(name) for name in baselines}
     made[PHASE1] = partial(build, lambda i: Selective(sizes[i], resolved))
+    for rule in rules:
+        made[phase1(rule)] = partial(_choosing, partial(build, lambda i: nn.ReLU()), resolved, rule)
     if plain:
         made[PHASE1_PLAIN] = partial(build, lambda i: PlainSelective(sizes[i], resolved))
     made[PHASE2] = lambda: sort(made[PHASE2_UNSORTED]())
@@ -92,6 +97,15 @@ def networks(
     if plain:
         made[PHASE2_PLAIN] = partial(build, lambda i: PlainMixed(chosen[i - 1], resolved))
     return made
+
+
+def _choosing(build: Build, pool: Pool, rule: str) -> nn.Module:
+    return select(build(), pool, selection=rule)
+
+
+def phase1(rule: str) -> str:
+    """Return the name of the network of phase 1 whose neurons choose by a rule."""
+    return f"{PHASE1}, {rule}"
 
 
 def choices(hidden: Sequence[int], pool: Pool, seed: int = 0) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,22 @@ from smx.training.step import Step, adam
 CAPTURE = 5
 """A step that is to be captured is replayed after this many calls."""
 
+DEFAULTS = TrainConfig()
 
-def training_step(model: nn.Module, x: Tensor, y: Tensor, *, cuda_graphs: bool = False) -> Callable[[], None]:
-    """Return a function that takes one step of training on a batch; the optimiser is Adam with the default settings.
+
+def training_step(
+    model: nn.Module, x: Tensor, y: Tensor, config: TrainConfig = DEFAULTS, *, cuda_graphs: bool = False
+) -> Callable[[], None]:
+    """Return a function that takes one step of training on a batch.
 
     Args:
         model: is trained.
         x, y: inputs (B, F) and class indices (B,), on the model's device.
+        config: the settings but for batch size, device and CUDA graphs.
         cuda_graphs: capture the step in one of the first calls, and replay it from then on.
     """
-    config = TrainConfig(batch_size=len(y), device=x.device.type, cuda_graphs=cuda_graphs)
-    step = Step(model, adam(model, config), config, phase=2)  # both phases are alike in the standard protocol
+    config = replace(config, batch_size=len(y), device=x.device.type, cuda_graphs=cuda_graphs)
+    step = Step(model, adam(model, config), config, phase=1)  # a step of phase 2 is the same, without logits
     share = ALONE.share(torch.arange(len(y), device=y.device))
     return lambda: step(x, y, share)
 
@@ -35,20 +41,28 @@ class StepRunner(TorchRunner):
 
     Args:
         build, device, compiled: see `TorchRunner`.
+        config: see `training_step`.
         cuda_graphs: capture a step, and time its replay.
     """
 
     dynamic = False
 
     def __init__(
-        self, build: Callable[[], nn.Module], device: str = "cpu", *, cuda_graphs: bool = False, compiled: bool = False
+        self,
+        build: Callable[[], nn.Module],
+        device: str = "cpu",
+        config: TrainConfig = DEFAULTS,
+        *,
+        cuda_graphs: bool = False,
+        compiled: bool = False,
     ) -> None:
         super().__init__(build, device, compiled=compiled)
-        self._cuda_graphs = cuda_graphs
+        self._config, self._cuda_graphs = config, cuda_graphs
 
     def work(self, model: nn.Module, *inputs: Tensor) -> Callable[[], object]:
         """Return what one run does: a step, with an optimiser of its own."""
-        step = training_step(model, *inputs, cuda_graphs=self._cuda_graphs)
+        x, y = inputs
+        step = training_step(model, x, y, self._config, cuda_graphs=self._cuda_graphs)
         for _ in range(CAPTURE if self._cuda_graphs else 0):
             step()
         return step

@@ -23,6 +23,7 @@ def bench_train(
     *,
     pool: Sequence[str] = paper.PAPER_POOL,
     baselines: Sequence[str] = paper.PAPER_POOL,
+    selection: Sequence[str] = (),
     reference: str | None = None,
     plain: bool = True,
     batch_sizes: Sequence[int] = (128, 1024),
@@ -43,6 +44,7 @@ def bench_train(
         sizes: inputs, neurons of each hidden layer, outputs; by default those of the paper's largest network.
         pool: names of the activations that neurons choose from.
         baselines: names of the activations of the plain networks.
+        selection: rules by which neurons choose that are measured beside the paper's: `matched`, `recommended`.
         plain: whether the paper's formulas as they are written are candidates.
         batch_sizes: examples a step.
         device: `cpu` or `cuda`.
@@ -58,8 +60,9 @@ def bench_train(
     import torch
 
     from smx.stepbench.costs import measure_steps
-    from smx.stepbench.networks import PHASE1, PHASE2
+    from smx.stepbench.networks import PHASE1, PHASE2, phase1
     from smx.stepbench.networks import networks as make_networks
+    from smx.training.config import from_values
 
     if len(sizes) < 3 or not all(isinstance(size, int) and 1 <= size <= NEURONS for size in sizes):
         raise InputError(f"sizes must be inputs, neurons of one or more layers, and outputs, got {list(sizes)}")
@@ -72,12 +75,14 @@ def bench_train(
         raise InputError(f"CUDA graphs need the device cuda, got {device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("the device is cuda, but this PyTorch finds no CUDA device; measure on the cpu")
+    rules = [rule for rule in dict.fromkeys(selection) if rule != paper.PAPER]  # which is measured anyway
+    configs = {phase1(rule): from_values({"selection": rule, "pool": pool}) for rule in rules}
     try:
-        networks = make_networks(sizes, pool, baselines, plain=plain, seed=seed)
+        networks = make_networks(sizes, pool, baselines, rules=rules, plain=plain, seed=seed)
     except ValueError as error:
         raise InputError(str(error)) from error
     reference = pick_reference(reference, tuple(networks))
-    by_compiler = tuple(dict.fromkeys((reference, PHASE1, PHASE2))) if compiled else ()
+    by_compiler = tuple(dict.fromkeys((reference, PHASE1, *configs, PHASE2))) if compiled else ()
     for limit in parsed:
         limit.check([*networks, *(f"{name}, compiled" for name in by_compiler)], batch_sizes)
     report = measure_steps(
@@ -91,6 +96,7 @@ def bench_train(
         cuda_graphs=cuda_graphs,
         compiled=by_compiler,
         rounds=rounds,
+        configs=configs,
         before=before,
         seed=seed,
         on_progress=by_round(on_progress, batch_sizes, rounds),

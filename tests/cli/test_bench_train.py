@@ -46,6 +46,16 @@ def test_all_candidates_at_all_batch_sizes(report: Path) -> None:
     assert content["limits"] == []
 
 
+def test_other_rules_are_measured_beside_the_papers() -> None:
+    result = smx(
+        "bench-train", *FEW, "--no-plain", "--baselines", "relu", "--selection", "recommended,paper,matched",
+        "--json", "-",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    names = ["relu", "phase 1", "phase 1, recommended", "phase 1, matched", "phase 2", "phase 2, unsorted"]
+    assert [row["name"] for row in json.loads(result.stdout)["results"]] == names
+
+
 def test_a_limit_that_is_exceeded_ends_with_3() -> None:
     """JSON alone on standard output, and the first baseline as the reference."""
     result = smx(
@@ -63,6 +73,8 @@ def test_bad_input(tmp_path: Path) -> None:
     all_refused(
         (("bench-train", *FEW, "--baselines", "relu,swoosh"), "unknown activation 'swoosh'; known are relu"),
         (("bench-train", *FEW, "--reference", "gelu"), "the reference 'gelu' is not among the candidates relu"),
+        (("bench-train", *FEW, "--selection", "best"), "'best' is not one of 'paper', 'matched', 'recommended'"),
+        (("bench-train", *FEW, "--pool", "tanh,elu", "--selection", "recommended"), "start must be one of random"),
         (("bench-train", *FEW, "--cuda-graphs"), "CUDA graphs need the device cuda, got cpu"),
         (("bench-train", "--limit", "phase 3/relu<=2"), "names phase 3, but the candidates are relu, sigmoid"),
         (("bench-train", *FEW, "--json", tmp_path / "none" / "steps.json"), "none for steps.json does not"),

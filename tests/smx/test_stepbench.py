@@ -13,12 +13,23 @@ from torch import Tensor, nn
 
 from smx import paper
 from smx.activations import resolve_pool
-from smx.layers import Mixed
+from smx.layers import Mixed, selectives
 from smx.stepbench.costs import measure_steps
 from smx.stepbench.memory import peak_bytes, saved_bytes, step_memory
-from smx.stepbench.networks import PHASE1, PHASE1_PLAIN, PHASE2, PHASE2_PLAIN, PHASE2_UNSORTED, Build, choices, networks
-from smx.stepbench.runner import StepRunner, training_step
+from smx.stepbench.networks import (
+    PHASE1,
+    PHASE1_PLAIN,
+    PHASE2,
+    PHASE2_PLAIN,
+    PHASE2_UNSORTED,
+    Build,
+    choices,
+    networks,
+    phase1,
+)
+from smx.stepbench.runner import DEFAULTS, StepRunner, training_step
 from smx.torchrunner import TorchRunner
+from smx.training.config import from_values
 
 FLOAT = 4  # bytes
 
@@ -129,6 +140,24 @@ def test_candidates_of_a_phase_are_one_function(hidden: list[int], pool: list[st
     layers = [part for part in made[PHASE2]().modules() if isinstance(part, Mixed)]
     for layer, choice in zip(layers, choices(hidden, resolve_pool(pool), seed), strict=True):
         assert layer.choice.equal(choice.sort().values)
+
+
+def test_another_rule_has_its_layers_and_its_settings() -> None:
+    made = networks((5, 7, 6, 3), rules=("matched", "recommended"), plain=False)
+    assert list(made) == ["relu", PHASE1, phase1("matched"), phase1("recommended"), PHASE2, PHASE2_UNSORTED]
+    layers = {rule: selectives(made[phase1(rule)]()) for rule in ("matched", "recommended")}
+    assert [(layer.selection, layer.per) for layer in layers["matched"]] == [("matched", 1)] * 2
+    assert [(layer.selection, layer.per) for layer in layers["recommended"]] == [("matched", 7), ("matched", 6)]
+    assert all(layer.present is not None for layer in layers["recommended"])
+    torch.testing.assert_close(made[phase1("matched")]().output.weight, made["relu"]().output.weight)
+    x, y = map(torch.from_numpy, batch(20, 5, 3))
+    moved = []
+    for config in (DEFAULTS, from_values({"logits_lr": 3.0})):
+        model = made[phase1("recommended")]()
+        before = selectives(model)[0].logits.detach().clone()
+        training_step(model, x, y, config)()
+        moved.append((selectives(model)[0].logits - before).abs().max().item())
+    assert moved == pytest.approx([1e-3, 3e-4], rel=0.01), "Adam's first step is the rate"
 
 
 def test_neurons_choose_as_in_the_paper() -> None:
