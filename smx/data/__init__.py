@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from smx.data.dataset import Dataset as Dataset
@@ -16,7 +17,8 @@ NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 def load(name: str, data_dir: Path | None = None) -> Dataset:
     """Load a data set by its name or, for a user's own, by the path of its `.npz` file.
 
-    Torchvision's data sets lie in `data_dir`, or are downloaded to it when they are absent.
+    Torchvision's data sets lie in `data_dir`, or are downloaded to it when they are absent. None: in the folder that the
+    environment variable SMX_DATA_DIR names, or in `~/.cache/smartmixed`.
 
     Raises:
         InputError: the name is unknown, a file is missing or damaged, or the content is not usable.
@@ -26,7 +28,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     if name in NAMES:
         from smx.data.torchvision_sets import load_torchvision
 
-        return load_torchvision(name, data_dir or _cache())
+        return load_torchvision(name, data_dir or _folder())
     if name.endswith(".npz"):
         return load_npz(Path(name))
     raise InputError(f"unknown data set {name!r}; give {', '.join(NAMES)} or the path of an .npz file")
@@ -39,10 +41,12 @@ def is_here(name: str, data_dir: Path | None = None) -> bool:
     from smx.data.torchvision_sets import SOURCES
 
     source = SOURCES[name]
-    return all(((data_dir or _cache()) / source.folder / file).is_file() for file in source.files)
+    return all(((data_dir or _folder()) / source.folder / file).is_file() for file in source.files)
 
 
-def _cache() -> Path:
+def _folder() -> Path:
+    if named := os.environ.get("SMX_DATA_DIR"):
+        return Path(named)
     try:
         return Path.home() / ".cache" / "smartmixed"
     except RuntimeError as error:  # no HOME, and a user that the system does not know

@@ -51,7 +51,7 @@ def export_model(
             int8 count the predictions that change on the test set of the network's data; int8 is calibrated on its
             training set.
         normalize: let the file take raw uint8 values and normalise them itself.
-        data_dir: where downloaded data sets are.
+        data_dir: where downloaded data sets are, see `smx.data.load`.
         trust_code: see `smx.workflows.network.open_network`.
         triton, triton_device, kserve, kserve_uri: also write what Triton and KServe need, see
             `smx.workflows.deploy.deploy`, which has more settings and takes ONNX files that are there already.

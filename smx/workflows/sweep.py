@@ -109,7 +109,7 @@ def sweep(
         known: a table (.csv, .parquet) whose finished cells are taken as done.
         retry: train cells again that have failed.
         ray: train the cells as Ray tasks, on the cluster of this address or, for `local`, on one that is started here.
-        data_dir: where downloaded data sets are.
+        data_dir: where downloaded data sets are, see `smx.data.load`.
         trust_code: import the Python modules of networks (`module:factory`) that the grid names.
         on_plan: called first with all cells and how many of them are done.
         on_start, on_end: called when a cell's training begins, and with its outcome.

@@ -66,7 +66,7 @@ def train(
     Args:
         config: the settings, or some of them by name, or the path of a TOML file; None has the defaults.
         out: the run's folder; None is `runs/DATA-ACTIVATION`, with the model between if it is no mlp.
-        data_dir: where downloaded data sets are.
+        data_dir: where downloaded data sets are, see `smx.data.load`.
         resume: continue the run in `out` from its last checkpoint, if there is one; settings that are given must be
             the same, but `data` may name another place of the same data.
         trust_code: import the Python module of a network (`module:factory`) that a TOML file or checkpoint names.

@@ -94,7 +94,7 @@ def verify(
         onnx_path: the file.
         data: name of a data set or path of an `.npz` file, for a saved network; or examples as the network takes them,
             an array (B, *) or one for each argument. None is the data set that the network was trained on, if any.
-        data_dir: where downloaded data sets are.
+        data_dir: where downloaded data sets are, see `smx.data.load`.
         batch_sizes: examples a run.
         atol, rtol: tolerance, see `smx.runtime.check_parity`; None takes that of the export.
         locate: when a comparison fails, find the first layer, neuron and example that break.

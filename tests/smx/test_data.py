@@ -186,6 +186,18 @@ def test_cifar10(cifar: tuple[Path, NDArray[np.uint8]]) -> None:
     assert images.test.y.tolist() == [i % 10 for i in range(40)]
 
 
+def test_python_looks_where_the_commands_look(
+    cifar: tuple[Path, NDArray[np.uint8]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMX_DATA_DIR", str(cifar[0]))
+    assert data.is_here("cifar10")
+    assert len(data.load("cifar10").test) == 40
+    assert not data.is_here("cifar10", tmp_path / "elsewhere")
+    monkeypatch.setenv("SMX_DATA_DIR", "")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "nobody")
+    assert not data.is_here("cifar10")
+
+
 def test_a_cifar10_that_is_damaged_or_absent(cifar: tuple[Path, NDArray[np.uint8]], tmp_path: Path) -> None:
     folder, _ = cifar
     batch = folder / "cifar-10-batches-py" / "data_batch_3"
@@ -247,5 +259,6 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.delenv("SMX_DATA_DIR", raising=False)
     with pytest.raises(InputError, match="no home folder to keep data in; set HOME, or give a folder by --data-dir"):
         data.load("mnist")
