@@ -179,6 +179,11 @@ def test_imports_load_nothing_heavy(code: str) -> None:
     assert not loaded_after(code) & HEAVY
 
 
+def test_a_run_loads_no_more_than_pytorch() -> None:
+    """scikit-learn, which splits data, takes longer to load than PyTorch: networks that bring no data don't wait for it."""
+    assert loaded_after("import smx.training.run, smx.data") & HEAVY == {"torch"}
+
+
 def test_public_names_are_there() -> None:
     import smx as package
 

@@ -17,8 +17,8 @@ NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 def load(name: str, data_dir: Path | None = None) -> Dataset:
     """Load a data set by its name or, for a user's own, by the path of its `.npz` file.
 
-    Torchvision's data sets lie in `data_dir`, or are downloaded to it when they are absent. None: in the folder that the
-    environment variable SMX_DATA_DIR names, or in `~/.cache/smartmixed`.
+    Torchvision's data sets lie in `data_dir`, or are downloaded to it when they are absent. None: the folder that the
+    environment variable SMX_DATA_DIR names, or `~/.cache/smartmixed`.
 
     Raises:
         InputError: the name is unknown, a file is missing or damaged, or the content is not usable.

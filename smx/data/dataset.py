@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from smx.errors import InputError
 
@@ -100,6 +99,8 @@ def build(
 
 
 def _stratified(name: str, split: Split, share: float) -> tuple[Split, Split]:
+    from sklearn.model_selection import train_test_split  # here, because scikit-learn takes a second to load
+
     try:
         x_kept, x_taken, y_kept, y_taken = train_test_split(
             split.x, split.y, test_size=share, random_state=SPLIT_SEED, stratify=split.y

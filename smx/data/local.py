@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits as sklearn_digits
 
 from smx.arrays import read_arrays
 from smx.data.dataset import Dataset, build
@@ -19,7 +18,9 @@ EXPECTED = "expected an .npz file with x (B, *) of numbers, y (B,) of whole numb
 
 def load_digits() -> Dataset:
     """Load scikit-learn's digits: 1797 images (8, 8), uint8 from 0 to 16, without an official test set."""
-    raw = sklearn_digits()
+    from sklearn import datasets  # here, because scikit-learn takes a second to load
+
+    raw = datasets.load_digits()
     pixels, names = raw.images.astype(np.uint8), tuple(map(str, raw.target_names))
     return build("digits", pixels, raw.target, maximum=16.0, class_names=names)
 
