@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from torch import Tensor
 
 X: Literal["x"] = "x"
 """Stands for the pre-activation inside an `Operator`."""
+PARTS = (slice(1, 2), (slice(None), slice(0, 3)))
+"""Of an example (3, 4): what an elementwise function gives for a part is that part of what it gives for all."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,25 @@ def op(type: str, *inputs: Operator | float | Literal["x"], **attributes: float)
     return Operator(type, inputs or (X,), tuple(sorted(attributes.items())))
 
 
+def _why_not(function: Callable[[Tensor], Tensor]) -> str:
+    """Say why a function is no elementwise one, or nothing; also of one that fails, as a kernel for a GPU does."""
+    x = torch.linspace(-3, 3, 12).reshape(3, 4)
+    given = x.clone()
+    with torch.no_grad(), suppress(Exception):
+        y = function(given)
+        if not isinstance(y, Tensor):
+            return f"returns {type(y).__name__}, no tensor"
+        if (y.shape, y.dtype) != (x.shape, x.dtype):
+            return f"returned {y.dtype} {tuple(y.shape)} for {x.dtype} {tuple(x.shape)}"
+        if not torch.equal(given, x):
+            return "writes into its input"
+        if not torch.allclose(function(x), y, equal_nan=True):
+            return "is random"
+        if not all(torch.allclose(function(x[part]), y[part], 1e-4, 1e-6, equal_nan=True) for part in PARTS):
+            return "gives a value that depends on other values"
+    return ""
+
+
 @dataclass(frozen=True)
 class Activation:
     """One entry of a pool.
@@ -46,7 +68,7 @@ class Activation:
         onnx: the same function as ONNX operators (opset 18 or later); None means it can't be exported.
 
     Raises:
-        ValueError: the name is no identifier.
+        ValueError: the name is no identifier; or the function is not elementwise, is random, or writes into its input.
     """
 
     name: str
@@ -56,6 +78,8 @@ class Activation:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(f"an activation's name must be a plain identifier, got {self.name!r}")
+        if reason := _why_not(self.function):
+            raise ValueError(f"the function of an activation must be elementwise; that of {self.name} {reason}")
 
     def clamped(self, limit: float) -> Activation:
         """Return the same activation with its values clamped to [-limit, limit]; it keeps its name."""

@@ -59,6 +59,8 @@ def save(
     layers = layers_of(module)
     if not layers or "" in layers:
         raise ValueError(f"{type(module).__name__} has no Selective or Mixed layers in it; smx.select makes them")
+    if isinstance(class_names, str):
+        raise ValueError(f"class_names must be a sequence of names, got the string {class_names!r}"[:200])
     if not isinstance(example_input, Tensor):
         raise ValueError(
             f"smx.save keeps a network that takes one tensor, got an example_input of {type(example_input).__name__};"

@@ -180,7 +180,7 @@ def test_imports_load_nothing_heavy(code: str) -> None:
 
 
 def test_a_run_loads_no_more_than_pytorch() -> None:
-    """scikit-learn, which splits data, takes longer to load than PyTorch: networks that bring no data don't wait for it."""
+    """scikit-learn, which splits data, takes as long to load as PyTorch; what brings no data does not wait for it."""
     assert loaded_after("import smx.training.run, smx.data") & HEAVY == {"torch"}
 
 

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 import smx
 from smx import activations
@@ -64,3 +69,31 @@ def test_operators_are_plain_data() -> None:
 def test_other_spellings(spelling: str, name: str) -> None:
     assert get(spelling) is get(name)
     assert [activation.name for activation in resolve_pool(["tanh", spelling])] == ["tanh", name]
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda z: z.sum(), r"returned torch.float32 \(\) for torch.float32 \(3, 4\)"),
+        (lambda z: z.double(), r"returned torch.float64 \(3, 4\) for"),
+        (lambda z: (z, z), "returns tuple, no tensor"),
+        (lambda z: z.relu_(), "writes into its input"),
+        (lambda z: F.rrelu(z, training=True), "is random"),
+        (lambda z: z.softmax(0), "gives a value that depends on other values"),
+        (lambda z: z.softmax(-1), "gives a value that depends on other values"),
+        (lambda z: z - z.mean(), "gives a value that depends on other values"),
+    ],
+)
+def test_a_function_that_is_not_elementwise_is_refused(function: Callable[[Tensor], Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=f"must be elementwise; that of own {reason}"):
+        smx.Activation("own", function)
+
+
+def test_elementwise_functions_are_taken() -> None:
+    """Also those that jump, are NaN somewhere, or can't be asked on the CPU."""
+
+    def elsewhere(z: Tensor) -> Tensor:
+        raise RuntimeError("no kernel for cpu")
+
+    for function in (torch.floor, torch.log, torch.reciprocal, elsewhere):
+        assert smx.Activation("own", function).function is function

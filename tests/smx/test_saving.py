@@ -254,6 +254,8 @@ def test_class_names_are_as_many_as_the_outputs(tmp_path: Path) -> None:
     net, x = smx.commit(smx.select(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))), torch.rand(5, 4)
     with pytest.raises(ValueError, match="class_names must name each of the 2 outputs, got 1 names"):
         smx.save(net, tmp_path / "m.pt", example_input=x, class_names=["a"])
+    with pytest.raises(ValueError, match="class_names must be a sequence of names, got the string 'ab'"):
+        smx.save(net, tmp_path / "m.pt", example_input=x, class_names="ab")
     assert not any(tmp_path.iterdir())
 
 
