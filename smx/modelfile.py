@@ -51,10 +51,10 @@ class SavedModel:
 
     architecture: Architecture
     pool: tuple[str, ...]
-    choices: dict[str, Tensor]
-    weights: dict[str, Tensor]
+    choices: dict[str, Tensor] = field(repr=False)
+    weights: dict[str, Tensor] = field(repr=False)
     data: dict[str, Any]
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict, repr=False)
     metrics: dict[str, Any] = field(default_factory=dict)
     trusted: bool = True
 

@@ -23,7 +23,7 @@ from smx.timing.changes import Changes, check_baseline, compare_reports, read_re
 from smx.timing.limits import Verdict, judge
 from smx.timing.machine import machine
 from smx.timing.runners import ProcessRunner
-from smx.workflows import OnProgress, silent
+from smx.workflows import OnProgress, listed, silent
 from smx.workflows.candidates import export_candidates, pytorch_runner
 from smx.workflows.measuring import by_round, check_measurement, parse_limits, pick_reference, with_torch, without_torch
 
@@ -74,7 +74,7 @@ def bench(
     baselines: Sequence[str] = PAPER_POOL,
     pytorch: Sequence[str] = (),
     reference: str | None = None,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
+    batch_sizes: int | Sequence[int] = BATCH_SIZES,
     rounds: int = 60,
     settings: Settings = ONE_THREAD,
     io_binding: bool | None = None,
@@ -94,7 +94,7 @@ def bench(
     Args:
         models: a network (a path of `model.pt`, its content, or a module with `example_input`), an ONNX file, or
             several paths, of which at most one is a `model.pt`.
-        layouts: of the network.
+        layouts: of the network, one or several.
         baselines: names of fixed activations.
         pytorch: also run the `model.pt` in PyTorch: keys of `PYTORCH`.
         reference: the candidate that ratios refer to; None is relu, or else the first one.
@@ -113,6 +113,8 @@ def bench(
         InputError: a file, a name or a limit can't be used, or the candidates take different inputs.
         SmxError: the process of a candidate was killed.
     """
+    layouts, baselines, pytorch, limits = map(listed, (layouts, baselines, pytorch, limits))
+    batch_sizes = listed(batch_sizes)
     check_measurement(batch_sizes, rounds)
     before = machine()
     parsed = parse_limits(limits, rounds)
@@ -150,7 +152,7 @@ def bench(
             profile=profile,
             on_progress=on_progress,
             baseline=reference,
-            batch_sizes=tuple(batch_sizes),
+            batch_sizes=batch_sizes,
             provider=provider,
             settings=settings,
             io_binding=io_binding,

@@ -11,7 +11,7 @@ from smx.errors import InputError
 from smx.limits import NEURONS
 from smx.timing.limits import judge
 from smx.timing.machine import machine
-from smx.workflows import OnProgress, silent
+from smx.workflows import OnProgress, listed, silent
 from smx.workflows.measuring import by_round, check_measurement, parse_limits, pick_reference
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def bench_train(
     selection: Sequence[str] = (),
     reference: str | None = None,
     plain: bool = True,
-    batch_sizes: Sequence[int] = (128, 1024),
+    batch_sizes: int | Sequence[int] = (128, 1024),
     rounds: int = 60,
     device: str = "cpu",
     threads: int = 2,
@@ -68,6 +68,8 @@ def bench_train(
         raise InputError(f"sizes must be inputs, neurons of one or more layers, and outputs, got {list(sizes)}")
     if device not in ("cpu", "cuda"):
         raise InputError(f"the device must be cpu or cuda, got {device!r}")
+    baselines, selection, limits = map(listed, (baselines, selection, limits))
+    batch_sizes = listed(batch_sizes)
     check_measurement(batch_sizes, rounds, threads)
     before = machine()
     parsed = parse_limits(limits, rounds)

@@ -20,7 +20,7 @@ from smx.timing import BATCH_SIZES
 from smx.timing.interleave import time_in_turn
 from smx.timing.machine import machine
 from smx.timing.runners import stopping
-from smx.workflows import OnProgress, silent
+from smx.workflows import OnProgress, listed, silent
 from smx.workflows.measuring import with_torch, without_torch
 from smx.workflows.price_tables import prices_of
 
@@ -68,17 +68,18 @@ def price(
     if out is not None:
         files.check_writable(Path(out))
     execution_providers(provider)
-    names = tuple(dict.fromkeys((*names, "relu", "tanh")))
+    names = tuple(dict.fromkeys((*listed(names), "relu", "tanh")))
+    batch_sizes, widths, stacks = map(listed, (batch_sizes, widths, stacks))
     for what, values in {"batch sizes": batch_sizes, "widths": widths, "stacks": stacks}.items():
         check_sizes(what, values)
     before = machine()
     with files.scratch() as folder:
         on_progress("writing small networks", 0, 0)
-        paths = with_torch(_write, folder, tuple(widths), names, tuple(stacks))
+        paths = with_torch(_write, folder, widths, names, stacks)
         times = without_torch(
             _measure,
             paths,
-            tuple(batch_sizes),
+            batch_sizes,
             blocks=blocks,
             rounds=rounds,
             settings=Settings(threads=threads),
@@ -90,9 +91,9 @@ def price(
     prices = prices_of(
         times,
         names=names,
-        batch_sizes=tuple(batch_sizes),
-        widths=tuple(widths),
-        stacks=tuple(stacks),
+        batch_sizes=batch_sizes,
+        widths=widths,
+        stacks=stacks,
         machine=here,
         provider=provider,
         threads=threads,

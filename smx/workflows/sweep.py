@@ -62,7 +62,7 @@ class SweepReport:
 def plan(
     grid: GridLike,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
     only: Iterable[tuple[str, Any]] = (),
 ) -> list[Cell]:
@@ -85,7 +85,7 @@ def sweep(
     *,
     out: str | os.PathLike[str],
     jobs: int = 1,
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
     only: Iterable[tuple[str, Any]] = (),
     known: str | os.PathLike[str] | None = None,
@@ -151,7 +151,7 @@ def sweep(
 
 
 def _cells(
-    folder: Path, grid: GridLike | None, seeds: Sequence[int] | None, settings: Mapping[str, Any] | None
+    folder: Path, grid: GridLike | None, seeds: int | Sequence[int] | None, settings: Mapping[str, Any] | None
 ) -> list[Cell]:
     """Return the cells of a grid; without one, those that earlier sweeps in the folder were to make."""
     return read_cells(folder) if grid is None else _grid(grid).with_values(seeds, settings).cells()
@@ -174,7 +174,7 @@ def status(
     out: str | os.PathLike[str],
     grid: GridLike | None = None,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
     only: Iterable[tuple[str, Any]] = (),
 ) -> SweepReport:
@@ -190,7 +190,7 @@ def measure(
     out: str | os.PathLike[str],
     grid: GridLike | None = None,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
     only: Iterable[tuple[str, Any]] = (),
     on_progress: OnProgress = silent,

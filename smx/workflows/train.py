@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,9 @@ class TrainReport:
 
     out: Path
     model: SavedModel
-    rows: Sequence[EpochMetrics]
-    figures: Sequence[Path]
-    machine: dict[str, Any]
+    rows: Sequence[EpochMetrics] = field(repr=False)
+    figures: Sequence[Path] = field(repr=False)
+    machine: dict[str, Any] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

@@ -21,7 +21,7 @@ from smx.runtime.parity.locate import locate as find_fault
 from smx.runtime.session import Session
 from smx.runtime.settings import Settings
 from smx.timing.machine import machine
-from smx.workflows import OnProgress, silent
+from smx.workflows import OnProgress, listed, silent
 
 if TYPE_CHECKING:
     from smx.example_input import ExampleInput
@@ -73,7 +73,7 @@ def verify(
     example_input: ExampleInput | None = None,
     data: str | Inputs | None = None,
     data_dir: Path | None = None,
-    batch_sizes: Sequence[int] = (1, 16, 128, 1000),
+    batch_sizes: int | Sequence[int] = (1, 16, 128, 1000),
     atol: float | None = None,
     rtol: float | None = None,
     locate: bool = False,
@@ -109,6 +109,7 @@ def verify(
     from smx.export.reference import in_parts
     from smx.workflows.network import open_network
 
+    batch_sizes = listed(batch_sizes)
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     opened = open_network(network, example_input, raw=session.takes_raw, trust_code=trust_code)
     max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import smx
 from smx.errors import InputError
+from smx.workflows.sweep import plan
 
 ONNX, MODEL = (Path(__file__).parents[1] / "fixtures" / name for name in ("sorted.onnx", "model.pt"))
 
@@ -19,6 +21,14 @@ ONNX, MODEL = (Path(__file__).parents[1] / "fixtures" / name for name in ("sorte
         (lambda: smx.bench([ONNX], rounds=0), "rounds must be between 1 and 1000000, got 0"),
         (lambda: smx.bench([ONNX], batch_sizes=[]), r"batch sizes must be whole numbers .* got \[\]"),
         (lambda: smx.bench([ONNX], batch_sizes=[0]), r"batch sizes must be whole numbers .* got \[0\]"),
+        (lambda: smx.bench([ONNX], batch_sizes=0), r"batch sizes must be whole numbers .* got \[0\]"),
+        (lambda: smx.bench(MODEL, baselines="r"), "unknown activation 'r'; known are relu"),
+        (lambda: smx.bench(MODEL, layouts="best"), "unknown layout 'best'; known are"),
+        (lambda: smx.bench(MODEL, pytorch="lazy"), "PyTorch runs a network eager or compiled, got lazy"),
+        (lambda: smx.bench([ONNX], limits="sorted"), "a limit is written .*, got 'sorted'"),
+        (lambda: smx.price(names="r"), "unknown activation 'r'; known are relu"),
+        (lambda: smx.price(widths=4), "widths must be"),  # type: ignore[arg-type]
+        (lambda: smx.bench_train((5, 4, 2), selection="best"), "selection must be one of .* got 'best'"),
         (lambda: smx.bench_train((5, 4, 2), rounds=0), "rounds must be between 1 and"),
         (lambda: smx.bench_train((5,)), r"sizes must be inputs, neurons .* got \[5\]"),
         (lambda: smx.bench_train((5, 0, 2)), r"sizes must be inputs, neurons .* got \[5, 0, 2\]"),
@@ -35,3 +45,13 @@ def test_bad_numbers(call: Callable[[], object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         call()
     assert MODEL.read_bytes() == before
+
+
+def test_one_value_stands_for_a_list_of_one() -> None:
+    report = smx.bench_train(
+        (5, 4, 2), baselines="relu", selection="matched", batch_sizes=3, plain=False, rounds=1, threads=1
+    )
+    names = ["relu", "phase 1", "phase 1, matched", "phase 2", "phase 2, unsorted"]
+    assert [(row.name, row.batch_size) for row in report.results] == [(name, 3) for name in names]
+    assert smx.verify(MODEL, ONNX, data=np.zeros((9, 64), np.float32), batch_sizes=4).passed
+    assert {cell.config.seed for cell in plan("digits", seeds=7)} == {7}
