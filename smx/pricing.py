@@ -30,24 +30,25 @@ class ExpectedPrice:
         if not self.layers:
             raise ValueError(f"{type(module).__name__} has no Selective layer that could choose by price")
         neurons = sum(layer.num_features for layer in self.layers)
-        self._of_size: dict[int, list[tuple[Selective, Tensor]]] = {}
+        by_size: dict[int, list[tuple[Selective, Tensor]]] = {}
         for layer in self.layers:
             names = [activation.name for activation in layer.pool]
             if missing := [name for name in names if name not in prices]:
                 raise ValueError(f"{missing[0]} has no price; known are {', '.join(prices)}")
-            own = torch.tensor([prices[name] for name in names], dtype=torch.float32, device=layer.logits.device)
-            shares = torch.full((len(layer.logits), 1), layer.per / neurons, device=own.device)
-            shares[-1] -= (
-                len(layer.logits) * layer.per - layer.num_features
-            ) / neurons  # the last decision may be smaller
-            self._of_size.setdefault(len(names), []).append((layer, own * shares))
+            device, decisions = layer.logits.device, len(layer.logits)
+            shares = torch.full((decisions, 1), layer.per / neurons, device=device)
+            shares[-1] -= (decisions * layer.per - layer.num_features) / neurons  # the last decision may be smaller
+            own = torch.tensor([prices[name] for name in names], dtype=torch.float32, device=device)
+            by_size.setdefault(len(names), []).append((layer, shares * own))
+        # Layers with pools of one size are priced together: some operators for all, instead of as many for each.
+        self._together = [
+            ([layer for layer, _ in rows], torch.cat([price for _, price in rows])) for rows in by_size.values()
+        ]
 
     def __call__(self) -> Tensor:
         """Return the price, a scalar in float32."""
-        costs = []
-        for (
-            layers
-        ) in self._of_size.values():  # all layers of a size of pool together: a few operators, not a few a layer
-            logits = torch.cat([layer.preferences.float() for layer, _ in layers])
-            costs.append((torch.softmax(logits, 1) * torch.cat([prices for _, prices in layers])).sum())
+        costs = [
+            (torch.softmax(torch.cat([layer.preferences.float() for layer in layers]), 1) * price_DK).sum()
+            for layers, price_DK in self._together
+        ]
         return torch.stack(costs).sum()

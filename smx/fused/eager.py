@@ -143,9 +143,10 @@ def _backward(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int, sum
     torch.sub(one, r, out=t)
     e = torch.div(r, t, out=a)
     e.clamp_max_(1)
-    curved = len(exponential) or len(sigmoid) or len(tanh)
-    if curved:
-        torch.addcmul(level, e, exponential, out=g_z) if len(exponential) else g_z.copy_(level)
+    if len(exponential):
+        torch.addcmul(level, e, exponential, out=g_z)
+    else:
+        g_z.copy_(level)
     torch.sum(e.mul_(g), others, out=sum_e)
     # r and t, and their parts of the slope
     r.sub_(half)
@@ -156,7 +157,7 @@ def _backward(g: Tensor, z: Tensor, g_z: Tensor, numbers: Numbers, dim: int, sum
     if len(tanh):
         g_z.addcmul_(torch.mul(t, t, out=a), tanh, value=-1)
     # The slope is complete but for the corner; here it becomes the gradient.
-    g_z.mul_(g) if curved else torch.mul(g, level, out=g_z)
+    g_z.mul_(g)
     g_positive = _threshold_backward(g, z, 0, grad_input=a)
     g_z.addcmul_(g_positive, corner)
     # The other sums
