@@ -88,7 +88,7 @@ _WORKFLOWS = (
 )
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 _HOMES |= {name: f"smx.workflows.{name}" for name in _WORKFLOWS}
-_MODULES = ("convert", "data", "export", "functional", "hooks", "models", "runtime", "sorting", "timing")
+_MODULES = ("convert", "data", "export", "functional", "hooks", "models", "pricing", "runtime", "sorting", "timing")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

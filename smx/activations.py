@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 X: Literal["x"] = "x"
 """Stands for the pre-activation inside an `Operator`."""
-PARTS = (slice(1, 2), (slice(None), slice(0, 3)))
-"""Of an example (3, 4): what an elementwise function gives for a part is that part of what it gives for all."""
+SAMPLE = (12, 16)
+"""The shape of the values with which a function is tried."""
+PARTS = (slice(3, 9), (slice(None), slice(5, 11)), (slice(4, 5), slice(7, 8)))
+"""Of a sample: what an elementwise function gives for a part is that part of what it gives for all."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,33 @@ def op(type: str, *inputs: Operator | float | Literal["x"], **attributes: float)
 
 
 def _why_not(function: Callable[[Tensor], Tensor]) -> str:
-    """Say why a function is no elementwise one, or nothing; also of one that fails, as a kernel for a GPU does."""
-    x = torch.linspace(-3, 3, 12).reshape(3, 4)
-    given = x.clone()
-    with torch.no_grad(), suppress(Exception):
-        y = function(given)
-        if not isinstance(y, Tensor):
-            return f"returns {type(y).__name__}, no tensor"
-        if (y.shape, y.dtype) != (x.shape, x.dtype):
-            return f"returned {y.dtype} {tuple(y.shape)} for {x.dtype} {tuple(x.shape)}"
-        if not torch.equal(given, x):
-            return "writes into its input"
-        if not torch.allclose(function(x), y, equal_nan=True):
-            return "is random"
-        if not all(torch.allclose(function(x[part]), y[part], 1e-4, 1e-6, equal_nan=True) for part in PARTS):
-            return "gives a value that depends on other values"
+    """Say why a function is no elementwise one, or nothing; also where it refuses the CPU, as a GPU's kernel does."""
+    if not callable(function):
+        return f"is no function but {function!r:.80}"
+    if isinstance(function, nn.Module) and any(True for _ in (*function.parameters(), *function.buffers())):
+        return f"is {type(function).__name__}, whose weights a network would neither train nor save"
+    x = torch.linspace(-3, 3, math.prod(SAMPLE))[torch.arange(math.prod(SAMPLE)) * 79 % math.prod(SAMPLE)].view(SAMPLE)
+    try:
+        with torch.no_grad():
+            return _misbehaviour(function, x)
+    except (RuntimeError, NotImplementedError, ValueError):
+        return ""
+    except Exception as error:
+        return f"fails ({type(error).__name__}: {error!s:.80})"
+
+
+def _misbehaviour(function: Callable[[Tensor], Tensor], x: Tensor) -> str:
+    y = function(given := x.clone())
+    if not isinstance(y, Tensor):
+        return f"returns {type(y).__name__}, no tensor"
+    if (y.shape, y.dtype) != (x.shape, x.dtype):
+        return f"returned {y.dtype} {tuple(y.shape)} for {x.dtype} {tuple(x.shape)}"
+    if not torch.equal(given, x):
+        return "writes into its input"
+    if not torch.allclose(function(x), y, equal_nan=True):
+        return "is random"
+    if not all(torch.allclose(function(x[part]), y[part], 1e-4, 1e-6, equal_nan=True) for part in PARTS):
+        return "gives a value that depends on other values"
     return ""
 
 
@@ -80,6 +93,8 @@ class Activation:
             raise ValueError(f"an activation's name must be a plain identifier, got {self.name!r}")
         if reason := _why_not(self.function):
             raise ValueError(f"the function of an activation must be elementwise; that of {self.name} {reason}")
+        if not isinstance(self.onnx, Operator | None):
+            raise ValueError(f"the ONNX form of an activation is made by smx.op, or None; got {self.onnx!r:.80}")
 
     def clamped(self, limit: float) -> Activation:
         """Return the same activation with its values clamped to [-limit, limit]; it keeps its name."""
@@ -89,6 +104,8 @@ class Activation:
 Pool = tuple[Activation, ...]
 
 _known: dict[str, Activation] = {}
+BUILT_IN: tuple[str, ...] = ()
+"""The names of the activations of this file."""
 
 ALIASES = {
     "swish": "silu",
@@ -103,14 +120,20 @@ ALIASES = {
 """Other spellings of names, in lower case and with underscores."""
 
 
-def register(activation: Activation) -> Activation:
+def register(activation: Activation, *, replace: bool = False) -> Activation:
     """Register an activation by its name, for pools of names and for files that are loaded.
 
+    Args:
+        activation: its name stands for it from now on.
+        replace: in the place of another of this name that a user registered: for a notebook's cell that runs again.
+
     Raises:
-        ValueError: another activation already has this name.
+        ValueError: another activation already has this name, or it is one of smx's own.
     """
-    if _known.get(activation.name, activation) != activation:
-        raise ValueError(f"an activation named {activation.name!r} is already registered; choose another name")
+    other = _known.get(activation.name, activation)
+    if other != activation and (not replace or activation.name in BUILT_IN):
+        remedy = "choose another name" if activation.name in BUILT_IN else "choose another name, or give replace=True"
+        raise ValueError(f"an activation named {activation.name!r} is already registered; {remedy}")
     _known[activation.name] = activation
     return activation
 
@@ -177,7 +200,6 @@ for _activation in (
     register(_activation)
 
 BUILT_IN = known()
-"""The names of the activations of this file."""
 
 
 def is_built_in(activation: Activation) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -182,7 +183,11 @@ class Selective(nn.Module):
     @property
     def matching(self) -> Tensor | None:
         """Scale and shift of every candidate of every neuron, (2, K, N); None where candidates are not matched."""
-        return None if self.moments is None else self._matched(self.moments, self._match)
+        if self.moments is None:
+            return None
+        # Elsewhere the moments may have been written without a trace, by `.data` or another process.
+        lasting = self.training and not self.observes
+        return self._matched(self.moments, self._match) if lasting else self._match(self.moments)
 
     def _match(self, moments: Tensor) -> Tensor:
         if self.present is None:
@@ -194,7 +199,7 @@ class Selective(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Apply to each neuron its sampled activation or, in `eval()`, its preferred one."""
         _check_features(self, z)
-        if self.training and self.observes and self.moments is not None:
+        if self.training and self.observes and self.moments is not None and not _recomputing():
             self._observe(z, self.moments)
         matching = self.matching
         if not (self.samples_in_eval or (self.training and not self.holds)):
@@ -315,9 +320,9 @@ def neurons_of(per: int | str, num_features: int) -> int:
     """
     words = {NEURON: 1, LAYER: num_features}
     found = words.get(per) if isinstance(per, str) else per
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+    if not isinstance(found, Integral) or isinstance(found, bool) or found < 1:
         raise ValueError(f"per must be {NEURON}, {LAYER} or how many neurons choose together, got {per!r}")
-    return min(found, num_features)
+    return min(int(found), num_features)
 
 
 def layers_of(module: nn.Module) -> dict[str, Selective | Mixed]:
@@ -369,9 +374,16 @@ def _prepare_anew(module: nn.Module, incompatible_keys: Any) -> None:
     module._fixed = FixedChoice(module.choice, module.pool)
 
 
+def _recomputing() -> bool:
+    """Say whether a backward pass runs: what gradient checkpointing computes again has been observed."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
 def _check_features(layer: Selective | Mixed, z: Tensor) -> None:
     if not -z.dim() <= layer.dim < z.dim() or z.shape[layer.dim] != layer.num_features:
         raise ValueError(
             f"{type(layer).__name__} expects {layer.num_features} features on axis {layer.dim},"
             f" got an input of shape {tuple(z.shape)}"
         )
+    if not z.is_floating_point():
+        raise ValueError(f"{type(layer).__name__} expects floating values, got {z.dtype}")

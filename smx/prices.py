@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -76,16 +76,16 @@ class Prices:
     threads: int | None
     batch_sizes: tuple[int, ...]
     widths: tuple[int, ...]
-    dense: Table
+    dense: Table = field(repr=False)
     weights: tuple[int, ...]
-    network: Table
-    crowded: Table
-    fused: dict[str, Table]
-    own: dict[str, Table]
-    shared: dict[str, Table]
-    split: Table
-    part: Table
-    move: Table
+    network: Table = field(repr=False)
+    crowded: Table = field(repr=False)
+    fused: dict[str, Table] = field(repr=False)
+    own: dict[str, Table] = field(repr=False)
+    shared: dict[str, Table] = field(repr=False)
+    split: Table = field(repr=False)
+    part: Table = field(repr=False)
+    move: Table = field(repr=False)
 
     def predict(
         self, layers: Sequence[Mapping[str, int]], *, inputs: int, outputs: int, batch_size: int, form: str = "shared"
@@ -120,6 +120,10 @@ class Prices:
             batch_size: examples a run.
             form: one of `FORMS`.
         """
+        if form not in FORMS:
+            raise InputError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         neurons = sum(groups.values())
         runs, moved = _runs(groups, form)
         if len(runs) == 1 and not moved:
@@ -163,6 +167,8 @@ class Prices:
             neurons: of the layer, and its inputs.
             batch_size: examples a run; None is the geometric mean over those that were measured.
         """
+        if isinstance(names, str):
+            raise InputError(f"names must be a sequence of activations, got the text {names!r}")
         sizes = self.batch_sizes if batch_size is None else (batch_size,)
 
         def time(name: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -19,22 +20,30 @@ class ExpectedPrice:
 
     Args:
         module: a network of phase 1.
-        prices: of a neuron with each activation, by name; `smx.load_prices().relative(...)` gives multiples of ReLU's.
+        prices: of a neuron with each activation, by name, for example in multiples of ReLU's:
+            `dict(zip(pool, smx.load_prices().relative(pool)))`.
 
     Raises:
-        ValueError: the network has no `Selective`, or an activation of a pool has no price.
+        ValueError: the network has no `Selective`, or an activation of a pool has no price, or no finite one from 0 on.
     """
 
     def __init__(self, module: nn.Module, prices: Mapping[str, float]) -> None:
         self.layers = selectives(module)
         if not self.layers:
             raise ValueError(f"{type(module).__name__} has no Selective layer that could choose by price")
+        if not isinstance(prices, Mapping):
+            raise ValueError(
+                "prices must have a number for each activation's name, as"
+                f" dict(zip(pool, smx.load_prices().relative(pool))), got {type(prices).__name__}"
+            )
         neurons = sum(layer.num_features for layer in self.layers)
         by_size: dict[int, list[tuple[Selective, Tensor]]] = {}
         for layer in self.layers:
             names = [activation.name for activation in layer.pool]
             if missing := [name for name in names if name not in prices]:
                 raise ValueError(f"{missing[0]} has no price; known are {', '.join(prices)}")
+            if bad := [name for name in names if not 0 <= prices[name] < math.inf]:
+                raise ValueError(f"a price must be a number from 0 on, got {prices[bad[0]]} for {bad[0]}")
             device, decisions = layer.logits.device, len(layer.logits)
             shares = torch.full((decisions, 1), layer.per / neurons, device=device)
             shares[-1] -= (decisions * layer.per - layer.num_features) / neurons  # the last decision may be smaller

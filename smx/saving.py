@@ -8,25 +8,30 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from smx.activations import get
+from smx.activations import get, known
 from smx.architecture import PROGRAM, Architecture
 from smx.convert import plan
-from smx.errors import one_line
+from smx.errors import InputError, one_line
 from smx.layers import Mixed, layers_of
 from smx.modelfile import SavedModel, load_model, save_model
 from smx.paper import PAPER
 from smx.program import capture
 from smx.wrappers import copied, unwrapped
 
+SUFFIXES = (".pt", ".pth")
+"""A file that `save` writes ends in one of these."""
+
 
 def save(
     module: nn.Module,
     path: str | os.PathLike[str],
     *,
-    example_input: Tensor,
+    example_input: Tensor | NDArray[Any],
     dynamic: Collection[int] = (),
     maximum: float = 1.0,
     sample_shape: Sequence[int] | None = None,
@@ -55,10 +60,14 @@ def save(
             class_names are not as many as the outputs.
         InputError: the path can't be written to.
     """
+    if Path(path).suffix not in SUFFIXES:
+        raise InputError(f"{path} must end in {' or '.join(SUFFIXES)}, so that no other file is written over")
     module = unwrapped(module)
     layers = layers_of(module)
     if not layers or "" in layers:
         raise ValueError(f"{type(module).__name__} has no Selective or Mixed layers in it; smx.select makes them")
+    if isinstance(example_input, np.ndarray):
+        example_input = torch.from_numpy(example_input)
     if isinstance(class_names, str):
         raise ValueError(f"class_names must be a sequence of names, got the string {class_names!r}"[:200])
     if not isinstance(example_input, Tensor):
@@ -77,8 +86,11 @@ def save(
     program, weights = capture(module, example_input, _axes(example_input, dynamic))
     pool = tuple(dict.fromkeys(activation for layer in layers.values() for activation in layer.pool))
     for activation in pool:
-        if get(activation.name) != activation:
-            raise ValueError(f"the activation {activation.name!r} of a pool is not the registered one of this name")
+        if activation.name not in known() or get(activation.name) != activation:
+            raise ValueError(
+                f"the activation {activation.name!r} of a pool is not the registered one of this name; a file knows"
+                " activations by their names, so call smx.register with it first"
+            )
     choices: dict[str, Tensor] = {}
     described: dict[str, dict[str, Any]] = {}
     for name, layer in layers.items():
@@ -97,7 +109,7 @@ def save(
                 described[name] |= {"num_features": layer.num_features, "per": layer.per}
     with torch.no_grad():
         output = network(example_input).cpu()
-    if class_names and output.dim() == 2 and len(class_names) != output.shape[1]:
+    if len(class_names) and output.dim() == 2 and len(class_names) != output.shape[1]:
         raise ValueError(f"class_names must name each of the {output.shape[1]} outputs, got {len(class_names)} names")
     shape = tuple(example_input.shape[1:])
     architecture = Architecture(
@@ -126,7 +138,9 @@ def save(
         torch.testing.assert_close(loaded, output)
     except AssertionError as error:
         reason = f"what is loaded from the file computes something else: {one_line(error)}"
-        if not torch.equal(output, again):
+        if output.isnan().any() and again.isnan().any():
+            reason = "it computes NaN for the example input; do its weights have NaN?"
+        elif not torch.equal(output, again):
             reason = "it gives two answers to one input in eval(); F.dropout, for example, needs training=self.training"
         raise ValueError(f"{type(module).__name__} can't be saved: {reason}") from error
     save_model(Path(path), saved)

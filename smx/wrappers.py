@@ -21,8 +21,11 @@ def unwrapped(module: nn.Module, *, levels: int = 3) -> nn.Module:
         levels: how many calls above the warning the user's own line is.
 
     Raises:
-        ValueError: the network, or a part of it, is compiled by TorchScript or quantized.
+        ValueError: it is no module; or the network, or a part of it, is compiled by TorchScript or quantized.
     """
+    if not isinstance(module, nn.Module):
+        got = f"the class {module.__name__}" if isinstance(module, type) else f"{type(module).__name__} {module!r:.80}"
+        raise ValueError(f"a network must be a torch.nn.Module, got {got}; smx.load reads that of a file")
     while (inner := _inner(module)) is not None:
         if _is_compiled(module):
             warnings.warn("torch.compile's module is left away; compile the result again", stacklevel=levels)

@@ -62,8 +62,8 @@ def select(
     example_input: ExampleInput | None = None,
     temperature: float = TEMPERATURE,
     selection: str | None = None,
-    per: int | str = NEURON,
-    start: str = RANDOM,
+    per: int | str | None = None,
+    start: str | None = None,
     keep: float = KEEP,
     types: Types = ACTIVATION_MODULES,
     include: Any = (),
@@ -101,11 +101,13 @@ def select(
         selection: the rule by which the neurons choose, `paper` or `matched`; see `smx.Selective`. None: `paper`, or
             `matched` unless the start is random, since then a sample of the others hardly disturbs the network.
             `recommended`: `matched` from ReLU with one choice a layer, unless `start` or `per` is given; add
-            `smx.pricing.ExpectedPrice` to the loss, weighted by 0.1.
-        per: what makes one choice: `neuron`, `layer`, or a number of neurons side by side; see `smx.Selective`.
-        start: `random`: each neuron begins with an activation that is drawn. `current`: with the one that it has, so
-            that the result computes in `eval()` what `module` computes, to the bit (a formula: what PyTorch's function
-            of it computes), and training explores from there. A name of the pool: each with that one.
+            `smx.pricing.ExpectedPrice` to the loss, weighted by 0.1, and let the layers hold (`holds = True`) until the
+            loss is half of what it was at first.
+        per: what makes one choice: `neuron` (the default), `layer`, or a number of neurons side by side; see
+            `smx.Selective`.
+        start: `random` (the default): each neuron begins with an activation that is drawn. `current`: with the one that
+            it has, so that the result computes in `eval()` what `module` computes, to the bit (a formula: what
+            PyTorch's function of it computes), and training explores from there. A name of the pool: each with that.
         keep: unless the start is random, the probability of a neuron's first activation in a sample at the start; see
             `smx.Selective.begin`.
         types: the module types that are activations at all. A function counts as its module: `F.relu` as `nn.ReLU`.
@@ -121,10 +123,10 @@ def select(
             rewritten network gives other outputs.
         InputError: with `current`, an activation of the network is not in the pool.
     """
-    if selection == RECOMMENDED:
-        selection = RECOMMENDED_SETTINGS["selection"]
-        per = RECOMMENDED_SETTINGS["per"] if per == NEURON else per
-        start = RECOMMENDED_SETTINGS["start"] if start == RANDOM else start
+    preset = RECOMMENDED_SETTINGS if selection == RECOMMENDED else {}
+    selection = preset.get("selection", selection)
+    per = preset.get("per", NEURON) if per is None else per
+    start = preset.get("start", RANDOM) if start is None else start
     rule = selection or default_selection(start)
     resolved = resolve_pool(pool)
     first = None if start in STARTS else named(start, resolved)

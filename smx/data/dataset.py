@@ -27,6 +27,10 @@ class Split:
     x: NDArray[Any]
     y: NDArray[np.int64]
 
+    def __repr__(self) -> str:
+        """Say how many examples there are, of what shape."""
+        return f"Split({len(self.y)} of shape {tuple(self.x.shape[1:])}, {self.x.dtype})"
+
     def __len__(self) -> int:
         return len(self.y)
 

@@ -19,6 +19,7 @@ from smx.timing.limits import Verdict
 from smx.timing.machine import machine
 from smx.timing.report import TimingReport
 from smx.training.config import TrainConfig
+from smx.training.isolation import isolated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ class StepReport(TimingReport):
         return not any(verdict.exceeded for verdict in self.limits)
 
 
+@isolated()
 def measure_steps(
     networks: Mapping[str, Build],
     *,

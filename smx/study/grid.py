@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ class Grid:
         if METHOD in settings:
             axes[METHOD] = [settings.pop(METHOD)]
         if seeds is not None:
-            axes["seed"] = [seeds] if isinstance(seeds, int) else list(seeds)
+            axes["seed"] = [seeds] if isinstance(seeds, int | Integral) else list(seeds)
         return Grid({**self.base, **settings}, axes, self.methods)
 
 

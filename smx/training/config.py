@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Final, Literal
@@ -18,6 +20,7 @@ from smx.paper import (
     CURRENT,
     KEEP,
     LAYER,
+    NEURON,
     PAPER,
     PAPER_POOL,
     RANDOM,
@@ -270,10 +273,14 @@ def parse(name: str, value: Any) -> Any:
     default, word = FIELDS[name].default, FIELDS[name].metadata["word"]
     if word is not None and value == word:
         return value
+    if name == "per" and value == NEURON:
+        return 1
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     try:
         if not isinstance(default, tuple):
             return _convert(value, type(default))
-        entries = [value] if isinstance(value, int) else value
+        entries = [value] if isinstance(value, Integral) else value
         if isinstance(value, str):
             entries = [entry.strip() for entry in value.split(",")] if value.strip() else []
         return tuple(_convert(entry, type(default[0])) for entry in entries)

@@ -29,6 +29,7 @@ from smx.training.engine import evaluate, seed_for
 from smx.training.events import tensorboard
 from smx.training.examples import Examples, load_examples
 from smx.training.initial import load_initial
+from smx.training.isolation import isolated
 from smx.training.metrics import EpochMetrics, best, choices, moved, to_csv
 from smx.training.parallel import ALONE, Ranks
 from smx.training.phase import train_phase
@@ -64,6 +65,7 @@ class _Run:
         return self.architecture.selective(pool, config.temperature, **how)
 
 
+@isolated()
 def train(
     config: TrainConfig,
     dataset: Dataset,

@@ -35,7 +35,7 @@ class Classification:
     """
 
     model: str
-    examples: tuple[str, ...]
+    examples: tuple[str, ...] = field(repr=False)
     class_names: tuple[str, ...]
     probabilities: NDArray[np.float64]
     left: dict[str, str] = field(default_factory=dict)
@@ -94,6 +94,8 @@ def classify(
     unscaled = dtype is not None and dtype.kind in "iu"
     how: dict[str, Any] = {"invert": invert, "raw": session.takes_raw, "unscaled": unscaled, "left": left}
     shape = session.inputs[0].shape[1:]
+    if hasattr(samples, "__array__"):  # as a tensor has it, too
+        samples = np.asarray(samples)
     if isinstance(samples, np.ndarray):
         names, x = load_samples(samples, shape, info, **how)
     elif isinstance(samples, str | os.PathLike):

@@ -34,7 +34,7 @@ def export_model(
     opset: int = 18,
     precision: str = "float32",
     normalize: bool = False,
-    data_dir: Path | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     trust_code: bool = False,
     triton: str | os.PathLike[str] | None = None,
     triton_device: str = "cpu",

@@ -67,6 +67,8 @@ def price(
     """
     if out is not None:
         files.check_writable(Path(out))
+        if Path(out).suffix != ".json":
+            raise InputError(f"{out} must end in .json, so that no other file is written over")
     execution_providers(provider)
     names = tuple(dict.fromkeys((*listed(names), "relu", "tanh")))
     batch_sizes, widths, stacks = map(listed, (batch_sizes, widths, stacks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +38,9 @@ class Report:
     out: Path | None
     counts: Mapping[str, int]
     findings: Sequence[Finding]
-    frames: Mapping[str, pd.DataFrame]
-    figures: Mapping[str, str]
-    html: str
+    frames: Mapping[str, pd.DataFrame] = field(repr=False)
+    figures: Mapping[str, str] = field(repr=False)
+    html: str = field(repr=False)
 
     def _repr_html_(self) -> str:
         """Show the page in a notebook, in a frame of its own."""
@@ -64,7 +64,7 @@ def report(
     out: str | os.PathLike[str] | None = None,
     *,
     figures: str | os.PathLike[str] | None = None,
-    data_dir: Path | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     write: bool = True,
 ) -> Report:
     """Compare what a run or a study left; write one HTML file that needs nothing else, and return its content.
@@ -87,7 +87,7 @@ def report(
     from smx.reporting.page.render import parts_of, render
     from smx.reporting.source import read_source
 
-    study = read_source(place, data_dir)
+    study = read_source(place, Path(data_dir) if data_dir else None)
     answers, parts = findings(study), parts_of(study)
     html = render(study, answers, parts)
     if page is not None:

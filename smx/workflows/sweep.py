@@ -91,7 +91,7 @@ def sweep(
     known: str | os.PathLike[str] | None = None,
     retry: bool = False,
     ray: str | None = None,
-    data_dir: Path | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     trust_code: bool = False,
     on_plan: Callable[[Sequence[Cell], int], None] = lambda cells, done: None,
     on_start: Callable[[Cell], None] = lambda cell: None,
@@ -120,7 +120,7 @@ def sweep(
     from smx.study.cell import CellFolder
     from smx.study.runner import in_processes
 
-    folder = Path(out)
+    folder, data_dir = Path(out), Path(data_dir) if data_dir else None
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     whole = _cells(folder, grid, seeds, settings)

@@ -52,7 +52,7 @@ def train(
     config: TrainConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
-    data_dir: Path | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     trust_code: bool = False,
     on_start: Callable[[TrainConfig, Path, Sequence[EpochMetrics]], None] = lambda config, out, rows: None,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from smx.workflows.network import Network, NetworkLike
 
 Inputs = NDArray[Any] | tuple[NDArray[Any], ...]
+Data = str | os.PathLike[str] | Inputs
 
 MAX_CHANGED = {"float16": 0.001, "int8": 0.005}
 """The share of predictions that lower precision may change."""
@@ -71,8 +71,8 @@ def verify(
     onnx_path: str | os.PathLike[str],
     *,
     example_input: ExampleInput | None = None,
-    data: str | Inputs | None = None,
-    data_dir: Path | None = None,
+    data: Data | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     batch_sizes: int | Sequence[int] = (1, 16, 128, 1000),
     atol: float | None = None,
     rtol: float | None = None,
@@ -113,7 +113,7 @@ def verify(
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     opened = open_network(network, example_input, raw=session.takes_raw, trust_code=trust_code)
     max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None
-    inputs, class_names = _given(opened, data, data_dir, raw=session.takes_raw)
+    inputs, class_names = _given(opened, session, data, data_dir)
     if max_changed is None or not inputs:
         inputs |= _generated(opened, session, next(iter(inputs.values()), None)) | _other_lengths(opened, session)
     float32, float64 = in_parts(opened.module), in_parts(opened.exact, torch.float64)
@@ -156,23 +156,42 @@ def _tuple(inputs: Inputs) -> tuple[NDArray[Any], ...]:
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
+def _arrays(data: Any, network: Network, session: Session) -> Inputs:
+    """Return examples as arrays, one for each input of the network, in its dtype if that is floating.
+
+    Raises:
+        InputError: they are none, or not what the file takes.
+    """
+    arrays = tuple(map(np.asarray, data)) if isinstance(data, tuple) else (np.asarray(data),)
+    if 0 in {len(x) if x.ndim else 0 for x in arrays}:
+        raise InputError("data has no examples; give arrays (B, *) of one or more")
+    session.run_all(*(x[:1] for x in arrays), batch_size=1)
+    floating = [each.numpy().dtype if each.is_floating_point() else None for each in network.example]
+    fitted = tuple(x.astype(dtype or x.dtype) for x, dtype in zip(arrays, floating, strict=True))
+    return fitted if isinstance(data, tuple) else fitted[0]
+
+
 def _given(
-    network: Network, data: str | Inputs | None, data_dir: Path | None, *, raw: bool
+    network: Network, session: Session, data: Data | None, data_dir: str | os.PathLike[str] | None
 ) -> tuple[dict[str, Inputs], tuple[str, ...]]:
     """Return the test set by its name, if there is one, and the names of the classes."""
+    import torch
+
     from smx import data as datasets
 
-    if isinstance(data, np.ndarray | tuple):
-        return {"given": data}, ()
+    if isinstance(data, np.ndarray | torch.Tensor | tuple | list):
+        return {"given": _arrays(data, network, session)}, ()
+    if data is not None and not isinstance(data, str | os.PathLike):
+        raise InputError(f"data must be the name of a data set, or examples as an array, got {type(data).__name__}")
     if network.saved is None:
         if data:
             raise InputError(f"a module takes data as arrays (B, *), got the data set {data!r}")
         return {}, ()
-    name = data or network.saved.data["name"]
+    name = os.fspath(data) if data else network.saved.data["name"]
     if not name:
         return {}, network.saved.data["class_names"]
     dataset = datasets.load(name, data_dir)
-    x = network.saved.examples(dataset, dataset.test.x, raw=raw)
+    x = network.saved.examples(dataset, dataset.test.x, raw=session.takes_raw)
     return {f"{dataset.name} test": x}, dataset.class_names
 
 

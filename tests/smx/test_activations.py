@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import smx
 from smx import activations
@@ -47,8 +47,14 @@ def test_a_users_own_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     smx.register(square)  # the same one again is no conflict
     with pytest.raises(ValueError, match="already registered"):
         smx.register(smx.Activation("square_for_test", torch.abs))
+    absolute = smx.register(smx.Activation("square_for_test", torch.abs), replace=True)
+    assert get("square_for_test") is absolute
+    with pytest.raises(ValueError, match=r"'relu' is already registered; choose another name$"):
+        smx.register(smx.Activation("relu", torch.abs), replace=True)
     with pytest.raises(ValueError, match="plain identifier"):
         smx.Activation("my square", torch.square)
+    with pytest.raises(ValueError, match=r"the ONNX form of an activation is made by smx\.op, or None; got 'Relu'"):
+        smx.Activation("own", torch.relu, "Relu")  # type: ignore[arg-type]
 
 
 def test_operators_are_plain_data() -> None:
@@ -74,14 +80,22 @@ def test_other_spellings(spelling: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda z: z.sum(), r"returned torch.float32 \(\) for torch.float32 \(3, 4\)"),
-        (lambda z: z.double(), r"returned torch.float64 \(3, 4\) for"),
+        (lambda z: z.sum(), r"returned torch.float32 \(\) for torch.float32 \(12, 16\)"),
+        (lambda z: z.double(), r"returned torch.float64 \(12, 16\) for"),
         (lambda z: (z, z), "returns tuple, no tensor"),
         (lambda z: z.relu_(), "writes into its input"),
         (lambda z: F.rrelu(z, training=True), "is random"),
         (lambda z: z.softmax(0), "gives a value that depends on other values"),
         (lambda z: z.softmax(-1), "gives a value that depends on other values"),
         (lambda z: z - z.mean(), "gives a value that depends on other values"),
+        (lambda z: z.cumsum(-1), "gives a value that depends on other values"),
+        (lambda z: z.flip(0), "gives a value that depends on other values"),
+        (lambda z: z.sort().values, "gives a value that depends on other values"),
+        (lambda z: 1 / 0, "fails .ZeroDivisionError: division by zero"),
+        (lambda: 1, "fails .TypeError"),
+        ("relu", "is no function but 'relu'"),
+        (nn.PReLU(), "is PReLU, whose weights a network would neither train nor save"),
+        (nn.BatchNorm1d(4), "is BatchNorm1d, whose weights"),
     ],
 )
 def test_a_function_that_is_not_elementwise_is_refused(function: Callable[[Tensor], Any], reason: str) -> None:
@@ -95,5 +109,5 @@ def test_elementwise_functions_are_taken() -> None:
     def elsewhere(z: Tensor) -> Tensor:
         raise RuntimeError("no kernel for cpu")
 
-    for function in (torch.floor, torch.log, torch.reciprocal, elsewhere):
+    for function in (torch.floor, torch.log, torch.reciprocal, nn.GELU(), elsewhere):
         assert smx.Activation("own", function).function is function

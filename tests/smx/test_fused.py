@@ -175,6 +175,23 @@ def test_gradient_checkpointing(use_reentrant: bool) -> None:
     torch.testing.assert_close(step(checkpointed, module, x), step(module, module, x), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_batch_is_observed_once_under_gradient_checkpointing(use_reentrant: bool) -> None:
+    torch.manual_seed(0)
+    layer = smx.Selective(6, selection="matched")
+    for _ in range(3):
+        layer(torch.randn(9, 6))
+    other, z, g = copy.deepcopy(layer), torch.randn(2, 9, 6)[0], torch.randn(9, 6)
+    results = []
+    for each, run in ((layer, layer), (other, lambda z: checkpoint(other, z, use_reentrant=use_reentrant))):
+        torch.manual_seed(1)
+        leaf = z.clone().requires_grad_()
+        run(leaf).backward(g)  # type: ignore[no-untyped-call]
+        assert each.logits.grad is not None
+        results.append([leaf.grad, each.logits.grad, each.batches, each.moments])
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 def test_only_z_and_the_choice_are_kept() -> None:
     z = torch.randn(1000, 20, requires_grad=True)
     kept = list[Tensor]()

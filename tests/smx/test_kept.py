@@ -74,3 +74,14 @@ def test_a_matched_layer_follows_its_moments() -> None:
     layer.load_state_dict(other.state_dict())
     torch.testing.assert_close(layer.matching, other.matching)
     torch.testing.assert_close(nn.Module.double(layer).matching, other.matching, check_dtype=False)
+
+
+def test_averages_of_a_network_may_be_written_without_a_trace() -> None:
+    """As `ema.data.copy_(...)` does, which raises no version."""
+    layer = smx.Selective(3, selection="matched")
+    average, z = copy.deepcopy(layer).eval(), torch.randn(20, 3)
+    average(z)
+    layer(3 * z)
+    for own, other in zip(average.buffers(), layer.buffers(), strict=True):
+        own.data.copy_(other.data)
+    assert torch.equal(average(z), layer.eval()(z))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,3 +93,18 @@ def test_a_run_chooses_together(tmp_path: Path, config: TrainConfig, per: int) -
     for each in sizes:  # phase 2 sorts the neurons, so the sizes of the groups alone tell
         whole = min(per, int(each.sum()))
         assert sum(int(size) % whole for size in each) == int(each.sum()) % whole
+
+
+@pytest.mark.parametrize(
+    ("given", "per", "started"),
+    [
+        ({}, 10, True),
+        ({"per": "neuron"}, 1, True),
+        ({"start": "random"}, 10, False),
+        ({"per": 4, "start": "elu"}, 4, True),
+    ],
+)
+def test_what_is_given_beside_the_recommended_rule_wins(given: dict[str, Any], per: int, started: bool) -> None:
+    net = smx.select(nn.Sequential(nn.Linear(3, 10), nn.ReLU(), nn.Linear(10, 2)), selection="recommended", **given)
+    layer = net[1]  # type: ignore[index]
+    assert (layer.selection, layer.per, layer.present is not None) == ("matched", per, started)

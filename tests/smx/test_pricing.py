@@ -56,6 +56,12 @@ def test_what_is_refused() -> None:
         ExpectedPrice(nn.Linear(2, 2), PRICES)
     with pytest.raises(ValueError, match="selu has no price; known are relu"):
         ExpectedPrice(nn.Sequential(smx.Selective(2, ("relu", "selu"))), {"relu": 1.0})
+    for price in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"a price must be a number from 0 on, got .* for relu"):
+            ExpectedPrice(nn.Sequential(smx.Selective(2, ("relu",))), {"relu": price})
+    for prices in (load_prices(), load_prices().relative(("relu",)), "prices.json"):
+        with pytest.raises(ValueError, match=r"as dict\(zip\(pool, smx.load_prices\(\).relative\(pool\)\)\), got"):
+            ExpectedPrice(nn.Sequential(smx.Selective(2, ("relu",))), prices)  # type: ignore[arg-type]
 
 
 def test_a_run_chooses_by_price(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ X = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 def test_a_committed_network_of_any_class(selected: nn.Module, tmp_path: Path) -> None:
     net, path = smx.commit(selected), tmp_path / "model.pt"
     before = copy.deepcopy(net.state_dict())
-    smx.save(net, path, example_input=X[:1], maximum=255, sample_shape=(8, 8), class_names="abc")
+    smx.save(net, path, example_input=X[:1], maximum=255, sample_shape=(8, 8), class_names=[*"abc"])
     assert net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     loaded = smx.load(path)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import smx
 from smx.errors import InputError
@@ -27,6 +29,23 @@ ONNX, MODEL = (Path(__file__).parents[1] / "fixtures" / name for name in ("sorte
         (lambda: smx.bench(MODEL, pytorch="lazy"), "PyTorch runs a network eager or compiled, got lazy"),
         (lambda: smx.bench([ONNX], limits="sorted"), "a limit is written .*, got 'sorted'"),
         (lambda: smx.price(names="r"), "unknown activation 'r'; known are relu"),
+        (
+            lambda: smx.price(MODEL, names="relu"),
+            r"model\.pt must end in \.json, so that no other file is written over",
+        ),
+        (lambda: smx.save(nn.Linear(2, 2), ONNX, example_input=torch.ones(1, 2)), r"must end in \.pt or \.pth, so"),
+        (lambda: smx.load_prices().relative("tanh"), "a sequence of activations, got the text 'tanh'"),
+        (
+            lambda: smx.load_prices().activations({"relu": 4}, batch_size=1, form="sorted"),
+            "form must be one of .*'sorted'",
+        ),
+        (
+            lambda: smx.load_prices().activations({"relu": 4}, batch_size=0, form="shared"),
+            "batch_size must be .* got 0",
+        ),
+        (lambda: smx.verify(MODEL, ONNX, data=np.zeros((5, 7))), r"expects an input of shape \(.*64\), got \(1, 7\)"),
+        (lambda: smx.verify(MODEL, ONNX, data=np.zeros((0, 64))), "data has no examples"),
+        (lambda: smx.verify(MODEL, ONNX, data=3.0), "data must be the name of a data set, or .*, got float"),  # type: ignore[arg-type]
         (lambda: smx.price(widths=4), "widths must be"),  # type: ignore[arg-type]
         (lambda: smx.bench_train((5, 4, 2), selection="best"), "selection must be one of .* got 'best'"),
         (lambda: smx.bench_train((5, 4, 2), rounds=0), "rounds must be between 1 and"),
@@ -53,5 +72,22 @@ def test_one_value_stands_for_a_list_of_one() -> None:
     )
     names = ["relu", "phase 1", "phase 1, matched", "phase 2", "phase 2, unsorted"]
     assert [(row.name, row.batch_size) for row in report.results] == [(name, 3) for name in names]
-    assert smx.verify(MODEL, ONNX, data=np.zeros((9, 64), np.float32), batch_sizes=4).passed
     assert {cell.config.seed for cell in plan("digits", seeds=7)} == {7}
+    assert {cell.config.seed for cell in plan("digits", seeds=np.int64(7))} == {7}  # type: ignore[arg-type]
+
+
+def test_examples_may_be_arrays_tensors_and_lists() -> None:
+    digits = smx.data.load("digits").test
+    scaled = (digits.x[:9] / 16).reshape(9, 64)
+    for data in (scaled, torch.from_numpy(scaled), scaled.tolist(), digits.x[:9].reshape(9, 64)):
+        assert smx.verify(MODEL, ONNX, data=data, batch_sizes=np.int64(4)).passed  # type: ignore[arg-type]
+    found = [smx.classify(ONNX, x).indices.tolist() for x in (scaled, torch.from_numpy(scaled))]  # type: ignore[arg-type]
+    assert found[0] == found[1]
+
+
+def test_reports_print_in_some_lines(tmp_path: Path) -> None:
+    digits = smx.data.load("digits")
+    run = smx.train(data="digits", hidden=8, phase1_epochs=1, phase2_epochs=1, per="neuron", out=tmp_path / "run")
+    whole = np.zeros((1000, 64), np.float32)
+    for report in (digits, run, smx.report(tmp_path / "run"), smx.classify(ONNX, whole), smx.load_prices()):
+        assert len(repr(report)) < 5000
