@@ -32,6 +32,8 @@ def read(dynamic: Dynamic, flat: Flat, batch: int | None) -> Axes:
     Raises:
         InputError: an unknown input or axis; a name that is none; or axes of one name that differ in the example.
     """
+    if not isinstance(dynamic, Mapping) or not all(isinstance(axes, Mapping) for axes in dynamic.values()):
+        raise InputError(f'dynamic names axes by input, as {{"x": {{1: "time"}}}}, got {dynamic!r:.100}')
     places = flat.places
     found: Axes = tuple({} if batch else {0: BATCH} for _ in flat.example)
     lengths: dict[str, int] = {}

@@ -36,7 +36,7 @@ def save(
     maximum: float = 1.0,
     sample_shape: Sequence[int] | None = None,
     class_names: Sequence[str] = (),
-    data: str = "",
+    data: str | os.PathLike[str] = "",
 ) -> None:
     """Write a committed or selected network of any class to a `model.pt`, which `smx verify`, `bench`, ... take.
 
@@ -126,7 +126,7 @@ def save(
         choices=choices,
         weights={name: weight.cpu() for name, weight in weights.items()},
         data={
-            "name": data,
+            "name": os.fspath(data),
             "maximum": float(maximum),
             "class_names": tuple(map(str, class_names)),
             "sample_shape": tuple(sample_shape or shape),

@@ -18,7 +18,7 @@ from smx.convert.starting import named, present
 from smx.convert.table import Plan
 from smx.example_input import ExampleInput
 from smx.fused.operators import of_choice
-from smx.layers import Mixed, Selective, selectives
+from smx.layers import Mixed, Selective, layers_of, selectives
 from smx.paper import (
     KEEP,
     NEURON,
@@ -135,6 +135,8 @@ def select(
     module, made_plan = prepare(module, example_input, types, include, exclude, dim)
     if not made_plan.selected:
         reasons = [f"{path or 'it'} is left: {reason}" for path, reason in made_plan.left.items()]
+        if layers_of(module):
+            reasons = ["its neurons have activations of their own already; start from the network as it was"]
         raise ValueError("; ".join([f"{type(module).__name__} has no activation to select", *reasons[:3]]))
     if made_plan.warning:
         warnings.warn(made_plan.warning, stacklevel=2)

@@ -34,6 +34,9 @@ def prepare(
     """
     if not isinstance(dim, Mapping | None):
         raise ValueError(f"dim gives the axis for the path of an activation, like {{'1': -1}}, got {dim!r}")
+    types = (types,) if isinstance(types, type) else tuple(types)
+    if bad := [each for each in types if not isinstance(each, type)]:
+        raise ValueError(f"types are classes of modules that are activations, like torch.nn.ReLU, got {bad[0]!r}")
     wrapped = unwrapped(module, levels=4)
     original = copied(wrapped, wrapped.parameters())
     module = copied(original)

@@ -64,7 +64,7 @@ def plan(
     *,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    only: Iterable[tuple[str, Any]] = (),
+    only: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
 ) -> list[Cell]:
     """Return the cells of a grid.
 
@@ -72,7 +72,8 @@ def plan(
         grid: a TOML file's path, the name of a grid that comes with smx, or the content of such a file.
         seeds: instead of the grid's.
         settings: single settings by name; they win over the grid's.
-        only: pairs of a setting, or `method`, and a value: a cell must have one of the values of each that is named.
+        only: pairs of a setting, or `method`, and a value, or a mapping: a cell must have one of the values of each
+            that is named.
 
     Raises:
         InputError: the grid or a setting can't be used, or no cell is left.
@@ -87,7 +88,7 @@ def sweep(
     jobs: int = 1,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    only: Iterable[tuple[str, Any]] = (),
+    only: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
     known: str | os.PathLike[str] | None = None,
     retry: bool = False,
     ray: str | None = None,
@@ -176,7 +177,7 @@ def status(
     *,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    only: Iterable[tuple[str, Any]] = (),
+    only: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
 ) -> SweepReport:
     """Return the state of the cells in a sweep's folder, or of a grid's cells there, see `sweep`.
 
@@ -192,7 +193,7 @@ def measure(
     *,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    only: Iterable[tuple[str, Any]] = (),
+    only: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
     on_progress: OnProgress = silent,
 ) -> SweepReport:
     """Export the finished networks, and time each beside its architecture with ReLU.
@@ -243,9 +244,9 @@ def _grid(grid: GridLike) -> Grid:
     return read_grid(grid if isinstance(grid, Mapping) else os.fspath(grid))
 
 
-def _selected(cells: Sequence[Cell], only: Iterable[tuple[str, Any]]) -> list[Cell]:
+def _selected(cells: Sequence[Cell], only: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[Cell]:
     wanted: dict[str, list[Any]] = {}
-    for name, value in only:
+    for name, value in only.items() if isinstance(only, Mapping) else only:
         wanted.setdefault(name, []).append(value_of(name, value))
     found = [cell for cell in cells if all(cell.value(name) in values for name, values in wanted.items())]
     if not found:

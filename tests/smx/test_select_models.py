@@ -311,3 +311,21 @@ def test_torchvisions_gates_are_left(name: str, size: int, axis: int) -> None:
     assert len(plan.left) == gates == (9 if axis == 1 else 0)
     assert len(plan.selected) == sum(isinstance(part, ACTIVATION_MODULES) for part in parts) - gates
     assert {row.dim for row in plan.selected if not row.path.startswith("classifier")} == {axis}
+
+
+def test_the_wrong_kind_of_thing_is_told() -> None:
+    api: Any = smx
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    selected = api.select(net, types=nn.ReLU)
+    assert isinstance(selected[1], smx.Selective)
+    for call, said in (
+        (lambda: api.select("model.pt"), r"must be a torch\.nn\.Module, got str 'model\.pt'; smx\.load reads"),
+        (lambda: api.commit(nn.Sequential), r"must be a torch\.nn\.Module, got the class Sequential"),
+        (lambda: api.sort([net]), r"must be a torch\.nn\.Module, got list"),
+        (lambda: api.select(net, types=[nn.ReLU()]), r"types are classes of modules .*, got ReLU\(\)"),
+        (lambda: api.select(selected), "no activation to select; its neurons have activations of their own already"),
+        (lambda: api.select(api.commit(selected)), "its neurons have activations of their own already"),
+        (lambda: api.Selective(4)(torch.ones(2, 4, dtype=torch.int64)), r"expects floating values, got torch\.int64"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()

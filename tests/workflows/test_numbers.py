@@ -28,6 +28,7 @@ ONNX, MODEL = (Path(__file__).parents[1] / "fixtures" / name for name in ("sorte
         (lambda: smx.bench(MODEL, layouts="best"), "unknown layout 'best'; known are"),
         (lambda: smx.bench(MODEL, pytorch="lazy"), "PyTorch runs a network eager or compiled, got lazy"),
         (lambda: smx.bench([ONNX], limits="sorted"), "a limit is written .*, got 'sorted'"),
+        (lambda: smx.export_model(MODEL, "m.onnx", dynamic=[1]), r"dynamic names axes by input, as .*, got \[1\]"),  # type: ignore[arg-type]
         (lambda: smx.price(names="r"), "unknown activation 'r'; known are relu"),
         (
             lambda: smx.price(MODEL, names="relu"),
@@ -73,6 +74,7 @@ def test_one_value_stands_for_a_list_of_one() -> None:
     names = ["relu", "phase 1", "phase 1, matched", "phase 2", "phase 2, unsorted"]
     assert [(row.name, row.batch_size) for row in report.results] == [(name, 3) for name in names]
     assert {cell.config.seed for cell in plan("digits", seeds=7)} == {7}
+    assert {cell.method for cell in plan("digits", only={"method": "tanh"})} == {"tanh"}
     assert {cell.config.seed for cell in plan("digits", seeds=np.int64(7))} == {7}  # type: ignore[arg-type]
 
 
