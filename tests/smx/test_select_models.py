@@ -328,4 +328,4 @@ def test_the_wrong_kind_of_thing_is_told() -> None:
         (lambda: api.Selective(4)(torch.ones(2, 4, dtype=torch.int64)), r"expects floating values, got torch\.int64"),
     ):
         with pytest.raises(ValueError, match=said):
-            call()
+            call()  # type: ignore[no-untyped-call]
