@@ -19,8 +19,8 @@ from smx.cli.progress import progress
 @click.option(
     "--layouts",
     type=options.Commas(click.Choice((*options.LAYOUTS, options.FASTEST))),
-    default=",".join(options.LAYOUTS),
-    help="Layouts in which MODEL.pt is exported; fastest is searched for a minute.",
+    help="Layouts in which MODEL.pt is exported; fastest is searched for a minute."
+    f"  [default: {','.join(options.LAYOUTS)}]",
 )
 @options.baselines
 @click.option(

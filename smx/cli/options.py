@@ -194,8 +194,7 @@ session = together(
 baselines = click.option(
     "--baselines",
     type=Commas(),
-    default=",".join(paper.PAPER_POOL),
-    help="Activations of the networks with one fixed activation.",
+    help=f"Activations of the networks with one fixed activation.  [default: {','.join(paper.PAPER_POOL)}]",
 )
 bench = together(
     click.option(

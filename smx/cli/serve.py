@@ -184,8 +184,11 @@ def _show(about: dict[str, Any]) -> None:
 def _api_key(path: Path | None) -> str | None:
     key = os.environ.get("SMX_API_KEY")
     if path is not None:
-        with path.open("rb") as file:
-            key = file.read(LONGEST_KEY).decode(errors="replace").strip()
+        try:
+            with path.open("rb") as file:
+                key = file.read(LONGEST_KEY).decode(errors="replace").strip()
+        except OSError as error:
+            raise InputError(f"{path} can't be read ({error.strerror}); expected a file with the API key") from error
     if key is not None and not (key.isascii() and key.isprintable() and len(key) >= 8 and " " not in key):
         raise InputError(f"{path or 'SMX_API_KEY'} must hold a key of at least 8 printable ASCII characters, no spaces")
     return key

@@ -70,8 +70,8 @@ def bench(
     models: NetworkLike | Sequence[str | os.PathLike[str]],
     *,
     example_input: Tensor | tuple[Tensor, ...] | None = None,
-    layouts: Sequence[str] = LAYOUTS,
-    baselines: Sequence[str] = PAPER_POOL,
+    layouts: Sequence[str] | None = None,
+    baselines: Sequence[str] | None = None,
     pytorch: Sequence[str] = (),
     reference: str | None = None,
     batch_sizes: int | Sequence[int] = BATCH_SIZES,
@@ -94,8 +94,8 @@ def bench(
     Args:
         models: a network (a path of `model.pt`, its content, or a module with `example_input`), an ONNX file, or
             several paths, of which at most one is a `model.pt`.
-        layouts: of the network, one or several.
-        baselines: names of fixed activations.
+        layouts: of the network, one or several; None is `LAYOUTS`.
+        baselines: names of fixed activations in place of the network's; None is the paper's pool.
         pytorch: also run the `model.pt` in PyTorch: keys of `PYTORCH`.
         reference: the candidate that ratios refer to; None is relu, or else the first one.
         batch_sizes: examples a run.
@@ -113,7 +113,10 @@ def bench(
         InputError: a file, a name or a limit can't be used, or the candidates take different inputs.
         SmxError: the process of a candidate was killed.
     """
-    layouts, baselines, pytorch, limits = map(listed, (layouts, baselines, pytorch, limits))
+    given = {"layouts": layouts, "baselines": baselines}
+    layouts = LAYOUTS if layouts is None else listed(layouts)
+    baselines = PAPER_POOL if baselines is None else listed(baselines)
+    pytorch, limits = listed(pytorch), listed(limits)
     batch_sizes = listed(batch_sizes)
     check_measurement(batch_sizes, rounds)
     before = machine()
@@ -121,6 +124,8 @@ def bench(
     old = read_report(Path(compare)) if compare else None
     execution_providers(provider)
     network, files, title = _separate(models, {*layouts, *baselines, *PYTORCH.values()})
+    if network is None and (unused := [name for name, value in given.items() if value]):
+        raise InputError(f"{' and '.join(unused)} are of a MODEL.pt, and none is given; leave them out")
     path = Path(network) if isinstance(network, str | os.PathLike) else None
     if pytorch and path is None:
         raise InputError("only a MODEL.pt runs in PyTorch, and none is given; smx.save writes one for any network")

@@ -22,7 +22,7 @@ def bench_train(
     sizes: Sequence[int] = paper.LARGEST,
     *,
     pool: Sequence[str] = paper.PAPER_POOL,
-    baselines: Sequence[str] = paper.PAPER_POOL,
+    baselines: Sequence[str] | None = None,
     selection: Sequence[str] = (),
     reference: str | None = None,
     plain: bool = True,
@@ -43,7 +43,7 @@ def bench_train(
     Args:
         sizes: inputs, neurons of each hidden layer, outputs; by default those of the paper's largest network.
         pool: names of the activations that neurons choose from.
-        baselines: names of the activations of the plain networks.
+        baselines: names of the activations of the plain networks; None is the paper's pool.
         selection: rules by which neurons choose that are measured beside the paper's: `matched`, `recommended`.
         plain: whether the paper's formulas as they are written are candidates.
         batch_sizes: examples a step.
@@ -68,7 +68,8 @@ def bench_train(
         raise InputError(f"sizes must be inputs, neurons of one or more layers, and outputs, got {list(sizes)}")
     if device not in ("cpu", "cuda"):
         raise InputError(f"the device must be cpu or cuda, got {device!r}")
-    baselines, selection, limits = map(listed, (baselines, selection, limits))
+    baselines = paper.PAPER_POOL if baselines is None else listed(baselines)
+    selection, limits = listed(selection), listed(limits)
     batch_sizes = listed(batch_sizes)
     check_measurement(batch_sizes, rounds, threads)
     before = machine()

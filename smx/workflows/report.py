@@ -115,10 +115,11 @@ def page_for(source: Path, out: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         InputError: it does not end in .html, or can't be written to.
     """
+    if not source.exists():
+        raise InputError(f"{source} does not exist; expected the folder of a run or of a sweep, or a table of one")
     default = source / PAGE if source.is_dir() else source.with_suffix(".html")
     page = default if out is None else Path(out)
     if page.suffix != ".html":
         raise InputError(f"{page} must end in .html, so that no other file is written over")
-    if source.exists():
-        files.check_writable(page)
+    files.check_writable(page)
     return page

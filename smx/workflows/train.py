@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from smx.modelfile import SavedModel
     from smx.training.metrics import EpochMetrics
 
+OF_CHOICES = (
+    *("pool", "selection", "start", "keep", "hold", "per", "phase2_choices", "min_share", "max_groups", "rewind"),
+    *("max_phase1_epochs", "settle_window", "settle_changed", "settle_margin", "settle_loss"),
+    *("temperature", "temperature_schedule", "temperature_end", "price_weight", "price", "logits_lr"),
+)
+"""Settings that a baseline does not heed. A file of settings may have them: that of a grid's cell has all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
@@ -104,6 +111,10 @@ def train(
         if ":" in config.model and not (trust_code or named_by_caller):
             raise InputError(f"the settings name code of yours, {config.model}; give --trust-code to run it")
         require_device(config.device, ranks)
+        if config.is_baseline and (unused := [name for name in OF_CHOICES if name in settings]):
+            raise InputError(
+                f"{unused[0]} is of choices, and with activation = {config.activation} none are made; leave it out"
+            )
         if "hidden" in settings and config.model != "mlp":
             raise InputError(f"hidden is for the mlp, and the model is {config.model}; leave it out")
         with ranks.main_first():  # it may download what the others then find
