@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from smx.subprocesses import hidden_main
-from tests.conftest import FORKS
+from tests.conftest import FORKS, done, python
 
 ROOT = Path(__file__).parent.parent
 SERVING = [
@@ -68,3 +68,18 @@ def test_the_papers_network_is_a_model(tmp_path: Path) -> None:
 
     benchmark("paper_model", tmp_path / "paper.pt", cwd=tmp_path)
     assert str(load_model(tmp_path / "paper.pt").architecture) == "784-24-16-10"
+
+
+def test_the_cost_of_a_study_is_added_up(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        'base = {hidden = [4], phase1_epochs = 1, phase2_epochs = 1}\ngrid = {method = ["relu", "tanh"], seed = [0]}\n'
+    )
+    done("sweep", "--config", grid, "--out", tmp_path / "sweep", "--no-report", "--only", "method=relu")
+    script = ROOT / "benchmarks" / "study_cost.py"
+    result = python(script, tmp_path / "sweep", "--config", grid, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert (content["cells"], content["measured"], content["seeds"]) == (2, 1, [0])
+    assert content["processor_hours_by_method"].keys() == {"relu"}
+    assert content["machine"]["torch"]
