@@ -12,6 +12,8 @@ import pytest
 from scipy import stats
 
 from smx.cli import main
+from smx.reporting import costs
+from smx.reporting.source import TABLE, study
 from smx.study import table
 from tests.conftest import python
 from tests.faults import KINDS
@@ -148,6 +150,36 @@ def test_what_learning_is_worth_on_unseen_networks_is_measured() -> None:
     assert f"{said} {100 * row['lowest']:.2f}; Wilcoxon's p = {row['p']:.0e})" in " ".join(RESULTS.split())
 
 
+def test_a_step_by_the_recommended_rule_is_measured() -> None:
+    found = {(row["name"], row["batch_size"]): row for row in result("train-step-rules")["results"]}
+    words = " ".join(RESULTS.split())
+    for size in (128, 1024):
+        said = [
+            f"{row['ratio']:.2f} ({word}{row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+            for name in ("phase 1, recommended", "phase 1")
+            for row in [found[name, size]]
+            for word in ["99 %: " if (name, size) == ("phase 1, recommended", 128) else ""]
+        ]
+        assert f"{said[0]} beside {said[1]}" in words
+
+
+def test_the_cost_of_the_study_is_measured() -> None:
+    cost, text = result("study-cost"), " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert f"one seed, took {cost['processor_hours']:.1f} hours of the processor" in text
+    assert f"{cost['measured']} of the {cost['cells']} cells" in text
+
+
+def test_what_accuracy_costs_is_measured() -> None:
+    (section,) = study(Path(), TABLE, table.read(ROOT / "docs" / "results" / "mnist-prices.parquet")).sections
+    ratios = costs.trade(section).set_index("method")["ratio"]
+    paper = [ratios[name] for name in ("smartmixed", *(f"paper {each}" for each in ("price 0.1", "price 1")))]
+    paper += [ratios[f"paper min_share {share}"] for share in ("0.05", "0.2")]
+    words = " ".join(RESULTS.split())
+    assert f"by the paper's rule takes {min(paper):.2f} to {max(paper):.2f} of ReLU's time" in words
+    assert f"one by `matched` takes {ratios['matched']:.2f}." in words
+    assert max(ratios["matched price 1"], ratios["recommended"]) < 1.005
+
+
 def test_the_gain_of_batching_is_measured() -> None:
     rates = {
         row["server"]: row["requests_a_second"] for row in result("serving-load")["servers"] if row["connections"] == 64
@@ -169,6 +201,7 @@ def test_the_planted_faults_are_counted() -> None:
 def test_the_rules_of_choosing_are_compared_as_the_study_found() -> None:
     cells = table.read(ROOT / "docs" / "results" / "mnist-study.parquet")
     cells = cells[(cells["hidden"] == "512,256,128") & (cells["status"] == "done") & cells["seed"].isin([0, 1, 2])]
+    cells = cells[cells["protocol"] == "standard"]
     accuracy = cells.pivot(index="seed", columns="method", values="test_accuracy")
     assert len(accuracy) == 3
     training = " ".join((ROOT / "docs" / "training.md").read_text().split())

@@ -44,7 +44,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
             ("Runs", done),
             ("Architectures", f"{table['architecture'].nunique():,}"),
             ("Methods", _listed(words.name(method) for method in table["method"])),
-            ("Seeds", _listed(table["seed"])),
+            ("Seeds", _listed(table["seed"].sort_values())),
         ]
     found.append(
         ("Epochs", f"{_listed(table['phase1_epochs'])} + {_listed(table['phase2_epochs'])} (phase 1 + phase 2)")
