@@ -46,7 +46,7 @@ $(RULE)/bench.json: $(RULE)/model.pt
 	$(BIN)/smx bench $< --layouts sorted --baselines relu --batch-sizes 1,128 --json $@
 
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 # Without PyTorch, of which each index has builds of its own, and what only it needs.
 WITHOUT := torch; python_version < "3"\ntorchvision; python_version < "3"\ntriton; python_version < "3"\n
@@ -89,7 +89,7 @@ test-lowest: ## run the tests with the lowest versions that pyproject.toml allow
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[train,dev]'
-	.venv-lowest/bin/python -m pytest -n 3 --dist worksteal
+	.venv-lowest/bin/python -m pytest -n 4 --dist worksteal
 	.venv-lowest/bin/uv pip freeze --quiet --python .venv-lowest --exclude-editable > $(RESULTS)/lowest-versions.txt
 
 test-models: $(INSTALLED)  ## take networks of timm and transformers through everything, and renew docs/models.md: half an hour; downloads packages
