@@ -107,9 +107,7 @@ def test_nothing_to_replace() -> None:
     ("argument", "value", "said"),
     [
         ("per", 1.5, "per must be neuron, layer or how many neurons choose together, got 1.5"),
-        ("per", None, "per must be neuron, layer or how many neurons choose together, got None"),
         ("dim", 99, r"dim gives the axis for the path of an activation, like \{'1': -1\}, got 99"),
-        ("start", None, "start must be one of random, current, relu, .* got None"),
         ("pool", [None], "names of activations or smx.activations.Activation, got None"),
         ("pool", [torch.relu], "names of activations or smx.activations.Activation, got <built-in"),
         ("keep", float("nan"), "keep must be between 0 and 1, got nan"),
