@@ -120,11 +120,13 @@ check: $(INSTALLED)  ## lint, formatting and types
 RESULTS := docs/results
 MNIST := runs/mnist
 STUDY := runs/mnist-study
-SEEDS ?= 0-2
+SEEDS ?= 0,3,4
 study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results, and report it: about an hour a seed; SEEDS=0-4
 	$(BIN)/smx sweep --config short --seeds $(SEEDS) --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --no-report
+	$(BIN)/smx sweep --config short --seeds 0 --set protocol=author --only method=smartmixed --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --no-report
 	$(BIN)/smx sweep --config controls --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --collect $(STUDY)/all.parquet
 	cp $(STUDY)/all.parquet $(RESULTS)/mnist-study.parquet
+	$(BIN)/python benchmarks/study_cost.py $(STUDY) --config short --seeds $(SEEDS) --json $(RESULTS)/study-cost.json
 	$(BIN)/smx report $(RESULTS)/mnist-study.parquet --figures $(STUDY)/figures
 	cp $(STUDY)/figures/mrr.svg docs/images/study-mrr.svg
 	cp $(STUDY)/figures/depth.svg docs/images/study-depth.svg
@@ -181,6 +183,7 @@ benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, lar
 	$(BIN)/python benchmarks/resolution.py --json $(RESULTS)/resolution.json
 	$(BIN)/python benchmarks/tune_check.py --json $(RESULTS)/tune-check.json
 	$(BIN)/smx bench-train --compile --baselines relu,selu --rounds 40 --json $(RESULTS)/train-step.json
+	$(BIN)/smx bench-train --compile --baselines relu,selu --selection recommended --rounds 40 --json $(RESULTS)/train-step-rules.json
 	$(BIN)/python benchmarks/commit_rule.py --json $(RESULTS)/commit-rule.json
 	$(BIN)/python benchmarks/install_size.py --json $(RESULTS)/install-size.json
 	$(BIN)/smx price --out smx/prices.json --json $(RESULTS)/prices.json
