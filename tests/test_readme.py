@@ -15,6 +15,7 @@ from smx.cli import main
 from smx.reporting import costs
 from smx.reporting.source import TABLE, study
 from smx.study import table
+from smx.study.grid import read_grid
 from tests.conftest import python
 from tests.faults import KINDS
 from tests.test_house import ROOT
@@ -161,6 +162,16 @@ def test_a_step_by_the_recommended_rule_is_measured() -> None:
             for word in ["99 %: " if (name, size) == ("phase 1, recommended", 128) else ""]
         ]
         assert f"{said[0]} beside {said[1]}" in words
+
+
+def test_the_study_is_whole() -> None:
+    """What `make study` would train is in its table already, but for the controls of two larger networks."""
+    known = table.known_results(table.read(ROOT / "docs" / "results" / "mnist-study.parquet"))
+    short = read_grid("short")
+    cells = short.with_values([0, 3, 4]).cells()
+    cells += [cell for cell in short.with_values([0], {"protocol": "author"}).cells() if cell.method == "smartmixed"]
+    cells += [cell for cell in read_grid("controls").cells() if cell.config.hidden == (512, 256, 128)]
+    assert not [str(cell) for cell in cells if cell.id not in known]
 
 
 def test_the_cost_of_the_study_is_measured() -> None:
