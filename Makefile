@@ -7,7 +7,7 @@ RULE := runs/demo-recommended
 NODE_MODULES := tests/portability/node_modules
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo serve test lock test-install test-portability test-serving test-browser test-ray test-long test-hostile test-lowest test-models mutation load hostile check study rules choosing tasks prices-study fine-tuning results benchmarks clean
+.PHONY: help demo serve test lock test-install test-portability test-serving test-browser test-ray test-long test-hostile test-lowest test-models mutation load hostile check study study-cost rules choosing tasks prices-study fine-tuning results benchmarks clean
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
@@ -126,7 +126,6 @@ study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results,
 	$(BIN)/smx sweep --config short --seeds 0 --set protocol=author --only method=smartmixed --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --no-report
 	$(BIN)/smx sweep --config controls --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --collect $(STUDY)/all.parquet
 	cp $(STUDY)/all.parquet $(RESULTS)/mnist-study.parquet
-	$(BIN)/python benchmarks/study_cost.py $(STUDY) --config short --seeds $(SEEDS) --json $(RESULTS)/study-cost.json
 	$(BIN)/smx report $(RESULTS)/mnist-study.parquet --figures $(STUDY)/figures
 	cp $(STUDY)/figures/mrr.svg docs/images/study-mrr.svg
 	cp $(STUDY)/figures/depth.svg docs/images/study-depth.svg
@@ -175,6 +174,9 @@ results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images,
 	$(BIN)/smx train --resume --out runs/digits --json $(RESULTS)/digits-train.json
 	$(BIN)/smx train --resume --data mnist --model cnn --phase1-epochs 3 --phase2-epochs 3 --lr 1e-3 --out runs/mnist-cnn --json $(RESULTS)/mnist-cnn-train.json
 	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png
+
+study-cost: $(INSTALLED)  ## add up what the cells that make study has trained here have cost; SEEDS=4
+	$(BIN)/python benchmarks/study_cost.py $(STUDY) --config short --seeds $(SEEDS) --json $(RESULTS)/study-cost.json
 
 benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, large exports, the bench itself, tuning, training steps, prices and the rule of auto, about two hours and a half
 	$(BIN)/python benchmarks/layouts.py --json $(RESULTS)/layouts.json

@@ -46,7 +46,8 @@ def _why_not(function: Callable[[Tensor], Tensor]) -> str:
         return f"is no function but {function!r:.80}"
     if isinstance(function, nn.Module) and any(True for _ in (*function.parameters(), *function.buffers())):
         return f"is {type(function).__name__}, whose weights a network would neither train nor save"
-    x = torch.linspace(-3, 3, math.prod(SAMPLE))[torch.arange(math.prod(SAMPLE)) * 79 % math.prod(SAMPLE)].view(SAMPLE)
+    count = math.prod(SAMPLE)
+    x = torch.linspace(-3, 3, count)[torch.arange(count) * 79 % count].view(SAMPLE)  # in no order
     try:
         with torch.no_grad():
             return _misbehaviour(function, x)

@@ -203,6 +203,12 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def check_suffix(path: Path, *suffixes: str) -> None:
+    """Raise InputError if a path that is to be written has another suffix, and may be a file of another kind."""
+    if path.suffix not in suffixes:
+        raise InputError(f"{path} must end in {' or '.join(suffixes)}, so that no other file is written over")
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise InputError if no new file can be written to `path`, before hours are spent on its content."""
     kind = _kind(path)

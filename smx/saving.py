@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from smx import files
 from smx.activations import get, known
 from smx.architecture import PROGRAM, Architecture
 from smx.convert import plan
-from smx.errors import InputError, one_line
+from smx.errors import one_line
 from smx.layers import Mixed, layers_of
 from smx.modelfile import SavedModel, load_model, save_model
 from smx.paper import PAPER
@@ -60,8 +61,7 @@ def save(
             class_names are not as many as the outputs.
         InputError: the path can't be written to.
     """
-    if Path(path).suffix not in SUFFIXES:
-        raise InputError(f"{path} must end in {' or '.join(SUFFIXES)}, so that no other file is written over")
+    files.check_suffix(Path(path), *SUFFIXES)
     module = unwrapped(module)
     layers = layers_of(module)
     if not layers or "" in layers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,8 +127,8 @@ def sweep(
     chosen = {"seeds": options.pop("seeds"), "settings": dict(settings), "only": options.pop("only")}
     if grid is None and (chosen["seeds"] or settings or dry_run):
         raise InputError("--seeds, --set and --dry-run need a grid; give it with --config")
-    _refuse_both("--dry-run", dry_run, **{"--status": show_status, "--latency": latency, "--collect": collect})
-    _refuse_both("--status", show_status, **{"--latency": latency, "--retry": options["retry"]})
+    _refuse_both("--dry-run", dry_run, {"--status": show_status, "--latency": latency, "--collect": collect})
+    _refuse_both("--status", show_status, {"--latency": latency, "--retry": options["retry"]})
     if dry_run:
         _show_plan(work.plan(str(grid), **chosen), json_path)
         return
@@ -151,7 +151,7 @@ def sweep(
         raise SmxError(f"{len(report.failed) + left} of {sum(report.counts.values())} cells have no result")
 
 
-def _refuse_both(option: str, given: bool, **others: object) -> None:
+def _refuse_both(option: str, given: bool, others: Mapping[str, object]) -> None:
     """Refuse an option that shows something and changes nothing together with others that would."""
     if given and (also := [name for name, value in others.items() if value]):
         raise InputError(f"{option} shows, and does nothing else; leave out {' and '.join(also)}, or give it alone")

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ class Grid:
                 raise InputError(f"the methods {found[cell.id].method} and {cell.method} are the same settings")
         return list(found.values())
 
-    def with_values(self, seeds: int | Sequence[int] | None = None, settings: Mapping[str, Any] | None = None) -> Grid:
+    def with_values(self, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None) -> Grid:
         """Return the grid with other seeds, and with settings that win over its base and axes."""
         settings = {name: value_of(name, value) for name, value in (settings or {}).items()}
         axes = {name: values for name, values in self.axes.items() if name not in settings}
@@ -131,7 +130,7 @@ class Grid:
         if METHOD in settings:
             axes[METHOD] = [settings.pop(METHOD)]
         if seeds is not None:
-            axes["seed"] = [seeds] if isinstance(seeds, int | Integral) else list(seeds)
+            axes["seed"] = list(seeds)
         return Grid({**self.base, **settings}, axes, self.methods)
 
 

@@ -67,8 +67,7 @@ def price(
     """
     if out is not None:
         files.check_writable(Path(out))
-        if Path(out).suffix != ".json":
-            raise InputError(f"{out} must end in .json, so that no other file is written over")
+        files.check_suffix(Path(out), ".json")
     execution_providers(provider)
     names = tuple(dict.fromkeys((*listed(names), "relu", "tanh")))
     batch_sizes, widths, stacks = map(listed, (batch_sizes, widths, stacks))

@@ -119,7 +119,6 @@ def page_for(source: Path, out: str | os.PathLike[str] | None = None) -> Path:
         raise InputError(f"{source} does not exist; expected the folder of a run or of a sweep, or a table of one")
     default = source / PAGE if source.is_dir() else source.with_suffix(".html")
     page = default if out is None else Path(out)
-    if page.suffix != ".html":
-        raise InputError(f"{page} must end in .html, so that no other file is written over")
+    files.check_suffix(page, ".html")
     files.check_writable(page)
     return page

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from smx import files
 from smx.errors import InputError
-from smx.study.grid import Cell, Grid, read_grid, value_of
+from smx.study.grid import Cell, read_grid, value_of
 from smx.study.listing import add_cells, read_cells
-from smx.workflows import OnProgress, silent
+from smx.workflows import OnProgress, listed, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def plan(
     Raises:
         InputError: the grid or a setting can't be used, or no cell is left.
     """
-    return _selected(_grid(grid).with_values(seeds, settings).cells(), only)
+    return _selected(_all_cells(grid, seeds, settings), only)
 
 
 def sweep(
@@ -155,7 +155,7 @@ def _cells(
     folder: Path, grid: GridLike | None, seeds: int | Sequence[int] | None, settings: Mapping[str, Any] | None
 ) -> list[Cell]:
     """Return the cells of a grid; without one, those that earlier sweeps in the folder were to make."""
-    return read_cells(folder) if grid is None else _grid(grid).with_values(seeds, settings).cells()
+    return read_cells(folder) if grid is None else _all_cells(grid, seeds, settings)
 
 
 def _known(path: Path) -> dict[str, dict[str, Any]]:
@@ -240,8 +240,9 @@ def _report(out: Path, cells: Iterable[Cell]) -> SweepReport:
     return SweepReport(out=out, frame=collect(out, cells))
 
 
-def _grid(grid: GridLike) -> Grid:
-    return read_grid(grid if isinstance(grid, Mapping) else os.fspath(grid))
+def _all_cells(grid: GridLike, seeds: int | Sequence[int] | None, settings: Mapping[str, Any] | None) -> list[Cell]:
+    found = read_grid(grid if isinstance(grid, Mapping) else os.fspath(grid))
+    return found.with_values(None if seeds is None else listed(seeds), settings).cells()
 
 
 def _selected(cells: Sequence[Cell], only: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[Cell]:
