@@ -102,11 +102,10 @@ mutation: $(INSTALLED)  ## change the code in small ways and count what no test 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
 	$(BIN)/python benchmarks/mutation.py --json $(RESULTS)/mutation.json
 
-load: $(INSTALLED)  ## load smx serve with wrk for half an hour; KSERVE=PYTHON compares with kserve as installed for that interpreter
+load: $(INSTALLED)  ## load smx serve with wrk for half an hour, with nothing else running; KSERVE=PYTHON compares with kserve as installed for that interpreter
 	@command -v wrk > /dev/null || { echo 'wrk is needed: install it, as Debian has it'; exit 1; }
 	$(BIN)/python benchmarks/serving_load.py --waits 0,1,2,5 --connections 1,8,64 --seconds 10 --block 5 --json $(RESULTS)/serving-wait.json
 	$(BIN)/python benchmarks/serving_load.py $(if $(KSERVE),--kserve $(KSERVE)) --soak 600 --json $(RESULTS)/serving-load.json
-	$(BIN)/python benchmarks/serving_load.py --bare --connections 8,64 --seconds 30 --block 5 --json $(RESULTS)/serving-bare.json
 
 hostile: $(INSTALLED)  ## send thousands of hostile requests to smx serve, about a minute
 	$(BIN)/python benchmarks/serving_hostile.py --requests 2000 --json $(RESULTS)/serving-hostile.json
@@ -123,7 +122,7 @@ STUDY := runs/mnist-study
 SEEDS ?= 0,3,4
 study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results, and report it: about an hour a seed; SEEDS=0-4
 	$(BIN)/smx sweep --config short --seeds $(SEEDS) --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --no-report
-	$(BIN)/smx sweep --config short --seeds 0 --set protocol=author --only method=smartmixed --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --no-report
+	$(BIN)/smx sweep --config short --seeds 0 --set protocol=author --set method=smartmixed --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --no-report
 	$(BIN)/smx sweep --config controls --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --collect $(STUDY)/all.parquet
 	cp $(STUDY)/all.parquet $(RESULTS)/mnist-study.parquet
 	$(BIN)/smx report $(RESULTS)/mnist-study.parquet --figures $(STUDY)/figures

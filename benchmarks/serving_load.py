@@ -77,13 +77,6 @@ def kserve(python: Path, model: Path) -> Candidate:
     return Candidate("kserve", [str(python), str(script), "--http_port", str(port), "--onnx", str(model)], port)
 
 
-def bare(seconds: float) -> Candidate:
-    """Return a loop without a server, which computes so long for each request."""
-    port = free_port()
-    script = Path(__file__).with_name("bare_server.py")
-    return Candidate("bare loop", [sys.executable, str(script), "--port", str(port), "--seconds", f"{seconds}"], port)
-
-
 @contextmanager
 def running(candidate: Candidate, logs_to: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the end of the block, and wait until it is ready."""
@@ -148,20 +141,6 @@ def memory(process: subprocess.Popen[bytes]) -> float:
     """Return the resident memory of a process in MiB."""
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def processor(process: subprocess.Popen[bytes]) -> float:
-    """Return the seconds of processor time that a process took until now."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def seconds_a_request(candidate: Candidate, process: subprocess.Popen[bytes], script: Path, length: float) -> float:
-    """Return the processor time that a server under load takes for a request."""
-    block(candidate, 64, min(length, 2), script)  # warm up
-    before = processor(process)
-    requests = block(candidate, 64, length, script)["requests"]
-    return (processor(process) - before) / requests
 
 
 def ceiling(model: Path, x: np.ndarray[Any, Any], seconds: float) -> float:
@@ -249,7 +228,6 @@ def export(folder: Path, smallest: bool) -> Path:
 @click.option(
     "--kserve", "kserve_python", type=click.Path(path_type=Path, exists=True), help="Interpreter with kserve."
 )
-@click.option("--bare", "with_bare", is_flag=True, help="Beside it, a loop that computes as long and is no server.")
 @click.option("--soak", default=0.0, help="Afterwards, load `smx serve` for so many seconds and look at its memory.")
 @click.option("--smallest", is_flag=True, help="A small network for a moment, to see that all of it works.")
 def main(
@@ -260,14 +238,13 @@ def main(
     waits: str,
     threads: str,
     kserve_python: Path | None,
-    with_bare: bool,
     soak: float,
     smallest: bool,
 ) -> None:
     """Measure, show the table, write the JSON."""
     counts = [int(count) for count in connections.split(",")]
     if smallest:
-        counts, seconds, length, with_bare = [2], 1.0, 1.0, True
+        counts, seconds, length = [2], 1.0, 1.0
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
         model = export(folder, smallest)
@@ -282,11 +259,6 @@ def main(
             if kserve_python is not None:
                 candidates.append(kserve(kserve_python, model))
         processes = [stack.enter_context(running(candidate, folder)) for candidate in candidates]
-        work = 0.0
-        if with_bare:
-            work = seconds_a_request(candidates[0], processes[0], script, length)
-            candidates.append(bare(work))
-            processes.append(stack.enter_context(running(candidates[-1], folder)))
         uneven = stalls(min(length, 10))
         before = memory(processes[0])
         loop = [ceiling(model, x, min(length, 5))]
@@ -302,7 +274,6 @@ def main(
         "machine_stalls": uneven,
         "loop_runs_a_second": loop,
         "servers": rows,
-        "processor_seconds_a_request": work or None,
         "memory_mib": {"before": before, "soak": flat},
         "machine": machine(),
     }

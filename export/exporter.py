@@ -216,9 +216,9 @@ def export_onnx(
             proto.graph.ClearField("value_info")
         return proto
 
-    def build(layout: str, forms: Mapping[str, str]) -> tuple[onnx.ModelProto, tuple[LayerInfo, ...]]:
+    def built(shifts: bool, layout: str, forms: Mapping[str, str]) -> tuple[onnx.ModelProto, tuple[LayerInfo, ...]]:
         variant = model.clone()
-        _compile(variant, flat, captured_on, layout, forms, shifts=layout == "sorted")
+        _compile(variant, flat, captured_on, layout, forms, shifts=shifts and layout == "sorted")
         return finished(variant), with_provenance(variant, layers)
 
     def write(model: ir.Model) -> tuple[ParityReport, onnx.ModelProto, int, int]:
@@ -254,12 +254,14 @@ def export_onnx(
             draft.write_bytes(sealed(proto.SerializeToString(deterministic=True), beside))
         return parity, proto, changed, path.stat().st_size + (beside.stat().st_size if beside else 0)
 
-    fastest = find_fastest(build, layers, search or Search(), batch) if layout == FASTEST else None
-    compiled, forms = (fastest.layout, fastest.forms) if fastest else (layout, {})
+    fastest = None
     # Shifts cost precision in some networks, and wherever arithmetic is coarser than float32.
-    for shifts in (True, False) if compiled == "sorted" and precision == "float32" else (False,):
+    for shifts in (True, False) if layout != "scatter" and precision == "float32" else (False,):
+        if layout == FASTEST:
+            fastest = find_fastest(partial(built, shifts), layers, search or Search(), batch)
+        compiled, forms = (fastest.layout, fastest.forms) if fastest else (layout, {})
         variant = model.clone()
-        before, passes = _compile(variant, flat, captured_on, compiled, forms, shifts=shifts)
+        before, passes = _compile(variant, flat, captured_on, compiled, forms, shifts=shifts and compiled == "sorted")
         try:
             parity, proto, changed, size = write(variant)
             break

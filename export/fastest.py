@@ -25,7 +25,7 @@ class Search:
         for_batch: the batch size that matters; None is 1, 16, 128 and 1024 alike, or what the file is made for.
         measure: time the forms on this machine; False lets prices decide.
         price: the price file that decides then; None is the one that comes with the package.
-        provider, threads: that the file will run with, see `smx.runtime.Session`.
+        provider, threads, allow_fallback: that the file will run with, see `smx.runtime.Session`.
         seconds: about how long all measurements take.
 
     Raises:
@@ -37,6 +37,7 @@ class Search:
     price: str | os.PathLike[str] | None = None
     provider: str = "cpu"
     threads: int | None = 1
+    allow_fallback: bool = False
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -122,7 +123,8 @@ class Fastest:
         first = "these forms" if own else "sorted"
         lines.append(f"taken: {self.file}" + f"; relative to {first} {', '.join(others)}" * bool(others))
         how = "measured on" if self.measured else "by prices of"
-        lines.append(f"{how} {self.machine['processor']}, {self.provider}, threads: {self.threads or 'all'}")
+        processor = self.machine.get("processor") or "an unknown processor"
+        lines.append(f"{how} {processor}, {self.provider}, threads: {self.threads or 'all'}")
         return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:

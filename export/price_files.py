@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from smx import files
-from smx.activations import BUILT_IN, get
+from smx.activations import get, known
 from smx.export.capture import DOMAIN, OP_TYPE, attach, choose_forms
 from smx.export.compiler import compile
 from smx.export.emit import Emitter
@@ -119,7 +119,7 @@ class _Chain:
         self.graph.extend(self.emit.nodes)
         self.graph.outputs.append(self.value)
         model = ir.Model(self.graph, ir_version=oldest_ir_version(OPSET))
-        attach(model, {name: expression for name in BUILT_IN if (expression := get(name).onnx) is not None})
+        attach(model, {name: expression for name in known() if (expression := get(name).onnx) is not None})
         choose_forms(model, self.forms)
         compile(model, "sorted")
         files.write_bytes(path, ir.to_proto(model).SerializeToString())

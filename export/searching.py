@@ -64,12 +64,16 @@ def find_fastest(build: Build, layers: Sequence[LayerInfo], search: Search, batc
                 paths = {name: folder / f"{i}.onnx" for i, name in enumerate(models)}
                 for name, path in paths.items():
                     path.write_bytes(models[name].SerializeToString())
-                how: dict[str, Any] = {"provider": search.provider, "threads": search.threads}
+                how: dict[str, Any] = {
+                    "provider": search.provider,
+                    "threads": search.threads,
+                    "allow_fallback": search.allow_fallback,
+                }
                 try:
                     return in_subprocess(time_files, paths, sizes, **how, seconds=search.seconds / 2)
                 except InputError as error:  # it takes no random inputs, or does not run on this provider
                     reason = f"fastest can't be measured for this network: {error}"
-                    raise InputError(f"{reason}; let prices decide (measure=False, --no-measure)") from error
+                    raise InputError(f"{reason}; let prices decide: smx export --no-measure, measure=False") from error
 
         decision = by_measuring(build, layers, sizes, timed)
         where: dict[str, Any] = {"provider": search.provider, "threads": search.threads, "machine": machine()}

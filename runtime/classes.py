@@ -12,6 +12,8 @@ from smx.errors import InputError
 
 ROUNDING = 1 / 512
 """How far a probability may be from the true one: half a step of a model that is quantized to 8 bits."""
+MOST_ROUNDING = 1 / 8
+"""How far the sum of very many of them may be from 1."""
 
 
 def softmax(scores: NDArray[Any]) -> NDArray[np.float64]:
@@ -38,7 +40,8 @@ def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
         raise InputError(f"it has {count}, which names no classes; expected one for each class, two or more")
     check_scores(scores)
     given = scores.astype(np.float64)
-    if len(given) and (given >= 0).all() and (np.abs(given.sum(1) - 1) <= ROUNDING * given.shape[1]).all():
+    rounding = min(ROUNDING * given.shape[1], MOST_ROUNDING)
+    if len(given) and (given >= 0).all() and (np.abs(given.sum(1) - 1) <= rounding).all():
         given /= given.sum(1, keepdims=True)
         return given
     return softmax(scores)

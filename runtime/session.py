@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
-from smx.errors import InputError, no_file, one_line
+from smx.errors import InputError, SmxError, no_file, one_line
 from smx.limits import RANDOM_VALUES, VALUES
 from smx.runtime.digest import check_digest
 from smx.runtime.graph import check_functions
@@ -30,6 +31,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(bool)": np.dtype(np.bool_),
 }
 """The types of tensors that ONNX Runtime and numpy share, other than text."""
+MACHINE = re.compile(r"bad_alloc|bad allocation|[Ff]ailed to allocate|out of memory|CUDA (failure|error)|CUDNN|CUBLAS")
+"""Of ONNX Runtime's messages, which have no kinds: that not the input but memory or a device is at fault."""
 
 
 class Session:
@@ -139,6 +142,7 @@ class Session:
         Raises:
             InputError: the number, the shapes or the dtypes of the inputs are not the model's; an output is no array;
                 or it does not have the examples on an axis, for no examples, or its first, for several batches.
+            SmxError: there is not enough memory, or the device fails.
         """
         arrays = self._arrays(inputs)
         if batch_size is not None:
@@ -196,7 +200,10 @@ class Session:
         try:
             return list(self._session.run(None, feed))
         except Exception as error:
-            raise InputError(f"{self.name} can't run this input: {one_line(error)}") from error
+            reason = one_line(error)
+            if isinstance(error, MemoryError) or MACHINE.search(reason):
+                raise SmxError(f"{self.name} could not be run: {reason}") from error
+            raise InputError(f"{self.name} can't run this input: {reason}") from error
 
     def _array(self, output: Any, value: Any) -> NDArray[Any]:
         """Return an output as an array."""
@@ -211,10 +218,10 @@ class Session:
 
     @property
     def batch(self) -> int | None:
-        """The batch size that the model is made for; None if it takes any."""
-        sizes = {wanted.shape[0] for wanted in self.inputs if wanted.shape}
-        fixed = sorted(size for size in sizes if isinstance(size, int))
-        return fixed[0] if fixed else None
+        """The batch size that the model is made for; None if it takes any, or an input has other examples, or none."""
+        sizes = {wanted.shape[0] if wanted.shape else None for wanted in self.inputs}
+        (size,) = sizes if len(sizes) == 1 else (None,)
+        return size if isinstance(size, int) else None
 
     @property
     def takes_raw(self) -> bool:

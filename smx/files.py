@@ -28,6 +28,8 @@ try:
 except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+NETWORKS = (".pt", ".pth")
+"""A file of `smx.save`, or of `smx train`, ends in one of these."""
 LOCK = ".smx.lock"
 _FOREIGN = (errno.ELOOP, errno.EINVAL, errno.EISDIR)
 """What opening it ends with if it is a link, a pipe, a device or a folder."""

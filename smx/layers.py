@@ -222,10 +222,14 @@ class Selective(nn.Module):
             raise ValueError(f"present must be ({count},) indices from 0 to {size - 1}, got {present.tolist()}"[:200])
 
     def _observe(self, z: Tensor, running: Tensor) -> None:
-        """Bring the running averages of the moments up to date with a batch."""
-        if z.numel():
-            part = z if self.dim % z.dim() == 0 else z[:OBSERVED]
+        """Bring the running averages of the moments up to date with a batch.
+
+        One value of each neuron has no deviation, and one that is not finite would never leave the averages.
+        """
+        part = z if self.dim % z.dim() == 0 else z[:OBSERVED]
+        if part.numel() > self.num_features:
             new = functional.moments(part, self.pool, self.dim).to(running.dtype)
+            new = torch.where(new.isfinite(), new, running)
             running.lerp_(new, self.batches.add_(1).reciprocal().clamp_min_(NEW_WEIGHT))
 
     def extra_repr(self) -> str:

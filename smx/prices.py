@@ -43,6 +43,9 @@ RIDERS = 32
 LEAST = 1e-9
 """Seconds: a layer that seems to take less was measured too roughly."""
 
+MOST = 1e4
+"""Seconds: no run of a layer takes so long, and no ratio is so large."""
+
 Table = NDArray[np.float64]
 """Seconds, (batch sizes, widths)."""
 
@@ -163,12 +166,13 @@ class Prices:
         with ReLU; so it contains the layer's weights.
 
         Args:
-            names: of activations. One that was not measured costs as the dearest.
+            names: of activations, or these. One that was not measured costs as the dearest.
             neurons: of the layer, and its inputs.
             batch_size: examples a run; None is the geometric mean over those that were measured.
         """
         if isinstance(names, str):
             raise InputError(f"names must be a sequence of activations, got the text {names!r}")
+        names = [str(getattr(name, "name", name)) for name in names]
         sizes = self.batch_sizes if batch_size is None else (batch_size,)
 
         def time(name: str) -> float:
@@ -288,8 +292,8 @@ def _checked(content: dict[str, Any]) -> Prices:
 
     def table(values: Any, *shape: int) -> Table:
         array = np.array(values, np.float64)
-        if array.shape != shape or not np.isfinite(array).all():
-            raise ValueError(f"expected a table of shape {shape} of finite numbers, got {array.shape}")
+        if array.shape != shape or not (np.abs(array) < MOST).all():
+            raise ValueError(f"expected a table of shape {shape} of numbers below {MOST:g}, got {array.shape}")
         return array
 
     tables: dict[str, Any] = {

@@ -20,7 +20,7 @@ class ExpectedPrice:
 
     Args:
         module: a network of phase 1.
-        prices: of a neuron with each activation, by name, for example in multiples of ReLU's:
+        prices: of a neuron with each activation, by name or by itself, for example in multiples of ReLU's:
             `dict(zip(pool, smx.load_prices().relative(pool)))`.
 
     Raises:
@@ -36,6 +36,7 @@ class ExpectedPrice:
                 "prices must have a number for each activation's name, as"
                 f" dict(zip(pool, smx.load_prices().relative(pool))), got {type(prices).__name__}"
             )
+        prices = {getattr(name, "name", name): price for name, price in prices.items()}
         neurons = sum(layer.num_features for layer in self.layers)
         by_size: dict[int, list[tuple[Selective, Tensor]]] = {}
         for layer in self.layers:

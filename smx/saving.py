@@ -24,9 +24,6 @@ from smx.paper import PAPER
 from smx.program import capture
 from smx.wrappers import copied, unwrapped
 
-SUFFIXES = (".pt", ".pth")
-"""A file that `save` writes ends in one of these."""
-
 
 def save(
     module: nn.Module,
@@ -61,7 +58,7 @@ def save(
             class_names are not as many as the outputs.
         InputError: the path can't be written to.
     """
-    files.check_suffix(Path(path), *SUFFIXES)
+    files.check_suffix(Path(path), *files.NETWORKS)
     module = unwrapped(module)
     layers = layers_of(module)
     if not layers or "" in layers:

@@ -244,7 +244,14 @@ def test_the_cost_of_a_cell_is_measured() -> None:
 
 
 def test_what_the_machine_does_to_the_load_is_measured() -> None:
-    uneven = result("serving-bare")["machine_stalls"]
+    load = result("serving-load")
+    uneven = load["machine_stalls"]
+    (row,) = (row for row in load["servers"] if (row["server"], row["connections"]) == ("smx serve", 64))
     said = " ".join((ROOT / "docs" / "serving.md").read_text().split())
-    assert f"up to {uneven['slowest_ratio']:.0f} times as slow as usual" in said
-    assert f"more than three times in {100 * uneven['stalled']:.1f} % of the time" in said
+    assert f"The p99 at 64 connections is {row['p99_ms']:.1f} ms" in said
+    assert f"(p99 {row['p99_ms']:.0f} ms)" in README
+    assert f"as long as usual in {100 * uneven['stalled']:.2f} % of the time" in said
+    waits = result("serving-wait")["servers"]
+    rates = {(each["server"], each["connections"]): each["requests_a_second"] for each in waits}
+    of_64, of_8 = (rates["--max-wait 5", count] / rates["--max-wait 0", count] for count in (64, 8))
+    assert f"won {100 * of_64 - 100:.0f} % with 5 ms at 64 connections, and lost {100 - 100 * of_8:.0f} % at 8" in said

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from smx.errors import InputError
+from smx.runtime.tuning import read_tuning
 
 DEVICES = ("cpu", "gpu")
 
@@ -42,3 +44,11 @@ class Engine:
                 raise InputError(f"{name} must be a whole number, at least 1, got {value!r}")
         if not 0 <= self.max_delay <= 10:
             raise InputError(f"max_delay must be 0 to 10 seconds, got {self.max_delay}")
+
+
+def threads_of(model: Path, engine: Engine) -> int:
+    """Return the threads of one operator on the CPU; 0 is one for each core, which `smx tune` may have found."""
+    if engine.threads is not None:
+        return engine.threads
+    tuning, _ = read_tuning(model, "cpu")
+    return 1 if tuning is None else tuning.settings.threads or 0

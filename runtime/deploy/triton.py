@@ -18,13 +18,12 @@ from tritonclient.grpc import model_config_pb2 as messages
 
 from smx import files
 from smx.errors import InputError
-from smx.runtime.deploy.engine import Engine
+from smx.runtime.deploy.engine import Engine, threads_of
 from smx.runtime.graph import weight_files
 from smx.runtime.serving.batcher import Batching
 from smx.runtime.serving.model import OPEN_LENGTH, Loading, ServedModel
 from smx.runtime.serving.protocol import DATATYPES
 from smx.runtime.session import DTYPES
-from smx.runtime.tuning import read_tuning
 
 MODEL, CONFIG, LABELS = "model.onnx", "config.pbtxt", "labels.txt"
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -109,7 +108,7 @@ def model_config(served: ServedModel, engine: Engine) -> Any:
             zeros.data_type, zeros.zero_data = _data_type(each), True
             zeros.dims.extend(_closed(each, batched) or [1])
     if not gpu:
-        config.parameters["intra_op_thread_count"].string_value = str(threads_of(served, engine))
+        config.parameters["intra_op_thread_count"].string_value = str(threads_of(served.path, engine))
     return config
 
 
@@ -117,14 +116,6 @@ def labelled(served: ServedModel) -> bool:
     """Whether the first output has a score for each of the model's class names."""
     shape = served.session.outputs[0].shape
     return bool(served.class_names) and shape[-1:] == [len(served.class_names)]
-
-
-def threads_of(served: ServedModel, engine: Engine) -> int:
-    """Return the threads of one operator; 0 is one for each core, which `smx tune` may have found."""
-    if engine.threads is not None:
-        return engine.threads
-    tuning, _ = read_tuning(served.path, served.session.provider)
-    return 1 if tuning is None else tuning.settings.threads or 0
 
 
 def _data_type(each: Any) -> int:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smx.runtime.serving import rest
-from smx.runtime.serving.bodies import Bodies
 from smx.runtime.serving.infer import Infer, Paths
+from smx.runtime.serving.logs import Ids
 from smx.runtime.serving.metrics import CONTENT_TYPE
-from smx.runtime.serving.protocol import Cause, Refusal, check_key
+from smx.runtime.serving.protocol import Cause, Gone, Refusal, check_key
 from smx.runtime.serving.service import Service
 
 OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
@@ -27,7 +24,6 @@ OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 OPEN_FOLDERS = ("/page/", "/web-runtime/")
 """Nor do the page's files: it is the page that asks for the key."""
 ID_HEADER = b"x-request-id"
-ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 CAUSES = {404: Cause.NOT_FOUND, 405: Cause.METHOD}
 
 
@@ -47,15 +43,14 @@ class Front:
     ) -> None:
         self.app, self.service, self.log, self.log_all = app, service, log, log_all
         self.api_key = api_key.encode() if api_key else None
-        self.unique, self.count = secrets.token_hex(4), itertools.count(1)
+        self.ids = Ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         start, headers = time.perf_counter(), dict(scope["headers"])
-        given = headers.get(ID_HEADER, b"").decode("latin-1")
-        request_id = given if ID.fullmatch(given) else f"{self.unique}{next(self.count):08x}"
+        request_id = self.ids.of(headers.get(ID_HEADER, b"").decode("latin-1"))
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -72,10 +67,12 @@ class Front:
                 given = headers.get(b"authorization", b"").decode("latin-1")
                 check_key(given, self.api_key, "the header Authorization")
             await self.app(scope, receive, send_with_id)
-        except ClientDisconnect:
+        except Gone:
             error = "the client is gone"
         except Exception as raised:
             refusal, error = self._as_refusal(raised), str(raised)
+            if refusal.cause is Cause.UNAUTHENTICATED or isinstance(raised, HTTPException):  # nobody else counts it
+                self.service.metrics.refused("rest", refusal.cause.value)
             if status == 0:
                 allowed = raised.headers if isinstance(raised, HTTPException) else None
                 await _error(refusal, allowed)(scope, receive, send_with_id)
@@ -143,9 +140,7 @@ def make_app(
         log, log_all: see `Front`.
         routes: further ones, as of the page.
     """
-    limits = service.limits
-    bodies = Bodies(limits.max_body, limits.read_timeout)
-    infer = Infer(service, bodies)
+    infer = Infer(service)
 
     async def live(request: Request) -> Response:
         return _json({"live": True})
@@ -164,7 +159,11 @@ def make_app(
         return _json({"name": model.name, "ready": True})
 
     async def index(request: Request) -> Response:
-        return _json(service.repository.index())
+        async with service.bodies.read(request.scope, request.receive) as body:
+            asked = rest.parse(body or b"{}", service.limits.max_depth)
+        if not isinstance(ready := asked.get("ready", False), bool):
+            raise rest.invalid(f"ready must be true or false, got {ready!r:.50}")
+        return _json(service.repository.index(ready))
 
     async def metrics(request: Request) -> Response:
         return Response(service.metrics_text(), media_type=CONTENT_TYPE)
@@ -176,7 +175,7 @@ def make_app(
             top_k = request.query_params.get("top_k", "0")
             if invert not in ("true", "false", "1", "0") or not rest.is_number(top_k):
                 raise rest.invalid("invert must be true or false, top_k a whole number")
-            async with bodies.read(request.scope, request.receive) as body:
+            async with service.bodies.read(request.scope, request.receive) as body:
                 answer = await service.classify(name, version, body, invert=invert in ("true", "1"), top_k=int(top_k))
         return _json(answer)
 

@@ -23,7 +23,7 @@ class Batching:
     """How requests are put together.
 
     Attributes:
-        max_rows: examples of one run; 1 runs each request by itself.
+        max_rows: examples of requests that share a run, of which one alone may have more; 1 runs each by itself.
         max_wait: seconds that a request waits for others while nothing runs. Requests that come while the model runs
             wait for it anyway, so that batches form under load even with 0.
         max_queue: requests that may wait; a further one is refused.
@@ -101,7 +101,7 @@ class Batcher:
             raise Refusal(Cause.BUSY, f"{self.batching.max_queue} requests are waiting already; try again later")
         loop = asyncio.get_running_loop()
         kind = tuple((x.shape[1:], x.dtype) for x in inputs) if self.together else (object(),)
-        rows = len(inputs[0]) if self.together else 1
+        rows = len(inputs[0]) if inputs and inputs[0].ndim else 1
         request = Waiting(inputs, rows, kind, loop.create_future(), loop.time())
         self.waiting.append(request)
         if self._idle and not self._soon:  # after the requests that come in this round of the loop
@@ -144,7 +144,8 @@ class Batcher:
             if not self.waiting:
                 return
             batch = self._next()
-            rows, due = sum(request.rows for request in batch), batch[0].since + self.batching.max_wait
+            rows = sum(request.rows for request in batch)
+            due = batch[0].since + (self.batching.max_wait if self.together else 0)
             if len(batch) == len(self.waiting) and rows < self.batching.max_rows and loop.time() < due:
                 self._due = loop.call_at(due, self._dispatch)
                 return

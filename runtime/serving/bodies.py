@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
 from smx.runtime.serving.cycle import WHOLE
-from smx.runtime.serving.protocol import Cause, Refusal
+from smx.runtime.serving.protocol import Cause, Gone, Refusal
 
 ROOM = 256 * 2**20
 """Bytes of all bodies together; or of four, where these are more."""
@@ -35,6 +37,21 @@ class Bodies:
     def read(self, scope: Scope, receive: Receive) -> Body:
         """Return a request's body, for `async with`: it is read, and held until the request is answered."""
         return Body(self, scope, receive)
+
+    @contextmanager
+    def whole(self, body: bytes) -> Iterator[None]:
+        """Hold a body that has come another way, until the end of the block.
+
+        Raises:
+            Refusal: there is no room for it.
+        """
+        if self.size + len(body) > self.room:
+            raise self.full()
+        self.size += len(body)
+        try:
+            yield
+        finally:
+            self.size -= len(body)
 
     def make_room(self, newest: Body) -> None:
         """Give up the largest body that is still coming.
@@ -75,6 +92,7 @@ class Body:
 
         Raises:
             Refusal: it is compressed, larger than allowed, or does not come in time; or there is no room for it.
+            Gone: the client went away.
         """
         self._check_headers()
         self.bodies.held.add(self)
@@ -108,6 +126,8 @@ class Body:
                 async for part in Request(self.scope, self.receive).stream():
                     parts.append(part)
                     self._hold(part)
+        except ClientDisconnect as error:
+            raise Gone from error
         except TimeoutError as error:
             if self.crowded_out:
                 raise bodies.full() from error

@@ -64,6 +64,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """Whether the time of those headers runs; most come whole, and need none."""
         self._fresh = False
         """Whether a request's headers came with what is being parsed, so that its application has not started."""
+        self._trailers = 0
+        """Fields that came after the body of the request."""
         self._receiving = False
         """Whether a request's headers are complete and its body is not."""
         self._deaf = False
@@ -128,14 +130,17 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start the time of the headers."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise self._refused(429, f"more than {MAX_PIPELINED} requests wait on this connection")
-        self._begun, self._head_timed = True, False
+        self._begun, self._head_timed, self._trailers = True, False, 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count the headers, and trailers with them."""
-        if len(self.headers) >= MAX_FIELDS:
+        """Count the headers. What follows a body is none (RFC 9110, 6.5.1): its bytes count, and it is thrown away."""
+        if self._receiving:
+            self._trailers += 1
+        if len(self.headers) + self._trailers >= MAX_FIELDS + self._receiving:
             raise self._refused(431, f"a request may have {MAX_FIELDS} headers")
-        super().on_header(name, value)
+        if not self._receiving:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Start the request."""

@@ -9,7 +9,6 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from smx.runtime.serving import rest
-from smx.runtime.serving.bodies import Bodies
 from smx.runtime.serving.cycle import WHOLE
 from smx.runtime.serving.service import Service
 
@@ -22,18 +21,17 @@ class Infer:
 
     Args:
         service: what answers.
-        bodies: holds the bodies of requests.
     """
 
-    def __init__(self, service: Service, bodies: Bodies) -> None:
-        self.service, self.bodies = service, bodies
+    def __init__(self, service: Service) -> None:
+        self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         name, version = scope["path_params"]["name"], scope["path_params"].get("version")
         with self.service.counted(name, "rest"):
             length = _json_length(scope)
-            async with self.bodies.read(scope, receive) as body:
+            async with self.service.bodies.read(scope, receive) as body:
                 asked = rest.read_request(body, length, self.service.limits.max_depth)
                 answer, length = rest.write_response(await self.service.infer(name, version, asked), asked)
         headers = [(b"content-length", b"%d" % len(answer))]

@@ -7,9 +7,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import re
+import secrets
 import select
 import sys
 from datetime import UTC, datetime
@@ -18,7 +21,19 @@ from typing import Any
 MAX_LINE = 4000
 """Below the 4096 bytes that Linux writes to a pipe at once or, if there is no room, not at all."""
 MAX_TEXT = 500
+ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 _lost = 0
+
+
+class Ids:
+    """Names requests, in the log and in answers: as the client does, if that is a short word, or else by a number."""
+
+    def __init__(self) -> None:
+        self._unique, self._count = secrets.token_hex(4), itertools.count(1)
+
+    def of(self, given: str) -> str:
+        """Return the id of a request; `given` is what the client sent, or nothing."""
+        return given if ID.fullmatch(given) else f"{self._unique}{next(self._count):08x}"
 
 
 def log(event: str, **fields: Any) -> None:

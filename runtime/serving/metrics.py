@@ -57,6 +57,10 @@ class Metrics:
         requests.inc()
         times.observe(seconds)
 
+    def refused(self, protocol: str, cause: str) -> None:
+        """Count a request that was refused before it was known to be of a model."""
+        self.errors.labels("", protocol, cause).inc()
+
     def of_model(self, name: str) -> dict[str, Any]:
         """Return what was counted of a model's requests, for the page; what that asks of neurons does not count.
 

@@ -60,9 +60,14 @@ class Port(NamedTuple):
     shape: tuple[int, ...]
 
     @property
+    def datatype(self) -> str:
+        """The protocol's name of the dtype."""
+        return DATATYPES[self.dtype]
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """What the protocol says of it."""
-        return {"name": self.name, "datatype": DATATYPES[self.dtype], "shape": list(self.shape)}
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
     def takes(self, array: NDArray[Any]) -> bool:
         """Whether an array has its shape. The first axis is the examples', of which there may be none."""
@@ -150,7 +155,10 @@ class ServedModel:
             tensor, k = made[output.name], output.parameters.get("classification")
             outputs.append(tensor if k is None else classification(tensor, k, self._names(tensor.array)))
         outputs = outputs or list(made.values())
-        outputs += further_outputs(request, made[known[0]], self._names(arrays[0]))
+        further = further_outputs(request, made[known[0]], self._names(arrays[0]))
+        if twice := {*made} & {each.name for each in further}:
+            raise Refusal(Cause.INVALID, f"{self.name} has an output {min(twice)!r} of its own; ask for that")
+        outputs += further
         return InferResponse(model_name=self.name, model_version=self.version, outputs=outputs, id=request.id)
 
     def _names(self, output: NDArray[Any]) -> Sequence[str]:
@@ -166,8 +174,8 @@ class ServedModel:
         for port in self.inputs.values():
             array = given[port.name].array
             if array.dtype != port.dtype:
-                expected, got = DATATYPES[port.dtype], given[port.name].datatype
-                raise Refusal(Cause.INVALID, f"the input {port.name!r} must be {expected}, got {got}")
+                got = given[port.name].datatype
+                raise Refusal(Cause.INVALID, f"the input {port.name!r} must be {port.datatype}, got {got}")
             if not port.takes(array):
                 wanted = f"must have the shape {list(port.shape)}, got {list(array.shape)}"
                 raise Refusal(Cause.INVALID, f"the input {port.name!r} {wanted}")

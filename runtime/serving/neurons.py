@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from weakref import proxy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,14 +49,14 @@ class LayerValues:
 
 
 class Neurons:
-    """The neurons of a served model.
+    """The neurons of a served model, which it does not keep in memory.
 
     Args:
         model: what is asked.
     """
 
     def __init__(self, model: ServedModel) -> None:
-        self.model = model
+        self.model: ServedModel = proxy(model)
         self._session: Session | None = None
         self._queue = Batcher(self._run, Batching(max_rows=1, max_queue=MAX_QUEUE), together=False)
 

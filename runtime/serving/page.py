@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -14,9 +15,9 @@ from starlette.routing import Route
 
 from smx.arrays import image_shape
 from smx.errors import InputError
+from smx.runtime.graph import weight_files
 from smx.runtime.serving import rest
 from smx.runtime.serving.app import route, which
-from smx.runtime.serving.bodies import Bodies
 from smx.runtime.serving.model import ServedModel
 from smx.runtime.serving.neurons import Neurons
 from smx.runtime.serving.protocol import Cause, Refusal
@@ -62,14 +63,12 @@ def page_routes(service: Service, web_runtime: Path | None = None) -> list[Route
     headers = HEADERS | {"content-security-policy": POLICY.format(wasm=" 'wasm-unsafe-eval'" if runtime_files else "")}
     files = {path.name: (path.read_bytes(), TYPES[path.suffix]) for path in WEB.iterdir() if path.suffix in TYPES}
     limits = service.limits
-    bodies = Bodies(limits.max_body, limits.read_timeout)
-    known: dict[tuple[str, str], Neurons] = {}
+    known: WeakKeyDictionary[ServedModel, Neurons] = WeakKeyDictionary()  # a model that is replaced leaves it
 
     def neurons_of(model: ServedModel) -> Neurons:
-        key = model.name, model.version
-        if key not in known or known[key].model is not model:
-            known[key] = Neurons(model)
-        return known[key]
+        if model not in known:
+            known[model] = Neurons(model)
+        return known[model]
 
     async def index(request: Request) -> Response:
         return Response(files["index.html"][0], 200, headers, files["index.html"][1])
@@ -96,7 +95,7 @@ def page_routes(service: Service, web_runtime: Path | None = None) -> list[Route
     async def neurons(request: Request) -> Response:
         name, version = which(request)
         with service.counted(name, "neurons"):
-            async with bodies.read(request.scope, request.receive) as body:
+            async with service.bodies.read(request.scope, request.receive) as body:
                 asked = rest.read_request(body, None, limits.max_depth)
             model = service.repository.find(name, version)
             layers = await neurons_of(model).read(asked, limits.timeout)
@@ -154,10 +153,13 @@ def describe(model: ServedModel) -> dict[str, Any]:
 
 
 def picture_size(model: ServedModel) -> list[int] | None:
-    """Return height and width of the grey image that a model takes; None for another input."""
+    """Return height and width of the grey image that a classifier takes; None for another model."""
     shape = image_shape(model.info.sample_shape) if model.info else ()
     wanted = model.session.inputs[0].shape[1:] if len(model.session.inputs) == 1 else ()
+    scores = model.session.outputs[0].shape
     if len(shape) != 3 or shape[0] != 1 or not all(isinstance(length, int) for length in wanted):
+        return None
+    if len(scores) != 2 or scores[1] == 1:  # no classes, whose probabilities the page shows
         return None
     return list(shape[1:]) if math.prod(wanted) == math.prod(shape) else None
 
@@ -168,10 +170,12 @@ def read_file(model: ServedModel) -> bytes:
     Raises:
         Refusal: its weights are in another file, or it was replaced and the new one does not answer.
     """
-    if model.path.with_name(model.path.name + ".data").exists():
-        raise Refusal(Cause.INVALID, f"the weights of {model.name} are in a second file, which is not sent")
     try:
+        if weight_files(model.path):
+            raise Refusal(Cause.INVALID, f"the weights of {model.name} are in another file, which is not sent")
         content = model.path.read_bytes()
+    except InputError as error:
+        raise Refusal(Cause.NOT_FOUND, f"the file of {model.name} is no model any more") from error
     except OSError as error:
         raise Refusal(Cause.NOT_FOUND, f"the file of {model.name} is gone") from error
     if stamp(model.path) != model.stamp:

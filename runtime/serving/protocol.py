@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BYTES = "BYTES"
-DTYPES: dict[str, np.dtype[Any]] = {
+NUMERIC: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
     "UINT16": np.dtype(np.uint16),
@@ -29,9 +29,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP16": np.dtype(np.float16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
-    BYTES: np.dtype(np.object_),
 }
-"""The protocol's datatypes; BYTES are texts, one `str` an element."""
+"""The protocol's datatypes of numbers; models here take nothing else."""
+DTYPES = {**NUMERIC, BYTES: np.dtype(np.object_)}
+"""All of them; BYTES are texts, one `str` an element, as outputs have them."""
 
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_TENSORS = 1000
@@ -66,6 +67,10 @@ class Refusal(Exception):  # noqa: N818
         line = " ".join(message.split())
         super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}...")
         self.cause = cause
+
+
+class Gone(Exception):  # noqa: N818
+    """The client has closed its connection before its request was complete; nobody waits for an answer."""
 
 
 def check_key(authorization: str, api_key: bytes, how: str) -> None:
@@ -128,14 +133,12 @@ class InferResponse:
 
 
 def from_bytes(name: str, datatype: Any, shape: Any, raw: bytes | memoryview) -> Tensor:
-    """Read a tensor from its raw bytes: row-major, little-endian; BYTES each after its length in four bytes.
+    """Read a tensor from its raw bytes: row-major, little-endian.
 
     Raises:
         Refusal: the datatype is unknown, or there are more or fewer bytes than the shape needs.
     """
     dtype, count = dtype_of(name, datatype), size_of(name, shape)
-    if datatype == BYTES:
-        return Tensor(name, _texts(name, raw, count).reshape(shape))
     if len(raw) != count * dtype.itemsize:
         raise Refusal(
             Cause.INVALID,
@@ -148,36 +151,18 @@ def from_bytes(name: str, datatype: Any, shape: Any, raw: bytes | memoryview) ->
 
 
 def to_bytes(array: NDArray[Any]) -> bytes:
-    """Write what `from_bytes` reads."""
+    """Write what `from_bytes` reads; BYTES each after its length in four bytes."""
     if array.dtype != np.object_:
         return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).tobytes()
     encoded = (str(text).encode() for text in array.flat)
     return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
 
 
-def _texts(name: str, raw: bytes | memoryview, count: int) -> NDArray[Any]:
-    texts, place = [], 0
-    try:
-        while place < len(raw):
-            end = place + 4 + int.from_bytes(raw[place : place + 4], "little")
-            if place + 4 > len(raw) or end > len(raw):
-                raise ValueError("a text is cut off")
-            texts.append(str(raw[place + 4 : end], "utf-8"))
-            place = end
-        if len(texts) != count:
-            raise ValueError(f"{len(texts)} texts for {count} elements")
-    except ValueError as error:
-        raise Refusal(Cause.INVALID, f"the input {name!r} has damaged BYTES: {error}") from error
-    array = np.empty(count, np.object_)
-    array[:] = texts
-    return array
-
-
 def dtype_of(name: str, datatype: Any) -> np.dtype[Any]:
-    """Return the dtype of a datatype's name."""
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise Refusal(Cause.INVALID, f"the input {name!r} needs a datatype of {', '.join(DTYPES)}, got {datatype!r}")
-    return DTYPES[datatype]
+    """Return the dtype of an input's datatype."""
+    if not isinstance(datatype, str) or datatype not in NUMERIC:
+        raise Refusal(Cause.INVALID, f"the input {name!r} needs a datatype of {', '.join(NUMERIC)}, got {datatype!r}")
+    return NUMERIC[datatype]
 
 
 def size_of(name: str, shape: Any) -> int:

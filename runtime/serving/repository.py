@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from smx.errors import InputError, SmxError, one_line
+from smx.runtime.graph import weight_files
 from smx.runtime.serving.model import ServedModel
 from smx.runtime.serving.protocol import Cause, Refusal
 from smx.runtime.tuning import tuning_path, variant_path
 
+NUMBER = re.compile(r"[1-9][0-9]*")
+"""A version, as Triton has it: without zeros in front."""
 VERSION = "1"
 """Of a model whose file does not stand in a folder of versions."""
 
@@ -27,7 +32,7 @@ class Entry:
 
     Attributes:
         path: of its file.
-        stamp: which state of the file was tried last; see `stamp`.
+        stamp: which state of the file, or files, was tried last; see `stamp`.
         model: what answers; None if no state of the file could be loaded.
         error: why the last state could not be loaded.
     """
@@ -42,12 +47,12 @@ class Repository:
     """The models of a file or a folder.
 
     A folder holds `NAME.onnx` files, or as in a Triton model repository `NAME/VERSION/model.onnx`, VERSION a whole
-    number; or both.
+    number from 1 on; or both. What can't be read is reported and left out.
 
     Args:
         source: the file or the folder.
         load: makes a served model of a path, a name and a version.
-        report: is called with an event's name and its fields: `loaded`, `refused`, `removed`.
+        report: is called with an event's name and its fields: `loaded`, `refused`, `removed`, `skipped`.
 
     Raises:
         InputError: there is no model, or one that can't be loaded.
@@ -56,11 +61,12 @@ class Repository:
     def __init__(self, source: Path, load: Load, report: Callable[..., None]) -> None:
         self.source, self.load, self.report = source, load, report
         self.entries: dict[Key, Entry] = {}
-        found = unique(find_models(source))
+        self._skipped: set[str] = set()
+        found = {key: _only(key, paths) for key, paths in self._look().items()}
         if not found:
             raise InputError(f"{source} holds no NAME.onnx and no NAME/VERSION/model.onnx file")
         for key, path in found.items():
-            self.entries[key] = entry = Entry(path, stamp(path))
+            self.entries[key] = entry = Entry(path, (stamp(path),))
             entry.model = load(path, *key)
             self._report_loaded(entry)
 
@@ -96,12 +102,13 @@ class Repository:
         """Whether each model has a version that answers."""
         return all(self.versions(name) for name in self.names)
 
-    def index(self) -> list[dict[str, Any]]:
-        """Return name, version, state and reason of every version, as Triton's repository index has it."""
+    def index(self, ready: bool = False) -> list[dict[str, Any]]:
+        """Return name, version, state and reason of every version, or of those that answer, as in Triton."""
         return [
             {"name": name, "version": version, "state": "READY" if entry.model else "UNAVAILABLE"}
             | ({"reason": entry.error.replace(f"{entry.path.parent}/", "")} if entry.error else {})
             for (name, version), entry in sorted(self.entries.items())
+            if entry.model or not ready
         ]
 
     async def refresh(self) -> None:
@@ -109,15 +116,16 @@ class Repository:
 
         Requests that wait for a replaced model are answered by it; later ones by the new one.
         """
-        found = unique(find_models(self.source))
-        for key, path in found.items():
-            entry = self.entries.get(key) or Entry(path)
-            if (now := stamp(path)) in (entry.stamp, None):
+        found = self._look()
+        for key, paths in found.items():
+            entry = self.entries.get(key) or Entry(paths[0])
+            now = tuple([await asyncio.to_thread(stamp, path) for path in paths])
+            if now == entry.stamp or None in now:
                 continue
-            entry.path, entry.stamp = path, now
+            entry.path, entry.stamp = paths[0], now
             self.entries[key] = entry
             try:
-                fresh = await asyncio.to_thread(self.load, path, *key)
+                fresh = await asyncio.to_thread(self.load, _only(key, paths), *key)
             except (SmxError, OSError, MemoryError) as error:
                 entry.error = one_line(error)
                 self.report(
@@ -147,6 +155,18 @@ class Repository:
                 if said != (said := one_line(error)):
                     self.report("failed", error=f"looking for models: {said}")
 
+    def _look(self) -> dict[Key, list[Path]]:
+        """Return the files of each version of a model, of which there should be one; report once what can't be read."""
+        found: dict[Key, list[Path]] = {}
+        skipped: dict[str, str] = {}
+        for key, path in find_models(self.source, lambda path, error: skipped.update({str(path): one_line(error)})):
+            found.setdefault(key, []).append(path)
+        for folder, reason in skipped.items():
+            if folder not in self._skipped:
+                self.report("skipped", path=folder, reason=reason)
+        self._skipped = {*skipped}
+        return found
+
     def _report_loaded(self, entry: Entry) -> None:
         model = entry.model
         assert model is not None
@@ -162,8 +182,13 @@ class Repository:
         )
 
 
-def find_models(source: Path) -> Iterator[tuple[Key, Path]]:
-    """Find the models of a file or a folder; what `smx tune` put beside a model is none of its own."""
+def find_models(
+    source: Path, skip: Callable[[Path, OSError], None] = lambda path, error: None
+) -> Iterator[tuple[Key, Path]]:
+    """Find the models of a file or a folder; what `smx tune` put beside a model is none of its own.
+
+    `skip` is called with a folder in it that can't be read, as `lost+found` at the top of a disk.
+    """
     if not source.is_dir():
         yield (source.stem, VERSION), source
         return
@@ -175,32 +200,41 @@ def find_models(source: Path) -> Iterator[tuple[Key, Path]]:
             if not (plain != path and variant_path(plain) == path and tuning_path(plain).exists()):
                 yield (path.stem, VERSION), path
         elif path.is_dir():
-            for version in path.iterdir():
-                if version.name.isascii() and version.name.isdigit() and (version / "model.onnx").is_file():
-                    yield (path.name, version.name), version / "model.onnx"
+            try:
+                for version in path.iterdir():
+                    if NUMBER.fullmatch(version.name) and (version / "model.onnx").is_file():
+                        yield (path.name, version.name), version / "model.onnx"
+            except OSError as error:
+                skip(path, error)
 
 
-def unique(found: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
-    """Return where each version of a model is.
-
-    Raises:
-        InputError: one has two files.
-    """
-    paths: dict[Key, Path] = {}
-    for key, path in found:
-        if key in paths:
-            raise InputError(f"{path} and {paths[key]} are both version {key[1]} of the model {key[0]}; remove one")
-        paths[key] = path
-    return paths
+def _only(key: Key, paths: Sequence[Path]) -> Path:
+    if len(paths) > 1:
+        other, one, *_ = paths
+        raise InputError(f"{one} and {other} are both version {key[1]} of the model {key[0]}; remove one")
+    return paths[0]
 
 
 def stamp(path: Path) -> object:
-    """Return what changes when a file, its weights beside it or its tuning are replaced; None if the file is gone."""
-    states: list[object] = []
-    for each in (path, path.with_name(path.name + ".data"), tuning_path(path)):
-        try:
-            state = os.stat(each)  # noqa: PTH116
-            states.append((state.st_ino, state.st_mtime_ns, state.st_size))
-        except OSError:
-            states.append(None)
-    return tuple(states) if states[0] is not None else None
+    """Return what changes when a file, its weights in other files or its tuning are replaced; None if it is gone."""
+    own = _state(path)
+    if own is None:
+        return None
+    return (own, *(_state(path.parent / name) for name in _weights(path, own)), _state(tuning_path(path)))
+
+
+def _state(path: Path) -> object:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+        return found.st_ino, found.st_mtime_ns, found.st_size
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1000)
+def _weights(path: Path, state: object) -> Sequence[str]:
+    """Return the other files of weights of a model in a certain state; none of what is no model."""
+    try:
+        return weight_files(path)
+    except InputError:
+        return ()

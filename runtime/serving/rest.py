@@ -210,7 +210,7 @@ def invalid(message: str) -> Refusal:
     return Refusal(Cause.INVALID, message)
 
 
-NUMBERS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str}}
+NUMBERS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
 """The types that JSON's values may have, by the kind of the dtype."""
 
 

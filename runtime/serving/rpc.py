@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from smx.errors import SmxError
+from smx.runtime.serving.logs import Ids
 from smx.runtime.serving.messages import CLASSES, SERVICE
 from smx.runtime.serving.protocol import (
-    BYTES,
     MAX_TENSORS,
     Cause,
     InferRequest,
@@ -56,7 +57,6 @@ CONTENTS = {
     "UINT64": "uint64_contents",
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
-    BYTES: "bytes_contents",
 }
 """Where a datatype's values are; FP16 comes as bytes only."""
 
@@ -65,6 +65,12 @@ LINGER = 0.25
 
 MAX_STREAMS = 128
 """Calls on a connection at the same time; clients wait with further ones."""
+MAX_CALLS = 1024
+"""Calls at the same time; further ones are refused as RESOURCE_EXHAUSTED."""
+MAX_FIELDS = 4 * MAX_TENSORS
+"""Of a message itself: inputs, outputs, raw contents and parameters."""
+ID_KEY = "x-request-id"
+"""The metadata that names a call."""
 
 Call = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
 
@@ -124,11 +130,8 @@ def _from_contents(entry: Any, shape: Sequence[int]) -> Tensor:
             Cause.INVALID, f"the input {entry.name!r} of shape {shape} needs {count} {field}, got {len(values)}"
         )
     try:
-        return Tensor(
-            entry.name,
-            np.array([str(v, "utf-8") for v in values] if field == "bytes_contents" else values, dtype).reshape(shape),
-        )
-    except (OverflowError, UnicodeDecodeError) as error:
+        return Tensor(entry.name, np.array(values, dtype).reshape(shape))
+    except OverflowError as error:
         raise Refusal(Cause.INVALID, f"the input {entry.name!r} has values that {entry.datatype} can't hold") from error
 
 
@@ -167,8 +170,7 @@ class Servicer:
 
     async def repository_index(self, request: Any, context: Any) -> Any:
         """Answer which models there are."""
-        models = [each for each in self.service.repository.index() if not request.ready or each["state"] == "READY"]
-        return CLASSES["RepositoryIndexResponse"](models=models)
+        return CLASSES["RepositoryIndexResponse"](models=self.service.repository.index(request.ready))
 
     async def model_infer(self, request: Any, context: Any) -> Any:
         """Run a model."""
@@ -189,7 +191,43 @@ async def _receive(requests: AsyncIterator[bytes], seconds: float) -> bytes:
         raise Refusal(Cause.INVALID, "the call has no request") from error
 
 
-def guarded(call: Call, message: Any, api_key: bytes | None, service: Service, log: Callable[..., None]) -> Call:
+def check_fields(request: bytes) -> None:
+    """Refuse a message of very many fields, which protobuf would make thousands of times as large as it came.
+
+    What is no message is left to protobuf. Source: https://protobuf.dev/programming-guides/encoding/
+    """
+    place, length = 0, len(request)
+
+    def number() -> int:
+        nonlocal place
+        value = shift = 0
+        while place < length and shift < 64:
+            byte = request[place]
+            place, value, shift = place + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                break
+        return value
+
+    for _ in range(MAX_FIELDS):
+        if place >= length:
+            return
+        kind = number() & 7
+        if kind == 0:
+            number()
+        else:
+            place += {1: 8, 2: number() if kind == 2 else 0, 5: 4}.get(kind, length)
+    raise Refusal(Cause.INVALID, f"a message may have {MAX_FIELDS} fields")
+
+
+def guarded(
+    call: Call,
+    message: Any,
+    api_key: bytes | None,
+    service: Service,
+    ids: Ids,
+    log: Callable[..., None],
+    log_all: bool = False,
+) -> Call:
     """Return the call for a stream of messages' bytes, with its key checked, and refusals as statuses.
 
     On the wire, a call of one message looks the same as such a stream; but gRPC would wait for that message for ever.
@@ -199,18 +237,26 @@ def guarded(call: Call, message: Any, api_key: bytes | None, service: Service, l
         message: its class.
         api_key: what clients must send; None lets everybody in.
         service: says whether calls are taken, and for how long a message may be coming.
-        log: see `make_server`.
+        ids: names the calls.
+        log, log_all: see `make_server`.
     """
+    name = message.DESCRIPTOR.name.removesuffix("Request")
 
     async def answer(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        start, given, found = time.perf_counter(), dict(context.invocation_metadata() or ()), None
+        request_id = ids.of(str(given.get(ID_KEY, "")))
+        context.set_trailing_metadata(((ID_KEY, request_id),))
+        counted = False
         try:
             if service.closed:
                 raise Refusal(Cause.ENDING, "this server ends")
             if api_key is not None:
-                given = dict(context.invocation_metadata() or ()).get("authorization", "")
-                check_key(str(given), api_key, "authorization")
+                check_key(str(given.get("authorization", "")), api_key, "authorization")
             request = await _receive(requests, service.limits.read_timeout)
-            return await call(message.FromString(request), context)
+            with service.bodies.whole(request):
+                check_fields(request)
+                asked, counted = message.FromString(request), True
+                return await call(asked, context)
         except Refusal as refusal:
             found = refusal
         except DecodeError:
@@ -218,6 +264,13 @@ def guarded(call: Call, message: Any, api_key: bytes | None, service: Service, l
         except Exception as error:  # the client learns nothing of what is inside
             log("failed", error=f"{type(error).__name__}: {error}")
             found = Refusal(Cause.INTERNAL, "the server failed to answer this request; its log says why")
+        finally:
+            if found or log_all:
+                took = round((time.perf_counter() - start) * 1e3, 2)
+                status = STATUS[found.cause].name if found else "OK"
+                log("call", id=request_id, method=name, status=status, ms=took, error=str(found) if found else None)
+        if not counted:
+            service.metrics.refused("grpc", found.cause.value)
         return await context.abort(STATUS[found.cause], str(found))
 
     return answer
@@ -230,15 +283,24 @@ def make_server(
     api_key: str | None,
     tls: tuple[Path, Path] | None,
     log: Callable[..., None],
+    log_all: bool = False,
 ) -> tuple[grpc.aio.Server, int]:
     """Return a server that is bound to `host:port` and not started, and its port; there must be a running loop.
+
+    Args:
+        service: what answers.
+        address: where it listens.
+        api_key: what clients must send; None lets everybody in.
+        tls: files of a certificate and its key.
+        log: is called with an event's name and its fields, for calls that are refused.
+        log_all: log answered calls, too.
 
     Raises:
         SmxError: the address can't be had.
     """
     limits = service.limits
     servicer = Servicer(service)
-    key = api_key.encode() if api_key else None
+    key, ids = api_key.encode() if api_key else None, Ids()
     calls = {
         "ServerLive": servicer.server_live,
         "ServerReady": servicer.server_ready,
@@ -251,12 +313,13 @@ def make_server(
     probes = ("ServerLive", "ServerReady")
     handlers = {
         name: grpc.stream_unary_rpc_method_handler(
-            guarded(call, CLASSES[f"{name}Request"], None if name in probes else key, service, log),
+            guarded(call, CLASSES[f"{name}Request"], None if name in probes else key, service, ids, log, log_all),
             response_serializer=CLASSES[f"{name}Response"].SerializeToString,
         )
         for name, call in calls.items()
     }
     server = grpc.aio.server(
+        maximum_concurrent_rpcs=MAX_CALLS,
         options=[
             ("grpc.max_receive_message_length", limits.max_body),
             ("grpc.max_send_message_length", -1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from smx import __version__
 from smx.errors import InputError
 from smx.runtime.classes import names_of, probabilities
 from smx.runtime.samples import load_samples
+from smx.runtime.serving.bodies import Bodies
 from smx.runtime.serving.classes import best
 from smx.runtime.serving.metrics import Metrics
 from smx.runtime.serving.model import Loading, ServedModel
-from smx.runtime.serving.protocol import Cause, InferRequest, InferResponse, Refusal, Tensor
+from smx.runtime.serving.protocol import Cause, Gone, InferRequest, InferResponse, Refusal, Tensor
 from smx.runtime.serving.repository import Repository, stamp
 
 NAME = "smx"
@@ -63,7 +65,7 @@ class Counted:
         """Count it as answered, or as refused; one whose client is gone as none of them."""
         if error is None:
             self.metrics.answered(self.model, self.protocol, time.perf_counter() - self.start)
-        elif isinstance(error, Exception):
+        elif isinstance(error, Exception) and not isinstance(error, Gone):
             cause = error.cause if isinstance(error, Refusal) else Cause.INTERNAL
             self.metrics.errors.labels(self.model, self.protocol, cause.value).inc()
 
@@ -78,6 +80,7 @@ class Service:
         report: is called with an event's name and its fields.
 
     Attributes:
+        bodies: holds the bodies of requests, whichever way they come.
         draining: the server ends, so it is not ready any more.
         closed: it ends, and takes no more calls over gRPC.
     """
@@ -85,6 +88,7 @@ class Service:
     def __init__(self, source: Path, loading: Loading, limits: Limits, report: Callable[..., None]) -> None:
         self.loading, self.limits, self.report = loading, limits, report
         self.metrics = Metrics()
+        self.bodies = Bodies(limits.max_body, limits.read_timeout)
         self.draining = self.closed = False
         self._decoding = asyncio.Semaphore(1)
         self.repository = Repository(source, self._load, report)
@@ -169,6 +173,8 @@ class Service:
         shape = ports[0].shape[1:] if len(ports) == 1 else ()
         if not shape or -1 in shape:
             raise Refusal(Cause.INVALID, f"{model.name} does not take images: it needs one input of fixed sizes")
+        if ports[0].dtype.kind != "f" and not model.session.takes_raw:
+            raise Refusal(Cause.INVALID, f"{model.name} does not take images: its input is {ports[0].datatype}")
         try:
             x = await self._pixels(image, shape, model, invert)
         except InputError as error:
@@ -192,8 +198,12 @@ class Service:
 
     def metrics_text(self) -> bytes:
         """Return all series in Prometheus's text format."""
+        waiting = Counter(dict.fromkeys(self.repository.names, 0))
         for model in self.models():
-            self.metrics.queue.labels(model.name).set(len(model.batcher.waiting))
+            waiting[model.name] += len(model.batcher.waiting)
+        self.metrics.queue.clear()
+        for name, requests in waiting.items():
+            self.metrics.queue.labels(name).set(requests)
         return self.metrics.text()
 
     def models(self) -> Sequence[ServedModel]:

@@ -78,7 +78,13 @@ def ratios_of(timings: Timings, name: str, baseline: str, batch_sizes: Sequence[
 
 
 def time_files(
-    paths: Mapping[str, Path], batch_sizes: Sequence[int], *, provider: str, threads: int | None, seconds: float
+    paths: Mapping[str, Path],
+    batch_sizes: Sequence[int],
+    *,
+    provider: str,
+    threads: int | None,
+    seconds: float,
+    allow_fallback: bool = False,
 ) -> Timings:
     """Time files in turn, each on random inputs of its own.
 
@@ -87,7 +93,7 @@ def time_files(
     Args:
         paths: by name.
         batch_sizes: examples a run.
-        provider, threads: see `smx.runtime.Session`.
+        provider, threads, allow_fallback: see `smx.runtime.Session`.
         seconds: about how long it may take. More blocks are measured in more time, but at least `MIN_BLOCKS`.
 
     Raises:
@@ -95,7 +101,10 @@ def time_files(
     """
     settings = Settings(threads=threads)
     # Bound outputs stay where they are; copying those of a whole layer would take longer than its activations.
-    each = {name: EachItsOwn(path, provider, settings, io_binding=True) for name, path in paths.items()}
+    each = {
+        name: EachItsOwn(path, provider, settings, io_binding=True, allow_fallback=allow_fallback)
+        for name, path in paths.items()
+    }
     inputs = {size: [np.zeros(size)] for size in batch_sizes}
     with stopping(each) as runners:
         blocks = blocks_within(seconds, sum(_block_seconds(runner, batch_sizes) for runner in runners.values()))

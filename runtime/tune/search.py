@@ -128,6 +128,18 @@ def thread_counts(cores: int) -> list[int | None]:
     return [None, *sorted({2**i for i in range(cores.bit_length())} | {cores})]
 
 
+def check(goal: str, rounds: int) -> None:
+    """Refuse a goal that is unknown, and fewer rounds than an interval needs.
+
+    Raises:
+        InputError: so it is.
+    """
+    if goal not in GOALS:
+        raise InputError(f"unknown goal {goal!r}; known are {', '.join(GOALS)}")
+    if rounds < MIN_ROUNDS:
+        raise InputError(f"rounds must be at least {MIN_ROUNDS}, got {rounds}")
+
+
 def tune(
     files: Mapping[str, str | os.PathLike[str]],
     *,
@@ -162,10 +174,7 @@ def tune(
     Raises:
         InputError: there is no such goal, there are too few rounds, or a file can't be loaded or run.
     """
-    if goal not in GOALS:
-        raise InputError(f"unknown goal {goal!r}; known are {', '.join(GOALS)}")
-    if rounds < MIN_ROUNDS:
-        raise InputError(f"rounds must be at least {MIN_ROUNDS}, got {rounds}")
+    check(goal, rounds)
     started, before = time.perf_counter(), before or machine()
     threads = thread_counts(min(max_threads or machine()["cores"] or 1, THREADS))
     tried = [Configuration(file=file, threads=each) for file in files for each in threads]

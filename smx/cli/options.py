@@ -50,7 +50,7 @@ class OutputPath(click.ParamType[str]):
 class JsonPath(OutputPath):
     """Where JSON goes: to no model, as by `smx bench --json a.onnx b.onnx` of someone who takes --json for a flag."""
 
-    OTHERS = (".pt", ".onnx", ".toml", ".csv", ".parquet", ".npy", ".npz", ".png", ".jpg", ".jpeg")
+    OTHERS = (*files.NETWORKS, ".onnx", ".toml", ".csv", ".parquet", ".npy", ".npz", ".png", ".jpg", ".jpeg")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the path."""

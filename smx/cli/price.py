@@ -11,6 +11,7 @@ from smx import limits
 from smx.cli import options
 from smx.cli.output import logs, table, write_json
 from smx.cli.progress import progress
+from smx.paper import PAPER_POOL
 
 NEURONS = 256
 """Of the layers that the table shows."""
@@ -37,6 +38,14 @@ class Threads(click.IntRange):
     type=options.BATCH_SIZES,
     default=options.USUAL_BATCH_SIZES,
     help="Examples a run; prices between are a line.",
+)
+@click.option(
+    "--pool",
+    "names",
+    type=options.Commas(empty=False),
+    default=",".join(PAPER_POOL),
+    metavar="NAME,...",
+    help="The activations that are measured.",
 )
 @click.option("--widths", type=options.WIDTHS, default="8,64,256,512,1024", help="Neurons of the layers.")
 @click.option("--threads", type=Threads(1, limits.THREADS), default="1", help="Threads of one operator.")

@@ -37,11 +37,16 @@ def report(source: Path, out: str | None, figures: Path | None, data_dir: Path |
     smx report runs/digits-smartmixed
     smx report mnist.parquet -o mnist.html
     """
+    from smx.study.listing import belongs_to
     from smx.workflows.report import page_for
     from smx.workflows.report import report as make
 
-    if json_path is not None and Path(json_path).absolute() == page_for(source, out).absolute():
-        raise InputError(f"{json_path} is the page itself; choose another path for --json")
+    if json_path is not None:
+        place = Path(json_path)
+        if place.resolve() == page_for(source, out).resolve():
+            raise InputError(f"{json_path} is the page itself; choose another path for --json")
+        if place.resolve() == source.resolve() or belongs_to(place, source):
+            raise InputError(f"{json_path} is what the page is made from; choose another path for --json")
     _show(make(source, out, figures=figures, data_dir=data_dir), json_path)
 
 

@@ -63,7 +63,7 @@ def option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], 
     type=click.IntRange(1, 65_536),
     default=64,
     metavar="N",
-    help="Rows of one run; 1 does not batch.",
+    help="Rows of requests that share a run; 1: none do.",
 )
 @option(
     "Speed",
@@ -82,7 +82,7 @@ def option(group: str, *names: str, **attributes: Any) -> Callable[[Decorated], 
     help="Requests that wait; more get 429.",
 )
 @option("Limits", "--timeout", type=SECONDS, default=30.0, metavar="S", help="A request must be answered in this time.")
-@option("Limits", "--max-body", type=click.IntRange(1, 4096), default=16, metavar="MIB", help="Size of a request.")
+@option("Limits", "--max-body", type=click.IntRange(1, 2047), default=16, metavar="MIB", help="Size of a request.")
 @option("Limits", "--max-rows", type=click.IntRange(1, 1_000_000), default=4096, metavar="N", help="Rows of a request.")
 @option(
     "Limits",

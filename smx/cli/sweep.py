@@ -119,20 +119,31 @@ def sweep(
     smx sweep --out runs/mnist --status
     """
     from smx.study import table as tables
+    from smx.study.listing import belongs_to
     from smx.workflows import sweep as work
+    from smx.workflows.report import PAGE
     from smx.workflows.report import report as make_page
 
     if collect is not None:
         tables.check_format(Path(collect))
+    for path in map(Path, filter(None, (collect, json_path))):
+        if belongs_to(path, out) or path.resolve() == (out / PAGE).resolve():
+            raise InputError(f"{path} is a file of the sweep itself; choose another path")
     chosen = {"seeds": options.pop("seeds"), "settings": dict(settings), "only": options.pop("only")}
     if grid is None and (chosen["seeds"] or settings or dry_run):
         raise InputError("--seeds, --set and --dry-run need a grid; give it with --config")
-    _refuse_both("--dry-run", dry_run, {"--status": show_status, "--latency": latency, "--collect": collect})
-    _refuse_both("--status", show_status, {"--latency": latency, "--retry": options["retry"]})
+    training = {"--retry": options["retry"], "--known": options["known"], "--ray": options["ray"]}
+    _refuse_both(
+        "--dry-run", dry_run, {"--status": show_status, "--latency": latency, "--collect": collect, **training}
+    )
+    _refuse_both("--status", show_status, {"--latency": latency, **training})
+    if options["ray"] not in (None, "local") and options["jobs"] > 1:
+        raise InputError("--jobs is of this machine or of --ray local; a cluster has as many as it has cores")
     if dry_run:
         _show_plan(work.plan(str(grid), **chosen), json_path)
         return
-    trained, left = not show_status and (grid is not None or not (collect or latency)), 0
+    asked = grid is not None or any(training.values()) or options["jobs"] > 1 or not (collect or latency)
+    trained, left = asked and not show_status, 0
     if not trained:
         report = work.status(out, grid, **chosen)
     else:
@@ -142,13 +153,16 @@ def sweep(
         left = report.counts["missing"]  # as where a full disk let no error be kept
     if latency:
         with progress() as show:
-            report = work.measure(out, grid, on_progress=show, **chosen)
+            report = work.measure(out, grid, trust_code=options["trust_code"], on_progress=show, **chosen)
     if collect is not None:
         tables.write(tables.collect(out), Path(collect))
     page = make_page(out).out if write_page and trained and report.counts["done"] else None
     _show(report, page, json_path)
-    if (report.failed and not show_status) or left:
+    if trained and (report.failed or left):
         raise SmxError(f"{len(report.failed) + left} of {sum(report.counts.values())} cells have no result")
+    if report.unmeasured:
+        cell, error = next(iter(report.unmeasured.items()))
+        raise SmxError(f"{len(report.unmeasured)} finished cells have no latency; {cell}: {error}")
 
 
 def _refuse_both(option: str, given: bool, others: Mapping[str, object]) -> None:

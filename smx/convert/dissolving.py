@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +45,9 @@ def dissolve(layer: Selective, min_share: float = 0.0, max_groups: int = 0) -> T
     Raises:
         ValueError: a limit is out of its range.
     """
-    if not 0 <= min_share <= 1:
-        raise ValueError(f"min_share must be between 0 and 1, got {min_share}")
-    if not isinstance(max_groups, int) or max_groups < 0:
+    if not isinstance(min_share, Real) or not 0 <= min_share <= 1:
+        raise ValueError(f"min_share must be a number between 0 and 1, got {min_share!r}")
+    if not isinstance(max_groups, Integral) or isinstance(max_groups, bool) or max_groups < 0:
         raise ValueError(f"max_groups must be a whole number, 0 (no limit) or more, got {max_groups!r}")
     logits, decisions, size = layer.preferences.detach(), layer.decisions, len(layer.pool)
     stays = torch.bincount(decisions, minlength=size) > 0

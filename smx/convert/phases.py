@@ -158,9 +158,10 @@ def select(
 def commit(module: nn.Module, *, min_share: float = 0.0, max_groups: int = 0) -> nn.Module:
     """Return a copy of `module` in which every `Selective` is a `Mixed` with its largest logits' choice (eq. 8).
 
-    Everything else, weights and training mode included, is kept. Of a matched layer, scale and shift of each neuron's
-    choice move into the Linear after it, where the modules are a plain chain; elsewhere the `Mixed` has them. Either
-    way the network computes in `eval()` what it computed before, unless small groups are dissolved.
+    Everything else, weights and training mode included, is kept; hooks of the layers that are replaced are not. Of a
+    matched layer, scale and shift of each neuron's choice move into the Linear after it, where the modules are a plain
+    chain without hooks and `dim` is -1; elsewhere the `Mixed` has them. Either way the network computes in `eval()`
+    what it computed before, unless small groups are dissolved.
 
     Args:
         module: a network of phase 1; it stays as it is.

@@ -8,6 +8,8 @@ from torch import Tensor
 from smx.fused.basis import Table, arithmetic_dtype, coefficients, made_once
 from smx.fused.eager import product_dtype
 
+LARGE = 2**22
+"""Values whose basis and squares are in memory at a time: 160 MiB in float32."""
 RELU = (1.0, 0.0, 0.0, 0.0, 0.0)
 """ReLU's row of a table."""
 
@@ -20,9 +22,23 @@ def moments(z: Tensor, table: Table, dim: int) -> Tensor:
     it is small beside the square of the mean, which the least deviation makes harmless.
     """
     dtype = arithmetic_dtype(z)
-    z, weights = z.to(dtype), _weights(table, dtype, z.device)
+    weights = _weights(table, dtype, z.device)
+    means = _means(z.to(dtype), dim)
+    products = torch.empty((2, 1 + len(table), z.shape[dim]), dtype=weights.dtype, device=z.device)
+    torch.bmm(weights, means.to(weights.dtype), out=products)  # which autocast does not round, because of `out`
+    mean, square = products
+    square.addcmul_(mean, mean, value=-1)
+    return products.to(dtype)
+
+
+def _means(z: Tensor, dim: int) -> Tensor:
+    """Return the means of the basis and of its squares, (2, 5, N); of a large z in parts, which need less memory."""
+    axis = max((axis for axis in range(z.dim()) if axis != dim % z.dim()), key=z.shape.__getitem__)
+    if z.numel() > LARGE and z.shape[axis] > 1:
+        parts = z.tensor_split(2, axis)
+        return torch.stack([_means(part, dim) * (part.shape[axis] / z.shape[axis]) for part in parts]).sum(0)
     others = [2 + axis for axis in range(z.dim()) if axis != dim % z.dim()]
-    powers = torch.empty((2, 5, *z.shape), dtype=dtype, device=z.device)
+    powers = torch.empty((2, 5, *z.shape), dtype=z.dtype, device=z.device)
     basis, squares = powers
     up, down, expm1, sigmoid, tanh = basis
     torch.clamp_min(z, 0, out=up)
@@ -31,12 +47,7 @@ def moments(z: Tensor, table: Table, dim: int) -> Tensor:
     torch.sigmoid(z, out=sigmoid)
     torch.tanh(z, out=tanh)
     torch.mul(basis, basis, out=squares)
-    means = powers.mean(others)
-    products = torch.empty((2, 1 + len(table), z.shape[dim]), dtype=weights.dtype, device=z.device)
-    torch.bmm(weights, means.to(weights.dtype), out=products)  # which autocast does not round, because of `out`
-    mean, square = products
-    square.addcmul_(mean, mean, value=-1)
-    return products.to(dtype)
+    return powers.mean(others)
 
 
 @made_once

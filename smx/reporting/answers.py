@@ -103,12 +103,14 @@ def better_than_fixed(section: Section, facts: Facts) -> Finding:
     row = facts.get(minus(SMARTMIXED, name_of_best(section)))
     if row is None:
         return not_measured(question, "This needs cells of smartmixed and of a fixed activation with the same seeds.")
-    text = f"SmartMixed minus the best fixed activation ({_how_best(section)}): {numbers(row)}."
+    text = f"SmartMixed minus the best fixed activation ({_how_best(section, SMARTMIXED)}): {numbers(row)}."
     return answer(question, verdicts.is_more(row), text, row)
 
 
-def _how_best(section: Section) -> str:
-    chosen = sorted({*best_fixed(section).values()})
+def _how_best(section: Section, method: str) -> str:
+    """Say which activations are the best ones, of the architectures that a method has cells of."""
+    own = {*section.cells[section.cells["method"] == method]["architecture"]}
+    chosen = sorted({best for architecture, best in best_fixed(section).items() if architecture in own})
     return f"one of {', '.join(chosen)}, by validation accuracy in each architecture" if len(chosen) > 1 else chosen[0]
 
 
@@ -124,7 +126,7 @@ def other_rules(section: Section, facts: Facts) -> list[Finding]:
         if row is None:
             found.append(not_measured(question, f"This needs cells of {rule} and of a fixed activation with one seed."))
             continue
-        text = f"{rule} minus the best fixed activation ({_how_best(section)}): {numbers(row)}."
+        text = f"{rule} minus the best fixed activation ({_how_best(section, rule)}): {numbers(row)}."
         if rule in place.index:
             text += f" Its mean reciprocal rank is {place.loc[rule, 'mrr']:.2f}, the best one {place['mrr'].max():.2f}."
         found.append(answer(question, verdicts.opposite(verdicts.is_less(row)), text, row))

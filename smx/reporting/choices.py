@@ -85,9 +85,11 @@ def shares_by_epoch(section: Section, architecture: str, method: str = SMARTMIXE
     """
     rows = []
     cells = [cell for cell in _cells(section, method, "shares_by_epoch") if cell["architecture"] == architecture]
-    for number, name in enumerate(cells[0]["shares_by_epoch"] if cells else (), start=1):
-        for activation in cells[0]["shares_by_epoch"][name]:
-            lines = [cell["shares_by_epoch"][name][activation] for cell in cells]
+    cells = [cell["shares_by_epoch"] for cell in cells]
+    common = [name for name in (cells[0] if cells else ()) if all(name in cell for cell in cells)]
+    for number, name in enumerate(common, start=1):
+        for activation in cells[0][name]:
+            lines = [cell[name].get(activation, ()) for cell in cells]
             for epoch, values in enumerate(zip(*lines, strict=False), start=1):
                 rows.append((number, name, epoch, activation, float(np.mean(values))))
     return pd.DataFrame(rows, columns=["layer", "name", "epoch", "activation", "share"])

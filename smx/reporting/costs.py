@@ -34,12 +34,12 @@ def calibration(section: Section) -> pd.DataFrame:
 def training(section: Section, base: str = "relu") -> pd.DataFrame:
     """Return by method: method, seconds, ratio, low, high, pairs.
 
-    `seconds`: of a cell, the mean over architectures; the processor's where the table has them, else the clock's, which
-    other work on the machine changes. `ratio`: to the seconds of `base` in the same architecture and
+    `seconds`: of a cell, the mean over architectures; the processor's where all cells have them, else the clock's,
+    which other work on the machine changes. `ratio`: to the seconds of `base` in the same architecture and
     seed with as many threads, the geometric mean, with its interval as in `calibration`; NaN where no pair is.
     """
     cells = section.cells.reindex(columns=["method", "architecture", "seed", "threads", "seconds", "processor_seconds"])
-    if cells["processor_seconds"].notna().any():
+    if cells["processor_seconds"].notna().all():
         cells["seconds"] = cells["processor_seconds"]
     cells = cells.drop(columns="processor_seconds")
     cells["threads"] = cells["threads"].fillna(0)

@@ -14,6 +14,9 @@ from smx.reporting.verdicts import NOT_MEASURED as NOT_MEASURED
 from smx.reporting.verdicts import Finding as Finding
 from smx.training.config import SMARTMIXED
 
+NAMED = 10
+"""Tests that an answer names."""
+
 
 def findings(study: Study) -> list[Finding]:
     """Answer all questions section by section, and last what all tests together leave.
@@ -54,8 +57,9 @@ def survivors(table: pd.DataFrame) -> Finding:
         f" correction for all of them."
     )
     if len(left):
-        named = [f"{_name(row)}, {probability('p', row['p_corrected'])}" for row in left.to_dict("records")]
-        text += f" Those: {'; '.join(named)}."
+        named = [f"{_name(row)}, {probability('p', row['p_corrected'])}" for row in left.head(NAMED).to_dict("records")]
+        more = f"; and {len(left) - NAMED} more, which the table of all tests has" if len(left) > NAMED else ""
+        text += f" Those: {'; '.join(named)}{more}."
     about = [what for what in left["what"] if str(what).startswith(f"{SMARTMIXED} - ")]
     if len(left) and not about:
         text += f" No difference of accuracy between {SMARTMIXED} and another method is among them."

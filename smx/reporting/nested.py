@@ -36,7 +36,8 @@ def _shares_by_epoch(value: object) -> bool:
 
 def _curves(value: dict[str, object]) -> bool:
     columns = [value.get(name) for name in CURVES]
-    return all(map(_are_numbers, columns)) and len({len(each) for each in columns if isinstance(each, list)}) == 1
+    lengths = {len(each) if isinstance(each, list) else -1 for each in value.values()}
+    return all(map(_are_numbers, columns)) and len(lengths) == 1
 
 
 def _connections(value: dict[str, object]) -> bool:

@@ -169,9 +169,14 @@ def _drawn_mrr(complete: list[Floats], draws: int) -> Floats | None:
 def best_fixed(section: Section) -> dict[str, str]:
     """Return the fixed activation with the best mean validation accuracy in each architecture.
 
-    By validation, because the best of several test accuracies is the luckiest one too.
+    By validation, because the best of several test accuracies is the luckiest one too; over the seeds that all of them
+    have, where there are such.
     """
     fixed = section.cells[section.cells["activation"] != SMARTMIXED]
+    methods = fixed.groupby("architecture")["method"].transform("nunique")
+    complete = fixed[fixed.groupby(["architecture", "seed"])["method"].transform("nunique") == methods]
+    others = fixed[~fixed["architecture"].isin(complete["architecture"])]
+    fixed = pd.concat([complete, others]).sort_index()
     means = fixed.groupby(["architecture", "method"], sort=False)["validation_accuracy"].mean()
     return {str(name): str(each.idxmax()[1]) for name, each in means.groupby(level=0, sort=False)}
 

@@ -13,12 +13,11 @@ from smx.errors import InputError
 from smx.reporting.nested import check_nested
 from smx.reporting.study import Study, architecture_of
 from smx.study import table
-from smx.study.cell import DONE
+from smx.study.cell import DONE, RUN_FILES
 from smx.study.listing import CELLS
 from smx.training.config import FIELDS, as_text
 
 RUN, SWEEP, TABLE = "run", "sweep", "table"
-RUN_FILES = ("config.toml", "metrics.csv", "model.pt")
 
 
 def read_source(path: str | os.PathLike[str], data_dir: Path | None = None) -> Study:
@@ -63,6 +62,9 @@ def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
         cells[name] = cells[name].fillna(default) if name in cells else default
         if isinstance(field.default, str | tuple):
             cells[name] = cells[name].map(str)
+    cells["method"] = _told_apart(cells, "method", "activation")
+    if "data_fingerprint" in cells:
+        cells["data"] = _told_apart(cells, "data", "data_fingerprint")
     cells["architecture"] = [architecture_of(row) for row in cells.to_dict("records")]
     done = cells["status"] == DONE
     if not done.any():
@@ -84,9 +86,16 @@ def study(source: Path, kind: str, cells: pd.DataFrame) -> Study:
     return Study(source, kind, cells)
 
 
+def _told_apart(cells: pd.DataFrame, name: str, by: str) -> pd.Series[str]:
+    """Return a column of names; one that has stood for several things, as `by` says, gets these in brackets."""
+    several = (cells.groupby(name)[by].transform("nunique") > 1) & cells[by].notna()
+    return cells[name].where(~several, cells[name] + " (" + cells[by].map(str) + ")")
+
+
 def _once(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row of each cell: the first that is done, or the first."""
+    """Return one row of each cell: the first that is done, or the first. Rows without a cell's id are cells each."""
     if "cell" not in cells:
         return cells.copy()
     done_first = cells.sort_values("status", key=lambda status: status != DONE, kind="stable")
-    return done_first.drop_duplicates("cell").sort_index()
+    again = done_first.duplicated("cell") & done_first["cell"].notna()
+    return done_first[~again].sort_index()

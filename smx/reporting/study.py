@@ -13,11 +13,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smx.study.cell import DONE, FAILED, MISSING
-from smx.study.methods import CONTROLS, PAPER_METHODS
+from smx.study.methods import CONTROLS, PAPER_METHODS, RULES
 from smx.training.config import FIELDS
 
 APART = ("hidden", "model", "seed", "activation", "tensorboard")
 """Settings that never set cells apart: architecture, seed and method do by themselves; the last changes no result."""
+SAME = ("data", "protocol")
+"""Settings that no method may have of its own: accuracies on other data are not compared."""
+KNOWN: Mapping[str, Mapping[str, Any]] = {**CONTROLS, **RULES}
+"""What methods set that are more than an activation."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,14 @@ class Study:
 def _varies(table: pd.DataFrame, name: str) -> bool:
     """Say whether a setting differs within a method, or between methods that are known to say nothing of it.
 
-    A control says what its entry in `CONTROLS` sets, and a method under a name of the user's own may say anything.
+    A rule or a control says what its entry in `KNOWN` sets, and a method under a name of the user's own may say
+    anything but `SAME`.
     """
     if bool((table.groupby("method")[name].nunique() > 1).any()):
         return True
-    silent = {
-        method for method in (*PAPER_METHODS, *CONTROLS, *table["activation"]) if name not in CONTROLS.get(method, ())
-    }
+    if name in SAME:
+        return bool(table[name].nunique() > 1)
+    silent = {method for method in (*PAPER_METHODS, *KNOWN, *table["activation"]) if name not in KNOWN.get(method, ())}
     return bool(table[table["method"].isin(silent)][name].nunique() > 1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 RESULT, ERROR = "result.json", "error.json"
 DONE, FAILED, MISSING = "done", "failed", "missing"
+RUN_FILES = ("config.toml", "metrics.csv", "model.pt")
+"""What a run leaves beside its checkpoint."""
+FINGERPRINT = 8
+"""Hexadecimal digits of a data set's fingerprint in a result."""
 DIGITS = 5
 """Of what is recorded of epochs."""
 
@@ -47,7 +51,7 @@ class CellFolder:
     def result(self) -> dict[str, Any] | None:
         """Return what the cell left, as `train_cell` returned it; None if it is not done."""
         found = self._read(RESULT)
-        if found is not None and not has_accuracy(found):
+        if found is not None and not is_accuracy(found.get("test_accuracy")):
             raise self._damaged(RESULT, "it has no test_accuracy between 0 and 1")
         return found
 
@@ -84,10 +88,9 @@ class CellFolder:
         return InputError(f"{self.path / name} is damaged ({reason}); remove it, and the sweep makes it again")
 
 
-def has_accuracy(result: Mapping[str, Any]) -> bool:
-    """Say whether a result has what every finished cell has: a test accuracy, from 0 to 1."""
-    found = result.get("test_accuracy")
-    return isinstance(found, int | float) and not isinstance(found, bool) and 0 <= found <= 1
+def is_accuracy(value: object) -> bool:
+    """Say whether a value is a number from 0 to 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[str, Any]:
@@ -101,6 +104,7 @@ def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[s
         seconds, phase1_seconds                           of all epochs, and of phase 1, by the clock
         processor_seconds                                 of the whole run, which other work on the machine hardly
                                                           changes; None for one that went on from a checkpoint
+        data_fingerprint                                  tells other data of the same name apart
         threads                                           of PyTorch
         machine                                           see `smx.timing.machine.machine`
 
@@ -111,14 +115,18 @@ def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[s
 
     from smx.study.measures import measures
     from smx.timing.machine import machine
-    from smx.training.config import AUTO, from_values
+    from smx.training.config import AUTO, first_difference, from_values
     from smx.training.run import load_checkpoint, train
 
     config, start = cell.config, time.process_time()
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is None:
+        _clear(folder)
+    elif name := first_difference(vars(config), {**vars(checkpoint.config), "device": config.device}):
+        raise InputError(f"{folder} holds the checkpoint of a run with another {name}; remove the folder")
     if config.device == AUTO:
         config = from_values({**vars(config), "device": "cuda" if torch.cuda.is_available() else "cpu"})
     dataset = _dataset(config.data, data_dir)
-    checkpoint = load_checkpoint(folder)
     if checkpoint is not None:
         config = checkpoint.config
     result = train(config, dataset, folder, checkpoint=checkpoint, load=_examples)
@@ -126,10 +134,17 @@ def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[s
         **results(result),
         **measures(result.model, _examples(dataset, result.model.architecture.input_shape, config.device)[2]),
         "processor_seconds": None if checkpoint else round(time.process_time() - start, 2),
+        "data_fingerprint": dataset.fingerprint()[:FINGERPRINT],
         "threads": torch.get_num_threads(),
         "machine": machine(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run left whose result is gone: it is made again, and training writes over nobody's model."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def results(result: TrainResult) -> dict[str, Any]:

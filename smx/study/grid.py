@@ -14,12 +14,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from smx import files
 from smx.errors import InputError
 from smx.paper import TABLE_1
 from smx.schema import from_toml
 from smx.study.methods import PAPER_METHODS, settings_of
-from smx.training.config import FIELDS, TrainConfig, as_text, from_values, parse
+from smx.training.config import FIELDS, TrainConfig, as_text, from_values, parse, spelled_out
 
 METHOD = "method"
 PAPER = "paper"
@@ -102,8 +104,8 @@ class Grid:
         """Return the cells, without repetitions, in the order in which the last axis changes fastest.
 
         Raises:
-            InputError: a setting has a bad value, or is set by an axis and by a method; two methods are the same
-                settings; or there are more than `MOST_CELLS`.
+            InputError: a setting has a bad value, or is set by an axis or `with_values` and by a method; two methods
+                are the same settings; or there are more than `MOST_CELLS`.
         """
         if (number := math.prod(map(len, self.axes.values()))) > MOST_CELLS:
             raise InputError(f"the grid has {number:,} cells, more than {MOST_CELLS:,}; make it smaller")
@@ -111,10 +113,12 @@ class Grid:
         for values in itertools.product(*self.axes.values()):
             chosen = dict(zip(self.axes, values, strict=True))
             method = chosen.pop(METHOD, None)
-            named = settings_of(method, self.methods) if method else {}
+            named = settings_of(method, self.methods) if method is not None else {}
             if clash := chosen.keys() & named.keys():
-                raise InputError(f"{min(clash)} is set by [grid] and by the method {method}; it must be one of them")
-            config = from_values({**self.base, **named, **chosen})
+                raise InputError(
+                    f"{min(clash)} is set by [grid] or --set, and by the method {method}; it must be one of them"
+                )
+            config = from_values({**self.base, **named, **spelled_out(chosen)})
             # An activation has one name, however the grid spells it.
             cell = Cell(config.activation if named in ({}, {"activation": method}) else method, config)
             if found.setdefault(cell.id, cell).method != cell.method:
@@ -122,16 +126,22 @@ class Grid:
         return list(found.values())
 
     def with_values(self, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None) -> Grid:
-        """Return the grid with other seeds, and with settings that win over its base and axes."""
+        """Return the grid with other seeds, and with settings that win over its base and axes.
+
+        Raises:
+            InputError: a setting is unknown or of another type, or says what seeds or methods say, too.
+        """
         settings = {name: value_of(name, value) for name, value in (settings or {}).items()}
-        axes = {name: values for name, values in self.axes.items() if name not in settings}
-        if "activation" in settings and METHOD in axes:
+        if "activation" in settings and METHOD in self.axes and METHOD not in settings:
             raise InputError("the grid's methods set the activation; choose methods with --set method=NAME or --only")
-        if METHOD in settings:
-            axes[METHOD] = [settings.pop(METHOD)]
+        if seeds is not None and "seed" in settings:
+            raise InputError("seeds and a setting of the seed are both given; give one of them")
+        if seeds is not None and not seeds:
+            raise InputError("seeds must be one or more whole numbers, got none")
+        chosen = {name: [value] for name, value in settings.items()}
         if seeds is not None:
-            axes["seed"] = list(seeds)
-        return Grid({**self.base, **settings}, axes, self.methods)
+            chosen["seed"] = list(seeds)
+        return Grid(self.base, {**self.axes, **chosen}, self.methods)
 
 
 def read_grid(grid: str | Path | Mapping[str, Any]) -> Grid:
@@ -169,7 +179,7 @@ def _parsed(content: Mapping[str, Any], name: str) -> Grid:
                 f"{name}: a method's name must be at most 60 letters, digits, spaces and any of . _ + -, and begin with"
                 f" a letter or digit, got {method[:60]!r}"
             )
-        methods[method] = _fixed(settings, name)
+        methods[method] = spelled_out(_fixed(settings, name))
     base = _fixed(content.get("base", {}), name)
     axes = {setting: _values(setting, values, name) for setting, values in content.get("grid", {}).items()}
     return Grid(base, axes, methods)
@@ -189,15 +199,19 @@ def value_of(setting: str, value: Any) -> Any:
         InputError: the setting is unknown, or has a value of another type.
     """
     if setting == METHOD:
-        return str(value)
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{METHOD} must be a name, got {value!r}")
+        return value
     if setting not in FIELDS:
         raise InputError(f"unknown setting {setting!r}; known are {METHOD}, {', '.join(FIELDS)}")
     return parse(setting, value)
 
 
 def _values(setting: str, values: Any, name: str) -> list[Any]:
-    if values == PAPER and setting in OF_THE_PAPER:
+    if isinstance(values, str) and values == PAPER and setting in OF_THE_PAPER:
         values = OF_THE_PAPER[setting]
+    if isinstance(values, np.ndarray | range):
+        values = list(values)
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise InputError(f"{name}: {setting} in [grid] must be a list of values, got {values!r}")
     return [value_of(setting, value) for value in values]

@@ -13,6 +13,12 @@ from smx.study.grid import Cell, cell_of
 CELLS = "cells.json"
 
 
+def belongs_to(path: Path, out: Path) -> bool:
+    """Say whether a file is the list of a sweep's folder, or lies in one of its cells."""
+    place = path.resolve()
+    return place == (out / CELLS).resolve() or (out / "cells").resolve() in place.parents
+
+
 def read_cells(out: Path) -> list[Cell]:
     """Return the cells that sweeps in `out` were to make, in the order in which they were asked for.
 
@@ -29,15 +35,16 @@ def read_cells(out: Path) -> list[Cell]:
         raise InputError(f"{out} holds no sweep (no {CELLS}); give a grid with --config") from error
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror})") from error
+    except InputError as error:  # of a setting, as an activation that only another process has registered
+        raise InputError(f"{path} lists a cell that can't be made here: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it, and give the grid again") from error
 
 
 def add_cells(out: Path, cells: Iterable[Cell]) -> list[Cell]:
-    """Add cells to the list of a folder, those that it does not have; return all."""
+    """Add cells to the list of a folder, and return all. A cell that it has already gets the name that it has now."""
     known = {cell.id: cell for cell in (read_cells(out) if (out / CELLS).exists() else ())}
-    for cell in cells:
-        known.setdefault(cell.id, cell)
+    known |= {cell.id: cell for cell in cells}
     listed = {"cells": [cell.settings for cell in known.values()]}
     files.write_text(out / CELLS, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
     return list(known.values())

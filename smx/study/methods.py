@@ -36,7 +36,7 @@ those of the paper's rule; those of another have its name before."""
 
 def settings_of(method: str, own: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the settings of a method: one of the grid's `own`, a rule, a control, smartmixed, or an activation."""
-    return own.get(method) or RULES.get(method) or CONTROLS.get(method) or {"activation": method}
+    return {**CONTROLS, **RULES, **own}.get(method, {"activation": method})
 
 
 def method_of(config: TrainConfig) -> str:

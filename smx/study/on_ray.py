@@ -47,7 +47,7 @@ def on_ray(
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # else it sends them to its maker
     import ray
 
-    options: dict[str, Any] = {"num_cpus": jobs} if address == LOCAL else {"address": address}
+    options: dict[str, Any] = {"address": address} | ({"num_cpus": jobs} if address == LOCAL else {})
     try:
         ray.init(
             **options,
@@ -76,7 +76,7 @@ def _train(
         for cell in waiting:
             gpus = 1 if cell.config.device != "cpu" and resources.get("GPU") else 0
             on_start(cell)
-            running[task.options(num_gpus=gpus).remote(cell, out, listed, data_dir)] = cell
+            running[task.options(num_gpus=gpus).remote(cell, out, listed, data_dir, Path.cwd())] = cell
             return
 
     for _ in range(max(1, int(resources.get("CPU", 1)))):
@@ -104,12 +104,17 @@ def _outcome(ray: Any, ended: Any, folder: CellFolder) -> Outcome:
 
 
 def _task(
-    cell: Cell, out: Path, listed: bytes, data_dir: Path | None
+    cell: Cell, out: Path, listed: bytes, data_dir: Path | None, here: Path
 ) -> tuple[dict[str, Any] | None, str | None, bytes | None]:
-    """Train a cell in a worker; return its results, or why it failed, and its model if it was trained elsewhere."""
+    """Train a cell in a worker; return its results, or why it failed, and its model if it was trained elsewhere.
+
+    Paths of a cell's settings are relative to `here`, the caller's folder, where the worker sees that.
+    """
     import torch
 
     torch.set_num_threads(1)
+    if here.is_dir():
+        os.chdir(here)
     if (out / CELLS).is_file() and (out / CELLS).read_bytes() == listed:
         return (*train_here(cell, out, data_dir), None)
     with files.scratch() as folder:

@@ -122,7 +122,11 @@ class _Slot:
 
     def submit(self, cell: Cell, out: Path, data_dir: Path | None) -> Future[Outcome]:
         with hidden_main(), held_back():
-            return self.pool.submit(train_here, cell, out, data_dir)
+            try:
+                return self.pool.submit(train_here, cell, out, data_dir)
+            except BrokenProcessPool:  # it was killed while it waited for this cell
+                self.renew()
+                return self.pool.submit(train_here, cell, out, data_dir)
 
     def kill(self) -> None:
         """End the process, also in the middle of a cell: its checkpoint stays."""

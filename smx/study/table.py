@@ -12,21 +12,23 @@ import pandas as pd
 
 from smx import files
 from smx.errors import InputError
-from smx.study.cell import DONE, FAILED, MISSING, PHASE1, CellFolder, has_accuracy
+from smx.study.cell import DONE, FAILED, MISSING, PHASE1, CellFolder, is_accuracy
 from smx.study.grid import METHOD, Cell, cell_of
 from smx.study.listing import read_cells
 from smx.training.config import FIELDS
 
 NESTED = ("curves", "shares", "shares_by_epoch", "connections", "latency", "machine")
 """Columns that hold dicts, in files as JSON."""
-TEXTS = ("cell", "status", METHOD, "finished", "error")
+TEXTS = ("cell", "status", METHOD, "data_fingerprint", "finished", "error")
+ACCURACIES = ("test_accuracy", "validation_accuracy")
+"""What every finished cell has."""
 NUMBERS = (
     *("test_accuracy", "validation_accuracy", "test_loss", "calibration_error", "epochs", "best_epoch"),
     *(f"phase1_{name}" for name in PHASE1),
     *("seconds", "phase1_seconds", "processor_seconds", "threads", "parameters", "neurons", "classes"),
 )
 """Results that are numbers, 0 or more."""
-RESULTS = (*NUMBERS, *NESTED, "finished")
+RESULTS = (*NUMBERS, *NESTED, "data_fingerprint", "finished")
 FORMATS = (".csv", ".parquet")
 
 
@@ -64,19 +66,34 @@ def known_results(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
         if values.get("status") == DONE:
             cell = cell_of(values)
             unknown = values.keys() - {"cell", "status", "error", *cell.settings, *RESULTS}
-            if unknown and values["cell"] != cell.id:
+            if unknown and values.get("cell") != cell.id:
                 raise InputError(f"the table has settings that this smx does not know: {', '.join(sorted(unknown))}")
-            if not has_accuracy(values):
-                raise InputError(f"the table's finished cell {cell.id} has no test_accuracy between 0 and 1")
+            if bad := [name for name in ACCURACIES if not is_accuracy(values.get(name))]:
+                raise InputError(f"the table's finished cell {cell.id} has no {bad[0]} between 0 and 1")
+            if bad := [name for name in NUMBERS if not _is_count(values.get(name, 0))]:
+                raise InputError(f"the table's finished cell {cell.id} has the {bad[0]} {values[bad[0]]!r:.40}")
             own = {"cell", "status", "error", *cell.settings}
             found[cell.id] = {name: value for name, value in values.items() if name not in own}
     return found
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows as plain values, without those that are missing."""
+    """Return the rows as plain values, without those that are missing.
+
+    A whole number is one again: in pandas a column becomes one of floats where a value is missing.
+    """
     records = table.to_dict("records")
-    return [{str(name): value for name, value in each.items() if not _missing(value)} for each in records]
+    return [{str(name): _whole(name, value) for name, value in each.items() if not _missing(value)} for each in records]
+
+
+def _whole(name: object, value: Any) -> Any:
+    field = FIELDS.get(str(name))
+    whole = isinstance(value, float) and value.is_integer() and field and not isinstance(field.default, float)
+    return int(value) if whole else value
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def check_format(path: Path) -> None:
@@ -146,12 +163,19 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
         texts = [None if text == "" else text for text in table[name]]
         default = FIELDS[name].default if name in FIELDS else None
         if isinstance(default, bool):
-            typed[name] = pd.Series([{"True": True, "False": False}.get(str(text)) for text in texts])
+            typed[name] = pd.Series([None if text is None else _truth(name, text) for text in texts], dtype=object)
         elif name in NESTED or name in TEXTS or isinstance(default, str | tuple):
             typed[name] = pd.Series(texts, dtype=object)
         else:
             typed[name] = _numbers(texts)
     return pd.DataFrame(typed)
+
+
+def _truth(name: str, text: str) -> bool:
+    """Read true or false, as smx and as spreadsheets write it."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{name} is {text[:40]!r}, expected true or false")
+    return text.lower() == "true"
 
 
 def _numbers(texts: list[str | None]) -> pd.Series:

@@ -35,6 +35,7 @@ class Checkpoint:
         rows: the metrics of every epoch so far.
         results: of each finished phase, test figures by name.
         init: SHA-256 of the file that the run's first weights came from; empty if they were fresh.
+        prices: SHA-256 of the prices that phase 1 heeds; empty if it heeds none.
     """
 
     config: TrainConfig
@@ -49,6 +50,7 @@ class Checkpoint:
     rows: list[EpochMetrics] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     init: str = ""
+    prices: str = ""
 
     def save(self, path: Path) -> None:
         """Write the file, atomically."""
@@ -104,3 +106,4 @@ class _Content(msgspec.Struct):
     results: dict[str, dict[str, int | float | None]]
     scaler: dict[str, int | float | None] = {}
     init: Text = ""
+    prices: Text = ""

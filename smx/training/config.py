@@ -40,8 +40,11 @@ PROTOCOLS = ("standard", "author")
 PHASE2_CHOICES = ("learned", "shuffled", "random", "majority")
 SPANS = ("phase", "run")
 LR_SCHEDULES = ("constant", "linear", "cosine", "step")
-TEMPERATURE_SCHEDULES = ("constant", "linear", "exponential")
+CONSTANT = "constant"
+TEMPERATURE_SCHEDULES = (CONSTANT, "linear", "exponential")
 PRECISIONS = ("none", "bfloat16", "float16")
+PLACES = ("data", "price")
+"""Settings that say where something lies; fingerprints say whether it is the same."""
 AUTO: Final = "auto"
 DEFAULT_PRICES = "default"
 NONE = "none"
@@ -177,6 +180,7 @@ class TrainConfig:
         for name in ("settle_changed", "settle_margin", "settle_loss", "logits_lr", "price_weight"):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more, and finite")
         self._require("keep", 0 < self.keep < 1, "between 0 and 1")
+        self._require("batch_size", self.selection == PAPER or self.batch_size > 1, "2 or more with matched candidates")
         self._require("min_share", 0 <= self.min_share <= 1, "between 0 and 1")
         for name, largest in {"patience": EPOCHS, "lr_warmup": EPOCHS, "max_groups": NEURONS}.items():
             self._require(name, 0 <= getattr(self, name) <= largest, f"between 0 and {largest}")
@@ -195,9 +199,9 @@ class TrainConfig:
         if self.start == RANDOM:
             self._require("hold", not self.hold, "off with start = random, which has nothing to hold")
         else:
-            self._require("activation", not self.is_baseline, f"{SMARTMIXED} with start = {self.start}")
-            self._require("protocol", self.protocol == "standard", f"standard with start = {self.start}")
-        if self.start == CURRENT:
+            standard = self.is_baseline or self.protocol == "standard"
+            self._require("protocol", standard, f"standard with start = {self.start}")
+        if self.start == CURRENT and not self.is_baseline:
             known = self.init != NONE or ":" in self.model
             self._require("start", known, "random without init = FILE or a model = module:factory of yours")
         if self.rewind or self.protocol == "author":
@@ -305,6 +309,12 @@ def from_values(values: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**found)
 
 
+def over(values: Mapping[str, Any], winning: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with others that win over them; `recommended` among these wins over what it stands for."""
+    left_out = RECOMMENDED_SETTINGS if winning.get("selection") == RECOMMENDED else {}
+    return {**{name: value for name, value in values.items() if name not in left_out}, **winning}
+
+
 def spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with what the word `recommended` stands for; what is given besides it wins."""
     if values.get("selection") != RECOMMENDED:
@@ -318,10 +328,10 @@ def spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
 def first_difference(settings: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
     """Return the first setting that has another value among others, if there is one.
 
-    Settings that the others lack do not count; nor does where the data lie, since they may lie elsewhere by now.
+    Settings that the others lack do not count; nor does where data and prices lie, since that may be elsewhere by now.
     """
-    differ = (name for name in settings if name != "data" and others.get(name, settings[name]) != settings[name])
-    return next(differ, None)
+    compared = (name for name in settings if name not in PLACES)
+    return next((name for name in compared if others.get(name, settings[name]) != settings[name]), None)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -350,6 +360,8 @@ def as_text(value: Any) -> str:
 
 
 def _convert(value: Any, kind: type) -> Any:
+    if kind is bool and value in ("true", "false"):
+        return value == "true"
     if isinstance(value, bool) != (kind is bool) or (isinstance(value, float) and kind is int):
         raise TypeError
     if kind is str:

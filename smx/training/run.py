@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -112,11 +113,16 @@ def train(
     elif config.init != NONE:
         digest = load_initial(network, run.architecture, config)
     _require_trainable(run, network, len(dataset.train))
-    if config.price_weight:
-        prices_of(config)
+    prices = checkpoint.prices if checkpoint else ""
+    if config.price_weight and not (checkpoint and checkpoint.phase == 2):
+        now = hashlib.sha256(prices_of(config).to_json().encode()).hexdigest()
+        if prices not in ("", now):
+            raise InputError(f"{out} was trained with other prices than those of {config.price}; resume with the same")
+        prices = now
     files.make_folder(out)
     with files.locked(out) if ranks.main else nullcontext():
         state = _start(config, fingerprint, out, checkpoint, digest)
+        state.prices = prices
         position = (state.fingerprint, state.phase, state.epoch)
         if ranks.of_main(position) != position:
             raise InputError(f"rank {ranks.rank} sees another {out} than rank 0; put it on a disk that all ranks share")
@@ -150,9 +156,8 @@ def _train_phases(
             continue
         if phase > state.phase:
             network = network if state.phase == 0 else _next_network(run, network)
-            state = Checkpoint(
-                run.config, state.fingerprint, phase, init=state.init, rows=state.rows, results=state.results
-            )
+            kept = {name: getattr(state, name) for name in ("init", "prices", "rows", "results")}
+            state = Checkpoint(run.config, state.fingerprint, phase, **kept)
             state.model, state.optimizer = network.state_dict(), adam(network, run.config).state_dict()
             record(state)
         run.architecture.load(network, state.model)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smx.errors import InputError
-from smx.files import scratch
+from smx.files import NETWORKS, scratch
 from smx.paper import PAPER_POOL
 from smx.runtime.latency.measure import LatencyReport, measure_latency
 from smx.runtime.profile.fold import Profile
@@ -135,7 +135,11 @@ def bench(
         if network is not None and (layouts or baselines):
             on_progress("exporting the candidates", 0, 0)
             what = (network, folder, layouts, baselines)
-            search: dict[str, Any] = {"provider": provider, "threads": settings.threads}
+            search: dict[str, Any] = {
+                "provider": provider,
+                "threads": settings.threads,
+                "allow_fallback": allow_fallback,
+            }
             made = with_torch(export_candidates, *what, example_input=example_input, trust_code=trust_code, **search)
             files = made | files
         how: dict[str, Any] = {"device": DEVICES.get(provider, "cpu"), "threads": settings.threads}
@@ -201,8 +205,8 @@ def _separate(models: Any, taken: set[str]) -> tuple[Any, dict[str, Path], str]:
     if not isinstance(models, Sequence):
         return models, {}, type(models).__name__
     paths = [Path(path) for path in models]
-    saved = [path for path in paths if path.suffix == ".pt"]
-    files = [path for path in paths if path.suffix != ".pt"]
+    saved = [path for path in paths if path.suffix in NETWORKS]
+    files = [path for path in paths if path.suffix not in NETWORKS]
     if len(saved) > 1:
         raise InputError(f"a bench takes one MODEL.pt and any number of ONNX files, got {', '.join(map(str, saved))}")
     stems = [path.stem for path in files]

@@ -26,12 +26,13 @@ def export_candidates(
     trust_code: bool = False,
     provider: str = "cpu",
     threads: int | None = 1,
+    allow_fallback: bool = False,
 ) -> dict[str, Path]:
     """Export a network in each layout, and with each fixed activation in place of its mixed layers.
 
     The baselines keep the network's weights, because latency does not depend on them.
 
-    The layout `fastest` is searched for this provider and number of threads.
+    The layout `fastest` is searched for this provider and number of threads; see `smx.runtime.Session`.
 
     Returns:
         The files, which lie in `folder`, by the name of the layout or the activation.
@@ -50,7 +51,8 @@ def export_candidates(
     described = opened.saved.description() if opened.saved else None
     paths = {layout: folder / f"{layout}.onnx" for layout in layouts}
     for layout, path in paths.items():
-        search = Search(provider=provider, threads=threads) if layout == "fastest" else None
+        how: dict[str, Any] = {"provider": provider, "threads": threads, "allow_fallback": allow_fallback}
+        search = Search(**how) if layout == "fastest" else None
         export_onnx(opened.module, path, example_input=opened.example, layout=layout, search=search, describe=described)
     for name in baselines:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smx.errors import InputError
+from smx.files import NETWORKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         InputError: the file is missing, damaged or neither of both.
     """
     path = Path(path)
-    readers = {".pt": _saved, ".onnx": _onnx}
+    readers = {**dict.fromkeys(NETWORKS, _saved), ".onnx": _onnx}
     if path.suffix not in readers:
         raise InputError(f"{path} must end in {' or '.join(readers)}")
     content = readers[path.suffix](path)

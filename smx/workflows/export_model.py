@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from smx.export import ExportReport
     from smx.export.sizes import Dynamic
 
-SEARCH = {"for_batch": None, "measure": True, "price": None, "provider": "cpu"}
+SEARCH = {"for_batch": None, "measure": True, "price": None, "provider": "cpu", "allow_fallback": False}
 CALIBRATION = 10_000
 """At most this many training examples calibrate int8."""
 
@@ -27,6 +27,7 @@ def export_model(
     measure: bool = True,
     price: str | os.PathLike[str] | None = None,
     provider: str = "cpu",
+    allow_fallback: bool = False,
     batch: int | None = None,
     dynamic: Dynamic | None = None,
     input_names: Sequence[str] | None = None,
@@ -46,7 +47,8 @@ def export_model(
     Args:
         model_path: of `model.pt`.
         onnx_path: of the file to write.
-        for_batch, measure, price, provider: how the layout `fastest` is searched, see `smx.export.fastest.Search`.
+        for_batch, measure, price, provider, allow_fallback: how the layout `fastest` is searched, see
+            `smx.export.fastest.Search`.
         layout, batch, dynamic, input_names, output_names, opset, precision: see `smx.export.export_onnx`. float16 and
             int8 count the predictions that change on the test set of the network's data; int8 is calibrated on its
             training set.
@@ -65,7 +67,13 @@ def export_model(
 
     check(onnx_path, triton, kserve, kserve_uri)
     saved = load_model(Path(model_path), trust_code=trust_code)
-    wanted: dict[str, Any] = {"for_batch": for_batch, "measure": measure, "price": price, "provider": provider}
+    wanted: dict[str, Any] = {
+        "for_batch": for_batch,
+        "measure": measure,
+        "price": price,
+        "provider": provider,
+        "allow_fallback": allow_fallback,
+    }
     dataset = None
     if precision in ("float16", "int8"):
         from smx import data as datasets

@@ -21,7 +21,7 @@ from smx.timing.interleave import time_in_turn
 from smx.timing.machine import machine
 from smx.timing.runners import stopping
 from smx.workflows import OnProgress, listed, silent
-from smx.workflows.measuring import with_torch, without_torch
+from smx.workflows.measuring import check_measurement, with_torch, without_torch
 from smx.workflows.price_tables import prices_of
 
 WIDTHS = (8, 64, 256, 512, 1024)
@@ -69,14 +69,17 @@ def price(
         files.check_writable(Path(out))
         files.check_suffix(Path(out), ".json")
     execution_providers(provider)
-    names = tuple(dict.fromkeys((*listed(names), "relu", "tanh")))
     batch_sizes, widths, stacks = map(listed, (batch_sizes, widths, stacks))
     for what, values in {"batch sizes": batch_sizes, "widths": widths, "stacks": stacks}.items():
         check_sizes(what, values)
+    if min(widths) < 1:
+        raise InputError(f"widths must be whole numbers from 1 on, got {list(widths)}")
+    for number in (rounds, blocks):
+        check_measurement(batch_sizes, number, threads)
     before = machine()
     with files.scratch() as folder:
         on_progress("writing small networks", 0, 0)
-        paths = with_torch(_write, folder, widths, names, stacks)
+        names, paths = with_torch(_write, folder, widths, (*listed(names), "relu", "tanh"), stacks)
         times = without_torch(
             _measure,
             paths,
@@ -104,17 +107,20 @@ def price(
     return prices
 
 
-def _write(folder: Path, widths: Sequence[int], names: Sequence[str], stacks: Sequence[int]) -> dict[str, Path]:
+def _write(
+    folder: Path, widths: Sequence[int], names: Sequence[str], stacks: Sequence[int]
+) -> tuple[tuple[str, ...], dict[str, Path]]:
+    """Write the networks; return the activations' names, in one spelling and each once, and the files."""
     from smx.activations import get
     from smx.export.price_files import write_price_files
 
-    for name in names:
-        try:
-            if get(name).onnx is None:
-                raise ValueError(f"the activation {name!r} has no ONNX form")
-        except ValueError as error:
-            raise InputError(str(error)) from error
-    return write_price_files(folder, widths, names, stacks)
+    try:
+        found = {activation.name: activation for activation in map(get, names)}
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if without := [name for name, activation in found.items() if activation.onnx is None]:
+        raise InputError(f"the activation {without[0]!r} has no ONNX form")
+    return tuple(found), write_price_files(folder, widths, tuple(found), stacks)
 
 
 def _measure(

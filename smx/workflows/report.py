@@ -47,7 +47,7 @@ class Report:
         return f'<iframe srcdoc="{escape(self.html)}" width="100%" height="700"></iframe>'
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON: numbers that are missing are None."""
+        """Return plain values, for JSON; the rows of frames lack what is missing."""
         from smx.study.table import rows
 
         return {

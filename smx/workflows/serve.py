@@ -82,7 +82,9 @@ def serve(
     }
 
     async def start_grpc() -> Coroutine[Any, Any, None]:
-        made, port = rpc.make_server(service, f"{host}:{address.grpc_port}", api_key=api_key, tls=tls, log=log)
+        made, port = rpc.make_server(
+            service, f"{host}:{address.grpc_port}", api_key=api_key, tls=tls, log=log, log_all=log_requests
+        )
         await made.start()
         about["grpc"] = f"{host}:{port}"
         return rpc.serve(made, service, limits.timeout)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smx import files
-from smx.errors import InputError
-from smx.study.grid import Cell, read_grid, value_of
+from smx.errors import InputError, SmxError, one_line
+from smx.study.grid import METHOD, Cell, read_grid, value_of
 from smx.study.listing import add_cells, read_cells
+from smx.training.config import as_text
 from smx.workflows import OnProgress, listed, silent
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 LATENCY_BATCHES = (1, 128)
 """Examples a run, in which latency is measured."""
+Only = Mapping[str, Any] | Sequence[tuple[str, Any]]
 GridLike = str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -31,10 +34,12 @@ class SweepReport:
     Attributes:
         out: its folder.
         frame: a row for each of its cells; the column `status` is done, failed or missing.
+        unmeasured: by the ids of cells, why `measure` found no latency.
     """
 
     out: Path
     frame: pd.DataFrame
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -52,7 +57,7 @@ class SweepReport:
         """Return plain values, for JSON."""
         from smx.study.table import rows
 
-        return {"out": str(self.out), **self.counts, "cells": rows(self.frame)}
+        return {"out": str(self.out), **self.counts, "unmeasured": dict(self.unmeasured), "cells": rows(self.frame)}
 
     def _repr_html_(self) -> str:
         html: str = self.frame.to_html()
@@ -64,7 +69,7 @@ def plan(
     *,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    only: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+    only: Only = (),
 ) -> list[Cell]:
     """Return the cells of a grid.
 
@@ -72,8 +77,8 @@ def plan(
         grid: a TOML file's path, the name of a grid that comes with smx, or the content of such a file.
         seeds: instead of the grid's.
         settings: single settings by name; they win over the grid's.
-        only: pairs of a setting, or `method`, and a value, or a mapping: a cell must have one of the values of each
-            that is named.
+        only: pairs of a setting, or `method`, and a value, or a mapping to a value or a list of them: a cell must have
+            one of the values of each that is named.
 
     Raises:
         InputError: the grid or a setting can't be used, or no cell is left.
@@ -88,7 +93,7 @@ def sweep(
     jobs: int = 1,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    only: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+    only: Only = (),
     known: str | os.PathLike[str] | None = None,
     retry: bool = False,
     ray: str | None = None,
@@ -106,7 +111,8 @@ def sweep(
     Args:
         grid, seeds, settings, only: see `plan`; without a grid, the cells that earlier sweeps in `out` were to make.
         out: the folder of the sweep; grids add up in it.
-        jobs: processes that train cells side by side; they divide the cores among them. With `ray`, cells at a time.
+        jobs: processes that train cells side by side; they divide the cores among them. A Ray cluster that is not
+            started here has as many as it has cores.
         known: a table (.csv, .parquet) whose finished cells are taken as done.
         retry: train cells again that have failed.
         ray: train the cells as Ray tasks, on the cluster of this address or, for `local`, on one that is started here.
@@ -116,8 +122,10 @@ def sweep(
         on_start, on_end: called when a cell's training begins, and with its outcome.
 
     Raises:
-        InputError: the grid, the folder or the table can't be used, or another sweep runs in the folder.
+        InputError: the grid, the folder or the table can't be used, an activation is registered in this process alone,
+            or another sweep runs in the folder.
     """
+    from smx import activations
     from smx.study.cell import CellFolder
     from smx.study.runner import in_processes
 
@@ -127,6 +135,9 @@ def sweep(
     whole = _cells(folder, grid, seeds, settings)
     cells = _selected(whole, only)
     _require_trust(cells, trust_code)
+    pools = {name for cell in cells if ":" not in cell.config.model for name in cell.config.candidates}
+    if own := sorted(name for name in pools if not activations.is_built_in(activations.get(name))):
+        raise InputError(f"{own[0]!r} is registered in this process alone, and cells are trained in others")
     results = _known(Path(known)) if known is not None else {}
     with files.locked(files.make_folder(folder)):
         add_cells(folder, whole)
@@ -155,6 +166,8 @@ def _cells(
     folder: Path, grid: GridLike | None, seeds: int | Sequence[int] | None, settings: Mapping[str, Any] | None
 ) -> list[Cell]:
     """Return the cells of a grid; without one, those that earlier sweeps in the folder were to make."""
+    if grid is None and (settings or seeds is not None):
+        raise InputError("seeds and settings are a grid's; give one")
     return read_cells(folder) if grid is None else _all_cells(grid, seeds, settings)
 
 
@@ -177,7 +190,7 @@ def status(
     *,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    only: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+    only: Only = (),
 ) -> SweepReport:
     """Return the state of the cells in a sweep's folder, or of a grid's cells there, see `sweep`.
 
@@ -193,16 +206,17 @@ def measure(
     *,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    only: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+    only: Only = (),
+    trust_code: bool = False,
     on_progress: OnProgress = silent,
 ) -> SweepReport:
     """Export the finished networks, and time each beside its architecture with ReLU.
 
     The results get `latency`: by batch size the `ratio` of the sorted file's time to ReLU's, with its 99 % interval
     `low` to `high`, on one thread. Nothing else should run meanwhile. What has a latency is not measured again, and
-    ReLU's is 1.
+    ReLU's is 1. A network that can't be exported or timed stops no other one: the report says why.
 
-    The cells are those of `status`.
+    The cells are those of `status`; trust_code as for `sweep`.
 
     Raises:
         InputError: the folder holds no sweep, the grid can't be used, or no cell is left.
@@ -213,20 +227,26 @@ def measure(
     cells = _selected(_cells(folder, grid, seeds, settings), only)
     found = [(cell, place := CellFolder.of(cell, folder), place.result()) for cell in cells]
     waiting = [(cell, place, result) for cell, place, result in found if result and "latency" not in result]
+    _require_trust([cell for cell, _, _ in waiting], trust_code)
+    unmeasured = {}
     with files.locked(folder):
         for number, (cell, place, result) in enumerate(waiting):
             on_progress("measuring latency", number, len(waiting))
-            if place.model.exists():
-                place.finish({**result, "latency": _latency(place.model, cell.config.candidates)})
-    return _report(folder, cells)
+            if not place.model.exists():  # it came from a table
+                continue
+            try:
+                place.finish({**result, "latency": _latency(place.model, cell.config.candidates, trust_code)})
+            except SmxError as error:
+                unmeasured[cell.id] = one_line(error)
+    return replace(_report(folder, cells), unmeasured=unmeasured)
 
 
-def _latency(model: Path, candidates: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def _latency(model: Path, candidates: tuple[str, ...], trust_code: bool) -> dict[str, dict[str, float]]:
     from smx.workflows.bench import bench
 
     if candidates == ("relu",):
         return {str(size): {"ratio": 1.0, "low": 1.0, "high": 1.0} for size in LATENCY_BATCHES}
-    report = bench(model, layouts=("sorted",), baselines=("relu",), batch_sizes=LATENCY_BATCHES)
+    report = bench(model, layouts=("sorted",), baselines=("relu",), batch_sizes=LATENCY_BATCHES, trust_code=trust_code)
     return {
         str(row.batch_size): {"ratio": row.ratio, "low": row.ratio_low, "high": row.ratio_high}
         for row in report.results
@@ -245,14 +265,37 @@ def _all_cells(grid: GridLike, seeds: int | Sequence[int] | None, settings: Mapp
     return found.with_values(None if seeds is None else listed(seeds), settings).cells()
 
 
-def _selected(cells: Sequence[Cell], only: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[Cell]:
+def _selected(cells: Sequence[Cell], only: Only) -> list[Cell]:
     wanted: dict[str, list[Any]] = {}
-    for name, value in only.items() if isinstance(only, Mapping) else only:
-        wanted.setdefault(name, []).append(value_of(name, value))
+    for name, given in _pairs(only):
+        wanted.setdefault(name, []).extend(_spellings(name, value_of(name, given)))
     found = [cell for cell in cells if all(cell.value(name) in values for name, values in wanted.items())]
     if not found:
-        raise InputError(f"no cell of the {len(cells)} is left by --only {dict(wanted)}")
+        asked = ", ".join(f"{name} = {as_text(value)}" for name, value in _pairs(only))
+        raise InputError(f"no cell of the {len(cells)} is left by --only {asked}")
     return found
+
+
+def _pairs(only: Only) -> Iterator[tuple[str, Any]]:
+    """Yield each setting with one value; of a mapping, a list has several."""
+    if not isinstance(only, Mapping):
+        if isinstance(only, str) or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in only):
+            raise InputError(f"only must be pairs of a setting and a value, or a mapping, got {only!r}")
+        yield from only
+        return
+    for name, values in only.items():
+        several = isinstance(values, list | set | tuple) and name not in ("hidden", "pool")
+        yield from ((name, value) for value in (values if several else [values]))
+
+
+def _spellings(name: str, value: Any) -> list[Any]:
+    """Return a value, and of an activation also the name that cells have: `leaky_relu` for `LeakyReLU`."""
+    from smx import activations
+
+    if name in (METHOD, "activation"):
+        with suppress(ValueError):
+            return [value, activations.get(value).name]
+    return [value]
 
 
 def _require_trust(cells: Iterable[Cell], trust_code: bool) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smx.errors import InputError
-from smx.training.config import AUTO, FIELDS, TrainConfig, from_values, parse, read_toml, spelled_out
+from smx.paper import RANDOM
+from smx.training.config import AUTO, CONSTANT, FIELDS, TrainConfig, from_values, over, parse, read_toml, spelled_out
 
 if TYPE_CHECKING:
     from smx.modelfile import SavedModel
@@ -21,6 +22,20 @@ OF_CHOICES = (
     *("temperature", "temperature_schedule", "temperature_end", "price_weight", "price", "logits_lr"),
 )
 """Settings that a baseline does not heed. A file of settings may have them: that of a grid's cell has all."""
+UNHEEDED: Mapping[str, tuple[Callable[[TrainConfig], bool], Sequence[str]]] = {
+    "price_weight = 0": (lambda config: not config.price_weight, ("price",)),
+    "start = random": (lambda config: config.start == RANDOM, ("keep",)),
+    "a constant temperature_schedule": (lambda config: config.temperature_schedule == CONSTANT, ("temperature_end",)),
+    "a number of phase1_epochs": (
+        lambda config: config.phase1_epochs != AUTO,
+        ("max_phase1_epochs", "settle_window", "settle_changed", "settle_margin", "settle_loss"),
+    ),
+    "a constant lr_schedule": (
+        lambda config: config.lr_schedule == CONSTANT and not config.lr_warmup,
+        ("lr_span",),
+    ),
+}
+"""Settings that a run does not heed, by what makes it so; likewise a file may have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +90,7 @@ def train(
         out: the run's folder; None is `runs/DATA-ACTIVATION`, with the model between if it is no mlp.
         data_dir: where downloaded data sets are, see `smx.data.load`.
         resume: continue the run in `out` from its last checkpoint, if there is one; settings that are given must be
-            the same, but `data` may name another place of the same data.
+            the same, but `data` and `price` may name another place of the same content.
         trust_code: import the Python module of a network (`module:factory`) that a TOML file or checkpoint names.
         on_start: called before the first epoch with the settings, the folder and the epochs that are already done.
         on_epoch: called after each epoch.
@@ -94,7 +109,7 @@ def train(
     from smx.training.run import load_checkpoint, require_same
     from smx.training.run import train as run
 
-    given = spelled_out(_values(config or {}) | _values(settings))
+    given = spelled_out(over(_values(config or {}), _values(settings)))
     named_by_caller = "model" in (settings if isinstance(config, str | os.PathLike) else given)
     if given.get("device") == AUTO:
         del given["device"]
@@ -102,8 +117,9 @@ def train(
     with joined() as ranks:
         checkpoint = load_checkpoint(folder) if resume else None
         if checkpoint:
-            require_same(checkpoint, given, folder)
-            config = replace(checkpoint.config, data=given.get("data", checkpoint.config.data))
+            spelled = vars(from_values({**vars(checkpoint.config), **given}))
+            require_same(checkpoint, {name: spelled[name] for name in given}, folder)
+            config = replace(checkpoint.config, **{name: given[name] for name in ("data", "price") if name in given})
             if config.data.endswith(".npz") and not Path(config.data).exists():
                 raise InputError(f"{config.data}, the run's data, does not exist; say where it lies now with --data")
         else:
@@ -115,6 +131,9 @@ def train(
             raise InputError(
                 f"{unused[0]} is of choices, and with activation = {config.activation} none are made; leave it out"
             )
+        for reason, (unheeded, names) in UNHEEDED.items():
+            if unheeded(config) and (unused := [name for name in names if name in settings]):
+                raise InputError(f"{unused[0]} is not heeded with {reason}; leave it out")
         if "hidden" in settings and config.model != "mlp":
             raise InputError(f"hidden is for the mlp, and the model is {config.model}; leave it out")
         with ranks.main_first():  # it may download what the others then find

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from smx import files
 from smx.errors import InputError
@@ -53,28 +54,32 @@ def tune(
         InputError: a file, the goal or the number of rounds can't be used, or the file is not an export of the model.
     """
     check_measurement([1 if batch_size is None else batch_size], rounds, max_threads)
+    search.check(goal, rounds)
     machine_before = machine()
-    onnx_path = Path(path)
-    if onnx_path.suffix == ".pt":
-        if model is not None:
-            raise InputError(
-                f"two networks are given, {path} and {model}; give an ONNX file with --model, or one MODEL.pt"
-            )
-        _, onnx_path = written_by_tune(Path(path))
-        on_progress("searching the fastest forms", 0, 0)
-        search_forms(Path(path), onnx_path, batch_size, provider, trust_code)
-    session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
-    for path in written_by_tune(onnx_path):
-        files.check_writable(path)
+    network = Path(path) if Path(path).suffix in files.NETWORKS else None
+    if network and model is not None:
+        raise InputError(f"two networks are given, {path} and {model}; give an ONNX file with --model, or one MODEL.pt")
+    onnx_path = written_by_tune(network)[1] if network else Path(path)
+    if network and onnx_path.exists() and not is_tuned(onnx_path):
+        raise InputError(f"{onnx_path} exists, but is not from an earlier smx tune of {network}; move or remove it")
     variant = variant_path(onnx_path)
     if model is not None and variant.exists() and not has_own_variant(onnx_path):
         raise InputError(
             f"{variant} exists, but is not from an earlier smx tune of {onnx_path}, which could write over it; move or"
             " remove it"
         )
-    measured = fingerprint(onnx_path)
     with files.scratch() as folder:
-        paths = {"": onnx_path}
+        source = onnx_path
+        if network:  # at its place it is when all has succeeded
+            files.check_writable(onnx_path)
+            source = folder / onnx_path.name
+            on_progress("searching the fastest forms", 0, 0)
+            how = {"for_batch": batch_size, "provider": provider, "allow_fallback": allow_fallback}
+            with_torch(export_fastest, network, source, trust_code=trust_code, **how)
+        session = Session(source, provider, settings=Settings(), allow_fallback=allow_fallback)
+        for path in written_by_tune(onnx_path):
+            files.check_writable(path)
+        measured, paths = fingerprint(source), {"": source}
         if model is not None:
             on_progress("exporting", 0, 0)
             paths |= _other_layouts(session, onnx_path, Path(model), folder, trust_code)
@@ -90,7 +95,9 @@ def tune(
             before=machine_before,
             on_progress=on_progress,
         )
-        _leave(onnx_path, measured, report, paths[report.winner.file])
+        if network:
+            files.write_bytes(onnx_path, source.read_bytes())
+        _leave(onnx_path, measured, report, paths[report.winner.file] if report.winner.file else None)
     return report
 
 
@@ -99,24 +106,14 @@ def written_by_tune(path: Path) -> tuple[Path, Path]:
     if not path.name:  # `.` or `/`
         raise InputError(f"{path} is a folder; give a MODEL.pt or an ONNX file")
     variant = variant_path(path.with_suffix(".onnx"))
-    return tuning_path(variant if path.suffix == ".pt" else path), variant
+    return tuning_path(variant if path.suffix in files.NETWORKS else path), variant
 
 
-def search_forms(model_path: Path, onnx_path: Path, batch_size: int | None, provider: str, trust_code: bool) -> None:
-    """Export a saved model in the layout `fastest`, over nothing but what an earlier tuning left."""
-    files.check_writable(onnx_path)
-    if onnx_path.exists() and not is_tuned(onnx_path):
-        raise InputError(f"{onnx_path} exists, but is not from an earlier smx tune of {model_path}; move or remove it")
-    with_torch(export_fastest, model_path, onnx_path, batch_size, provider, trust_code)
-
-
-def export_fastest(model_path: Path, onnx_path: Path, batch_size: int | None, provider: str, trust_code: bool) -> None:
-    """Export a saved model in the layout `fastest`; None is any batch size."""
+def export_fastest(model_path: Path, onnx_path: Path, *, trust_code: bool, **how: Any) -> None:
+    """Export a saved model in the layout `fastest`; `how` is of `smx.export.Search`."""
     from smx.workflows.export_model import export_model
 
-    export_model(
-        model_path, onnx_path, layout="fastest", for_batch=batch_size, provider=provider, trust_code=trust_code
-    )
+    export_model(model_path, onnx_path, layout="fastest", trust_code=trust_code, **how)
 
 
 def _other_layouts(
@@ -177,11 +174,11 @@ def _check_same(session: Session, path: Path, otherwise: str) -> None:
         raise InputError(f"{otherwise}: their answers differ by up to {found.max_abs:.3g}")
 
 
-def _leave(onnx_path: Path, model: str, report: TuningReport, fastest: Path) -> None:
+def _leave(onnx_path: Path, model: str, report: TuningReport, fastest: Path | None) -> None:
     """Write the settings, and the fastest file if that is another one; remove what an earlier tuning left."""
-    variant, other = variant_path(onnx_path), fastest != onnx_path
+    variant, other = variant_path(onnx_path), fastest is not None
     stale = not other and has_own_variant(onnx_path)
-    if other:
+    if fastest is not None:
         files.write_bytes(variant, fastest.read_bytes())
     tuning = Tuning(
         model=model,

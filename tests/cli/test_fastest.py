@@ -15,9 +15,10 @@ from smx.export import exporter
 from smx.runtime.session import Session
 from smx.runtime.tuning import tuning_path
 from smx.workflows.export_model import export_model
-from smx.workflows.tune import search_forms
+from smx.workflows.tune import tune
 from tests.conftest import refused, smx_many
 from tests.edited import loaded
+from tests.runtime.fakes import save
 
 
 def test_prices_decide_and_the_file_says_why(run: Path, exported: Path, tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_prices_decide_and_the_file_says_why(run: Path, exported: Path, tmp_path
 
 
 @pytest.mark.long
-def test_tune_searches_it_for_a_saved_network(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_searches_it_for_a_saved_network(run: Path, tmp_path: Path) -> None:
     """The whole search, by measuring."""
     model, tuned = tmp_path / "model.pt", tmp_path / "model.tuned.onnx"
     model.write_bytes((run / "model.pt").read_bytes())
@@ -62,14 +63,31 @@ def test_tune_searches_it_for_a_saved_network(run: Path, tmp_path: Path, monkeyp
     assert session.info.layout == "fastest"
     assert session.info.chosen[-1].startswith("measured on ")
     assert session.tuning is not None
-    searched: list[Path] = []
-    monkeypatch.setattr("smx.workflows.tune.with_torch", lambda _, *given: searched.extend(given[:2]))
-    search_forms(model, tuned, None, "cpu", False)  # over its own
-    assert searched == [model, tuned]
+
+
+def test_a_tuning_that_is_stopped_changes_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tuned = tmp_path / "model.pt", tmp_path / "model.tuned.onnx"
+    model.write_bytes((run / "model.pt").read_bytes())
+
+    def stopped(*arguments: object, **options: object) -> None:
+        searched.append(arguments)
+        raise KeyboardInterrupt
+
+    searched: list[tuple[object, ...]] = []
+    monkeypatch.setattr("smx.workflows.tune.without_torch", stopped)
+    monkeypatch.setattr("smx.workflows.tune.with_torch", lambda _, model, path, **how: save(path))
+    for _ in range(2):  # what an earlier one left would be refused
+        with pytest.raises(KeyboardInterrupt):
+            tune(model)
+    assert len(searched) == 2
+    assert {*tmp_path.iterdir()} == {model}
+    with pytest.raises(InputError, match="unknown goal 'p90'"):  # before anything is searched
+        tune(model, goal="p90")
     tuned.write_bytes(b"mine")
     with pytest.raises(InputError, match=r"exists, but is not from an earlier smx tune of .*; move or remove it"):
-        search_forms(model, tuned, None, "cpu", False)
+        tune(model)
     assert tuned.read_bytes() == b"mine"
+    assert len(searched) == 2
 
 
 def test_bad_input(run: Path, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_one_run_of_one_epoch(method: str) -> None:
 def test_settings_that_differ_make_sections_of_their_own() -> None:
     grid = {"hidden": [[24]], "method": ["smartmixed", "relu"], "protocol": ["standard", "author"], "seed": [0]}
     shown = Parsed(page(study_of(rows(grid))))
-    assert {"losses", "losses-2", "shares", "shares-2"} <= shown.figures
+    assert {"losses", "losses-s2", "shares", "shares-s2"} <= shown.figures
     assert "protocol = author" in shown.text
     assert "All runs" in shown.text
     assert len(set(shown.ids)) == len(shown.ids)

@@ -77,7 +77,7 @@ def test_a_run_has_the_row_of_a_cell(sweep: Path) -> None:
         assert study.kind == "run"
         row = study.cells.iloc[0].to_dict()
         assert row["method"] == method
-        unknown = {"threads", "machine", "finished", "processor_seconds"}
+        unknown = {"threads", "machine", "finished", "processor_seconds", "data_fingerprint"}
         assert set(row) == {*cell.index} - unknown
         for name, value in row.items():
             if name in ("seconds", "phase1_seconds", "margin"):

@@ -189,7 +189,7 @@ def test_the_default_knows_the_papers_activations() -> None:
     [
         ({"format": "other"}, "its format is not smx-prices"),
         ({"version": 2}, "it has format version 2, this smx reads 1; upgrade smartmixed"),
-        ({"split": [[1.0]]}, "expected a table of shape (3, 3) of finite numbers, got (1, 1)"),
+        ({"split": [[1.0]]}, "expected a table of shape (3, 3) of numbers below 10000, got (1, 1)"),
         ({"widths": [8, 8, 512]}, "widths must be at least two numbers in ascending order"),
         ({"shared": {}}, "shared lacks lines, curves, lines and curves"),
         ({"more": 1}, "unexpected keyword argument"),

@@ -130,10 +130,13 @@ def test_values_win_over_the_grids() -> None:
         ({"methods": {"a": {"activaton": "relu"}}}, "unknown setting 'activaton'"),
         (
             {"methods": {"a": {"lr": 1.0}}, "grid": {"lr": [1.0], "method": ["a"]}},
-            "lr is set by .grid. and by the method a",
+            "lr is set by .grid. or --set, and by the method a",
         ),
         ({"methods": {"a": {"activation": "relu"}}, "grid": {"method": ["a", "relu"]}}, "are the same settings"),
-        ({"grid": {"activation": ["elu"], "method": ["relu"]}}, "activation is set by .grid. and by the method relu"),
+        (
+            {"grid": {"activation": ["elu"], "method": ["relu"]}},
+            "activation is set by .grid. or --set, and by the m",
+        ),
         ({"base": {"method": "relu"}}, "the grid: method must be a list in .grid."),
         ({"methods": {"a": {"method": "relu"}}}, "the grid: method must be a list in .grid."),
         ({"grid": {"lr": [float("nan")]}}, "lr must be positive and finite, got nan"),

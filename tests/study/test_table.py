@@ -17,6 +17,7 @@ from tests.study.grids import SMALL, with_grid
 
 RESULT: dict[str, Any] = {
     "test_accuracy": 0.5,
+    "validation_accuracy": 0.5,
     "phase1_test_accuracy": None,
     "epochs": 3,
     "seconds": 1.5,

@@ -21,6 +21,7 @@ let views = []; // of the layers, while the neurons are shown
 let running = false;
 let asked = false;
 let lost = false; // the server did not answer
+let wanted = null; // the name of the model that was chosen last
 
 const pad = new Pad($("pad"), () => predictSoon(), (text) => ($("pen").textContent = text));
 
@@ -49,8 +50,8 @@ async function start() {
     $("key-form").hidden = true;
     $("models").replaceChildren(...names.map((name) => make("option", {}, name)));
     $("choice").hidden = names.length < 2;
-    const wanted = decodeURIComponent(location.hash.slice(1));
-    if (names.includes(wanted)) $("models").value = wanted;
+    const named = fromHash();
+    if (names.includes(named)) $("models").value = named;
     if (names.length) await choose($("models").value);
     else tell("no model is ready", true);
   } catch (error) {
@@ -58,9 +59,19 @@ async function start() {
   }
 }
 
+function fromHash() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return ""; // no text in the way of addresses
+  }
+}
+
 async function choose(name) {
-  about = runHere = null;
+  wanted = name;
   const found = await server.about(name);
+  if (name !== wanted) return; // another one was chosen meanwhile
+  runHere = null;
   about = found;
   $("main").hidden = false;
   showModel(about, colours(activationsOf(about)));
@@ -131,7 +142,7 @@ async function predict() {
   const begun = performance.now();
   const answer = await server.infer(current.name, { inputs: [input], parameters: { probabilities: true } });
   trips.add(performance.now() - begun);
-  const here = runHere && (await runHere(input));
+  const here = await answerHere(input);
   if (about !== current) return;
   const scores = answer.outputs[0].data;
   const probabilities = answer.outputs.find(({ name }) => name === "probabilities").data;
@@ -139,6 +150,16 @@ async function predict() {
   if (here) showDifference(scores, here);
   tell(`serving ${current.name}`);
   if (views.length) await showNeurons(values);
+}
+
+async function answerHere(input) {
+  try {
+    return runHere && (await runHere(input));
+  } catch (error) {
+    runHere = null;
+    $("difference").textContent = `The browser can't run it: ${error.message}`;
+    return null;
+  }
 }
 
 const namesFor = (model, count) =>
@@ -189,7 +210,17 @@ function closeNeurons() {
 }
 
 async function poll() {
-  if (about && !document.hidden) {
+  if (!document.hidden && $("key-form").hidden) await look();
+  setTimeout(poll, POLL);
+}
+
+// See what is new; what failed before is tried again.
+async function look() {
+  if (wanted === null) {
+    await start();
+  } else if (about?.name !== wanted) {
+    await choose(wanted).catch(report);
+  } else {
     const current = about;
     try {
       const fresh = await server.about(current.name);
@@ -201,7 +232,6 @@ async function poll() {
       report(error);
     }
   }
-  setTimeout(poll, POLL);
 }
 
 $("models").addEventListener("change", () => {

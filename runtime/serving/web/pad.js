@@ -13,7 +13,7 @@ export class Pad {
     this.size(28, 28);
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (this.pointer = null));
+    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (event) => this.#end(event));
     canvas.addEventListener("keydown", (event) => this.#key(event));
     for (const each of ["focus", "blur"]) canvas.addEventListener(each, () => this.#lift());
     new ResizeObserver(() => this.paint()).observe(canvas);
@@ -32,12 +32,14 @@ export class Pad {
     this.strokes = [];
     this.cursor = [0.5, 0.5];
     this.down = false;
+    this.pointer = null; // what is being drawn ends here
     this.#told();
   }
 
   undo() {
     this.strokes.pop();
     this.down = false;
+    this.pointer = null;
     this.#told();
   }
 
@@ -66,6 +68,11 @@ export class Pad {
     this.#told();
   }
 
+  // Another finger, or the palm, does not end the stroke.
+  #end(event) {
+    if (event.pointerId === this.pointer) this.pointer = null;
+  }
+
   #move(event) {
     if (event.pointerId !== this.pointer) return;
     const events = event.getCoalescedEvents?.() ?? [];
@@ -83,6 +90,8 @@ export class Pad {
       if (this.down) this.strokes.at(-1).push(this.cursor);
       if (this.down) this.#told();
       else this.paint();
+    } else if (event.key === " " && event.repeat) {
+      // the key is held down: the pen has changed already
     } else if (event.key === " ") {
       this.down = !this.down;
       if (this.down) this.strokes.push([this.cursor]);

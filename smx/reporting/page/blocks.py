@@ -174,10 +174,12 @@ def as_link(data: pd.DataFrame) -> str:
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
-    safe = data.map(
-        lambda value: f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
-    )
+    safe = data.map(_defused).rename(columns=_defused)
     return "data:text/csv;base64," + b64encode(safe.to_csv(index=False).encode()).decode()
+
+
+def _defused(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
 
 
 def _entry(row: dict[str, Any], column: Column) -> Entry:

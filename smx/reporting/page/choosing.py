@@ -79,7 +79,7 @@ def progress(section: Section, tag: str) -> Part | None:
 def by_layer(section: Section, tag: str) -> list[Part]:
     """Return what each choosing method chose, by layer (figure 3), epoch (4, 5) and depth."""
     methods = choosers(section)
-    parts = [_by_layer(section, method, f"{tag}-{k}" if k else tag) for k, method in enumerate(methods)]
+    parts = [_by_layer(section, method, f"{tag}-m{k + 1}" if k else tag) for k, method in enumerate(methods)]
     return [part for part in parts if part]
 
 
@@ -144,7 +144,7 @@ def _most_chosen(own: pd.DataFrame, section: Section, method: str) -> list[Block
         text += f", of the last one {first_two(ends[1])}"
     rare = choices.avoided(section, LEFT_OUT, method)
     if rare:
-        text += f". {words.name(LEFT_OUT)} has {words.percent(rare['share'], 1)} of all neurons"
+        text += f". In all networks {words.name(LEFT_OUT)} has {words.percent(rare['share'], 1)} of a layer on average"
         text += f"; chance would give it {words.percent(rare['expected'], 1)}"
     return [Text(f"{text}.", strong=True)]
 

@@ -104,9 +104,9 @@ def controls(section: Section, tag: str) -> Part | None:
     blocks: list[Block] = [
         Text(f"{'; '.join(answers)}.", strong=True),
         Text(
-            "The controls have SmartMixed's phase 1 with the same seed. Shuffled: the learned choices in a random"
+            "Three controls have SmartMixed's phase 1 with the same seed. Shuffled: the learned choices in a random"
             " order in each layer. Random: choices drawn from the pool. Majority: each layer's most chosen activation"
-            " for all its neurons. ReLU in two phases: ReLU alone, through the same schedule."
+            " for all its neurons. And ReLU in two phases: ReLU alone, through the same schedule."
         ),
         Chart(f"controls{tag}", "What learning the choices is worth", svg, rows.drop(columns="shade"), PAIRS),
         Table(f"controls-table{tag}", "The controls in numbers", rows.drop(columns="shade"), columns, UNCORRECTED),

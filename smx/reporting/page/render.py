@@ -37,7 +37,7 @@ def parts_of(study: Study) -> list[Part]:
     """Return all parts of a study's page."""
     found: list[Part] = []
     for number, section in enumerate(study.sections):
-        tag = f"-{number + 1}" if number else ""
+        tag = f"-s{number + 1}" if number else ""
         for make in PARTS:
             made = make(section, tag)
             for part in made if isinstance(made, list) else [made] if made else []:

@@ -142,7 +142,10 @@ def making(study: Study) -> Part:
         Column("default", "default", numeric=False),
     ]
     blocks: list[Block] = [
-        Text("Every method has the same data, split, epochs, schedule and seeds, unless a heading says otherwise."),
+        Text(
+            "Every method has the same data, split, epochs, schedule and seeds, unless a heading or the settings of a"
+            " method with a name of its own say otherwise."
+        ),
         Table(
             "settings", "Settings", rows, columns, "What differs from its default is bold.", closed=study.kind != "run"
         ),

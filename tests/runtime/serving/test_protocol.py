@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 from numpy.typing import NDArray
 
-from smx.runtime.serving.protocol import DTYPES, MAX_MESSAGE, Cause, Refusal, Tensor, from_bytes, to_bytes
+from smx.runtime.serving.protocol import DTYPES, MAX_MESSAGE, NUMERIC, Cause, Refusal, from_bytes, to_bytes
 
-NUMBERS = [name for name in DTYPES if name != "BYTES"]
 SHAPES = hn.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 TEXTS = st.text(max_size=5)
 
@@ -22,7 +21,7 @@ TEXTS = st.text(max_size=5)
 @st.composite
 def tensors(draw: st.DrawFn) -> tuple[str, NDArray[Any]]:
     """Draw a datatype's name and an array of it."""
-    name = draw(st.sampled_from(NUMBERS))
+    name = draw(st.sampled_from(sorted(NUMERIC)))
     dtype = np.dtype(triton.triton_to_np_dtype(name))
     return name, draw(hn.arrays(dtype, SHAPES))
 
@@ -42,12 +41,7 @@ def test_numbers_are_their_bytes_wherever_they_begin(tensor: tuple[str, NDArray[
 @given(hn.arrays(np.object_, SHAPES, elements=TEXTS))
 def test_texts_are_what_tritonclient_writes(array: NDArray[Any]) -> None:
     written = triton.serialize_byte_tensor(array)
-    raw = written.item() if written.size else b""
-    read = from_bytes("x", "BYTES", list(array.shape), raw)
-    assert read == Tensor("x", read.array)
-    assert read.array.shape == array.shape
-    np.testing.assert_array_equal(read.array, array)
-    assert to_bytes(read.array) == raw
+    assert to_bytes(array) == (written.item() if written.size else b"")
     back = [text.decode() for text in triton.deserialize_bytes_tensor(to_bytes(array))]
     assert back == array.ravel().tolist()
 
@@ -83,12 +77,7 @@ REFUSED: list[tuple[Any, Any, bytes, str]] = [
     ("fp32", [1], bytes(4), "got 'fp32'"),
     (None, [1], bytes(4), "got None"),
     (["FP32"], [1], bytes(4), "got ['FP32']"),
-    ("BYTES", [1], b"\5\0\0\0abcd", "a text is cut off"),
-    ("BYTES", [1], b"\0\0", "a text is cut off"),
-    ("BYTES", [2], b"\1\0\0\0a", "1 texts for 2 elements"),
-    ("BYTES", [1], b"\0\0\0\0\0\0\0\0", "2 texts for 1 elements"),
-    ("BYTES", [1], b"\1\0\0\0\xff", "has damaged BYTES: 'utf-8' codec"),
-    ("BYTES", [1], b"\xff\xff\xff\xffa", "a text is cut off"),
+    ("BYTES", [2**22], bytes(2**24), "got 'BYTES'"),  # not decoded, which would take seconds
 ]
 
 

@@ -121,7 +121,7 @@ def test_one_version_twice_is_refused(tmp_path: Path) -> None:
         watching.cancel()
 
     asyncio.run(test())
-    assert [name for name, _ in events] == ["loaded", "failed"]  # said once
+    assert [name for name, _ in events] == ["loaded", "refused"]  # said once
 
 
 def test_a_replaced_file_is_loaded_and_a_corrupt_one_is_refused(tmp_path: Path) -> None:

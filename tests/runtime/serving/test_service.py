@@ -135,7 +135,7 @@ def test_a_model_that_is_replaced_while_an_image_is_decoded(tmp_path: Path, monk
 OTHERS = [
     (models.PAIR, {}, "m does not take images: it needs one input of fixed sizes"),
     (models.OPEN, {}, "m does not take images: it needs one input of fixed sizes"),
-    (models.EMBEDDING, models.TABLE, "but the model takes examples of shape (2,); give it an array"),
+    (models.EMBEDDING, models.TABLE, "m does not take images: its input is INT64"),
     ("(float[b,1,4,4] x) => (float[b,1,4,4] y) { y = Neg(x) }", {}, "m returns no class scores but the shape [1, 1, 4"),
     (
         "(float[b,1,2,2] x) => (float[b,4] y) <int64[2] shape = {-1, 4}, float[1] zero = {0}>"
