@@ -183,8 +183,7 @@ benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, lar
 	$(BIN)/python benchmarks/large_export.py --json $(RESULTS)/large-export.json
 	$(BIN)/python benchmarks/resolution.py --json $(RESULTS)/resolution.json
 	$(BIN)/python benchmarks/tune_check.py --json $(RESULTS)/tune-check.json
-	$(BIN)/smx bench-train --compile --baselines relu,selu --rounds 40 --json $(RESULTS)/train-step.json
-	$(BIN)/smx bench-train --compile --baselines relu,selu --selection recommended --rounds 40 --json $(RESULTS)/train-step-rules.json
+	$(BIN)/smx bench-train --compile --baselines relu,selu --selection recommended --rounds 40 --json $(RESULTS)/train-step.json
 	$(BIN)/python benchmarks/commit_rule.py --json $(RESULTS)/commit-rule.json
 	$(BIN)/python benchmarks/install_size.py --json $(RESULTS)/install-size.json
 	$(BIN)/smx price --out smx/prices.json --json $(RESULTS)/prices.json
