@@ -159,7 +159,7 @@ class Prices:
 
         return min(FORMS, key=lambda form: (time(form), form != "shared"))
 
-    def relative(self, names: Sequence[str], *, neurons: int = 256, batch_size: int | None = None) -> tuple[float, ...]:
+    def relative(self, names: Sequence[Any], *, neurons: int = 256, batch_size: int | None = None) -> tuple[float, ...]:
         """Return the price of a neuron of each activation, relative to ReLU's.
 
         It is the time of a layer whose neurons all have the activation, in its fastest form, relative to the same layer

@@ -27,7 +27,7 @@ class ExpectedPrice:
         ValueError: the network has no `Selective`, or an activation of a pool has no price, or no finite one from 0 on.
     """
 
-    def __init__(self, module: nn.Module, prices: Mapping[str, float]) -> None:
+    def __init__(self, module: nn.Module, prices: Mapping[Any, float]) -> None:
         self.layers = selectives(module)
         if not self.layers:
             raise ValueError(f"{type(module).__name__} has no Selective layer that could choose by price")

@@ -208,14 +208,15 @@ def check_fields(request: bytes) -> None:
                 break
         return value
 
-    for _ in range(MAX_FIELDS):
+    for _ in range(MAX_FIELDS + 1):
         if place >= length:
             return
         kind = number() & 7
         if kind == 0:
             number()
-        else:
-            place += {1: 8, 2: number() if kind == 2 else 0, 5: 4}.get(kind, length)
+            continue
+        size = number() if kind == 2 else {1: 8, 3: 0, 4: 0, 5: 4}.get(kind, length)  # a group's fields count, too
+        place += size
     raise Refusal(Cause.INVALID, f"a message may have {MAX_FIELDS} fields")
 
 

@@ -120,7 +120,8 @@ class Grid:
                 )
             config = from_values({**self.base, **named, **spelled_out(chosen)})
             # An activation has one name, however the grid spells it.
-            cell = Cell(config.activation if named in ({}, {"activation": method}) else method, config)
+            plain = method is None or (method not in self.methods and named == {"activation": method})
+            cell = Cell(config.activation if plain else method, config)
             if found.setdefault(cell.id, cell).method != cell.method:
                 raise InputError(f"the methods {found[cell.id].method} and {cell.method} are the same settings")
         return list(found.values())

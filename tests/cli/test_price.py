@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import smx
 from smx.errors import InputError
@@ -31,6 +32,15 @@ def test_it_writes_a_file_that_predicts(tmp_path: Path) -> None:
     assert (prices.network > 0).all()
     for form in FORMS:
         assert prices.predict([{"relu": 4, "elu": 4}], inputs=8, outputs=2, batch_size=2, form=form) > 0
+
+
+def test_other_activations_are_measured(tmp_path: Path) -> None:
+    smx.register(smx.Activation("size", torch.abs, smx.op("Abs")), replace=True)
+    prices = smx.price(
+        names=("LeakyReLU", "size"), batch_sizes=(1, 2), widths=(4, 8), stacks=(1, 2), blocks=1, rounds=1
+    )
+    assert set(prices.fused) == {"leaky_relu", "size", "relu", "tanh"}
+    refused(smx_many(("price", *SMALLEST, "--pool", "cubic"))[0], 2, "unknown activation 'cubic'")
 
 
 def test_bad_input(tmp_path: Path) -> None:

@@ -19,18 +19,23 @@ DEEP = ((8,), (8, 4), (8, 4, 4), (8, 8, 4, 4), (16, 8, 4), (16, 8, 8, 4), (16, 8
 """Architectures of several depths, six of them with three or more hidden layers."""
 
 
-def frame(result: Result, **axes: Sequence[Any]) -> pd.DataFrame:
+def frame(result: Result, methods: Mapping[str, Any] | None = None, **axes: Sequence[Any]) -> pd.DataFrame:
     """Return a table of a grid, with each cell's results: a mapping, the error of a failed one, or None."""
     rows = []
-    for cell in read_grid({"grid": axes}).cells():
+    for cell in read_grid({"grid": axes, "methods": methods or {}}).cells():
         found = result(cell)
         rows.append(table.row(cell, None, found) if isinstance(found, str) else table.row(cell, found))
     return table.frame(rows)
 
 
+def study_of_frames(*frames: pd.DataFrame) -> Study:
+    """Return the study of several tables together."""
+    return study(Path("made.csv"), TABLE, pd.concat(frames, ignore_index=True))
+
+
 def made(result: Result, **axes: Sequence[Any]) -> Study:
     """Return the study of such a table."""
-    return study(Path("made.csv"), TABLE, frame(result, **axes))
+    return study(Path("made.csv"), TABLE, frame(result, None, **axes))
 
 
 def section(accuracy: Callable[[Cell], float | None], **axes: Sequence[Any]) -> Section:

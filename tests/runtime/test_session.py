@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from smx.errors import InputError
+from smx.errors import InputError, SmxError
 from smx.runtime import Session
 from smx.runtime.digest import sealed
 from tests.runtime.fakes import HEAD, PLUS_ONE, save, save_wide
@@ -66,6 +66,45 @@ def test_what_numpy_makes_arrays_of(dense: Path) -> None:
             session.run(odd)
     with pytest.raises(InputError, match=r"needs as many examples of each input, got shapes \[\(\)\]"):
         session.run(1.0, batch_size=3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("bad allocation"),
+        RuntimeError("Failed to allocate memory for requested buffer of size 4"),
+        RuntimeError("CUDA failure 700: an illegal memory access was encountered"),
+    ],
+)
+def test_a_machine_that_fails_is_no_wrong_input(error: Exception, dense: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*arguments: object) -> None:
+        raise error
+
+    session = Session(dense)
+    monkeypatch.setattr(session._session, "run", run)
+    for attempt in (session.run, session.bound):
+        with pytest.raises(SmxError, match=r"small\.onnx could not be run: \w") as caught:
+            attempt(np.zeros((1, 64)))
+        assert not isinstance(caught.value, InputError)
+
+
+def test_too_little_memory_as_onnx_runtime_says_it(tmp_path: Path) -> None:
+    session = Session(save(tmp_path / "m.onnx", HEAD + "(int64[1] n) => (float[m] y) { y = ConstantOfShape(n) }"))
+    with pytest.raises(SmxError, match=r"m\.onnx could not be run: .*Failed to allocate memory") as caught:
+        session.run([2**50])
+    assert not isinstance(caught.value, InputError)
+    with pytest.raises(InputError, match=r"m\.onnx can't run this input: .*must be >= 0"):
+        session.run([-1])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "batch"),
+    [("float[4,3] x, float[4] z", 4), ("float[4,3] x, float[1] z", None), ("float[1,3] x, float z", None),
+     ("float[n,3] x, float[1] z", None), ("float z", None)],
+)  # fmt: skip
+def test_the_batch_size_is_that_of_all_inputs(inputs: str, batch: int | None, tmp_path: Path) -> None:
+    assert Session(save(tmp_path / "m.onnx", HEAD + f"({inputs}) => (float y) {{ y = ReduceSum(z) }}")).batch == batch
 
 
 RAW = (

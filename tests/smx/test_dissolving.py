@@ -84,10 +84,19 @@ def test_nothing_given_up_is_no_entry() -> None:
     assert dissolved(nn.Sequential(layer_of([[1.0, 0.0], [1.0, 0.0]]), nn.ReLU()), 1.0) == []
 
 
-@pytest.mark.parametrize(("limits", "expected"), [({"min_share": 1.1}, "between 0 and 1"), ({"max_groups": -1}, "0")])
-def test_limits_out_of_range(limits: dict[str, float], expected: str) -> None:
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [({"min_share": 1.1}, "between 0 and 1"), ({"max_groups": -1}, "0"), ({"min_share": "1"}, "a number")],
+)
+def test_limits_out_of_range(limits: dict[str, object], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         smx.commit(nn.Sequential(smx.Selective(4)), **limits)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_limits() -> None:
+    net = nn.Sequential(layer_of([[2.0, 1], [2, 1], [0, 1]]))
+    for limits in ({"max_groups": np.int64(1)}, {"min_share": np.float32(0.5)}):
+        assert smx.commit(net, **limits)[0].choice.tolist() == [0, 0, 0]  # type: ignore[index]
 
 
 def test_commit_dissolves_and_leaves_its_argument() -> None:

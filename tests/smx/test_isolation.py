@@ -36,6 +36,20 @@ def test_a_run_trains_in_any_mode(mode: type[torch.no_grad], tmp_path: Path) -> 
         assert torch.equal(run.model.weights[name], weight)
 
 
+def test_autocast_and_strictness_of_the_caller_stay_outside(tmp_path: Path) -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = train(SMALL, data.load("digits"), tmp_path / "inside")
+            assert torch.is_autocast_enabled("cpu")
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    outside = train(SMALL, data.load("digits"), tmp_path / "outside")
+    assert inside.model.metrics == outside.model.metrics
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 @contextmanager
 def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)

@@ -184,6 +184,19 @@ def shared() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), again, nn.ReLU(), again)
 
 
+class Twice(nn.Identity):
+    """No identity any more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def hooked() -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3))
+    net[2].register_forward_pre_hook(lambda module, inputs: (inputs[0].clamp(max=1.0),))
+    return net
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[bool]]] = {
     "a chain": (lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Dropout(), nn.Linear(9, 3)), (4,), [False]),
     "nested": (
@@ -194,6 +207,12 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[bool]]] = 
     "tokens": (lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3)), (9, 4), [False]),
     "no bias": (lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3, bias=False)), (4,), [True]),
     "a weight used twice": (shared, (4,), [True, True]),
+    "a part that is no identity": (
+        lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), Twice(), nn.Linear(9, 3)),
+        (4,),
+        [True],
+    ),
+    "hooks": (hooked, (4,), [True]),
     "at the end": (lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU()), (4,), [True]),
     "a forward of its own": (Branches, (1, 5, 5), [True, True, True]),
 }
@@ -240,6 +259,24 @@ def test_a_file_keeps_the_function(committed: bool, tmp_path: Path) -> None:
             for name in net.state_dict()
             if not name.endswith(("layer_logits", "batches"))
         }
+
+
+@pytest.mark.parametrize("z", [torch.full((1, 3), 2.0), torch.full((9, 3), torch.inf)])
+def test_what_shows_no_deviation_is_not_averaged(z: Tensor) -> None:
+    layer = smx.Selective(3, selection="matched")
+    layer(torch.randn(9, 3))
+    assert layer.moments is not None
+    before = layer.moments.clone()
+    layer(z)
+    assert torch.equal(layer.moments, before)
+    assert layer.eval()(torch.randn(2, 3)).isfinite().all()
+
+
+def test_moments_of_many_values_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = torch.randn(6, 5, 7, 3, dtype=torch.float64)
+    whole = smx.functional.moments(z, smx.PAPER_POOL)
+    monkeypatch.setattr("smx.fused.matching.LARGE", 20)
+    torch.testing.assert_close(smx.functional.moments(z, smx.PAPER_POOL), whole)
 
 
 def test_a_commit_to_relu_alone_adds_nothing() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
+import smx
 from smx.errors import InputError
 from smx.paper import PAPER_POOL
 from smx.prices import BOTH, CURVES, EXPONENTIAL, FORMS, LINES, RIDERS, Prices, load_prices
@@ -194,6 +196,7 @@ def test_the_default_knows_the_papers_activations() -> None:
         ({"shared": {}}, "shared lacks lines, curves, lines and curves"),
         ({"more": 1}, "unexpected keyword argument"),
         ({"machine": 3}, "Expected object, got int"),
+        ({"split": [[1e308] * 3] * 3}, "of numbers below 10000"),
         ({"threads": "two"}, "Expected int | null, got str"),
         ({"widths": [8, 64.5, 512]}, "Expected int, got float"),
     ],
@@ -204,6 +207,14 @@ def test_what_is_no_price_file(change: dict[str, object], why: str, tmp_path: Pa
     with pytest.raises(InputError, match=re.escape(why)) as caught:
         load_prices(path)
     assert str(path) in str(caught.value)
+
+
+def test_activations_are_named_by_themselves_too() -> None:
+    pool = [smx.activations.get(name) for name in ("relu", "tanh")]
+    assert PRICES.relative(pool) == PRICES.relative(("relu", "tanh"))
+    prices = dict(zip(pool, PRICES.relative(pool), strict=True))
+    net = nn.Sequential(smx.Selective(3, pool))
+    assert 1 < smx.pricing.ExpectedPrice(net, prices)().item() < prices[pool[1]]
 
 
 def test_no_file(tmp_path: Path) -> None:

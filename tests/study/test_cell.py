@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,25 @@ def folder(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> CellFolder:
     folder = CellFolder.of(cell, tmp_path_factory.mktemp("study"))
     folder.finish(train_cell(cell, folder.path))
     return folder
+
+
+def test_a_cell_whose_result_is_gone_is_made_again(cell: Cell, folder: CellFolder, tmp_path: Path) -> None:
+    copied = CellFolder.of(cell, tmp_path)
+    shutil.copytree(folder.path, copied.path)
+    (copied.path / "result.json").unlink()
+    again, error = train_here(cell, tmp_path, None)
+    assert error is None
+    assert again is not None
+    before = folder.result()
+    assert before is not None
+    assert again["curves"] == before["curves"]
+
+
+def test_a_checkpoint_of_other_settings_is_refused(cell: Cell, tmp_path: Path) -> None:
+    other = read_grid(SMALL).cells()[5]
+    train(other.config, data.load("digits"), tmp_path)
+    with pytest.raises(InputError, match="holds the checkpoint of a run with another seed; remove the folder"):
+        train_cell(cell, tmp_path)
 
 
 def test_a_cell_trains_what_smx_train_trains(cell: Cell, folder: CellFolder, tmp_path: Path) -> None:

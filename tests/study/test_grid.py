@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,9 +117,46 @@ def test_values_win_over_the_grids() -> None:
         read_grid(SMALL).with_values(settings={"activation": "elu"})
 
 
+def test_values_and_what_else_says_the_same() -> None:
+    grid = read_grid(SMALL)
+    assert all(
+        cell.config.rewind
+        for cell in grid.with_values(settings={"rewind": "true"}).cells()
+        if not cell.config.is_baseline
+    )
+    rules = read_grid(with_grid(method=["recommended", "relu"]))
+    with pytest.raises(InputError, match=r"per is set by .grid. or --set, and by the method recommended"):
+        rules.with_values(settings={"per": "4"}).cells()
+    with pytest.raises(InputError, match="seeds and a setting of the seed are both given"):
+        grid.with_values([1], {"seed": "2"})
+    with pytest.raises(InputError, match="seeds must be one or more whole numbers, got none"):
+        grid.with_values([])
+
+
+def test_a_word_for_several_settings_wins_over_the_base() -> None:
+    """As `recommended`, which stands for a start, a price and more."""
+    base = {**SMALL["base"], "start": "random", "per": 1, "price_weight": 0.0}
+    (by_rule,) = read_grid({"base": base, "grid": {"method": ["recommended"]}}).cells()
+    own = {"mine": {"activation": "smartmixed", "selection": "recommended"}}
+    (by_method,) = read_grid({"base": base, "grid": {"method": ["mine"]}, "methods": own}).cells()
+    (by_axis,) = read_grid({"base": base, "grid": {"selection": ["recommended"]}}).cells()
+    assert (by_rule.config.start, by_rule.config.per) == ("relu", "layer")
+    assert by_rule.config == by_method.config == by_axis.config
+
+
+def test_a_method_may_say_nothing_of_its_own_and_an_axis_may_be_an_array() -> None:
+    grid = with_grid(method=["plain"], seed=np.arange(2))
+    grid["methods"] = {"plain": {}}
+    assert [(cell.method, cell.config.activation, cell.config.seed) for cell in read_grid(grid).cells()] == [
+        ("plain", "smartmixed", 0),
+        ("plain", "smartmixed", 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
+        ({"grid": {"method": [""]}}, "method must be a name, got ''"),
         ({"cells": {}}, "'cells'; a grid has the tables"),
         ({"base": 3}, "'base'; a grid has the tables"),
         ({"base": {"learning": 1}}, "unknown setting 'learning'"),

@@ -72,6 +72,39 @@ def test_a_single_hidden_layer_is_no_number(tmp_path: Path) -> None:
     assert [*table.known_results(table.read(tmp_path / "t.csv"))] == [cells[0].id]
 
 
+def test_what_a_spreadsheet_makes_of_a_table(tmp_path: Path) -> None:
+    """TRUE for True, and a column of floats where a whole number is missing."""
+    cells = read_grid({"base": SMALL["base"], "grid": {"hold": [True], "start": ["relu"], "seed": [0, 1]}}).cells()
+    path = tmp_path / "t.csv"
+    table.write(table.frame([table.row(cell, RESULT) for cell in cells]), path)
+    path.write_text(path.read_text().replace("True", "TRUE").replace("False", "FALSE"))
+    assert [*table.known_results(table.read(path))] == [cell.id for cell in cells]
+    frame = table.read(path)
+    frame["max_groups"] = [0, None]
+    frame["seed"] = frame["seed"].astype(float)
+    frame["cell"] = None
+    assert [*table.known_results(frame)] == [cell.id for cell in cells]
+    path.write_text(path.read_text().replace("TRUE", "yes"))
+    with pytest.raises(InputError, match="hold is 'yes', expected true or false"):
+        table.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("validation_accuracy", None), ("validation_accuracy", 2.0), ("epochs", -1)]
+)
+def test_a_table_whose_report_would_fail_is_refused(name: str, value: Any) -> None:
+    cell = read_grid(SMALL).cells()[0]
+    with pytest.raises(InputError, match=f"finished cell {cell.id} has .*{name}"):
+        table.known_results(table.frame([table.row(cell, {**RESULT, name: value})]))
+
+
+def test_a_renamed_method_has_its_new_name(tmp_path: Path) -> None:
+    named = [{"grid": {"method": [name]}, "methods": {name: {"pool": ["relu", "elu"]}}} for name in ("old", "new")]
+    for grid in named:
+        cells = add_cells(tmp_path, read_grid(grid).cells())
+    assert [cell.method for cell in cells] == [cell.method for cell in read_cells(tmp_path)] == ["new"]
+
+
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must end in"):
         table.write(made(), tmp_path / "table.xlsx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,12 @@ ONNX, MODEL = (Path(__file__).parents[1] / "fixtures" / name for name in ("sorte
         (lambda: smx.verify(MODEL, ONNX, data=np.zeros((5, 7))), r"expects an input of shape \(.*64\), got \(1, 7\)"),
         (lambda: smx.verify(MODEL, ONNX, data=np.zeros((0, 64))), "data has no examples"),
         (lambda: smx.verify(MODEL, ONNX, data=3.0), "data must be the name of a data set, or .*, got float"),  # type: ignore[arg-type]
+        (lambda: smx.price(rounds=0), "rounds must be between 1 and 1000000, got 0"),
+        (lambda: smx.price(widths=(0, 8)), r"widths must be whole numbers from 1 on, got \[0, 8\]"),
+        (lambda: smx.tune(MODEL, goal="p90"), "unknown goal 'p90'; known are"),
+        (lambda: plan("digits", seeds=[]), "seeds must be one or more whole numbers, got none"),
+        (lambda: plan("digits", only="method=relu"), "only must be pairs .* got 'method=relu'"),  # type: ignore[arg-type]
+        (lambda: smx.sweep(out="none", seeds=3), "seeds and settings are a grid's; give one"),
         (lambda: smx.price(widths=4), "widths must be"),  # type: ignore[arg-type]
         (lambda: smx.bench_train((5, 4, 2), selection="best"), "selection must be one of .* got 'best'"),
         (lambda: smx.bench_train((5, 4, 2), rounds=0), "rounds must be between 1 and"),
@@ -93,3 +100,28 @@ def test_reports_print_in_some_lines(tmp_path: Path) -> None:
     whole = np.zeros((1000, 64), np.float32)
     for report in (digits, run, smx.report(tmp_path / "run"), smx.classify(ONNX, whole), smx.load_prices()):
         assert len(repr(report)) < 5000
+
+
+def test_a_part_of_a_grid_is_named_in_any_spelling() -> None:
+    def methods(only: Any) -> list[str]:
+        return sorted({cell.method for cell in plan("digits", only=only)})
+
+    assert methods({"method": ["ReLU", "leaky-relu"], "seed": 0}) == ["leaky_relu", "relu"]
+    assert methods([("activation", "LeakyReLU")]) == ["leaky_relu"]
+    assert {cell.config.hidden for cell in plan("digits", only={"hidden": [256, 128]})} == {(256, 128)}
+
+
+def test_cells_are_trained_in_processes_that_know_no_activation_of_this_one(tmp_path: Path) -> None:
+    smx.register(smx.Activation("only_here", torch.sin), replace=True)
+    grid = {"grid": {"pool": [["only_here", "relu"]], "seed": [0]}}
+    with pytest.raises(InputError, match="'only_here' is registered in this process alone"):
+        smx.sweep(grid, out=tmp_path / "sweep")
+
+
+def test_every_command_takes_both_suffixes_of_a_network(tmp_path: Path) -> None:
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.rand(3, 4)
+    net = smx.commit(smx.select(net, example_input=x))
+    smx.save(net, tmp_path / "net.pth", example_input=x)
+    assert smx.describe(tmp_path / "net.pth").file == str(tmp_path / "net.pth")
+    report = smx.bench(tmp_path / "net.pth", layouts="sorted", baselines="relu", batch_sizes=1, rounds=20)
+    assert {row.name for row in report.results} == {"sorted", "relu"}

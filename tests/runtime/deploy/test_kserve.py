@@ -17,6 +17,8 @@ import yaml
 from smx.errors import InputError
 from smx.runtime.deploy.engine import Engine
 from smx.runtime.deploy.kserve import manifest, service_name, write_manifest
+from smx.runtime.settings import Settings
+from smx.runtime.tuning import Tuning, fingerprint, tuning_path
 from tests.edited import loaded
 
 URI = "s3://bucket/models"
@@ -50,6 +52,25 @@ def test_resources_of_a_gpu_and_of_large_weights(exported: Path, tmp_path: Path)
     os.truncate(tmp_path / "large.weights", 3 * 2**30)  # a sparse file
     resources = manifest(path, URI, Engine(device="gpu"))["spec"]["predictor"]["model"]["resources"]
     assert resources["limits"] == {"cpu": "1", "memory": "8Gi", "nvidia.com/gpu": "1"}  # 1 + 2 * 3, and a little
+
+
+@pytest.mark.parametrize(
+    ("engine", "found", "cpu"),
+    [
+        (Engine(instances=2), 3, 6),
+        (Engine(instances=2), None, 2 * len(os.sched_getaffinity(0))),
+        (Engine(threads=2), 3, 2),
+    ],
+)
+def test_threads_that_tune_found(engine: Engine, found: int | None, cpu: int, exported: Path, tmp_path: Path) -> None:
+    """The configuration beside the manifest names them: see test_triton.py."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(exported.read_bytes())
+    settings = Settings(threads=found)
+    tuning = Tuning(model=fingerprint(path), settings=settings, provider="cpu", batch_size=1, goal="p50")
+    tuning_path(path).write_text(tuning.to_json())
+    resources = manifest(path, URI, engine)["spec"]["predictor"]["model"]["resources"]
+    assert resources["requests"]["cpu"] == resources["limits"]["cpu"] == str(cpu)
 
 
 @pytest.mark.parametrize(

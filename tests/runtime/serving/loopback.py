@@ -39,15 +39,17 @@ class Application:
 
     Attributes:
         may: lets `/later` answer.
+        headers: of the last request.
         gone: requests whose client went before its body was complete.
     """
 
     may: asyncio.Event = field(default_factory=asyncio.Event)
     gone: int = 0
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         size, more, path = 0, scope["path"] == "/all", scope["path"]
-        whole = scope.get("extensions", {}).get(WHOLE)
+        whole, self.headers = scope.get("extensions", {}).get(WHOLE), scope["headers"]
         if path == "/whole" and whole is not None:
             body = whole["body"] * 4
             length = (b"content-length", b"%d" % len(body))

@@ -19,6 +19,9 @@ PAIR = (
 OPEN = "(float[b,n] x) => (float[b,1] y) <int64[1] axes = {1}> { y = ReduceSum(x, axes) }"
 FIXED = "(float[4,3] x) => (float[4,3] y) { y = Neg(x) }"
 SCALAR = "(float[] x) => (float[] y) { y = Neg(x) }"
+SIZED = "(int64[1] n) => (float[m] y) { y = ConstantOfShape(n) }"
+TOO_MANY = 2**50
+"""Values for `SIZED` that no memory holds."""
 EMBEDDING = "(int64[b,2] x) => (float[b,2,3] y) { y = Gather(w, x) }"
 TABLE = {"w": np.arange(15, dtype=np.float32).reshape(5, 3)}
 LSTM = """(float[b,5,3] x) => (float[b,2] y) <int64[1] first = {0}> {

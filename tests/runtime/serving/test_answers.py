@@ -244,6 +244,21 @@ def test_requests_have_ids_in_answers_and_in_the_log(server: Running) -> None:
     assert (event["method"], event["path"], event["status"]) == ("GET", "/v2/models/plain", 200)
 
 
+def test_calls_are_logged_like_requests(server: Running) -> None:
+    opened = grpc.InferenceServerClient(server.grpc)
+    opened.get_model_metadata("plain", headers={"x-request-id": "from-a-client.8"})
+    with pytest.raises(InferenceServerException):
+        opened.get_model_metadata("none", headers={"x-request-id": "from-a-client.9"})
+    opened.close()
+
+    def logged() -> dict[str, tuple[str, str]]:
+        return {event["id"]: (event["method"], event["status"]) for event in server.events("call")}
+
+    until(lambda: {"from-a-client.8", "from-a-client.9"} <= logged().keys())
+    assert logged()["from-a-client.8"] == ("ModelMetadata", "OK")
+    assert logged()["from-a-client.9"] == ("ModelMetadata", "NOT_FOUND")
+
+
 def test_metrics(server: Running) -> None:
     with urllib.request.urlopen(f"{server.url}/metrics") as answer:
         text = answer.read().decode()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import shutil
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,11 +23,15 @@ from smx.runtime.serving.app import make_app
 from smx.runtime.serving.bodies import Bodies
 from smx.runtime.serving.cycle import WHOLE
 from smx.runtime.serving.model import Loading
+from smx.runtime.serving.page import page_routes
 from smx.runtime.serving.protocol import Cause, Refusal
+from smx.runtime.serving.repository import Entry
 from smx.runtime.serving.service import Limits, Service
 from tests.runtime.fakes import HEAD
+from tests.runtime.serving import models
 
 KEY = "a-key-that-nobody-may-see"
+KEYED = {"authorization": f"Bearer {KEY}"}
 INFER = "/v2/models/small/infer"
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}).encode()
 
@@ -55,11 +63,12 @@ async def call(
     body: Sequence[bytes] = (BODY,),
     query: bytes = b"",
     whole: bool = False,
+    gone: bool = False,
     **headers: str,
 ) -> Answer:
-    """Send a request, its body in parts or as a whole, and return the answer."""
-    parts = [{"type": "http.request", "body": part, "more_body": True} for part in body]
-    parts.append({"type": "http.request", "body": b"", "more_body": False})
+    """Send a request, its body in parts or as a whole, and return the answer; or go away before the body's end."""
+    parts: list[dict[str, Any]] = [{"type": "http.request", "body": part, "more_body": True} for part in body]
+    parts.append({"type": "http.disconnect"} if gone else {"type": "http.request", "body": b"", "more_body": False})
     sent: list[Any] = []
     scope: dict[str, Any] = {
         "type": "http",
@@ -83,6 +92,9 @@ async def call(
         sent.append(message)
 
     await app(scope, receive, send)
+    if gone:
+        assert sent == []
+        return Answer(0, {}, b"")
     start, *rest = sent
     fields = {name.decode(): value.decode() for name, value in start["headers"]}
     parts_sent = [start] if start["type"] == WHOLE else rest
@@ -101,6 +113,21 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
     onnx.save(onnx.parser.parse_model(HEAD + "(float[b,2] x) => (float[b,2] y) { y = Neg(x) }"), path)
     limits = Limits(max_body=1000, read_timeout=0.2, timeout=5)
     return Service(path, Loading(), limits, lambda event, **fields: None)
+
+
+def fresh(source: Path) -> Service:
+    """Return a service of its own, of which nothing is counted yet."""
+    return Service(source, Loading(threads=1), Limits(), Log())
+
+
+def errors(service: Service) -> dict[tuple[str, str, str], float]:
+    """Return what was counted as refused, by cause, model and protocol."""
+    return {
+        (sample.labels["cause"], sample.labels["model"], sample.labels["protocol"]): sample.value
+        for family in text_string_to_metric_families(service.metrics_text().decode())
+        for sample in family.samples
+        if sample.name == "smx_errors_total"
+    }
 
 
 async def broken(request: Request) -> Response:
@@ -319,6 +346,95 @@ def test_messages_do_not_say_where_the_model_is(service: Service) -> None:
 @pytest.mark.parametrize("key", ["inputs", "outputs"])
 def test_requests_have_a_number_of_tensors(key: str, service: Service) -> None:
     content = json.loads(BODY) | {key: [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}] * 1001}
-    app = make_app(Service(service.repository.source, Loading(), Limits(), Log()), api_key=None, log=Log(), routes=[])
+    app = make_app(fresh(service.repository.source), api_key=None, log=Log(), routes=[])
     answer = ask(app, "POST", INFER, [json.dumps(content).encode()])
     assert (answer.status, answer.error) == (400, f"a request may have 1000 {key}, got 1001")
+
+
+def test_a_client_that_vanishes_while_it_sends_is_no_error(service: Service) -> None:
+    counted = fresh(service.repository.source)
+    paths = (INFER, "/v2/models/small/classify", "/v2/models/small/neurons", "/v2/repository/index")
+    log = Log()
+    app = make_app(counted, api_key=None, log=log, routes=page_routes(counted))
+    for path in paths:
+        ask(app, "POST", path, gone=True)
+    assert [(each["path"], each["error"]) for each in log] == [(path, "the client is gone") for path in paths]
+    assert errors(counted) == {}
+    assert (counted.bodies.size, counted.bodies.held) == (0, set())
+
+
+def test_what_is_refused_is_counted_once(service: Service) -> None:
+    counted = fresh(service.repository.source)
+    with application(counted, KEY) as (app, _):
+        statuses = [
+            ask(app, method, path, [body], **headers).status
+            for method, path, body, headers in (
+                ("POST", INFER, BODY, {}),
+                ("GET", "/nothing", b"", {"authorization": KEY}),
+                ("GET", "/nothing", b"", KEYED),
+                ("DELETE", INFER, b"", KEYED),
+                ("POST", INFER, b"{", KEYED),
+                ("POST", INFER.replace("small", "none"), BODY, KEYED),
+                ("POST", INFER, BODY, KEYED),
+            )
+        ]
+    assert statuses == [401, 401, 404, 405, 400, 404, 200]
+    assert errors(counted) == {
+        ("unauthenticated", "", "rest"): 2,
+        ("not_found", "", "rest"): 2,
+        ("method", "", "rest"): 1,
+        ("invalid", "small", "rest"): 1,
+    }
+
+
+def test_too_little_memory_is_a_failure_of_the_server_and_a_wrong_shape_is_not(tmp_path: Path) -> None:
+    counted = fresh(models.make(tmp_path / "m.onnx", models.SIZED))
+    with application(counted) as (app, log):
+        for n, status in ((3, 200), (models.TOO_MANY, 500), (-1, 400)):
+            content = {"inputs": [{"name": "n", "shape": [1], "datatype": "INT64", "data": [n]}]}
+            answer = ask(app, "POST", "/v2/models/m/infer", [json.dumps(content).encode()])
+            assert answer.status == status
+    assert [each["event"] for each in log] == ["failed", "request", "request"]
+    assert "Failed to allocate memory" in log[0]["error"]
+    assert errors(counted) == {("internal", "m", "rest"): 1, ("invalid", "m", "rest"): 1}
+
+
+def test_the_index_of_what_answers(service: Service) -> None:
+    counted = fresh(service.repository.source)
+    counted.repository.entries["bad", "1"] = Entry(Path("bad.onnx"), error="no model")
+    cases = (({}, {"small", "bad"}), ({"ready": False}, {"small", "bad"}), ({"ready": True}, {"small"}))
+    with application(counted) as (app, _):
+        index = "/v2/repository/index"
+        assert ask(app, "POST", index, [b""]).body == ask(app, "POST", index, [b"{}"]).body
+        for content, expected in cases:
+            answer = ask(app, "POST", index, [json.dumps(content).encode()])
+            assert (answer.status, {each["name"] for each in json.loads(answer.body)}) == (200, expected)
+        for body, part in ((b"{", "the body is no JSON"), (b"[]", "a JSON object"), (b'{"ready": 1}', "true or false")):
+            answer = ask(app, "POST", index, [body])
+            assert (answer.status, part in answer.error) == (400, True)
+
+
+def test_the_page_keeps_no_model_that_was_replaced(exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    shutil.copy(exported, path)
+    kept = fresh(path)
+    app = make_app(kept, api_key=None, log=Log(), routes=page_routes(kept))
+    content = {"inputs": [{"name": "input", "shape": [1, 64], "datatype": "FP32", "data": [0] * 64}]}
+
+    async def test() -> None:
+        old = weakref.ref(kept.repository.find("small"))
+        assert (await call(app, "GET", "/v2/models/small/about")).status == 200
+        assert (await call(app, "POST", "/v2/models/small/neurons", [json.dumps(content).encode()])).status == 200
+        shutil.copy(exported, tmp_path / "fresh")
+        (tmp_path / "fresh").replace(path)
+        await kept.repository.refresh()
+        async with asyncio.timeout(20):
+            while old() is not None:
+                await asyncio.sleep(0.01)
+        assert (await call(app, "GET", "/v2/models/small/about")).status == 200
+
+    gc.disable()
+    try:
+        asyncio.run(test())
+    finally:
+        gc.enable()

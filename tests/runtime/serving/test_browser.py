@@ -264,6 +264,39 @@ def test_a_digit_is_drawn_with_keys_alone(page: Page, server: Running) -> None:
     assert page.errors() == []
 
 
+def test_what_is_deleted_while_it_is_drawn_and_a_second_finger(page: Page, server: Running) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    page.open(f"{server.url}/#%")  # no text in the way of addresses
+    ready(page)
+    pad = page.element("pad")
+    drawn = "return document.getElementById('pad').toDataURL()"
+
+    def move(x: int, y: int) -> ActionChains:
+        return ActionChains(page.driver, duration=5).move_to_element_with_offset(pad, x, y)
+
+    move(-50, -50).click_and_hold().perform()
+    move(50, -50).perform()
+    page.wait(page.shares)
+    page.press(Keys.DELETE)
+    page.wait(lambda: not page.shares())
+    empty = page.run(drawn)
+    move(50, 50).perform()
+    assert page.run(drawn) == empty
+    move(0, 0).release().perform()
+    move(-50, -50).click_and_hold().perform()
+    for kind in ("pointerup", "pointercancel"):
+        page.run(f"document.getElementById('pad').dispatchEvent(new PointerEvent('{kind}', {{ pointerId: 99 }}))")
+    before = page.run(drawn)
+    move(50, -50).perform()
+    assert page.run(drawn) != before
+    move(50, 50).release().perform()
+    ended = page.run(drawn)
+    move(-50, 50).perform()
+    assert page.run(drawn) == ended
+    assert page.errors() == []
+
+
 def test_the_page_asks_for_the_key(page: Page, model: Path) -> None:
     with serving(model, grpc=False, env=dict(os.environ, SMX_API_KEY=KEY)) as server:
         page.open(server.url)

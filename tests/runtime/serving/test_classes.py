@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hn
 from numpy.typing import NDArray
 from scipy import special
 
-from smx.runtime.classes import softmax
+from smx.runtime.classes import probabilities, softmax
 from smx.runtime.serving.classes import best, classification, further_outputs
 from smx.runtime.serving.protocol import Cause, InferRequest, Refusal, Tensor
 
@@ -124,3 +124,19 @@ def test_the_number_of_texts_is_bounded() -> None:
 def test_probabilities_is_true_or_false() -> None:
     with pytest.raises(Refusal, match="probabilities must be true or false, got 'yes'"):
         asked(probabilities="yes")
+
+
+def test_scores_of_very_many_classes_are_no_probabilities() -> None:
+    scores = np.zeros((2, 1000), np.float32)
+    scores[1, 7] = 2.5
+    found = probabilities(scores[:1])
+    np.testing.assert_allclose(found, np.full((1, 1000), 0.001), rtol=1e-12)
+    np.testing.assert_allclose(probabilities(scores[1:]), special.softmax(scores[1:].astype(np.float64), 1), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("classes", "total"), [(2, 1.003), (10, 0.985), (1000, 1.1), (1000, 0.9)])
+def test_probabilities_stay_whose_sum_is_rounded(classes: int, total: float) -> None:
+    exact = special.softmax(np.random.default_rng(0).standard_normal((5, classes)), 1)
+    np.testing.assert_allclose(probabilities(exact * total), exact, rtol=1e-12)
+    beyond = exact * 1.2
+    np.testing.assert_allclose(probabilities(beyond), special.softmax(beyond, 1), rtol=1e-12)

@@ -137,6 +137,7 @@ def test_settings_that_are_wrong(certificate: tuple[Path, Path], tmp_path: Path)
     all_refused(
         (("serve", tmp_path / "none.onnx", *port), "none.onnx does not exist"),
         (("serve", tmp_path / "bad.onnx", *port), "bad.onnx is no model that ONNX Runtime can load"),
+        (("serve", path, *port, "--max-body", "2048"), "2048 is not in the range 1<=x<=2047"),
         (("serve", tmp_path / "empty", *port), "empty holds no NAME.onnx and no NAME/VERSION/model.onnx"),
         (("serve", path, *port), "m.onnx.tune.json can't be read"),
         (("serve", path, *port, "--tls-cert", cert), "TLS needs both a certificate and its key"),

@@ -90,6 +90,24 @@ def test_a_chunked_body_of_any_length_is_no_header() -> None:
     run(test)
 
 
+def test_what_follows_a_body_is_no_header() -> None:
+    async def test() -> None:
+        async with serving(idle=SOON) as server:
+            ends = b"5\r\nhello\r\n0\r\nAuthorization: Bearer key\r\nContent-Length: 9\r\n", b"\r\n"
+            for parts in ([b"".join(ends)], ends):
+                assert bodies(await server.talk(CHUNKED % b"all", *parts)) == ["/all 5"]
+                assert server.app.headers == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
+                assert bodies(await server.talk(CHUNKED % b"all" + b"".join(parts))) == ["/all 5"]
+                assert server.app.headers == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
+            for count, status in ((MAX_FIELDS - 2, 200), (MAX_FIELDS - 1, 431)):  # there are two headers
+                sent = CHUNKED % b"all" + b"0\r\n" + b"a: b\r\n" * count + b"\r\n"
+                got = await server.talk(sent + GET % b"now" if status == 200 else sent)  # which has its own number
+                assert got.split()[1] == b"%d" % status
+                assert status != 200 or bodies(got) == ["/all 0", "/now 0"]
+
+    run(test)
+
+
 def test_the_one_that_waits_the_longest_makes_room() -> None:
     async def test() -> None:
         async with serving(most=3) as server:

@@ -140,6 +140,30 @@ def test_a_model_that_mixes_answers_each_request_as_the_reference(tmp_path: Path
     for x, answer in zip(inputs, answers(model, *(ask({"x": x}) for x in inputs)), strict=True):
         (expected,) = map(np.asarray, reference.run(None, {"x": x}))
         np.testing.assert_allclose(values(answer)["y"], expected, atol=1e-6)
+    assert seen == [2, 3, 1]
+
+
+APART: list[tuple[str, dict[str, tuple[int, ...]]]] = [
+    ("(float[1,4] x, float t) => (float[1,4] y) { y = Mul(x, t) }", {"x": (1, 4), "t": ()}),
+    ("(float t, float[1,4] x) => (float[1,4] y) { y = Mul(x, t) }", {"x": (1, 4), "t": ()}),
+    (
+        "(float[10,4] x, float[1,5] y) => (float[10,9] z) <int64[2] shape = {10, 5}>"
+        " { rows = Expand(y, shape) z = Concat <axis = 1> (x, rows) }",
+        {"x": (10, 4), "y": (1, 5)},
+    ),
+    ("(float[b,4] x, float[1] scale) => (float[b,4] y) { y = Mul(x, scale) }", {"x": (3, 4), "scale": (1,)}),
+]
+
+
+@pytest.mark.parametrize(("text", "shapes"), APART)
+def test_inputs_that_do_not_share_the_first_axis(text: str, shapes: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
+    path = models.make(tmp_path / "m.onnx", text)
+    model, reference = load(path), onnx.reference.ReferenceEvaluator(str(path))
+    assert not model.batched
+    inputs = {name: np.asarray(floats(*shape)) for name, shape in shapes.items()}
+    (answer,) = answers(model, ask(inputs))
+    (expected,) = map(np.asarray, reference.run(None, inputs))
+    np.testing.assert_array_equal(*values(answer).values(), expected)
 
 
 def test_a_fixed_batch_size_answers_any_number_of_examples(tmp_path: Path) -> None:
@@ -249,6 +273,18 @@ def test_class_names_stand_only_with_outputs_of_as_many_classes(tmp_path: Path) 
     assert (found["z"], found["y"]) == ([["3.000000:0"]], [["-1.000000:1:dog"]])
     assert found["class_names"] == [["dog"]]
     assert [tensor.name for tensor in answer.outputs[:2]] == ["z", "y"]  # in the order in which they were wanted
+
+
+def test_an_output_of_the_models_own_is_not_hidden_by_what_is_added(tmp_path: Path) -> None:
+    model = load(
+        models.make(tmp_path / "m.onnx", "(float[b,2] x) => (float[b,2] probabilities) { probabilities = Neg(x) }")
+    )
+    x = floats(1, 2)
+    refusal, answer = answers(model, ask({"x": x}, probabilities=True), ask({"x": x}, top_k=1))
+    assert isinstance(refusal, Refusal)
+    assert refusal.cause is Cause.INVALID
+    assert str(refusal) == "m has an output 'probabilities' of its own; ask for that"
+    np.testing.assert_array_equal(values(answer)["probabilities"], -x)
 
 
 def test_without_batching_each_request_runs_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,13 @@ import torch
 
 import smx as package
 from smx.figures.style import COLOURS
-from smx.runtime.serving.page import RUNTIME_FILES, WEB
+from smx.runtime.serving.model import Loading, ServedModel
+from smx.runtime.serving.page import RUNTIME_FILES, WEB, picture_size, read_file
+from smx.runtime.serving.protocol import Refusal
+from smx.runtime.serving.repository import stamp
 from tests import reference
 from tests.conftest import python, refused, smx
+from tests.runtime.fakes import save_wide
 from tests.runtime.serving.process import Running, serving
 
 KEY = "a key of letters".replace(" ", "-")
@@ -164,6 +169,18 @@ def test_the_file_is_given_only_for_the_browser(server: Running, full_server: Ru
     assert ask(server, "/v2/models/small/file")[0] == 404
 
 
+@pytest.mark.parametrize("name", ["m.onnx.data", "of any name"])
+def test_a_file_is_not_given_without_its_weights(name: str, tmp_path: Path) -> None:
+    path = save_wide(tmp_path / "m.onnx", 300, save_as_external_data=True, location=name, size_threshold=0)
+    model = ServedModel(path, "m", "1", Loading())
+    model.stamp = stamp(path)
+    with pytest.raises(Refusal, match="the weights of m are in another file, which is not sent"):
+        read_file(model)
+    path.write_bytes(b"hello")
+    with pytest.raises(Refusal, match="the file of m is no model any more"):
+        read_file(model)
+
+
 def test_a_folder_without_the_runtime_is_refused(exported: Path, tmp_path: Path) -> None:
     refused(smx("serve", exported, "--port", "0", "--web-runtime", tmp_path), 2, "holds no ort.wasm.min.mjs")
 
@@ -186,6 +203,16 @@ def test_about_says_what_the_file_says(server: Running, exported: Path) -> None:
     assert about["in_browser"] is False
     assert ask(server, "/v2/models/small/versions/1/about")[0] == 200
     assert ask(server, "/v2/models/other/about")[0] == ask(server, "/v2/models/small/versions/2/about")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [(["b", 10], [8, 8]), ([1, "classes"], [8, 8]), (["b", 1], None), (["b"], None), (["b", 10, 1], None), ([], None)],
+)
+def test_pictures_are_for_classifiers(outputs: list[object], expected: list[int] | None) -> None:
+    shapes = {"inputs": [SimpleNamespace(shape=["b", 64])], "outputs": [SimpleNamespace(shape=outputs)]}
+    model: Any = SimpleNamespace(info=SimpleNamespace(sample_shape=(8, 8)), session=SimpleNamespace(**shapes))
+    assert picture_size(model) == expected
 
 
 def test_requests_are_counted_and_those_for_neurons_are_not(server: Running) -> None:

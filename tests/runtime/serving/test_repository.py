@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def put(folder: Path, *names: str) -> None:
 def test_what_is_found_in_a_folder(tmp_path: Path) -> None:
     put(tmp_path, "a.onnx", "b/1/model.onnx", "b/10/model.onnx", "b/9/model.onnx", "c.tuned.onnx")
     put(tmp_path, ".hidden.onnx", "b/x/model.onnx", "b/2/other.onnx", "d/model.onnx", "b/٣/model.onnx")
+    put(tmp_path, "b/0/model.onnx", "b/01/model.onnx", "b/-1/model.onnx")
     (tmp_path / "notes.txt").touch()
     (tmp_path / "e.onnx").mkdir()
     assert {key for key, _ in find_models(tmp_path)} == {
@@ -122,6 +124,44 @@ def test_one_version_twice_is_refused(tmp_path: Path) -> None:
 
     asyncio.run(test())
     assert [name for name, _ in events] == ["loaded", "refused"]  # said once
+
+
+def test_a_model_with_two_files_stops_no_other(tmp_path: Path) -> None:
+    put(tmp_path, "a.onnx", "b.onnx")
+    repository, events = make(tmp_path)
+    put(tmp_path, "a/1/model.onnx")
+    replace(tmp_path / "b.onnx", PLUS_TWO)
+    asyncio.run(repository.refresh())
+    assert [asyncio.run(answer(repository.find(name))) for name in "ab"] == [1, 2]
+    assert [(name, fields["model"]) for name, fields in events[2:]] == [("refused", "a"), ("loaded", "b")]
+    assert "are both version 1 of the model a; remove one" in repository.index()[0]["reason"]
+
+
+def test_a_folder_that_can_not_be_read_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `lost+found`; and told again where it could be read meanwhile."""
+    put(tmp_path, "m.onnx", "lost/1/model.onnx")
+    closed, real = [tmp_path / "lost"], Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path in closed:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    repository, events = make(tmp_path)
+    assert repository.names == ["m"]
+    asyncio.run(repository.refresh())
+    skipped = "skipped", {"path": str(tmp_path / "lost"), "reason": "[Errno 13] Permission denied"}
+    assert [event for event in events if event[0] != "loaded"] == [skipped]
+    replace(tmp_path / "m.onnx", PLUS_TWO)
+    asyncio.run(repository.refresh())
+    assert asyncio.run(answer(repository.find("m"))) == 2
+    folder = closed.pop()
+    asyncio.run(repository.refresh())
+    assert repository.names == ["lost", "m"]
+    closed.append(folder)
+    asyncio.run(repository.refresh())
+    assert [event for event in events if event[0] == "skipped"] == [skipped] * 2
 
 
 def test_a_replaced_file_is_loaded_and_a_corrupt_one_is_refused(tmp_path: Path) -> None:
@@ -230,11 +270,12 @@ def test_a_file_that_is_gone_for_a_moment_keeps_its_model(tmp_path: Path) -> Non
     assert len(events) == 1
 
 
-def test_weights_beside_a_model_are_watched_too(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"save_as_external_data": True, "location": "m.onnx.data", "size_threshold": 0}
+@pytest.mark.parametrize("name", ["m.onnx.data", "of any name"])
+def test_weights_beside_a_model_are_watched_too(name: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"save_as_external_data": True, "location": name, "size_threshold": 0}
     path = save_wide(tmp_path / "m.onnx", 300, **options)
     repository, events = make(path)
-    data = tmp_path / "m.onnx.data"
+    data = tmp_path / name
     replace(data, (2 * np.ones(300, np.float32)).tobytes())
     asyncio.run(repository.refresh())
     assert [name for name, _ in events] == ["loaded", "loaded"]

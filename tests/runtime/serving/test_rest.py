@@ -172,6 +172,7 @@ WRONG: list[tuple[Any, str]] = [
     (with_input(datatype="INT64", data=[1, 2**64]), "of INT64 has data of the type float"),
     (with_input(datatype="BOOL", data=[True, 1]), "of BOOL has data of the type int"),
     (with_input(datatype="BYTES", data=["a", 1]), "needs a datatype of BOOL, UINT8"),
+    (with_input(datatype="BYTES", data=["a", "b"]), "got 'BYTES'"),
     (with_input(parameters=SIZE), "has the binary_data_size 8, and 0 bytes are left"),
 ]
 
@@ -200,6 +201,7 @@ BINARY: list[tuple[dict[str, Any], int, bytes, str]] = [
     (with_input(data=..., parameters={"binary_data_size": 8.0}), 0, bytes(8), "has the binary_data_size 8.0"),
     (with_input(data=..., shape=[3], parameters=SIZE), 0, bytes(8), "needs 12 bytes, got 8"),
     (with_input(data=..., shape=..., parameters=SIZE), 0, bytes(8), "needs a shape"),
+    (with_input(data=..., datatype="BYTES", parameters=SIZE), 0, bytes(8), "got 'BYTES'"),  # two empty texts
 ]
 
 

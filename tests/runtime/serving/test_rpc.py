@@ -1,10 +1,15 @@
-"""gRPC's requests and answers, against tritonclient's compiled messages."""
+"""gRPC's requests and answers, against tritonclient's compiled messages; and its calls, in this process."""
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as client
@@ -14,9 +19,14 @@ from hypothesis.extra import numpy as hn
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from smx.runtime.serving.messages import CLASSES
+from smx.runtime.serving import rpc
+from smx.runtime.serving.messages import CLASSES, SERVICE
+from smx.runtime.serving.model import Loading
 from smx.runtime.serving.protocol import NUMERIC, Cause, InferRequest, InferResponse, Refusal, Tensor
-from smx.runtime.serving.rpc import STATUS, read_request, write_response
+from smx.runtime.serving.rpc import MAX_FIELDS, STATUS, check_fields, make_server, read_request, write_response
+from smx.runtime.serving.service import Limits, Service
+from tests.runtime.serving import models
+from tests.runtime.serving.test_app import KEY, Log, errors
 
 SHAPES = hn.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)
 TYPED = {
@@ -87,6 +97,7 @@ def test_raw_contents_as_tritonclient_writes_them_and_reads_them(data: st.DataOb
 
 X = np.array([1, 2], np.float32)
 RAW = service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[2])
+BYTES = service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="BYTES", shape=[1])
 
 
 def message(*inputs: Any, raw: tuple[bytes, ...] = ()) -> Any:
@@ -116,6 +127,8 @@ WRONG = [
     (message(tensor("INT8", [1], int_contents=[128])), "has values that INT8 can't hold"),
     (message(tensor("UINT16", [1], uint_contents=[65536])), "has values that UINT16 can't hold"),
     (message(tensor("BYTES", [1], bytes_contents=[b"\xff"])), "got 'BYTES'"),
+    (message(tensor("BYTES", [1], bytes_contents=[b"a"])), "got 'BYTES'"),
+    (message(BYTES, raw=(b"\1\0\0\0a",)), "got 'BYTES'"),
     (message(tensor("FP32", [-1], fp32_contents=[1])), "has the length -1"),
     (message(tensor("FP32", [2**40, 2**40, 0])), "more than 2**60 elements"),
     (message(tensor("FP32", [1] * 65, fp32_contents=[1])), "a shape of 65 lengths"),
@@ -140,3 +153,142 @@ def test_answers_hold_the_tensors_in_order() -> None:
     answer = write_response(InferResponse(model_name="m", model_version="7", outputs=outputs))
     assert [output.name for output in answer.outputs] == ["a", "b"]
     assert [len(raw) for raw in answer.raw_output_contents] == [24, 0]
+
+
+UNKNOWN = {b"\x78\x96\x01": 1, b"\x79" + bytes(8): 1, b"\x7d" + bytes(4): 1, b"\x7b\x08\x01\x7c": 3, b"\x7a\x01\x00": 1}
+"""Fields that no request has, a number of each kind, a group and bytes, and how many tags they have."""
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_fields_are_counted_as_protobuf_writes_them(data: st.DataObject) -> None:
+    raw = data.draw(st.lists(st.binary(max_size=2) | st.integers(0, 20_000).map(bytes), max_size=4))
+    names = data.draw(st.lists(st.text(max_size=200), max_size=4))
+    unknown = data.draw(st.lists(st.sampled_from(sorted(UNKNOWN)), max_size=3))
+    asked = service_pb2.ModelInferRequest(model_name="m", id="mine", raw_input_contents=raw)
+    for name in names:
+        asked.inputs.add(name=name, datatype="FP32", shape=[1, 300])
+        asked.outputs.add(name=name)
+    asked.parameters["timeout"].int64_param = 5
+    content = b"".join(unknown) + asked.SerializeToString()
+    assert CLASSES["ModelInferRequest"].FromString(content).id == "mine"
+    count = 3 + len(raw) + 2 * len(names) + sum(UNKNOWN[each] for each in unknown)
+    check_fields(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rpc, "MAX_FIELDS", count)
+        check_fields(content)
+        patch.setattr(rpc, "MAX_FIELDS", count - 1)
+        with pytest.raises(Refusal, match=f"a message may have {count - 1} fields"):
+            check_fields(content)
+
+
+@given(st.binary(max_size=200) | st.lists(st.sampled_from([b"\x0a", b"\xff" * 10, b"\x2a\x00", b"\x0b"])).map(b"".join))
+def test_any_bytes_are_counted(content: bytes) -> None:
+    check_fields(content)
+    with pytest.MonkeyPatch.context() as patch, suppress(Refusal):
+        patch.setattr(rpc, "MAX_FIELDS", 2)
+        check_fields(content)
+
+
+@asynccontextmanager
+async def listening(
+    folder: Path, text: str = models.PLAIN, **options: Any
+) -> AsyncIterator[tuple[grpc.aio.Channel, Service, Log]]:
+    """Start a server in this process, and open a channel to it."""
+    log = Log()
+    service = Service(models.make(folder / "m.onnx", text), Loading(threads=1), Limits(), log)
+    log.clear()
+    server, port = make_server(service, "127.0.0.1:0", tls=None, log=log, **{"api_key": None, **options})
+    await server.start()
+    try:
+        async with asyncio.timeout(60), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel, service, log
+    finally:
+        await server.stop(0)
+
+
+async def ask(channel: grpc.aio.Channel, asked: Any, **metadata: str) -> tuple[str, str, str]:
+    """Call `ModelInfer` with a message or bytes; return the status, what is said of it, and the id."""
+    content = asked if isinstance(asked, bytes) else asked.SerializeToString()
+    sent = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+    call = channel.unary_unary(f"/{SERVICE}/ModelInfer")(content, metadata=sent)
+    ended = {name: str(value) for name, value in await call.trailing_metadata() or ()}
+    return (await call.code()).name, await call.details(), ended["x-request-id"]
+
+
+GOOD = service_pb2.ModelInferRequest(
+    model_name="m", inputs=[typed("x", "FP32", np.zeros((1, 4), np.float32))], outputs=[{"name": "y"}]
+)
+
+
+@pytest.mark.parametrize("log_all", [False, True])
+def test_calls_have_ids_and_refused_ones_are_logged_and_counted_once(log_all: bool, tmp_path: Path) -> None:
+    other = service_pb2.ModelInferRequest(model_name="none", inputs=GOOD.inputs)
+    key = {"authorization": f"Bearer {KEY}"}
+
+    async def test() -> None:
+        async with listening(tmp_path, api_key=KEY, log_all=log_all) as (channel, service, log):
+            found = [
+                await ask(channel, GOOD, authorization=f"Bearer {KEY}x", x_request_id="mine.1"),
+                await ask(channel, other, x_request_id="no id", **key),
+                await ask(channel, service_pb2.ModelInferRequest(model_name="m"), **key),
+                await ask(channel, b"\xff", **key),
+                await ask(channel, GOOD, x_request_id="mine.2", **key),
+            ]
+            statuses = ["UNAUTHENTICATED", "NOT_FOUND", "INVALID_ARGUMENT", "INVALID_ARGUMENT", "OK"]
+            assert [status for status, _, _ in found] == statuses
+            ids = [each for _, _, each in found]
+            assert (ids[0], ids[4]) == ("mine.1", "mine.2")
+            assert all(re.fullmatch("[0-9a-f]{16}", each) for each in ids[1:4])
+            assert len({*ids}) == 5
+            while len(log) < 4 + log_all:
+                await asyncio.sleep(0.01)
+            logged = [(each["event"], each["method"], each["status"], each["id"]) for each in log]
+            expected = [("call", "ModelInfer", *each) for each in zip(statuses, ids, strict=True)]
+            assert logged == (expected if log_all else expected[:4])
+            assert [each["error"] for each in log[:4]] == [text for _, text, _ in found[:4]]
+            assert KEY not in str(log)
+            assert errors(service) == {
+                ("unauthenticated", "", "grpc"): 1,
+                ("not_found", "", "grpc"): 1,
+                ("invalid", "m", "grpc"): 1,
+                ("invalid", "", "grpc"): 1,
+            }
+
+    asyncio.run(test())
+
+
+def test_messages_of_calls_take_room_and_have_a_number_of_fields(tmp_path: Path) -> None:
+    many = service_pb2.ModelInferRequest(inputs=[{}] * (MAX_FIELDS + 1)).SerializeToString()
+
+    async def test() -> None:
+        async with listening(tmp_path) as (channel, service, _):
+            service.bodies.room = len(GOOD.SerializeToString()) + 10
+            with service.bodies.whole(bytes(11)):
+                status, said, _ = await ask(channel, GOOD)
+                assert (status, "try again later" in said) == ("RESOURCE_EXHAUSTED", True)
+            with service.bodies.whole(bytes(10)):
+                assert (await ask(channel, GOOD))[0] == "OK"
+            assert service.bodies.size == 0
+            service.bodies.room = len(many) + 1
+            status, said, _ = await ask(channel, many + b"\xff")  # which protobuf could not read
+            assert (status, said) == ("INVALID_ARGUMENT", f"a message may have {MAX_FIELDS} fields")
+            assert errors(service) == {("busy", "", "grpc"): 1, ("invalid", "", "grpc"): 1}
+            assert service.bodies.size == 0
+
+    asyncio.run(test())
+
+
+def test_a_call_for_which_there_is_no_memory_is_a_failure_of_the_server(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with listening(tmp_path, models.SIZED) as (channel, service, log):
+            asked = [
+                service_pb2.ModelInferRequest(model_name="m", inputs=[typed("n", "INT64", np.array([n]))])
+                for n in (models.TOO_MANY, -1)
+            ]
+            assert [(await ask(channel, each))[0] for each in asked] == ["INTERNAL", "INVALID_ARGUMENT"]
+            assert [each["event"] for each in log] == ["failed", "call", "call"]
+            assert "Failed to allocate memory" in log[0]["error"]
+            assert errors(service) == {("internal", "m", "grpc"): 1, ("invalid", "m", "grpc"): 1}
+
+    asyncio.run(test())

@@ -136,6 +136,14 @@ OTHERS = [
     (models.PAIR, {}, "m does not take images: it needs one input of fixed sizes"),
     (models.OPEN, {}, "m does not take images: it needs one input of fixed sizes"),
     (models.EMBEDDING, models.TABLE, "m does not take images: its input is INT64"),
+    *(
+        (
+            f"({dtype}[b,1,2,2] x) => (float[b,4] y) <int64[2] shape = {{-1, 4}}> {{ r = Reshape(x, shape) y = Cast <to = 1> (r) }}",
+            {},
+            f"m does not take images: its input is {dtype.upper()}",
+        )
+        for dtype in ("int8", "int32", "uint16", "bool")
+    ),
     ("(float[b,1,4,4] x) => (float[b,1,4,4] y) { y = Neg(x) }", {}, "m returns no class scores but the shape [1, 1, 4"),
     (
         "(float[b,1,2,2] x) => (float[b,4] y) <int64[2] shape = {-1, 4}, float[1] zero = {0}>"
@@ -253,3 +261,32 @@ def test_the_queue_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     *late, full = asyncio.run(test())
     assert "not answered in" in str(late[0])
     assert "2 requests are waiting already" in str(full)
+
+
+def test_the_queues_of_all_versions_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("m/1/model.onnx", "m/2/model.onnx", "n.onnx"):
+        models.make(tmp_path / name)
+    service = serve(tmp_path, timeout=0.2)
+    for model in service.models():
+        monkeypatch.setattr(model.batcher, "_dispatch", lambda: None)
+
+    async def test() -> None:
+        asked = [("m", "1"), ("m", "1"), ("m", "2"), ("n", "1")]
+        tasks = [asyncio.create_task(service.infer(*each, InferRequest(inputs=[X]))) for each in asked]
+        await asyncio.sleep(0.01)
+        found = samples(service)
+        assert (found["smx_queue_requests", "m"], found["smx_queue_requests", "n"]) == (3, 1)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        (tmp_path / "n.onnx").unlink()
+        await service.repository.refresh()
+
+    asyncio.run(test())
+    queues = {key: value for key, value in samples(service).items() if key[0] == "smx_queue_requests"}
+    assert queues == {("smx_queue_requests", "m"): 0}
+
+
+def test_the_rows_of_a_model_that_runs_each_request_alone(tmp_path: Path) -> None:
+    service = serve(models.make(tmp_path / "m.onnx", "(float[b,4] x) => (float[b,4] y) { y = Softmax <axis = 0> (x) }"))
+    asyncio.run(service.infer("m", None, InferRequest(inputs=[Tensor("x", np.zeros((3, 4), np.float32))])))
+    found = samples(service)
+    assert (found["smx_batch_rows_count", "m"], found["smx_batch_rows_sum", "m"]) == (1, 3)
