@@ -176,16 +176,17 @@ class Session:
 
     def _run_empty(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Return all outputs for no examples: the axes that differ between one and two examples have the length 0."""
+        sizes = {wanted.name: wanted.shape[0] for wanted in self.inputs if _is_empty(feed[wanted.name])}
+        batch = next((size for size in sizes.values() if isinstance(size, int)), None)
 
         def run(examples: int) -> list[NDArray[Any]]:
-            size = self.batch or examples
-            zeros = {name: np.zeros((size, *x.shape[1:]), x.dtype) for name, x in feed.items() if _is_empty(x)}
+            zeros = {name: np.zeros((batch or examples, *feed[name].shape[1:]), feed[name].dtype) for name in sizes}
             return self._call({**feed, **zeros})
 
         outputs = []
         for output, one, two in zip(self.outputs, run(1), run(2), strict=True):
             shape = np.maximum(2 * np.array(one.shape, int) - two.shape, 0)
-            if self.batch and one.ndim and one.shape[0] % self.batch == 0:
+            if batch and one.ndim and one.shape[0] % batch == 0:
                 shape[0] = 0
             if 0 not in shape:
                 raise InputError(f"{self.name} needs at least one example: its output {output.name!r} has none")

@@ -13,6 +13,7 @@ import pytest
 from torch import nn
 
 import smx
+from smx.activations import get
 from smx.errors import InputError
 from smx.paper import PAPER_POOL
 from smx.prices import BOTH, CURVES, EXPONENTIAL, FORMS, LINES, RIDERS, Prices, load_prices
@@ -210,7 +211,7 @@ def test_what_is_no_price_file(change: dict[str, object], why: str, tmp_path: Pa
 
 
 def test_activations_are_named_by_themselves_too() -> None:
-    pool = [smx.activations.get(name) for name in ("relu", "tanh")]
+    pool = [get(name) for name in ("relu", "tanh")]
     assert PRICES.relative(pool) == PRICES.relative(("relu", "tanh"))
     prices = dict(zip(pool, PRICES.relative(pool), strict=True))
     net = nn.Sequential(smx.Selective(3, pool))

@@ -120,8 +120,8 @@ def test_cells_are_trained_in_processes_that_know_no_activation_of_this_one(tmp_
 
 def test_every_command_takes_both_suffixes_of_a_network(tmp_path: Path) -> None:
     net, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.rand(3, 4)
-    net = smx.commit(smx.select(net, example_input=x))
-    smx.save(net, tmp_path / "net.pth", example_input=x)
+    mixed = smx.commit(smx.select(net, example_input=x))
+    smx.save(mixed, tmp_path / "net.pth", example_input=x)
     assert smx.describe(tmp_path / "net.pth").file == str(tmp_path / "net.pth")
     report = smx.bench(tmp_path / "net.pth", layouts="sorted", baselines="relu", batch_sizes=1, rounds=20)
     assert {row.name for row in report.results} == {"sorted", "relu"}

@@ -138,7 +138,8 @@ OTHERS = [
     (models.EMBEDDING, models.TABLE, "m does not take images: its input is INT64"),
     *(
         (
-            f"({dtype}[b,1,2,2] x) => (float[b,4] y) <int64[2] shape = {{-1, 4}}> {{ r = Reshape(x, shape) y = Cast <to = 1> (r) }}",
+            f"({dtype}[b,1,2,2] x) => (float[b,4] y) <int64[2] shape = {{-1, 4}}>"
+            " { r = Reshape(x, shape) y = Cast <to = 1> (r) }",
             {},
             f"m does not take images: its input is {dtype.upper()}",
         )
