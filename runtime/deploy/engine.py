@@ -52,3 +52,11 @@ def threads_of(model: Path, engine: Engine) -> int:
         return engine.threads
     tuning, _ = read_tuning(model, "cpu")
     return 1 if tuning is None else tuning.settings.threads or 0
+
+
+def cores_of(model: Path, engine: Engine) -> int:
+    """Return how many cores one operator uses: one for each thread, or all of this machine, as `smx tune` found it."""
+    if threads := threads_of(model, engine):
+        return threads
+    tuning, _ = read_tuning(model, "cpu")
+    return int(tuning.machine["cores"] or 1) if tuning else 1

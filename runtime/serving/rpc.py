@@ -247,7 +247,7 @@ def guarded(
         start, given, found = time.perf_counter(), dict(context.invocation_metadata() or ()), None
         request_id = ids.of(str(given.get(ID_KEY, "")))
         context.set_trailing_metadata(((ID_KEY, request_id),))
-        counted = False
+        counted, status = False, "CANCELLED"  # unless something else comes of it
         try:
             if service.closed:
                 raise Refusal(Cause.ENDING, "this server ends")
@@ -257,7 +257,8 @@ def guarded(
             with service.bodies.whole(request):
                 check_fields(request)
                 asked, counted = message.FromString(request), True
-                return await call(asked, context)
+                made, status = await call(asked, context), "OK"
+                return made
         except Refusal as refusal:
             found = refusal
         except DecodeError:
@@ -268,7 +269,7 @@ def guarded(
         finally:
             if found or log_all:
                 took = round((time.perf_counter() - start) * 1e3, 2)
-                status = STATUS[found.cause].name if found else "OK"
+                status = STATUS[found.cause].name if found else status
                 log("call", id=request_id, method=name, status=status, ms=took, error=str(found) if found else None)
         if not counted:
             service.metrics.refused("grpc", found.cause.value)

@@ -292,3 +292,20 @@ def test_a_call_for_which_there_is_no_memory_is_a_failure_of_the_server(tmp_path
             assert errors(service) == {("internal", "m", "grpc"): 1, ("invalid", "m", "grpc"): 1}
 
     asyncio.run(test())
+
+
+def test_a_call_whose_client_is_gone_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with listening(tmp_path, log_all=True) as (channel, service, log):
+            batcher = service.repository.find("m").batcher
+            monkeypatch.setattr(batcher, "_dispatch", lambda: None)
+            call = channel.unary_unary(f"/{SERVICE}/ModelInfer")(GOOD.SerializeToString())
+            while not batcher.waiting:
+                await asyncio.sleep(0.01)
+            call.cancel()
+            while not log:
+                await asyncio.sleep(0.01)
+            assert [(each["event"], each["status"]) for each in log] == [("call", "CANCELLED")]
+            assert (len(batcher.waiting), service.bodies.size, errors(service)) == (0, 0, {})
+
+    asyncio.run(test())
