@@ -19,6 +19,7 @@ import onnx.utils
 
 from smx.errors import InputError
 from smx.export.fastest import MIXED, USUAL, Fastest, LayerChoice, Search
+from smx.export.nodes import SMALL
 from smx.files import scratch
 from smx.prices import FORMS, Prices, load_prices
 from smx.runtime.metadata import LayerInfo
@@ -79,26 +80,36 @@ def find_fastest(build: Build, layers: Sequence[LayerInfo], search: Search, batc
         where: dict[str, Any] = {"provider": search.provider, "threads": search.threads, "machine": machine()}
     else:
         prices = load_prices(search.price)
-        decision = by_prices(layers, sizes, prices)
+        decision = by_prices(layers, sizes, prices, batch)
         where = {"provider": prices.provider, "threads": prices.threads, "machine": prices.machine}
     seconds = time.perf_counter() - started
     return Fastest(measured=search.measure, batch_sizes=sizes, seconds=seconds, **where, **decision._asdict())
 
 
-def by_prices(layers: Sequence[LayerInfo], sizes: Sequence[int], prices: Prices) -> Decision:
-    """Decide on the form of each layer by prices; a layer counts with as many inputs as neurons."""
+def by_prices(layers: Sequence[LayerInfo], sizes: Sequence[int], prices: Prices, batch: int | None = None) -> Decision:
+    """Decide on the form of each layer by prices; a layer counts with as many inputs as neurons.
+
+    Of a convolution the channels are counted, without their positions.
+
+    Args:
+        layers: the mixed layers.
+        sizes: the batch sizes that count.
+        prices: what forms cost.
+        batch: the batch size that the file is made for; None is any.
+    """
 
     def choice(layer: LayerInfo) -> LayerChoice:
-        form = prices.best_form(layer.groups, inputs=layer.neurons, batch_sizes=sizes)
-        ratios: dict[str, Ratios] = {each: {} for each in FORMS if each != "shared"}
+        usual = "operators" if batch is not None and batch * layer.neurons < SMALL else "shared"
+        form = prices.best_form(layer.groups, inputs=layer.neurons, batch_sizes=sizes, usual=usual)
+        ratios: dict[str, Ratios] = {each: {} for each in FORMS if each != usual}
         for size in sizes:
             times = {
                 each: prices.layer(layer.groups, inputs=layer.neurons, batch_size=size, form=each) for each in FORMS
             }
             for each, found in ratios.items():
-                ratio = times[each] / times["shared"]
+                ratio = times[each] / times[usual]
                 found[size] = (ratio, ratio, ratio)
-        return LayerChoice(layer=layer.name, form=USUAL if form == "shared" else form, ratios=ratios)
+        return LayerChoice(layer=layer.name, form=USUAL if form == usual else form, ratios=ratios)
 
     return Decision(MIXED, tuple(map(choice, layers)), {})
 

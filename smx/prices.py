@@ -149,15 +149,20 @@ class Prices:
         """Return the seconds of an activation of so many neurons, by ONNX's own operator after a Split or a Gather."""
         return self._run((name,), neurons, batch_size, "operators")
 
-    def best_form(self, groups: Mapping[str, int], *, inputs: int, batch_sizes: Sequence[int]) -> str:
-        """Return the form in which a layer takes the least time, on the geometric mean of these batch sizes."""
+    def best_form(
+        self, groups: Mapping[str, int], *, inputs: int, batch_sizes: Sequence[int], usual: str = "shared"
+    ) -> str:
+        """Return the form in which a layer takes the least time, on the geometric mean of these batch sizes.
+
+        Of several it is `usual`.
+        """
 
         def time(form: str) -> float:
             return float(
                 np.mean([np.log(self.layer(groups, inputs=inputs, batch_size=b, form=form)) for b in batch_sizes])
             )
 
-        return min(FORMS, key=lambda form: (time(form), form != "shared"))
+        return min(FORMS, key=lambda form: (time(form), form != usual))
 
     def relative(self, names: Sequence[Any], *, neurons: int = 256, batch_size: int | None = None) -> tuple[float, ...]:
         """Return the price of a neuron of each activation, relative to ReLU's.

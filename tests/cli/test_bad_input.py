@@ -88,7 +88,7 @@ def test_what_cant_be_used(run: Path, exported: Path, tmp_path: Path) -> None:
         (("report", pipe), "pipe.csv is no file; expected a table"),
         (("serve", exported, "--api-key-file", "/dev/zero"), "/dev/zero must hold a key of at least 8 printable"),
         (("inspect", model, "--json", tmp_path / "missing" / "i.json"), "does not exist"),
-        (("inspect", tmp_path / "model.txt"), "must end in .pt or .onnx"),
+        (("inspect", tmp_path / "model.txt"), "must end in .pt or .pth or .onnx"),
     )
     assert not out.exists()
     assert not (tmp_path / "new").exists()

@@ -169,6 +169,9 @@ def test_prices_decide_without_measuring() -> None:
     assert [each.form for each in found.layers] == ["operators", "sorted"]
     (low, ratio, high) = found.layers[0].ratios["operators"][1]
     assert low == ratio == high < 1
+    small = by_prices(layers, (1,), PRICES, 1)  # there `sorted` has the form operators already
+    assert all("operators" not in choice.ratios for choice in small.layers)
+    assert [each.form for each in small.layers] == ["sorted", "sorted"]
     at_many = by_prices(layers, (128,), PRICES)
     assert [each.form for each in at_many.layers] == ["sorted", "sorted"]
 
