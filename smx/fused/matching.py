@@ -18,8 +18,9 @@ def moments(z: Tensor, table: Table, dim: int) -> Tensor:
     """Return mean and variance of ReLU(z) and of every f_k(z), (2, 1 + K, N); see `smx.functional.moments`.
 
     Where one function of an activation's combination is not 0, its others are. So the squares of the activations are
-    combinations, too: of the squares of the basis, with the squares of the coefficients. The variance loses digits if
-    it is small beside the square of the mean, which the least deviation makes harmless.
+    combinations, too: of the squares of the basis, with the squares of the coefficients. The variance loses digits
+    where it is small beside the square of the mean. In float32 that counts where the mean is hundreds of deviations, as
+    with inputs that are not normalised; there `smx.functional.moments_plain` is exact.
     """
     dtype = arithmetic_dtype(z)
     weights = _weights(table, dtype, z.device)

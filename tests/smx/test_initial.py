@@ -158,15 +158,10 @@ def test_what_no_run_can_begin_with(files: dict[str, Path], digits: Dataset, tmp
     ("settings", "message"),
     [
         ({"start": "current"}, "start must be random without init = FILE or a model = module:factory of yours"),
-        (
-            {"start": "current", "init": "m.pt", "activation": "relu"},
-            "activation must be smartmixed with start = current",
-        ),
         ({"start": "current", "init": "m.pt", "protocol": "author"}, "protocol must be standard with start = current"),
         ({"init": "m.pt", "rewind": True}, "init must be none where phase 2 begins with other weights, got 'm.pt'"),
         ({"init": "m.pt", "protocol": "author"}, "init must be none"),
         ({"start": "silu"}, "start must be one of .*, elu, selu, got 'silu'"),
-        ({"start": "relu", "activation": "relu"}, "activation must be smartmixed with start = relu"),
         ({"start": "relu", "protocol": "author"}, "protocol must be standard with start = relu"),
         ({"keep": 1.0}, "keep must be between 0 and 1, got 1.0"),
         (
