@@ -34,8 +34,9 @@ def moments(z: Tensor, table: Table, dim: int) -> Tensor:
 
 def _means(z: Tensor, dim: int) -> Tensor:
     """Return the means of the basis and of its squares, (2, 5, N); of a large z in parts, which need less memory."""
-    axis = max((axis for axis in range(z.dim()) if axis != dim % z.dim()), key=z.shape.__getitem__)
-    if z.numel() > LARGE and z.shape[axis] > 1:
+    sizes = [0 if axis == dim % z.dim() else size for axis, size in enumerate(z.shape)]
+    if z.numel() > LARGE and max(sizes) > 1:
+        axis = sizes.index(max(sizes))
         parts = z.tensor_split(2, axis)
         return torch.stack([_means(part, dim) * (part.shape[axis] / z.shape[axis]) for part in parts]).sum(0)
     others = [2 + axis for axis in range(z.dim()) if axis != dim % z.dim()]
