@@ -84,6 +84,7 @@ test-long: $(INSTALLED)  ## what takes minutes: 300 random networks, kills, ever
 
 test-hostile: $(INSTALLED)  ## damage and edit files, kill commands, take memory and disk from them, about an hour
 	$(BIN)/python -m tests.hostile --json $(RESULTS)/hostile.json
+	$(BIN)/python benchmarks/tables.py
 
 test-lowest: ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest; downloads gigabytes
 	$(PYTHON) -m venv .venv-lowest
@@ -101,11 +102,13 @@ test-models: $(INSTALLED)  ## take networks of timm and transformers through eve
 mutation: $(INSTALLED)  ## change the code in small ways and count what no test notices, about an hour; downloads mutmut
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
 	$(BIN)/python benchmarks/mutation.py --json $(RESULTS)/mutation.json
+	$(BIN)/python benchmarks/tables.py
 
 load: $(INSTALLED)  ## load smx serve with wrk for half an hour, with nothing else running; KSERVE=PYTHON compares with kserve as installed for that interpreter
 	@command -v wrk > /dev/null || { echo 'wrk is needed: install it, as Debian has it'; exit 1; }
 	$(BIN)/python benchmarks/serving_load.py --waits 0,1,2,5 --connections 1,8,64 --seconds 10 --block 5 --json $(RESULTS)/serving-wait.json
 	$(BIN)/python benchmarks/serving_load.py $(if $(KSERVE),--kserve $(KSERVE)) --soak 600 --json $(RESULTS)/serving-load.json
+	$(BIN)/python benchmarks/tables.py
 
 hostile: $(INSTALLED)  ## send thousands of hostile requests to smx serve, about a minute
 	$(BIN)/python benchmarks/serving_hostile.py --requests 2000 --json $(RESULTS)/serving-hostile.json
@@ -155,6 +158,7 @@ prices-study: $(INSTALLED)  ## what prices, small groups and rules do to accurac
 	cp $(PRICES)/cells/561248d5531a/model.pt $(PRICES)/matched.pt
 	cp $(PRICES)/cells/c0cc4e76379c/model.pt $(PRICES)/matched-one-group.pt
 	$(BIN)/python benchmarks/fastest.py $(addprefix $(PRICES)/,matched-one-group.pt matched.pt paper.pt) --json $(RESULTS)/fastest-mnist.json
+	$(BIN)/python benchmarks/tables.py
 
 fine-tuning: $(INSTALLED)  ## what becomes of trained networks whose neurons choose anew, on digits and MNIST: about six minutes
 	$(BIN)/python benchmarks/fine_tuning.py --json $(RESULTS)/fine-tuning.json
@@ -173,6 +177,7 @@ results: $(INSTALLED)  ## train on MNIST and renew docs/results and docs/images,
 	$(BIN)/smx train --resume --out runs/digits --json $(RESULTS)/digits-train.json
 	$(BIN)/smx train --resume --data mnist --model cnn --phase1-epochs 3 --phase2-epochs 3 --lr 1e-3 --out runs/mnist-cnn --json $(RESULTS)/mnist-cnn-train.json
 	cp $(MNIST)/figures/shares.png docs/images/mnist-shares.png
+	$(BIN)/python benchmarks/tables.py
 
 study-cost: $(INSTALLED)  ## add up what the cells that make study has trained here have cost; SEEDS=4
 	$(BIN)/python benchmarks/study_cost.py $(STUDY) --config short --seeds $(SEEDS) --json $(RESULTS)/study-cost.json
@@ -190,6 +195,7 @@ benchmarks: $(INSTALLED)  ## measure again what docs/ says of forms, opsets, lar
 	$(BIN)/python benchmarks/prices.py --price smx/prices.json --json $(RESULTS)/prices-check.json
 	$(BIN)/python benchmarks/fastest.py --json $(RESULTS)/fastest.json
 	$(BIN)/python benchmarks/cells.py --json $(RESULTS)/cells.json
+	$(BIN)/python benchmarks/tables.py
 
 clean:  ## remove runs, caches and the virtual environment
 	rm -rf .venv $(NODE_MODULES) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

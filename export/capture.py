@@ -203,8 +203,12 @@ def simplify(model: ir.Model) -> None:
 
 
 def attach(model: ir.Model, functions: Mapping[str, Function]) -> None:
-    """Note at every MixedActivation node how the activations that occur in it are computed."""
-    for node in mixed_nodes(model):
+    """Note at every MixedActivation node how the activations that occur in it are computed, and which call it is.
+
+    The optimizer would compute two calls with one input once; in the file each call of the network has its values.
+    """
+    for number, node in enumerate(mixed_nodes(model)):
+        node.attributes["call"] = ir.AttrInt64("call", number)
         pool = node.attributes["pool"].as_strings()
         present = sorted(set(node.attributes["choice"].as_ints()))
         node.meta[FUNCTIONS] = {pool[k]: functions[pool[k]] for k in present}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -111,7 +112,12 @@ class Emitter:
             else:
                 number = None if isinstance(source, str) else np.array(source, self.dtype.numpy())
                 inputs.append(z if number is None else self.constant(number, part=part, name="constant"))
-        return self.node(function.type, inputs, dict(function.attributes), part=part)
+        kinds = onnx.defs.get_schema(function.type).attributes
+        attributes = {
+            name: float(value) if kinds[name].type == onnx.defs.OpSchema.AttrType.FLOAT else value
+            for name, value in function.attributes
+        }
+        return self.node(function.type, inputs, attributes, part=part)
 
     def hinges(self, hinges: Sequence[Hinge], z: ir.Value, *, trailing: int, part: str) -> ir.Value:
         """Add the fewest nodes that compute a hinge for each neuron of `z`, or one for all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -179,7 +180,7 @@ def export_onnx(
     path = Path(path)
     if path.suffix != ".onnx":  # a slip would replace a file of another kind
         raise InputError(f"{path} must end in .onnx")
-    _check_options(layout, search, batch, opset, precision, calibration, evaluation)
+    _check_options(layout, search, batch, opset, precision, calibration, evaluation, {"atol": atol, "rtol": rtol})
     flat = flattened(module, example_input)
     module, example = flat.module, flat.example
     weights = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
@@ -311,7 +312,11 @@ def _check_options(
     precision: str,
     calibration: NDArray[Any] | None,
     evaluation: NDArray[Any] | None,
+    tolerances: Mapping[str, float],
 ) -> None:
+    for name, tolerance in tolerances.items():
+        if not 0 <= tolerance < math.inf:
+            raise InputError(f"{name} must be a number from 0 on, got {tolerance}")
     for name, value, known in (("layout", layout, (*LAYOUTS, FASTEST)), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise InputError(f"unknown {name} {value!r}; known are {', '.join(known)}")

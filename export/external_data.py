@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from smx.ending import eventually
 from smx.errors import SmxError
 
 LARGE = 2**31 - 2**24
@@ -34,17 +35,19 @@ def external_weights(model: ir.Model, path: Path) -> Iterator[Path | None]:
     """
     old = _beside(path)
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.data") if is_large(model) else None
-    try:
-        if new:
-            # What is small stays: shape inference reads the sizes of Split and the shapes of Reshape.
-            ir.external_data.unload_from_model(model, path.parent, new.name, size_threshold_bytes=1024)
-        yield new
-    except OSError as error:
-        raise SmxError(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
-        written = _beside(path)
-        for file in {*old, *([new] if new else [])} - set(written):
+
+    def remove() -> None:
+        for file in {*old, *([new] if new else [])} - {*_beside(path)}:
             file.unlink(missing_ok=True)
+
+    with eventually(remove):
+        try:
+            if new:
+                # What is small stays: shape inference reads the sizes of Split and the shapes of Reshape.
+                ir.external_data.unload_from_model(model, path.parent, new.name, size_threshold_bytes=1024)
+            yield new
+        except OSError as error:
+            raise SmxError(f"{path} could not be written: {error.strerror or error}") from error
 
 
 def _beside(path: Path) -> list[Path]:

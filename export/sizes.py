@@ -55,7 +55,8 @@ def read(dynamic: Dynamic, flat: Flat, batch: int | None) -> Axes:
             length = x.shape[axis]
             if lengths.setdefault(name, length) != length:
                 raise InputError(f"axes of one name have one length; {name} is {lengths[name]} and {length}")
-            found[places[key]][axis % x.dim()] = name
+            if (other := found[places[key]].setdefault(axis % x.dim(), name)) != name:
+                raise InputError(f"axis {axis % x.dim()} of {key} has two names, {other} and {name}")
     return found
 
 

@@ -59,7 +59,8 @@ def load_samples(
     """
     name = str(source) if isinstance(source, Path) else "the array" if isinstance(source, np.ndarray) else "the image"
     names, x = _load(source, name, sample_shape, info, invert, max_pixels, left)
-    maximum = np.float32(info.maximum if info is not None else 255 if raw else 1)
+    known = info.maximum if info is not None else 1
+    maximum = np.float32(255 if raw and known <= 1 else known)
     whole = x.dtype.kind in "iu"
     if raw:
         x = x if whole else np.rint(x * maximum)
@@ -145,7 +146,7 @@ def _image(
 ) -> NDArray[np.float32]:
     """Read an image in the shape of the data's examples, and bring it to (*sample_shape)."""
     shape = tuple(info.sample_shape) if info is not None and info.sample_shape else tuple(sample_shape)
-    channels, *size = image_shape(shape)
+    channels, *size = image_shape(shape) or (0,)
     if len(size) != 2 or channels not in COLOURS or not math.prod(shape) == math.prod(sample_shape) <= VALUES:
         raise InputError(f"{name} is an image, but the model takes examples of shape {shape}; give it an array")
     pixels = read_image(source, *size, colour=channels == 3, invert=invert, name=name, max_pixels=max_pixels)

@@ -72,7 +72,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 _set_mode(written.fileno(), target)
                 os.fsync(written.fileno())
             temporary.replace(target)
-            with _opened(folder) as descriptor:
+            with suppress(OSError), _opened(folder) as descriptor:  # the file is there, whatever the folder allows
                 if fcntl:  # so that the rename lasts through a power cut
                     os.fsync(descriptor)
     except OSError as error:
@@ -216,7 +216,9 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     kind = _kind(path)
     if kind == stat.S_IFDIR:
         raise InputError(f"{path} is a folder; give the name of a file in it")
-    if _descriptor(path) is not None:
+    if (number := _descriptor(path)) is not None:
+        if not _takes(number):
+            raise InputError(f"{path} is not open for writing; choose another path")
         return
     if kind not in (0, stat.S_IFREG):  # a device or a pipe
         if not os.access(path, os.W_OK):
@@ -228,6 +230,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(f"the folder {folder} for {target.name} does not exist; create it or choose another path")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"the folder {folder} may not be written to; choose another path for {target.name}")
+
+
+def _takes(descriptor: int) -> bool:
+    """Whether an open file of this process can be written to."""
+    try:
+        return fcntl is None or fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except OSError:
+        return False
 
 
 def _kind(path: str | os.PathLike[str]) -> int:
@@ -252,7 +262,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {folder} can't be created ({error.strerror}); choose another path") from error
-    check_writable(folder / "file")
+    check_writable(folder / LOCK)
     return folder
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from smx.data.dataset import Dataset
 
 FORMAT = "smx-model"
+RAW = "uint8"
+"""The dtype of networks that take raw values by themselves."""
 _CHOICE = ".choice"
 
 
@@ -61,12 +63,14 @@ class SavedModel:
     def build(self, *, raw: bool = False, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return the network in `eval()`: (B, *input_shape) of `dtype`, or `raw` uint8 (B, *sample_shape) -> logits.
 
+        A network that takes uint8 itself is as it is.
+
         Raises:
             InputError: `raw` is asked for, but the data set's values are no integers up to 255; or a user's own network
                 is not trusted, can't be made, or is no longer the one that was trained.
         """
         model = self._network().eval().to(dtype)
-        if not raw:
+        if not raw or self.architecture.dtype == RAW:
             return model
         maximum, signed = self.data["maximum"], self.data.get("signed")
         if signed or not 1 < maximum <= 255:
@@ -81,9 +85,17 @@ class SavedModel:
         return nn.Sequential(OrderedDict([first, *rest])).eval()
 
     def example_input(self, *, raw: bool = False) -> Tensor:
-        """Return one example (1, *) of the shape and dtype that the network takes; with `raw`, random pixels."""
-        if not raw:
-            return torch.zeros(1, *self.architecture.input_shape, dtype=getattr(torch, self.architecture.dtype))
+        """Return one example (1, *) of the shape and dtype that the network takes: random, or zeros if whole numbers.
+
+        With `raw` these are random pixels.
+        """
+        if not raw or self.architecture.dtype == RAW:
+            shape, dtype = (1, *self.architecture.input_shape), getattr(torch, self.architecture.dtype)
+            if not dtype.is_floating_point:
+                return torch.zeros(shape, dtype=dtype)
+            return torch.rand(
+                shape, generator=torch.Generator().manual_seed(0), dtype=dtype
+            )  # some divide by their norm
         shape = (1, *self.data["sample_shape"])
         random = torch.Generator().manual_seed(0)
         return torch.randint(int(self.data["maximum"]) + 1, shape, dtype=torch.uint8, generator=random)

@@ -39,7 +39,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "aten._weight_norm.default": torch.ops.aten._weight_norm.default,
 }
 _RESHAPES = ("aten.view.default", "aten._unsafe_view.default")
-_ATEN = re.compile(r"aten\.([a-z]\w*)\.(\w+)")
+_ATEN = re.compile(r"aten\.([a-z]\w*|_to_copy)\.(\w+)")
 _WORDS = {"approximate", "rounding_mode", "padding", "mode", "reduce", "equation", "indexing"}
 """Arguments of operators that are strings and no file names."""
 _CONSTANTS = (torch.dtype, torch.layout, torch.memory_format)
@@ -128,7 +128,8 @@ def capture(
 class Program(nn.Module):
     """A network that runs what `capture` returned: the operators, one after another.
 
-    Parameters, buffers and layers are at the paths that they had in the network.
+    Parameters, buffers and layers are at the paths that they had in the network, so what else it has begins with
+    `_program_`, as nothing there does.
 
     Args:
         program: plain values. They may come from a file that somebody else wrote.
@@ -142,22 +143,23 @@ class Program(nn.Module):
     def __init__(self, program: Values, tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
         _check(checked(program, _Content))
-        self._input, self._output, self._tensors = program["input"], program["output"], dict(program["tensors"])
-        self._nodes = [
-            (node, self._layer if name == LAYER else _operator(name), list(arguments), dict(options))
+        self._program_input, self._program_output = program["input"], program["output"]
+        self._program_tensors = dict(program["tensors"])
+        self._program_nodes = [
+            (node, self._program_layer if name == LAYER else _operator(name), list(arguments), dict(options))
             for node, name, arguments, options in program["nodes"]
         ]
-        for target in self._tensors.values():
-            owner, name = self._owner(target)
+        for target in self._program_tensors.values():
+            owner, name = self._program_owner(target)
             if target in program["parameters"]:
                 owner.register_parameter(name, nn.Parameter(tensors[target]))
             else:
                 owner.register_buffer(name, tensors[target])
         for path, layer in layers.items():
-            owner, name = self._owner(path)
+            owner, name = self._program_owner(path)
             owner.add_module(name, layer)
 
-    def _owner(self, path: str) -> tuple[nn.Module, str]:
+    def _program_owner(self, path: str) -> tuple[nn.Module, str]:
         """Return the module that holds what has this path, made where it is missing, and the last word of the path."""
         owner: nn.Module = self
         *parents, name = path.split(".")
@@ -167,14 +169,14 @@ class Program(nn.Module):
             owner = owner.get_submodule(parent)
         return owner, name
 
-    def _layer(self, z: Tensor, path: str) -> Any:
+    def _program_layer(self, z: Tensor, path: str) -> Any:
         return self.get_submodule(path)(z)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network, (B, *) as in training -> its output."""
-        values: dict[str, Any] = {self._input: x}
-        for node, target in self._tensors.items():
-            owner, name = self._owner(target)
+        values: dict[str, Any] = {self._program_input: x}
+        for node, target in self._program_tensors.items():
+            owner, name = self._program_owner(target)
             values[node] = getattr(owner, name)
         dtype = next((value.dtype for value in values.values() if value.is_floating_point()), torch.float32)
 
@@ -191,9 +193,9 @@ class Program(nn.Module):
             found = getattr(torch, word)
             return dtype if found == torch.float32 else found
 
-        for node, function, arguments, options in self._nodes:
+        for node, function, arguments, options in self._program_nodes:
             values[node] = function(*read(arguments), **{key: read(value) for key, value in options.items()})
-        output: Tensor = values[self._output]
+        output: Tensor = values[self._program_output]
         return output
 
 

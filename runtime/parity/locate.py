@@ -145,6 +145,8 @@ def locate(
     session, info, outputs = _open(model, provider, allow_fallback)
     if len({len(x) for x in inputs}) != 1 or not len(inputs[0]):
         raise InputError(f"{model} needs at least one example, and as many of each input")
+    if info.precision not in ROUNDING:
+        raise InputError(f"{model} is of the unknown precision {info.precision!r}; export it again")
     rounding = ROUNDING[info.precision]
     count = len(inputs[0])
     size = session.batch or count

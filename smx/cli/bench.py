@@ -75,9 +75,9 @@ def bench(paths: tuple[Path, ...], json_path: str | None, plot: str | None, **op
     with progress() as show:
         report = bench(paths, settings=settings, on_progress=show, **options)
     people = write_json(json_path, report.to_dict())
+    show_latency(report, people)
     if plot:
         draw_latency(report, Path(plot))
-    show_latency(report, people)
     show_limits(report.limits, people)
     if report.changes:
         show_changes(report.changes, options["compare"], people)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
 import re
@@ -61,7 +62,7 @@ def as_failure(error: Exception, command: str) -> Failure | None:
         return Failure("torch.compile found no C++ compiler; install g++, or leave out the option that compiles", 1)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # that one is click's own business
         where = f"{error.filename}: " if error.filename else ""
-        return Failure(f"{where}{error.strerror or error}", 1)
+        return Failure(f"{where}{error.strerror or error}", 2 if error.errno == errno.ENAMETOOLONG else 1)
     return None
 
 

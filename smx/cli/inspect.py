@@ -49,4 +49,6 @@ def _plain(value: Any, between: str = "\n") -> str:
         return ", ".join(map(str, value))
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,11 @@ class OutputPath(click.ParamType[str]):
 class JsonPath(OutputPath):
     """Where JSON goes: to no model, as by `smx bench --json a.onnx b.onnx` of someone who takes --json for a flag."""
 
-    OTHERS = (*files.NETWORKS, ".onnx", ".toml", ".csv", ".parquet", ".npy", ".npz", ".png", ".jpg", ".jpeg")
+    OTHERS = (
+        *files.NETWORKS,
+        *(".onnx", ".toml", ".csv", ".parquet", ".npy", ".npz"),
+        *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"),
+    )
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the path."""
@@ -85,13 +89,22 @@ class Command(click.Command):
         """Compare the paths, then run."""
         paths = {param: ctx.params[param.name] for param in self.params if param.name and ctx.params.get(param.name)}
         outputs = {param: Path(path) for param, path in paths.items() if isinstance(param.type, OutputPath)}
-        inputs = [path for value in paths.values() for path in (value if isinstance(value, tuple) else (value,))]
+        inputs = [path for param, value in paths.items() if param not in outputs for path in _paths(value)]
         for param, output in outputs.items():
             others = [other for each, other in outputs.items() if each is not param]
             for path in (*inputs, *others):
-                if isinstance(path, Path) and _same(output, path):
+                if _same(output, path):
                     raise InputError(f"{output} is given twice, and would be written over; choose another path")
         return super().invoke(ctx)
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    """Yield the paths among an option's values; a text is one if it names a file, as in `--price prices.json`."""
+    if isinstance(value, tuple | list):
+        for each in value:
+            yield from _paths(each)
+    elif isinstance(value, Path) or (isinstance(value, str) and os.path.isfile(value)):  # noqa: PTH113 - never raises
+        yield Path(value)
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -200,7 +213,7 @@ bench = together(
     click.option(
         "--reference",
         metavar="NAME",
-        help="The candidate that ratios refer to.  [default: relu, or else the first one]",
+        help="The candidate that ratios refer to.  [default: relu, or else the first baseline, or candidate]",
     ),
     click.option(
         "--rounds",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from smx.cli.output import logs, plain
 from smx.training.config import AUTO, TrainConfig
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from smx.training.metrics import EpochMetrics
 
 
+def label(text: str) -> TextColumn:
+    """Return a column of text in which brackets, as of a file's name, mean nothing."""
+    return TextColumn(text, markup=False)
+
+
 @contextmanager
 def progress() -> Iterator[OnProgress]:
     """Yield what shows progress: a bar on a terminal, elsewhere a line for each part of the work without a total."""
@@ -24,7 +29,8 @@ def progress() -> Iterator[OnProgress]:
     if not notes.is_terminal:
         yield lambda what, done, total: None if total else notes.print(f"{what} ...", soft_wrap=True)
         return
-    with Progress(console=notes, transient=True) as bar:
+    columns = (label("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=notes, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda what, done, total: bar.update(task, description=plain(what), completed=done, total=total or None)
 
@@ -43,9 +49,9 @@ def training_progress(
             soft_wrap=True,
         )
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (label("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn())
     epochs = Counter(row.phase for row in done)
-    with Progress(*columns, TextColumn("{task.fields[figures]}"), console=console) as bars:
+    with Progress(*columns, label("{task.fields[figures]}"), console=console) as bars:
         tasks = {
             phase: bars.add_task(f"phase {phase}", total=total, completed=epochs[phase], figures="")
             for phase, total in phases.items()

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from smx import limits
 from smx.cli import options
 from smx.cli.output import logs, table, write_json
-from smx.cli.progress import progress
+from smx.cli.progress import label, progress
 from smx.ending import say_how_to_go_on
 from smx.errors import InputError, SmxError
 
@@ -64,7 +64,10 @@ class Pair(click.ParamType[tuple[str, str]]):
 
 @click.command(cls=options.Command)
 @click.option(
-    "--config", "grid", metavar="GRID.toml", help="The grid: a file, or paper, short, controls, digits, representative."
+    "--config",
+    "grid",
+    metavar="GRID.toml",
+    help="The grid: a TOML file, or the name of one that comes with smx: paper, short, digits, controls, ...",
 )
 @click.option("--out", type=options.PATH, metavar="DIR", required=True, help="The sweep's folder; grids add up in it.")
 @click.option(
@@ -132,7 +135,8 @@ def sweep(
     chosen = {"seeds": options.pop("seeds"), "settings": dict(settings), "only": options.pop("only")}
     if grid is None and (chosen["seeds"] or settings or dry_run):
         raise InputError("--seeds, --set and --dry-run need a grid; give it with --config")
-    training = {"--retry": options["retry"], "--known": options["known"], "--ray": options["ray"]}
+    jobs = options["jobs"] if options["jobs"] > 1 else None
+    training = {"--jobs": jobs, "--retry": options["retry"], "--known": options["known"], "--ray": options["ray"]}
     _refuse_both(
         "--dry-run", dry_run, {"--status": show_status, "--latency": latency, "--collect": collect, **training}
     )
@@ -142,7 +146,7 @@ def sweep(
     if dry_run:
         _show_plan(work.plan(str(grid), **chosen), json_path)
         return
-    asked = grid is not None or any(training.values()) or options["jobs"] > 1 or not (collect or latency)
+    asked = grid is not None or any(training.values()) or not (collect or latency)
     trained, left = asked and not show_status, 0
     if not trained:
         report = work.status(out, grid, **chosen)
@@ -205,7 +209,7 @@ def _show(report: SweepReport, page: Path | None, json_path: str | None) -> None
 def _progress() -> Iterator[tuple[Callable[..., None], Callable[..., None], Callable[..., None]]]:
     """Yield what `sweep` calls: a bar on a terminal, elsewhere a line for each finished cell."""
     console = logs()
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn())
+    columns = (label("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("sweep", total=None)
         running: dict[str, str] = {}

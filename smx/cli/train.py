@@ -116,7 +116,7 @@ def _how_to_continue(config: TrainConfig, out: Path, data_dir: Path | None, trus
     again = ["smx", "train", "--resume", "--out", str(out)]
     if trust_code or ":" in config.model:
         again.append("--trust-code")
-    if data_dir and "SMX_DATA_DIR" not in os.environ:
+    if data_dir and str(data_dir) != os.environ.get("SMX_DATA_DIR"):
         again += ["--data-dir", str(data_dir)]
     return f"the finished epochs are kept. Continue with: {shlex.join(again)}"
 

@@ -201,5 +201,25 @@ def replace(module: nn.Module, made: Mapping[nn.Module, nn.Module]) -> nn.Module
     for path, part in list(module.named_modules(remove_duplicate=False)):
         if part in made:
             module.set_submodule(path, made[part])
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if name not in _OF_MODULES:
+                vars(part)[name] = _held(value, made)
     heed_activations(module)
     return module
+
+
+_OF_MODULES = vars(nn.Module()).keys()
+
+
+def _held(value: Any, made: Mapping[nn.Module, nn.Module]) -> Any:
+    """Return what a module holds in plain lists, tuples and dicts, with the new parts in place of the old ones."""
+    if isinstance(value, nn.Module):
+        return made.get(value, value)
+    if type(value) is list:
+        value[:] = [_held(each, made) for each in value]
+    elif type(value) is dict:
+        value.update({key: _held(each, made) for key, each in value.items()})
+    elif type(value) is tuple:
+        return tuple(_held(each, made) for each in value)
+    return value

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from smx.convert.hidden import reasons
 from smx.convert.modularize import ACTIVATIONS, Types, modularize, name_of
@@ -38,6 +39,9 @@ def prepare(
     if bad := [each for each in types if not isinstance(each, type)]:
         raise ValueError(f"types are classes of modules that are activations, like torch.nn.ReLU, got {bad[0]!r}")
     wrapped = unwrapped(module, levels=4)
+    tensors = (*wrapped.named_parameters(), *wrapped.named_buffers())
+    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
+        raise ValueError(f"{type(module).__name__} has {lazy[0]!r}, which its first run makes; run it once first")
     original = copied(wrapped, wrapped.parameters())
     module = copied(original)
     arguments = _inferred(module) if example_input is None else as_arguments(example_input, module)

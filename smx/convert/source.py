@@ -113,9 +113,14 @@ class _Editor(ast.NodeTransformer):
         self._self = ""
         self._rebound: set[ast.AST] = set()  # calls whose input no later line can read
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
-        """Note how the forward names its module."""
-        self._self = self._self or (node.args.posonlyargs + node.args.args)[0].arg
+    def visit_ClassDef(self, node: ast.ClassDef) -> Any:
+        """Note how the forward names its module: the first class holds it, see `_tree`."""
+        if not self._self:
+            method = next(each for each in node.body if isinstance(each, ast.FunctionDef))
+            names = method.args.posonlyargs + method.args.args
+            if not names:
+                raise UntraceableError("it has no name for its module")
+            self._self = names[0].arg
         return self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> Any:

@@ -47,7 +47,7 @@ def load_npz(path: Path) -> Dataset:
         found, y = np.unique(y, return_inverse=True)
         labels = tuple(map(str, found))
     else:
-        labels = tuple(map(str, names.reshape(-1)))
+        labels = tuple(_text(name) for name in names.reshape(-1))
         if broken := [label for label in labels if label.encode(errors="ignore").decode() != label]:
             raise InputError(f"{path}: the entry {broken[0]!r} of names is no text in UTF-8; write it anew")
         if long := [label for label in labels if len(label) > NAME]:
@@ -81,3 +81,8 @@ def _maximum(x: NDArray[Any]) -> float:
         return 255.0
     # Not the magnitudes of the array: that of the lowest number of a type is none of the type.
     return max(1.0, -float(x.min(initial=0)), float(x.max(initial=0))) if x.dtype.kind in "iu" else 1.0
+
+
+def _text(name: Any) -> str:
+    """Return the name of a class; old files hold bytes."""
+    return name.decode(errors="surrogateescape") if isinstance(name, bytes) else str(name)

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from smx import files
 
@@ -39,7 +40,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG file, atomically."""
+    """Write a PNG file, atomically. Names in it are no formulas, whatever dollars they have."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def draw_shares_by_epoch(rows: Sequence[EpochMetrics], path: Path) -> Path:
 
 
 def _title(layer: str) -> str:
-    return layer.removesuffix(".activation").replace("layer", "layer ")
+    return re.sub(r"^layer(\d+)$", r"layer \1", layer.removesuffix(".activation"))
 
 
 def _percent() -> PercentFormatter:

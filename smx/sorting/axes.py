@@ -61,13 +61,21 @@ class Orders:
             return
         if [(s.axes.length, s.block) for s in a] == [(s.axes.length, s.block) for s in b]:
             for (mine, _), (other, _) in zip(a, b, strict=True):
-                self._bind(mine, (Segment(other, 1),))
+                # The segment before may have bound these, where a class stands twice on an axis.
+                self._tie_classes(resolve((Segment(mine, 1),)), resolve((Segment(other, 1),)))
         elif len(a) == 1 and a[0].block == 1:
             self._bind(a[0].axes, b)
         elif len(b) == 1 and b[0].block == 1:
             self._bind(b[0].axes, a)
         else:
             self.pin((*a, *b), "its channels are grouped in two ways that do not fit")
+
+    def _tie_classes(self, a: Order, b: Order) -> None:
+        """Tie what two classes of one length stand for by now."""
+        if len(a) == len(b) == 1:
+            self._bind(a[0].axes, b)
+        else:
+            self.tie(a, b)
 
     def pin(self, order: Order, reason: str) -> None:
         """Demand that an axis keeps its order."""

@@ -251,7 +251,8 @@ class TrainConfig:
 
     def to_toml(self) -> str:
         """Write all settings as a TOML document that `--config` reads."""
-        return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in self.to_dict().items())
+        written = ((key, json.dumps(value, ensure_ascii=False)) for key, value in self.to_dict().items())
+        return "".join(f"{key} = {value}\n" for key, value in written).replace("\x7f", "\\u007f")
 
     def is_in(self, path: Path) -> bool:
         """Whether a TOML file holds all these settings."""

@@ -79,11 +79,12 @@ def train_phase(
         if phase == 1:
             sampled_loss, sampled = evaluate(model, validation, config, phase, sampled=True, ranks=ranks)
             loss = sampled_loss if rules(config).noisy_evaluation else loss
-        if not (math.isfinite(train_loss) and math.isfinite(loss)):
-            raise SmxError(
-                f"the loss became {train_loss} in epoch {epoch} of phase {phase}; try a lower --lr, and defaults for"
-                " what else you set"
-            )
+        for what, value in {"training": train_loss, "validation": loss}.items():
+            if not math.isfinite(value):
+                raise SmxError(
+                    f"the {what} loss became {value} in epoch {epoch} of phase {phase}; try a lower --lr, and defaults"
+                    " for what else you set"
+                )
         now = choices(model)
         row = EpochMetrics(
             phase=phase,

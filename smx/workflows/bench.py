@@ -117,7 +117,7 @@ def bench(
     layouts = LAYOUTS if layouts is None else listed(layouts)
     baselines = PAPER_POOL if baselines is None else listed(baselines)
     pytorch, limits = listed(pytorch), listed(limits)
-    batch_sizes = listed(batch_sizes)
+    batch_sizes = tuple(dict.fromkeys(listed(batch_sizes)))
     check_measurement(batch_sizes, rounds)
     before = machine()
     parsed = parse_limits(limits, rounds)

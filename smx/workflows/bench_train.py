@@ -70,7 +70,7 @@ def bench_train(
         raise InputError(f"the device must be cpu or cuda, got {device!r}")
     baselines = paper.PAPER_POOL if baselines is None else listed(baselines)
     selection, limits = listed(selection), listed(limits)
-    batch_sizes = listed(batch_sizes)
+    batch_sizes = tuple(dict.fromkeys(listed(batch_sizes)))
     check_measurement(batch_sizes, rounds, threads)
     before = machine()
     parsed = parse_limits(limits, rounds)

@@ -48,7 +48,7 @@ def deploy(
         threads=threads,
         version=version,
     )
-    check(onnx_path, triton, kserve, kserve_uri)
+    check(onnx_path, triton, kserve, kserve_uri, device)
     written = []
     if triton is not None:
         from smx.runtime.deploy.triton import write_repository
@@ -66,6 +66,7 @@ def check(
     triton: str | os.PathLike[str] | None,
     kserve: str | os.PathLike[str] | None,
     kserve_uri: str | None,
+    device: str = "cpu",
 ) -> None:
     """Check what can be checked before there is a file, so that no export is made in vain.
 
@@ -85,3 +86,5 @@ def check(
         files.check_writable(kserve)
     elif kserve_uri is not None:
         raise InputError("--kserve-uri belongs to a manifest: give --kserve FILE, too")
+    if device != "cpu" and triton is None and kserve is None:
+        raise InputError(f"the device {device} is of a Triton repository or a manifest: give --triton DIR, too")

@@ -65,7 +65,7 @@ def export_model(
     from smx.modelfile import load_model
     from smx.workflows.deploy import check, deploy
 
-    check(onnx_path, triton, kserve, kserve_uri)
+    check(onnx_path, triton, kserve, kserve_uri, triton_device)
     saved = load_model(Path(model_path), trust_code=trust_code)
     wanted: dict[str, Any] = {
         "for_batch": for_batch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -23,6 +24,8 @@ from smx.timing.machine import machine
 from smx.workflows import OnProgress, listed, silent
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from smx.example_input import ExampleInput
     from smx.workflows.network import Network, NetworkLike
 
@@ -109,14 +112,20 @@ def verify(
     from smx.export.reference import in_parts
     from smx.workflows.network import open_network
 
-    batch_sizes = listed(batch_sizes)
+    batch_sizes = tuple(dict.fromkeys(listed(batch_sizes)))
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     opened = open_network(network, example_input, raw=session.takes_raw, trust_code=trust_code)
     max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None
     inputs, class_names = _given(opened, session, data, data_dir)
     if max_changed is None or not inputs:
-        inputs |= _generated(opened, session, next(iter(inputs.values()), None)) | _other_lengths(opened, session)
+        made = _generated(opened, session, next(iter(inputs.values()), None)) | _other_lengths(opened, session)
+        inputs |= {name: x for name, x in made.items() if _is_finite(opened.module, x)} or made
     float32, float64 = in_parts(opened.module), in_parts(opened.exact, torch.float64)
+    try:
+        float64(*(x.numpy() for x in opened.example), given=())
+        arbiter: Reference | None = float64
+    except Exception:  # a forward that makes float32 of what it gets, as of uint8, has no weights in float64
+        arbiter, float64 = None, float32
     done, total = count(), len(inputs) * len(batch_sizes)  # at most: some sets are small
 
     def outputs(run: Reference, *x: NDArray[Any]) -> Sequence[NDArray[Any]]:
@@ -130,7 +139,7 @@ def verify(
         partial(outputs, float32),
         session,
         inputs,
-        arbiter=partial(outputs, float64),
+        arbiter=partial(outputs, arbiter) if arbiter else None,
         atol=atol,
         rtol=rtol,
         max_changed=max_changed,
@@ -198,7 +207,7 @@ def _given(
 def _generated(network: Network, session: Session, test: Inputs | None) -> dict[str, Inputs]:
     """Return random and extreme inputs, and those at kinks, which are searched between the examples of `test`.
 
-    1. The file takes raw uint8 values: whole numbers up to the data's maximum.
+    1. The file takes raw uint8 values alone: whole numbers up to the data's maximum.
     2. One floating input: all of them.
     3. Anything else: the example, and random values for its floating inputs. Whole numbers stay those of the example,
        because only these are known to be valid (indices of an embedding, for instance).
@@ -207,17 +216,31 @@ def _generated(network: Network, session: Session, test: Inputs | None) -> dict[
 
     from smx.hooks import kinks
 
-    if session.takes_raw and session.info:
-        return {**synthetic_inputs(network.example[0].shape[1:], maximum=int(session.info.maximum))}
+    if session.takes_raw and session.info and len(network.example) == 1:
+        most = int(session.info.maximum) if session.info.maximum > 1 else 255
+        return {**synthetic_inputs(network.example[0].shape[1:], maximum=most)}
     if len(network.example) == 1 and network.example[0].is_floating_point():
-        sets: dict[str, Inputs] = {**synthetic_inputs(network.example[0].shape[1:])}
+        synthetic = synthetic_inputs(network.example[0].shape[1:])
+        own = network.example[0].numpy().dtype
+        sets: dict[str, Inputs] = {name: x.astype(own) for name, x in synthetic.items()}
         between = sets["random"] if test is None else test
-        at_kinks = kinks(network.module, torch.from_numpy(_tuple(between)[0][:SEARCHED]).float()).numpy()
+        at_kinks = kinks(network.module, torch.from_numpy(_tuple(between)[0][:SEARCHED]).to(network.example[0])).numpy()
         return sets | ({"kinks": at_kinks} if len(at_kinks) else {})
     tiled = tuple(x.numpy()[np.arange(GENERATED) % len(x)] for x in network.example)
     random = np.random.default_rng(0)
     drawn = (random.uniform(-1, 1, x.shape).astype(x.dtype) if x.dtype.kind == "f" else x for x in tiled)
     return {"example": tiled, "random": tuple(drawn)}
+
+
+def _is_finite(module: nn.Module, inputs: Inputs) -> bool:
+    """Whether a network's outputs are finite; one that divides by its input's norm has none for zeros."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    with torch.no_grad(), suppress(Exception):  # what fails is said by the comparison
+        outputs = module(*(torch.from_numpy(x) for x in _tuple(inputs)))
+        return all(bool(y.isfinite().all()) for y in tree_leaves(outputs) if isinstance(y, torch.Tensor))
+    return True
 
 
 def _other_lengths(network: Network, session: Session) -> dict[str, Inputs]:
@@ -230,6 +253,9 @@ def _other_lengths(network: Network, session: Session) -> dict[str, Inputs]:
     axes = tuple({i: n for i, n in enumerate(each.shape) if i and isinstance(n, str)} for each in session.inputs)
     if not any(axes):
         return {}
+    ranks = [len(each.shape) for each in session.inputs]
+    if ranks != [x.dim() for x in network.example]:
+        raise InputError(f"{session.name} takes other inputs than the network; was it exported from another one?")
     random = torch.Generator().manual_seed(0)
     example = tuple(x[torch.arange(LENGTHENED) % len(x)] for x in network.example)
     drawn = tuple(torch.rand(x.shape, generator=random).to(x) if x.is_floating_point() else x for x in example)
