@@ -112,11 +112,9 @@ class Emitter:
             else:
                 number = None if isinstance(source, str) else np.array(source, self.dtype.numpy())
                 inputs.append(z if number is None else self.constant(number, part=part, name="constant"))
-        kinds = onnx.defs.get_schema(function.type).attributes
-        attributes = {
-            name: float(value) if kinds[name].type == onnx.defs.OpSchema.AttrType.FLOAT else value
-            for name, value in function.attributes
-        }
+        kinds = onnx.defs.get_schema(function.type).attributes if onnx.defs.has(function.type) else {}
+        floats = {name for name, kind in kinds.items() if kind.type == onnx.defs.OpSchema.AttrType.FLOAT}
+        attributes = {name: float(value) if name in floats else value for name, value in function.attributes}
         return self.node(function.type, inputs, attributes, part=part)
 
     def hinges(self, hinges: Sequence[Hinge], z: ir.Value, *, trailing: int, part: str) -> ir.Value:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +62,14 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
     help="The run's folder.  [default: runs/DATA-ACTIVATION, with the model between if it is no mlp]",
 )
 @_run_option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint, if there is one.")
+@_run_option("--report/--no-report", "write_page", default=True, help="At the end write RUN/report.html (extra study).")
 @options.trust_code
 @options.json
-def train(config_path: Path | None, json_path: str | None, **options: Any) -> None:
+def train(config_path: Path | None, write_page: bool, json_path: str | None, **options: Any) -> None:
     """Train through both phases, or a baseline.
 
     Every neuron chooses its activation; then the choices are fixed and training goes on. RUN gets model.pt,
-    checkpoint.pt, config.toml, metrics.csv and figures/.
+    checkpoint.pt, config.toml, metrics.csv, figures/ and report.html.
 
     \b
     smx train
@@ -77,6 +79,7 @@ def train(config_path: Path | None, json_path: str | None, **options: Any) -> No
     smx train --init runs/relu/model.pt --start current --selection matched --out runs/tuned
     """
     from smx.training.denormals import flush_other_threads
+    from smx.workflows.report import report as make_page
     from smx.workflows.train import train
 
     flush_other_threads()
@@ -93,6 +96,8 @@ def train(config_path: Path | None, json_path: str | None, **options: Any) -> No
 
         report = train(config_path, on_start=on_start, on_epoch=lambda row: show[0](row), **given)
     if main:
+        if write_page and all(map(find_spec, ("jinja2", "pandas", "scipy"))):
+            make_page(report.out, data_dir=options["data_dir"])
         _show(report, json_path)
 
 

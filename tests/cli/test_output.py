@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from smx.cli.output import plain, write_json
-from tests.conftest import refused
+from tests.conftest import all_refused, done, refused
 from tests.edited import loaded
 
 
@@ -108,3 +108,36 @@ def test_a_completion_that_no_shell_asks_for(words: dict[str, str]) -> None:
 def test_json_goes_to_a_device(tmp_path: Path) -> None:
     write_json(os.devnull, {"a": 1})
     assert Path(os.devnull).is_char_device()
+
+
+def test_json_goes_over_nothing_that_was_given_in_any_way(run: Path, exported: Path, tmp_path: Path) -> None:
+    """Also where the option takes a text: a setting, or a grid."""
+    prices, grid, picture = (tmp_path / name for name in ("p.json", "grid.txt", "a.webp"))
+    for path in (prices, grid, picture):
+        path.write_text("[grid]\nseed = [0]\n")
+    folder, model = tmp_path / "file", tmp_path / "m.onnx"
+    folder.mkdir()
+    model.write_bytes(exported.read_bytes())
+    all_refused(
+        (("train", "--price", prices, "--price-weight", "1", "--json", prices), "is given twice"),
+        (("sweep", "--config", grid, "--out", tmp_path / "s", "--dry-run", "--json", grid), "is given twice"),
+        (
+            ("sweep", "--config", "digits", "--set", f"price={prices}", "--out", tmp_path / "s", "--json", prices),
+            "twice",
+        ),
+        (("predict", model, "--json", picture, picture), "has the ending of another kind of file"),
+        (("tune", model, "--json", folder / ".." / "m.onnx.tune.json"), "is what smx tune writes itself"),
+        (("inspect", model, "--json", "/dev/fd/77"), "is not open for writing"),
+        (("inspect", "a" * 300 + ".onnx"), "File name too long"),
+        (("export", run / "model.pt", tmp_path / "x.onnx", "--triton-device", "gpu"), "give --triton DIR, too"),
+        (("sweep", "--config", "digits", "--out", tmp_path / "s", "--status", "--jobs", "2"), "leave out --jobs"),
+    )
+    assert prices.read_text() == grid.read_text() == picture.read_text()
+
+
+def test_a_name_is_no_formula(exported: Path, tmp_path: Path) -> None:
+    names = [tmp_path / "a$x_$.onnx", tmp_path / "b[bold].onnx"]
+    for name in names:
+        name.write_bytes(exported.read_bytes())
+    done("bench", *names, "--batch-sizes", "1,1", "--rounds", "2", "--plot", tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 5000

@@ -338,3 +338,42 @@ def test_modules_that_are_not_defined_everywhere(tmp_path: Path) -> None:
     assert report.max_abs < 1e-6
     names = {node.name for node in onnx.load(tmp_path / "m.onnx").graph.node}
     assert {"act", "act_2", "act_3"} <= {name.split("/")[0] for name in names}
+
+
+class SameCall(nn.Module):
+    """Runs one layer twice on one value, which PyTorch's optimizer would run once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.act = nn.Linear(4, 6), smx.Mixed([0, 1, 2, 0, 1, 2])
+        self.a, self.b = nn.Linear(6, 2), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.a(self.act(self.linear(x))), self.b(self.act(self.linear(x)))
+
+
+@pytest.mark.parametrize("layout", ["scatter", "sorted"])
+def test_one_layer_may_be_called_twice_on_one_value(layout: str, tmp_path: Path) -> None:
+    net, x = SameCall(), torch.randn(2, 4)
+    report = export_onnx(net, tmp_path / "m.onnx", example_input=x, layout=layout)
+    assert [layer.name for layer in report.layers] == ["act", "act"]
+    assert smx.verify(net, tmp_path / "m.onnx", example_input=x).passed
+
+
+def test_whole_numbers_of_a_form_become_what_the_operator_takes(tmp_path: Path) -> None:
+    steep = smx.Activation("steep", lambda z: nn.functional.elu(z, 2.0), smx.op("Elu", alpha=2))
+    net = nn.Sequential(nn.Linear(4, 3), smx.Mixed([0, 1, 0], (steep, "relu")), nn.Linear(3, 2))
+    for layout in ("scatter", "sorted"):
+        export_onnx(net, tmp_path / f"{layout}.onnx", example_input=torch.randn(2, 4), layout=layout)
+
+
+def test_tolerances_and_names_of_axes_that_contradict(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv1d(1, 4, 3), smx.Mixed([0, 1, 0, 1]), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    for given, said in (
+        ({"atol": float("inf")}, "atol must be a number from 0 on, got inf"),
+        ({"rtol": -1.0}, r"rtol must be a number from 0 on, got -1\.0"),
+        ({"dynamic": {"input": {2: "time", -1: "width"}}}, "axis 2 of input has two names, time and width"),
+    ):
+        with pytest.raises(InputError, match=said):
+            export_onnx(net, tmp_path / "m.onnx", example_input=torch.randn(2, 1, 9), **given)
+    assert not any(tmp_path.iterdir())

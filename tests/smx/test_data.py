@@ -262,3 +262,8 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SMX_DATA_DIR", raising=False)
     with pytest.raises(InputError, match="no home folder to keep data in; set HOME, or give a folder by --data-dir"):
         data.load("mnist")
+
+
+def test_names_of_classes_may_be_bytes(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.random.rand(200, 4), y=np.arange(200) % 2, names=np.array([b"cat", b"dog"]))
+    assert data.load(str(tmp_path / "d.npz")).class_names == ("cat", "dog")

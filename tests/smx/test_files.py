@@ -80,7 +80,7 @@ def test_a_file_that_is_open_already_is_written_to(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
     assert (tmp_path / "log").read_text() == "before\nfirst\noutd/1inklast\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "log"]
-    with pytest.raises(SmxError, match="/dev/fd/99 could not be written: Bad file descriptor"):
+    with pytest.raises(InputError, match="/dev/fd/99 is not open for writing; choose another path"):
         files.write_text("/dev/fd/99", "x")
 
 

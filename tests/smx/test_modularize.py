@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 import smx
 from smx.activations import Activation
@@ -338,3 +339,56 @@ def test_a_gradient_of_ones_own_is_kept(gradients: bool) -> None:
     assert selectives(chosen) == {"relu": 4}
     chosen(torch.randn(64, 3)).sum().backward()
     assert bool(chosen.get_submodule("linear").weight.grad.any())  # type: ignore[union-attr, operator]
+
+
+class Steps(nn.Module):
+    """Calls its parts by a list, beside their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.act, self.c = nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)
+        self.steps = [self.a, self.act, self.c]
+        self.by_name = {"parts": (self.a, [self.act])}
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+def test_a_part_that_is_held_in_a_list_too_is_replaced_there() -> None:
+    net, x = Steps(), torch.randn(4, 6)
+    selected = smx.select(net, example_input=x)
+    assert isinstance(selected, Steps)
+    for each, kind in ((net, nn.ReLU), (selected, smx.Selective), (smx.commit(selected), smx.Mixed)):
+        assert isinstance(each.act, kind)
+        assert each.steps[1] is each.act is each.by_name["parts"][1][0]  # type: ignore[index]
+    selected(x).sum().backward()
+    assert selected.act.logits.grad is not None
+
+
+def made_in_a_function(width: int) -> nn.Module:
+    class Local(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.c = nn.Linear(6, 5), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[1] != 6:  # which torch.fx can't follow
+                raise ValueError
+            return self.c(F.relu(self.a(x)) * width)  # type: ignore[no-any-return]
+
+    return Local()
+
+
+def test_a_forward_may_use_variables_of_a_function_around_its_class() -> None:
+    assert selectives(smx.select(made_in_a_function(2), example_input=torch.randn(4, 6))) == {"relu": 5}
+
+
+def test_lazy_layers_run_first() -> None:
+    net, x = nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 2)), torch.randn(4, 6)
+    with pytest.raises(ValueError, match=r"has '0\.weight', which its first run makes; run it once first"):
+        smx.select(net, example_input=x)
+    assert is_lazy(net.get_parameter("0.weight"))
+    net(x)
+    assert selectives(smx.select(net, example_input=x)) == {"1": 5}

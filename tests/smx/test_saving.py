@@ -266,3 +266,21 @@ def test_what_could_not_be_read_again_replaces_nothing(said: dict[str, Any], tmp
     with pytest.raises(InputError, match=r"m\.pt is not written, since it could not be read again: "):
         smx.save(net, tmp_path / "m.pt", example_input=x, **said)
     torch.testing.assert_close(smx.load(tmp_path / "m.pt")(x), net.eval()(x))
+
+
+class Named(nn.Module):
+    """Its parts have names that a program has no use for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._input, self._layer, self._nodes = nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._nodes(self._layer(self._input(x.float() / 2)))  # type: ignore[no-any-return]
+
+
+def test_parts_have_any_name_and_may_change_the_dtype(tmp_path: Path) -> None:
+    x = torch.randint(0, 9, (4, 6))
+    net = smx.commit(smx.select(Named(), example_input=x))
+    smx.save(net, tmp_path / "m.pt", example_input=x)
+    torch.testing.assert_close(smx.load(tmp_path / "m.pt")(x), net.eval()(x))

@@ -263,3 +263,23 @@ def test_wrong_modules_are_refused() -> None:
         smx.sort(nn.Linear(3, 3))
     with pytest.raises(ValueError, match=r"1 is a Selective layer; fix the choices first, with smx\.commit"):
         smx.sort(nn.Sequential(some(4), smx.Selective(4)))
+
+
+class Twice(nn.Module):
+    """A class of neurons that stands twice on an axis, tied to two others there: by a gate, or by an addition."""
+
+    def __init__(self, gate: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.h = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(4, 6)
+        self.p, self.q = some(6), some(6)
+        self.head, self.gate = nn.Linear(6 if gate else 12, 2), gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        both, h = torch.cat([self.p(self.a(x)), self.q(self.b(x))], 1), self.h(x)
+        return self.head(F.glu(both) if self.gate else both + torch.cat([h, h], 1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_a_class_may_stand_twice_on_an_axis(gate: bool) -> None:
+    x = torch.randn(5, 4, dtype=torch.float64)
+    sorted_alike(Twice(gate), x, x)

@@ -260,7 +260,7 @@ def test_a_baseline_trains_as_long_as_both_phases(digits: Dataset, tmp_path: Pat
 
 
 def test_a_loss_that_explodes_stops_the_run(digits: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(SmxError, match=r"the loss became .* in epoch 1 of phase 2; try a lower --lr"):
+    with pytest.raises(SmxError, match=r"the training loss became .* in epoch 1 of phase 2; try a lower --lr"):
         train(replace(SMALL, activation="identity", lr=1e38), digits, tmp_path)
 
 
