@@ -126,6 +126,9 @@ SEEDS ?= 0,3,4
 study: $(INSTALLED)  ## go on with the paper's study on MNIST from docs/results, and report it: about an hour a seed; SEEDS=0-4
 	$(BIN)/smx sweep --config short --seeds $(SEEDS) --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --no-report
 	$(BIN)/smx sweep --config short --seeds 0 --set protocol=author --set method=smartmixed --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --no-report
+	for method in smartmixed relu; do \
+	    $(BIN)/smx sweep --config representative --seeds 0 --set protocol=standard --set method=$$method --out $(STUDY) --known $(RESULTS)/mnist-study.parquet --no-report || exit 1; \
+	done
 	$(BIN)/smx sweep --config controls --out $(STUDY) --jobs 2 --known $(RESULTS)/mnist-study.parquet --collect $(STUDY)/all.parquet
 	cp $(STUDY)/all.parquet $(RESULTS)/mnist-study.parquet
 	$(BIN)/smx report $(RESULTS)/mnist-study.parquet --figures $(STUDY)/figures

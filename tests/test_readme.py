@@ -159,6 +159,28 @@ def test_steps_on_another_machine_are_measured() -> None:
     assert f"AMD EPYC: {first[0]}, {second[0]}" in README
 
 
+def test_the_representative_network_is_measured() -> None:
+    cells = table.read(ROOT / "docs" / "results" / "mnist-study.parquet")
+    cells = cells[cells["phase2_epochs"].eq(100) & cells["protocol"].eq("standard") & cells["status"].eq("done")]
+    mixed, relu = (cells[cells["method"] == name].iloc[0] for name in ("smartmixed", "relu"))
+    words = " ".join(RESULTS.split())
+    for said in (
+        f"SmartMixed has {100 * mixed['phase1_test_accuracy']:.2f} % of the test set right after phase 1",
+        f"and {100 * mixed['test_accuracy']:.2f} % after phase 2",
+        f"ReLU in 150 epochs {100 * relu['test_accuracy']:.2f} %",
+        f"as which ours has {100 * mixed['phase1_test_accuracy_sampled']:.2f} %",
+    ):
+        assert said in words
+    curve = mixed["curves"]["validation_accuracy"]
+    means = [f"{4 * sum(curve[start : start + 25]):.2f}" for start in (75, 100, 125)]
+    assert f"over 25 epochs end with {means[0]}, {means[1]} and {means[2]} %" in words
+    assert f"lowest in the {mixed['best_epoch']:.0f}th epoch of phase 2" in words
+    first, *_, end = mixed["shares"].values()
+    assert f"neurons {100 * first['relu']:.0f} % chose ReLU and {100 * first['leaky_relu']:.0f} % Leaky ReLU" in words
+    assert f"of the last one's {100 * end['elu']:.0f} % ELU and {100 * end['selu']:.0f} % SELU" in words
+    assert end["sigmoid"] == first["sigmoid"] == 0
+
+
 def test_the_study_is_whole() -> None:
     """What `make study` would train is in its table already, but for the controls of two larger networks."""
     known = table.known_results(table.read(ROOT / "docs" / "results" / "mnist-study.parquet"))

@@ -107,8 +107,11 @@ class Study:
         cells = self.cells.drop_duplicates([*self.varying, "method", "architecture", "seed"])
         if not self.varying:
             return [Section("", cells)]
-        groups = cells.groupby(self.varying, sort=False, dropna=False)
-        return [Section(_title(self.varying, key), own) for key, own in groups]
+        groups = [own for _, own in cells.groupby(self.varying, sort=False, dropna=False)]
+        firsts = pd.DataFrame([own.iloc[0] for own in groups])[self.varying]
+        names = _telling(firsts)
+        titles = (_title(names, values) for values in firsts[names].itertuples(index=False, name=None))
+        return [Section(title, own) for title, own in zip(titles, groups, strict=True)]
 
 
 def _varies(table: pd.DataFrame, name: str) -> bool:
@@ -125,9 +128,18 @@ def _varies(table: pd.DataFrame, name: str) -> bool:
     return bool(table[table["method"].isin(silent)][name].nunique() > 1)
 
 
-def _title(names: Sequence[str], values: object) -> str:
-    listed = values if isinstance(values, tuple) else (values,)
-    return ", ".join(f"{name} = {value}" for name, value in zip(names, listed, strict=True))
+def _telling(rows: pd.DataFrame) -> list[str]:
+    """Return the columns without those, from the last one on, that are not needed to tell the rows apart."""
+    names = list(rows.columns)
+    for name in reversed(names):
+        others = [other for other in names if other != name]
+        if others and not rows.duplicated(others).any():
+            names = others
+    return names
+
+
+def _title(names: Sequence[str], values: Sequence[object]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
 
 
 def in_order(methods: Iterable[str]) -> list[str]:

@@ -33,7 +33,7 @@ from tests.study.grids import with_grid
 def test_train_leaves_a_whole_run(run: Path) -> None:
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert names == {
-        "model.pt", "checkpoint.pt", "config.toml", "metrics.csv",
+        "model.pt", "checkpoint.pt", "config.toml", "metrics.csv", "report.html",
         "figures/curves.png", "figures/shares.png", "figures/shares_by_epoch.png",
     }  # fmt: skip
     config = tomllib.loads((run / "config.toml").read_text())

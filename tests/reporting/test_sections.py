@@ -33,6 +33,11 @@ def test_a_rule_with_other_epochs_or_data_is_not_compared() -> None:
     ]
 
 
+def test_a_title_says_no_more_than_tells_sections_apart() -> None:
+    short, long = (frame(even, method=["relu"], seed=[0], phase1_epochs=[n], lr=[r]) for n, r in ((1, 0.1), (9, 0.2)))
+    assert titles(short, long) == ["phase1_epochs = 1", "phase1_epochs = 9"]
+
+
 def test_other_data_of_the_same_name_are_told_apart() -> None:
     before = frame(even, method=["relu"], seed=[0]).assign(data_fingerprint="a1")
     after = frame(even, method=["relu"], seed=[1]).assign(data_fingerprint="b2")
