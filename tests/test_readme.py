@@ -13,6 +13,7 @@ from scipy import stats
 
 from smx.cli import main
 from smx.reporting import costs
+from smx.reporting.evidence import evidence
 from smx.reporting.source import TABLE, study
 from smx.study import table
 from smx.study.grid import read_grid
@@ -159,6 +160,23 @@ def test_steps_on_another_machine_are_measured() -> None:
     assert f"AMD EPYC: {first[0]}, {second[0]}" in README
 
 
+def test_what_the_study_says_of_choosing() -> None:
+    whole = study(Path(), TABLE, table.read(ROOT / "docs" / "results" / "mnist-study.parquet"))
+    facts = evidence(whole).set_index(["section", "what"])
+
+    def said(what: str) -> list[str]:
+        row = facts.loc[("protocol = standard, phase1_epochs = 3", what)]
+        return [f"{row[name]:.2f}" for name in ("estimate", "low", "high")]
+
+    words = " ".join(RESULTS.split())
+    less, low, high = said("smartmixed - best fixed activation")
+    assert f"{less[1:]} points below the best fixed activation (95 %: {high[1:]} to {low[1:]})" in words
+    less, low, high = said("smartmixed - shuffled")
+    assert f"{less[1:]} points below the same ones in a random order within their layers ({low} to {high})" in words
+    more, low, high = said("shuffled - random")
+    assert f"drawn at random (+{more}, {low} to {high})" in words
+
+
 def test_the_representative_network_is_measured() -> None:
     cells = table.read(ROOT / "docs" / "results" / "mnist-study.parquet")
     cells = cells[cells["phase2_epochs"].eq(100) & cells["protocol"].eq("standard") & cells["status"].eq("done")]
@@ -182,12 +200,14 @@ def test_the_representative_network_is_measured() -> None:
 
 
 def test_the_study_is_whole() -> None:
-    """What `make study` would train is in its table already, but for the controls of two larger networks."""
+    """What `make study` would train is in its table already."""
     known = table.known_results(table.read(ROOT / "docs" / "results" / "mnist-study.parquet"))
     short = read_grid("short")
     cells = short.with_values([0, 3, 4]).cells()
     cells += [cell for cell in short.with_values([0], {"protocol": "author"}).cells() if cell.method == "smartmixed"]
-    cells += [cell for cell in read_grid("controls").cells() if cell.config.hidden == (512, 256, 128)]
+    cells += read_grid("controls").cells()
+    long = read_grid("representative").with_values([0], {"protocol": "standard"}).cells()
+    cells += [cell for cell in long if cell.method in ("smartmixed", "relu")]
     assert not [str(cell) for cell in cells if cell.id not in known]
 
 
