@@ -46,17 +46,14 @@ class Engine:
             raise InputError(f"max_delay must be 0 to 10 seconds, got {self.max_delay}")
 
 
-def threads_of(model: Path, engine: Engine) -> int:
-    """Return the threads of one operator on the CPU; 0 is one for each core, which `smx tune` may have found."""
+def threads_of(model: Path, engine: Engine, *, each_core: bool = False) -> int:
+    """Return the threads of one operator on the CPU.
+
+    0 is one for each core, as `smx tune` may have found; with `each_core` it is how many cores its machine has.
+    """
     if engine.threads is not None:
         return engine.threads
     tuning, _ = read_tuning(model, "cpu")
-    return 1 if tuning is None else tuning.settings.threads or 0
-
-
-def cores_of(model: Path, engine: Engine) -> int:
-    """Return how many cores one operator uses: one for each thread, or all of this machine, as `smx tune` found it."""
-    if threads := threads_of(model, engine):
-        return threads
-    tuning, _ = read_tuning(model, "cpu")
-    return int(tuning.machine["cores"] or 1) if tuning else 1
+    if tuning is None:
+        return 1
+    return tuning.settings.threads or (int(tuning.machine["cores"] or 1) if each_core else 0)

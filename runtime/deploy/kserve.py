@@ -15,7 +15,7 @@ import yaml
 
 from smx import files
 from smx.errors import InputError
-from smx.runtime.deploy.engine import Engine, cores_of
+from smx.runtime.deploy.engine import Engine, threads_of
 from smx.runtime.graph import weight_files
 
 RUNTIME = "kserve-tritonserver"
@@ -56,7 +56,7 @@ def manifest(model: Path, uri: str, engine: Engine, runtime: str = RUNTIME) -> d
     weights = sum((model.parent / name).stat().st_size for name in weight_files(model)) + model.stat().st_size
     # Triton itself needs less than one GiB; each instance has the weights, and while it loads them the file, too.
     memory = f"{max(2, 1 + -(-(engine.instances + 1) * weights // GIB))}Gi"
-    cpu = str(engine.instances * cores_of(model, engine))
+    cpu = str(engine.instances * threads_of(model, engine, each_core=True))
     gpus = {"nvidia.com/gpu": "1"} if engine.device == "gpu" else {}
     return {
         "apiVersion": "serving.kserve.io/v1beta1",

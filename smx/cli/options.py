@@ -93,7 +93,7 @@ class Command(click.Command):
         for param, output in outputs.items():
             others = [other for each, other in outputs.items() if each is not param]
             for path in (*inputs, *others):
-                if _same(output, path):
+                if same(output, path):
                     raise InputError(f"{output} is given twice, and would be written over; choose another path")
         return super().invoke(ctx)
 
@@ -107,7 +107,8 @@ def _paths(value: Any) -> Iterator[Path]:
         yield Path(value)
 
 
-def _same(a: Path, b: Path) -> bool:
+def same(a: Path, b: Path) -> bool:
+    """Whether two paths lead to one file, be it there or not yet."""
     return os.path.realpath(a) == os.path.realpath(b) or (a.exists() and b.exists() and a.samefile(b))
 
 

@@ -43,9 +43,9 @@ def report(source: Path, out: str | None, figures: Path | None, data_dir: Path |
 
     if json_path is not None:
         place = Path(json_path)
-        if place.resolve() == page_for(source, out).resolve():
+        if options.same(place, page_for(source, out)):
             raise InputError(f"{json_path} is the page itself; choose another path for --json")
-        if place.resolve() == source.resolve() or belongs_to(place, source):
+        if options.same(place, source) or belongs_to(place, source):
             raise InputError(f"{json_path} is what the page is made from; choose another path for --json")
     _show(make(source, out, figures=figures, data_dir=data_dir), json_path)
 

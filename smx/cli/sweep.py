@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from smx import limits
 from smx.cli import options
+from smx.cli.options import same
 from smx.cli.output import logs, table, write_json
 from smx.cli.progress import label, progress
 from smx.ending import say_how_to_go_on
@@ -130,7 +131,7 @@ def sweep(
     if collect is not None:
         tables.check_format(Path(collect))
     for path in map(Path, filter(None, (collect, json_path))):
-        if belongs_to(path, out) or path.resolve() == (out / PAGE).resolve():
+        if belongs_to(path, out) or same(path, out / PAGE):
             raise InputError(f"{path} is a file of the sweep itself; choose another path")
     chosen = {"seeds": options.pop("seeds"), "settings": dict(settings), "only": options.pop("only")}
     if grid is None and (chosen["seeds"] or settings or dry_run):

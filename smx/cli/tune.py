@@ -9,6 +9,7 @@ import click
 
 from smx import limits
 from smx.cli import options
+from smx.cli.options import same
 from smx.cli.output import logs, table, write_json
 from smx.cli.progress import progress
 from smx.errors import InputError
@@ -69,7 +70,7 @@ def tune(path: Path, json_path: str | None, **options: Any) -> None:
     from smx.workflows.tune import tune, written_by_tune
 
     written = written_by_tune(path)
-    if json_path is not None and Path(json_path).resolve() in [path.resolve() for path in written]:
+    if json_path is not None and any(same(Path(json_path), path) for path in written):
         raise InputError(f"{json_path} is what smx tune writes itself; choose another path for --json")
     with progress() as show:
         report = tune(path, on_progress=show, **options)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from smx.errors import InputError
+from smx.study.cell import is_between
 
 CURVES = ("phase", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
 
@@ -68,15 +69,11 @@ def _is_number(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    return _is_between(value, -sys.float_info.max, sys.float_info.max)
+    return is_between(value, -sys.float_info.max, sys.float_info.max)
 
 
 def _is_share(value: object) -> bool:
-    return _is_between(value, 0, 1 + 1e-6)
-
-
-def _is_between(value: object, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    return is_between(value, 0, 1 + 1e-6)
 
 
 FORMS: dict[str, Callable[[dict[str, object]], bool]] = {

@@ -88,9 +88,14 @@ class CellFolder:
         return InputError(f"{self.path / name} is damaged ({reason}); remove it, and the sweep makes it again")
 
 
+def is_between(value: object, low: float, high: float) -> bool:
+    """Say whether a value is a number, and no truth, from `low` to `high`."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
 def is_accuracy(value: object) -> bool:
     """Say whether a value is a number from 0 to 1."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    return is_between(value, 0, 1)
 
 
 def train_cell(cell: Cell, folder: Path, data_dir: Path | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from smx import files
 from smx.errors import InputError
-from smx.study.cell import DONE, FAILED, MISSING, PHASE1, CellFolder, is_accuracy
+from smx.study.cell import DONE, FAILED, MISSING, PHASE1, CellFolder, is_accuracy, is_between
 from smx.study.grid import METHOD, Cell, cell_of
 from smx.study.listing import read_cells
 from smx.training.config import FIELDS
@@ -70,7 +70,7 @@ def known_results(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
                 raise InputError(f"the table has settings that this smx does not know: {', '.join(sorted(unknown))}")
             if bad := [name for name in ACCURACIES if not is_accuracy(values.get(name))]:
                 raise InputError(f"the table's finished cell {cell.id} has no {bad[0]} between 0 and 1")
-            if bad := [name for name in NUMBERS if not _is_count(values.get(name, 0))]:
+            if bad := [name for name in NUMBERS if not is_between(values.get(name, 0), 0, math.inf)]:
                 raise InputError(f"the table's finished cell {cell.id} has the {bad[0]} {values[bad[0]]!r:.40}")
             own = {"cell", "status", "error", *cell.settings}
             found[cell.id] = {name: value for name, value in values.items() if name not in own}
@@ -90,10 +90,6 @@ def _whole(name: object, value: Any) -> Any:
     field = FIELDS.get(str(name))
     whole = isinstance(value, float) and value.is_integer() and field and not isinstance(field.default, float)
     return int(value) if whole else value
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def check_format(path: Path) -> None:
