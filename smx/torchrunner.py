@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smx.timing.runners import LocalRunner
+from smx.wrappers import compiled
 
 
 class TorchRunner(LocalRunner):
@@ -22,9 +23,6 @@ class TorchRunner(LocalRunner):
         threads: of the CPU, for the whole process; None leaves the number as it is.
     """
 
-    dynamic: bool | None = None
-    """Whether one compiled program serves all batch sizes; None lets PyTorch decide."""
-
     def __init__(
         self, build: Callable[[], nn.Module], device: str = "cpu", *, compiled: bool = False, threads: int | None = None
     ) -> None:
@@ -35,9 +33,7 @@ class TorchRunner(LocalRunner):
     def load(self) -> nn.Module:
         """Make the module."""
         model = self._build().to(self._device)
-        if self._compiled:
-            model.compile(dynamic=self.dynamic)
-        return model
+        return compiled(model) if self._compiled else model
 
     def start(self) -> float | None:
         """Make the module anew; a compiled one stays, because compiling it in every block would take minutes."""

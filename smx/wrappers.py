@@ -43,6 +43,16 @@ def unwrapped(module: nn.Module, *, levels: int = 3) -> nn.Module:
     return module
 
 
+def compiled(network: nn.Module) -> nn.Module:
+    """Return the network by `torch.compile`, as a whole, with a limit of its own on how often it is compiled.
+
+    `nn.Module.compile` would leave out the forward of PyTorch's own modules, such as nn.Sequential. And by default all
+    networks of a class share one limit; those beyond it would run without the compiler.
+    """
+    module: nn.Module = torch.compile(network, isolate_recompiles=True)  # type: ignore[call-overload]
+    return module
+
+
 def copied(module: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
     """Return a deep copy, in which no part is wrapped by torch.compile or DataParallel.
 

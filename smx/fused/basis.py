@@ -49,11 +49,16 @@ def arithmetic_dtype(z: Tensor) -> torch.dtype:
 
 
 def made_once(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Return `make` with a cache, whose keys are the arguments. A tensor that does not last is not kept."""
+    """Return `make` with a cache, whose keys are the arguments. A tensor that does not last is not kept.
+
+    `torch.compile` has no part in it: it would compile a network again whenever the cache has grown.
+    """
     cache: dict[object, Tensor] = {}
 
     @wraps(make)
     def get(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        if torch.compiler.is_compiling():
+            return make(*args, **kwargs)
         key = (*args, *kwargs.items())
         tensor = cache.get(key)
         if tensor is None:

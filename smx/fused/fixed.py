@@ -32,6 +32,7 @@ class FixedChoice:
         self.groups = [(pool[k], size) for k, size in sizes.items()]
         # For one activation PyTorch's own function is the fastest.
         self._table = table_of(pool, sizes) if len(sizes) > 1 else None
+        self._rows = tuple((self._table[k], size) for k, size in sizes.items()) if self._table else ()
         self._numbers: dict[object, operators.Numbers] = {}
         self._order: Tensor | None = None
         if not bool((choice.diff() >= 0).all()):
@@ -42,6 +43,8 @@ class FixedChoice:
         """Apply to each neuron its activation (eq. 11), for the choice that was given to `__init__`."""
         if self._table is not None:
             if torch.compiler.is_compiling():
+                if self._order is None:
+                    return operators.combine(z, self._rows, dim, keep_result=True)
                 return operators.combine(z, operators.prepare(z, choice, self._table, dim), dim)
             if z.requires_grad and torch.is_grad_enabled():
                 key = (z.device, z.dtype, z.dim(), dim)

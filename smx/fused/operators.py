@@ -111,10 +111,10 @@ def combine(z: Tensor, numbers: Numbers, dim: int = 1, keep_result: bool = False
 
     Args:
         z: (B, N, *), or N on another axis `dim`; any floating dtype.
-        numbers: of the choice, from `prepare`.
+        numbers: of the choice, from `prepare`; or under `torch.compile`, for sorted neurons, `traced.Groups`.
         dim: the axis of the neurons.
         keep_result: keep h for the backward pass, as `nn.ReLU` does, not z. It costs no memory, because the next layer
-            keeps h as well, but nothing may write into h. Not under `torch.compile`.
+            keeps h as well, but nothing may write into h. Under `torch.compile`, with groups alone.
 
     Returns:
         h, of z's shape, dtype and layout in memory.
@@ -184,7 +184,9 @@ class _Combine(torch.autograd.Function):
         h = backend.forward(z, numbers, dim)
         ctx.save_for_backward(h if keep_result else z)
         ctx.backend, ctx.numbers, ctx.dim, ctx.keep_result = backend, numbers, dim, keep_result
-        return h
+        # In a compiled graph an operation may write into what is returned, and autograd would not refuse it. Where none
+        # does, the compiler makes no copy.
+        return h.clone() if keep_result and torch.compiler.is_compiling() else h
 
     @staticmethod
     @_first_order

@@ -45,8 +45,6 @@ class StepRunner(TorchRunner):
         cuda_graphs: capture a step, and time its replay.
     """
 
-    dynamic = False
-
     def __init__(
         self,
         build: Callable[[], nn.Module],
@@ -57,12 +55,21 @@ class StepRunner(TorchRunner):
         compiled: bool = False,
     ) -> None:
         super().__init__(build, device, compiled=compiled)
-        self._config, self._cuda_graphs = config, cuda_graphs
+        self._config, self._cuda_graphs = replace(config, compile=compiled), cuda_graphs
+        self._steps: dict[int, Callable[[], None]] = {}
+
+    def load(self) -> nn.Module:
+        """Make the module; a step compiles what it trains."""
+        return self._build().to(self._device)
 
     def work(self, model: nn.Module, *inputs: Tensor) -> Callable[[], object]:
-        """Return what one run does: a step, with an optimiser of its own."""
+        """Return what one run does: a step, with an optimiser of its own. A compiled one is kept, as the module is."""
         x, y = inputs
+        if len(y) in self._steps:
+            return self._steps[len(y)]
         step = training_step(model, x, y, self._config, cuda_graphs=self._cuda_graphs)
+        if self._compiled:
+            self._steps[len(y)] = step
         for _ in range(CAPTURE if self._cuda_graphs else 0):
             step()
         return step

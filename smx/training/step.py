@@ -14,6 +14,7 @@ from smx.pricing import ExpectedPrice
 from smx.training.config import DEFAULT_PRICES, TrainConfig
 from smx.training.parallel import ALONE, Ranks, Share
 from smx.training.protocol import rules
+from smx.wrappers import compiled
 
 DTYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -88,7 +89,7 @@ class Step:
         self._observes_all = config.compile or config.cuda_graphs  # a compiled step is always the same
         self._price = _expected_price(model, config) if phase == 1 and config.price_weight else None
         network = ranks.wrap(model)
-        self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
+        self._network = compiled(network) if config.compile else network
         self._graph = _Graph(self._step) if config.cuda_graphs else None
 
     def __call__(self, x: Tensor, y: Tensor, share: Share) -> None:

@@ -129,19 +129,45 @@ def step(module: Callable[[Tensor], Tensor], parameters: nn.Module, x: Tensor) -
         network,
         lambda: nn.Sequential(nn.Linear(12, 8), smx.Selective(8, selection="matched"), nn.Linear(8, 3)),
         lambda: smx.commit(network()),
+        lambda: nn.Sequential(nn.Linear(12, 8), smx.Mixed([0, 1, 1, 2, 3, 4, 5, 5]), nn.Linear(8, 3)),
         lambda: nn.Sequential(nn.Linear(12, 3), smx.Selective(3, ("relu", "gelu"))),
         lambda: nn.Sequential(nn.Linear(12, 3), smx.Mixed([1, 0, 1], ("relu", "gelu"))),
     ],
-    ids=["selective", "matched", "mixed", "selective, general", "mixed, general"],
+    ids=["selective", "matched", "mixed", "sorted", "selective, general", "mixed, general"],
 )
 def test_compiles_without_graph_breaks(make: Callable[[], nn.Module]) -> None:
     torch._dynamo.reset()
     module, x = make(), torch.randn(6, 12)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(step(compiled, module, x), step(module, module, x))
+    other = copy.deepcopy(module)
+    torch.testing.assert_close(step(compiled, module, x), step(other, other, x))
+    torch.testing.assert_close(dict(module.named_buffers()), dict(other.named_buffers()))  # moments among them
     module.eval()
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), module(x))
+
+
+@pytest.mark.parametrize("dim", [1, -1, 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_sorted_neurons_are_compiled_by_groups(dtype: torch.dtype, dim: int) -> None:
+    """With the result kept and nothing else; an operation in the same graph may write into it all the same."""
+    torch._dynamo.reset()
+    choice = torch.tensor([0, 0, 1, 2, 3, 3, 4, 5, 5, 6])
+    shape = [4, 5, 5]
+    shape[dim] = len(choice)
+    z, g = (torch.randn(2, *shape) * 3).to(dtype)
+    plain = partial(functional.grouped_plain, groups=functional.groups(choice), pool=FAST, dim=dim)
+    expected = [value.to(dtype) for value in gradients(plain, z.double(), g=g.double())]
+    layer = smx.Mixed(choice, FAST, dim=dim)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    kept = list[Tensor]()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):  # type: ignore[func-returns-value]
+        actual = gradients(compiled, z, g=g)
+    tolerance = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}[dtype]
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+    assert [x.shape for x in kept] == [z.shape]
+    overwritten = torch.compile(lambda z: layer(z).mul_(2), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(gradients(overwritten, z, g=g), [2 * value for value in actual])
 
 
 def test_autocast_bfloat16() -> None:

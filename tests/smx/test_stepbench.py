@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from smx import paper
 from smx.activations import resolve_pool
@@ -244,6 +248,31 @@ def test_on_a_gpu() -> None:
     weights = runner.model.get_parameter("output.weight").clone()
     runner.time(1)
     assert not torch.equal(weights, runner.model.get_parameter("output.weight")), "a replayed step trains"
+
+
+def test_each_network_is_compiled_and_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the tenth of a class; by default PyTorch leaves the ninth alone."""
+    graphs: list[list[str]] = []
+
+    def counting(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append([node.name for node in graph.graph.nodes if node.op in ("call_function", "call_module")])
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
+    torch._dynamo.reset()
+    for _ in range(10):
+        runner = StepRunner(lambda: networks((4, 8, 8, 3))["relu"](), compiled=True)
+        runner.start()
+        for size in (6, 5):
+            runner.prepare(batch(size, 4, 3))
+            runner.time(2)
+    assert len(graphs) == 10 * 2
+    assert all(len(graph) == 5 for graph in graphs), "three matrix products and two activations"
+    prediction = TorchRunner(lambda: nn.Sequential(nn.Linear(4, 2), nn.ReLU()), compiled=True)
+    prediction.start()
+    prediction.prepare([np.zeros((3, 4), np.float32)])
+    prediction.time(1)
+    assert len(graphs[-1]) == 2
 
 
 @pytest.mark.parametrize("compiled", [False, True])
