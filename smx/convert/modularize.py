@@ -222,6 +222,9 @@ def _uses(part: nn.Module, graph: fx.Graph, types: Types, used: set[nn.Module]) 
             path, new = str(node.target), module in taken
             if new:
                 path, module = fresh(path), copy.deepcopy(module)
+            name, taken = name_of(module), taken | {part.get_submodule(str(node.target))}
+            if name in ACTIVATIONS and (node.args[1:] or node.kwargs.keys() - {"input"}):
+                module, new = as_module(name, node.args, node.kwargs), True  # it was a function, and so it is called
         elif (name := activation_name(_function_of(node), types)) and name != "prelu":
             path, module, new = fresh(name), as_module(name, node.args, node.kwargs), True
         else:

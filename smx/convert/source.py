@@ -92,8 +92,11 @@ def _why_it_stays(part: nn.Module, site: Site, place: Place, several: bool) -> s
     home, _, method = place.code.co_qualname.rpartition(".")
     if several:
         return f"one line calls {site.activation} and other activations"
-    if any(home == kind.__qualname__ for kind in type(part).__mro__):
-        return f"its {method} has a decorator"
+    for kind in type(part).__mro__:
+        if home == kind.__qualname__:
+            if inspect.getattr_static(type(part), method, None) is not vars(kind).get(method):
+                return f"{site.activation} is called in {home}.{method}, by way of super()"
+            return f"its {method} has a decorator"
     return f"{site.activation} is called in {place.code.co_qualname}"
 
 

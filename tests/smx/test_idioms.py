@@ -93,6 +93,18 @@ class Decorated(Base):
         return self.c(F.relu(self.a(x))) if x.shape[1] == 6 else x
 
 
+class Guarded(Base):
+    def forward(self, x: Tensor) -> Any:
+        return self.c(F.relu(self.a(x))) if x.shape[1] == 6 else x
+
+
+class Extended(Guarded):
+    """The activation is in the method of the base class."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) if x.shape[1] == 6 else x
+
+
 def on_the_instance() -> nn.Module:
     net = Decorated()
     net.forward = types.MethodType(lambda self, x: self.c(torch.relu(self.a(x))), net)  # type: ignore[method-assign]
@@ -121,6 +133,7 @@ def test_activations_are_found_and_the_copy_trains_its_own_weights(kind: type[nn
             "leaky_relu is called in Lambda.__init__.<locals>.<lambda>); give it a module of its own (nn.LeakyReLU)",
         ),
         (Decorated(), "its forward has a decorator); give it a module of its own (nn.ReLU)"),
+        (Extended(), "relu is called in Guarded.forward, by way of super()); give it a module of its own (nn.ReLU)"),
         (on_the_instance(), "its forward is an attribute of the module, not a method of the class"),
     ],
 )

@@ -173,6 +173,20 @@ def test_arguments_of_functions_are_those_of_the_modules() -> None:
     assert len(selectives(smx.select(net, example_input=x, include="*"))) == 4
 
 
+def test_a_function_that_is_an_attribute_is_called_with_arguments() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        x = net.act(net.linear(x), 0.2)
+        return net.act(net.act(x), negative_slope=0.3, inplace=True)  # type: ignore[no-any-return]
+
+    net, x = Net(forward, linear=nn.Linear(3, 4)), torch.randn(2, 3)
+    net.act = F.leaky_relu
+    modularized = copy.deepcopy(net)
+    assert modularize(modularized, ACTIVATION_MODULES) == ({}, set())
+    kept = {name: part.negative_slope for name, part in modularized.named_children() if name != "linear"}
+    assert kept == {"act": 0.2, "act_1": 0.01, "act_2": 0.3}
+    assert same(net, modularized, x)
+
+
 class Optional(nn.Module):
     """A course that depends on an argument, a mode that decides on an activation, an activation that is shared."""
 
