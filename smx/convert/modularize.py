@@ -216,15 +216,16 @@ def _uses(part: nn.Module, graph: fx.Graph, types: Types, used: set[nn.Module]) 
         if formula:
             path, module, new = fresh(formula.name), formula.module, True
         elif node.op == "call_module":
-            module = part.get_submodule(str(node.target))
-            if not isinstance(module, types) or isinstance(module, nn.PReLU):
+            called = part.get_submodule(str(node.target))
+            if not isinstance(called, types) or isinstance(called, nn.PReLU):
                 continue
-            path, new = str(node.target), module in taken
+            path, module, new = str(node.target), called, called in taken
             if new:
-                path, module = fresh(path), copy.deepcopy(module)
-            name, taken = name_of(module), taken | {part.get_submodule(str(node.target))}
-            if name in ACTIVATIONS and (node.args[1:] or node.kwargs.keys() - {"input"}):
-                module, new = as_module(name, node.args, node.kwargs), True  # it was a function, and so it is called
+                path, module = fresh(path), copy.deepcopy(called)
+            if name_of(called) in ACTIVATIONS and (node.args[1:] or node.kwargs.keys() - {"input"}):
+                # It was a function, and is called as one.
+                module, new = as_module(name_of(called), node.args, node.kwargs), True
+            taken.add(called)
         elif (name := activation_name(_function_of(node), types)) and name != "prelu":
             path, module, new = fresh(name), as_module(name, node.args, node.kwargs), True
         else:
