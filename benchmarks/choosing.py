@@ -40,14 +40,15 @@ def main(paths: tuple[Path, ...], plot: Path | None, json_path: str | None) -> N
     content, controls = compared(frame), beside_controls(frame)
     if plot is not None:
         draw(frame, content, plot)
-    people = write_json(json_path, {"tables": [path.name for path in paths], "methods": content, "controls": controls})
+    made = {"tables": [path.name for path in paths], "machines": machines(frame)}
+    people = write_json(json_path, {**made, "methods": content, "controls": controls})
     rows = [
         (
             row["method"],
             f"{row['architectures']}, {row['networks']}",
             f"{row['accuracy']:.4f}",
             *(f"{row[name]['mean']:+.4f} +- {row[name]['half_width']:.4f}" for name in ("to_validated", "to_best")),
-            f"{row['rank']:.2f}",
+            "" if row["rank"] is None else f"{row['rank']:.2f}",
         )
         for row in content
     ]
@@ -86,10 +87,16 @@ def compared(frame: pd.DataFrame) -> list[dict[str, Any]]:
                 "accuracy": float(own.mean()),
                 "to_validated": interval(own - validated[own.index]),
                 "to_best": interval(own - best[own.index]),
-                "rank": float(1 + above.mean()),
+                "rank": None if method in FIXED else float(1 + above.mean()),
             }
         )
     return sorted(found, key=lambda row: -row["to_validated"]["mean"])
+
+
+def machines(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the machines and versions that the runs were made with, each once."""
+    found = [{key: value for key, value in row.items() if key != "load"} for row in frame["machine"]]
+    return [machine for i, machine in enumerate(found) if machine not in found[:i]]
 
 
 def draw(frame: pd.DataFrame, content: list[dict[str, Any]], path: Path) -> Path:

@@ -105,7 +105,7 @@ def choosing() -> str:
                 f"{100 * row[name]['mean']:+.2f} ({100 * row[name]['half_width']:.2f})"
                 for name in ("to_validated", "to_best")
             ),
-            f"{row['rank']:.2f}",
+            "" if row["rank"] is None else f"{row['rank']:.2f}",
         ]
         for row in result("choosing")["methods"]
         if row["architectures"] > 2

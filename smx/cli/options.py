@@ -199,7 +199,7 @@ data_dir = click.option(
     help="Where mnist, fashion-mnist and cifar10 lie, or are downloaded to.  [default: ~/.cache/smartmixed]",
 )
 trust_code = click.option(
-    "--trust-code", is_flag=True, help="Import and run the network's code (module:factory) that MODEL.pt names."
+    "--trust-code", is_flag=True, help="Import and run a network's code (module:factory) that a file names."
 )
 session = together(
     click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", help="What ONNX Runtime runs on."),

@@ -110,10 +110,10 @@ class TrainConfig:
         "random|current|NAME",
     )
     keep: float = _phases(
-        KEEP, "Unless random: the probability at the start that a neuron has its first one in a step.", "P"
+        KEEP, "If start is not random: the probability, at first, that a neuron has its first one in a step.", "P"
     )
     hold: bool = _phases(
-        False, "Unless random: in the first epoch none chooses until the loss is half of what it was at first."
+        False, "If start is not random: in the first epoch none chooses until the loss is half of the first one."
     )
     per: int | Literal["layer"] = _network(
         1, "How many neurons, side by side, make one choice together; layer: all of a layer.", "N|layer", word=LAYER
@@ -123,12 +123,14 @@ class TrainConfig:
     )
     phase2_epochs: int = _phases(350, "Epochs with the choices fixed.", "EPOCHS")
     phase2_choices: str = _phases(
-        "learned", "Another word: a control, which shows what learning the choices is worth.", choices=PHASE2_CHOICES
+        "learned", "learned; others are controls, which show what learning is worth.", choices=PHASE2_CHOICES
     )
     min_share: float = _phases(
         0.0, "At the end of phase 1, groups of a smaller share of their layer are dissolved.", "SHARE"
     )
-    max_groups: int = _phases(0, "And so are the smallest where a layer has more than this; 0: never.", "GROUPS")
+    max_groups: int = _phases(
+        0, "At the end of phase 1 a layer keeps at most this many groups, the largest; 0: all.", "GROUPS"
+    )
     rewind: bool = _phases(False, "Phase 2 begins with the weights that phase 1 began with, and keeps the choices.")
     max_phase1_epochs: int = _commit(50, "Epochs after which phase 1 ends in any case.", "EPOCHS")
     settle_window: int = _commit(5, "How many of the last epochs the rule looks at.", "EPOCHS")
