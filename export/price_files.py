@@ -15,18 +15,9 @@ from smx.export.capture import DOMAIN, OP_TYPE, attach, choose_forms
 from smx.export.compiler import compile
 from smx.export.emit import Emitter
 from smx.export.opsets import oldest_ir_version
-from smx.prices import BOTH, CURVES, EXPONENTIAL, LINES
+from smx.prices import BOTH, CURVES, ENDS, EXPONENTIAL, LINES, MIXTURE, PARTS, STACKED
 
 OPSET = 18
-ENDS = 4
-"""Outputs of every network, and inputs of most: few, because ONNX Runtime copies them."""
-STACKED = 384
-"""Neurons of each layer in the networks whose size matters."""
-PARTS = 6
-"""As many groups are divided and joined in the networks `parts`."""
-
-MIXTURE = ("tanh", "relu", "elu", "selu")
-"""Activations of a layer in a large network, with about as many neurons each."""
 TOGETHER = {LINES: ("leaky_relu", "relu"), CURVES: EXPONENTIAL, BOTH: ("leaky_relu", *EXPONENTIAL)}
 """Activations of a layer that is written in the common form."""
 

@@ -163,10 +163,11 @@ class _Kind(msgspec.Struct, tag_field="kind", frozen=True):
 
 
 class _Mlp(_Kind, tag=MLP, frozen=True):
-    sizes: Annotated[tuple[Width, ...], Meta(min_length=2, max_length=LAYERS)]
+    sizes: Annotated[tuple[Annotated[int, Meta(ge=1, le=VALUES)], ...], Meta(min_length=2, max_length=LAYERS + 2)]
 
     def architecture(self) -> Architecture:
         inputs, *widths, outputs = self.sizes
+        checked([*widths, outputs], list[Width])
         return Architecture(kind=MLP, input_shape=(inputs,), num_classes=outputs, widths=tuple(widths))
 
 
@@ -184,7 +185,7 @@ class _Factory(_Kind, tag=FACTORY, frozen=True):
 
 class _Program(_Kind, tag=PROGRAM, frozen=True):
     input_shape: Shape
-    num_classes: Width
+    num_classes: Annotated[int, Meta(ge=1, le=VALUES)]
     name: Text
     dtype: Literal["float32", "bool", "uint8", "int8", "int16", "int32", "int64"]
     program: dict[str, Any]

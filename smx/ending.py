@@ -121,9 +121,19 @@ def _leave(number: int, quietly: bool) -> None:
     os._exit(128 + number)
 
 
+def is_secondary() -> bool:
+    """Tell whether torchrun started this process as another one than the main one, which alone writes and speaks."""
+    return in_ranks() and os.environ["RANK"] != "0"
+
+
+def in_ranks() -> bool:
+    """Tell whether torchrun started several processes, and this is one of them."""
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def line(number: int) -> str:
     """Return what is said when a signal ends this process; nothing in ranks other than the main one of torchrun."""
-    if os.environ.get("RANK", "0") != "0":
+    if is_secondary():
         return ""
     more = ""
     with suppress(Exception):

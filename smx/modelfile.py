@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
@@ -166,7 +167,7 @@ def save_model(path: Path, model: SavedModel) -> None:
     try:
         plain = json.loads(json.dumps(plain, ensure_ascii=False).encode())
         content = {**plain, "choices": model.choices, "weights": model.weights}
-        checked(content, _Content)
+        Architecture.from_dict(checked(content, _Content).architecture)
     except (InputError, UnicodeEncodeError) as error:
         raise InputError(f"{path} is not written, since it could not be read again: {one_line(error)}") from error
     torchfile.save(path, FORMAT, content)
@@ -201,9 +202,10 @@ def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
         declared, there = model.architecture.parameters(), sum(weight.numel() for weight in model.weights.values())
         if declared > there:  # before memory is taken for them
             raise InputError(f"{model.architecture} has {declared} parameters, and the file {there}")
+        trained = None
         if trust_code or model.architecture.kind != FACTORY:
-            model.build()
-        infinite = _not_finite(model)
+            trained = {name for name, _ in model.build().named_parameters()}
+        infinite = _not_finite(model, trained)
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, MemoryError) as error:
         raise InputError(f"{path} can't be built: {shorten(one_line(error), 300)}") from error
     for name, bad in infinite.items():
@@ -213,11 +215,18 @@ def load_model(path: Path, *, trust_code: bool = False) -> SavedModel:
     return model
 
 
-def _not_finite(model: SavedModel) -> dict[str, int]:
-    """Count the values of each weight that are not finite; only of a program is known what is a buffer."""
+def _not_finite(model: SavedModel, trained: Container[str] | None) -> dict[str, int]:
+    """Count the values of each weight that are not finite; of code that does not run, any may be a buffer.
+
+    `trained` are the parameters of the network that was built, if it was; a program has its own list.
+    """
     program = model.architecture.program
     buffers = {*program.get("tensors", {}).values()} - {*program.get("parameters", ())}
-    return {name: not_finite(name, weight, parameter=name not in buffers) for name, weight in model.weights.items()}
+
+    def is_parameter(name: str) -> bool:
+        return name not in buffers if program else trained is not None and name in trained
+
+    return {name: not_finite(name, weight, parameter=is_parameter(name)) for name, weight in model.weights.items()}
 
 
 class _Data(msgspec.Struct):

@@ -37,6 +37,15 @@ HINGES = ("leaky_relu", "relu", *EXPONENTIAL)
 LINES, CURVES, BOTH = "lines", "curves", "lines and curves"
 """Under which the common form has its price where neurons of different activations are computed together: ReLU and
 Leaky ReLU; activations with an exponential, and ReLU; all of them."""
+ENDS = 4
+"""Outputs of every network that is timed, and inputs of most: few, because ONNX Runtime copies them."""
+STACKED = 384
+"""Neurons of each layer in the networks whose size matters."""
+PARTS = 6
+"""As many groups are divided and joined in the networks `parts`."""
+MIXTURE = ("tanh", "relu", "elu", "selu")
+"""Activations of a layer in a large network, with about as many neurons each."""
+
 RIDERS = 32
 """As in `smx.export.passes.lower_to_sorted`."""
 
@@ -272,7 +281,7 @@ def load_prices(path: str | os.PathLike[str] | None = None) -> Prices:
         return _checked(without_header(from_json(files.read(source), dict[str, Any]), FORMAT, VERSION))
     except FileNotFoundError:
         raise InputError(f"{where} does not exist; expected a price file, which smx price --out FILE writes") from None
-    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, InputError) as error:
         reason = shorten(str(error), 300)
         raise InputError(f"{where} is no price file ({reason}); write one with smx price --out FILE") from error
 

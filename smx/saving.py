@@ -77,7 +77,7 @@ def save(
     if sample_shape is not None and math.prod(sample_shape) != example_input[0].numel():
         taken = example_input[0].numel()
         raise ValueError(f"sample_shape must have as many values as the network takes, {taken}, got {sample_shape}")
-    if example_input.is_floating_point() and example_input.dtype != torch.float32:
+    if example_input.dtype != torch.float32 and (example_input.is_floating_point() or example_input.is_complex()):
         raise ValueError(f"the network must take float32 or whole numbers, got an example of {example_input.dtype}")
     network = copied(module).eval()
     program, weights = capture(module, example_input, _axes(example_input, dynamic))

@@ -75,6 +75,8 @@ def test_the_accuracies_are_the_runs() -> None:
     digits, images = (result(f"{name}-train")["metrics"]["phase2"]["test_accuracy"] for name in ("digits", "mnist-cnn"))
     phase1, phase2 = (mnist[phase]["test_accuracy"] for phase in ("phase1", "phase2"))
     assert f"accuracy {phase1:.4f} with the choices committed after phase 1, **{phase2:.4f}** after phase 2" in RESULTS
+    (relu,) = result("mnist-relu-train")["metrics"].values()
+    assert f"ReLU alone has {relu['test_accuracy']:.4f}" in RESULTS
     assert f"50 + 350 epochs: test accuracy **{digits:.4f}**" in RESULTS
     assert f"test accuracy **{images:.4f}**" in RESULTS
     assert digits >= 0.96

@@ -17,7 +17,7 @@ import click
 from smx.cli import options
 from smx.cli.output import table, write_json
 from smx.cli.progress import training_progress
-from smx.ending import say_how_to_go_on
+from smx.ending import is_secondary, say_how_to_go_on
 from smx.training.config import FIELDS, SMARTMIXED, TrainConfig
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def train(config_path: Path | None, write_page: bool, json_path: str | None, **o
     from smx.workflows.train import train
 
     flush_other_threads()
-    main = os.environ.get("RANK", "0") == "0"
+    main = not is_secondary()
     given = {name: value for name, value in options.items() if value is not None}
     show: list[Callable[[EpochMetrics], None]] = []
 
@@ -96,9 +96,9 @@ def train(config_path: Path | None, write_page: bool, json_path: str | None, **o
 
         report = train(config_path, on_start=on_start, on_epoch=lambda row: show[0](row), **given)
     if main:
+        _show(report, json_path)
         if write_page and all(map(find_spec, ("jinja2", "pandas", "scipy"))):
             make_page(report.out, data_dir=options["data_dir"])
-        _show(report, json_path)
 
 
 @contextmanager

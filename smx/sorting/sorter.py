@@ -104,6 +104,7 @@ def plan(
         module: stays as it is.
         example_input: as for `smx.sort`.
         keys: what the neurons are sorted by, for layers by their module path; None, and for other layers: the choice.
+            None is also for a network whose state_dict will be loaded into another one.
         modes: which dry runs are made: False is that in `eval()`, True that in `train()`.
     """
     layers = {
@@ -118,7 +119,8 @@ def plan(
     else:
         for values in (False, True):
             try:
-                return _run(module, layers, as_arguments(example, module), modes, values=values)
+                saved = keys is None
+                return _run(module, layers, as_arguments(example, module), modes, values=values, saved=saved)
             except ReadError as error:
                 failure = str(error)
             except Exception as error:  # whatever a forward may raise
@@ -150,7 +152,13 @@ class _Layer:
 
 
 def _run(
-    module: nn.Module, layers: dict[str, _Layer], example: tuple[Any, ...], modes: Sequence[bool], *, values: bool
+    module: nn.Module,
+    layers: dict[str, _Layer],
+    example: tuple[Any, ...],
+    modes: Sequence[bool],
+    *,
+    values: bool,
+    saved: bool,
 ) -> Plan:
     run = DryRun()
     orders = run.orders
@@ -169,6 +177,8 @@ def _run(
             result = call(dry.train(training), arguments)
         outputs = tensors_by_name(result, ignored=(int, float, str)).values()
         orders.pin_all(outputs, "it is an output of the module")
+    if saved:  # a state dict would bring the weights in their new order beside these buffers in the old one
+        orders.pin_all((copies[id(buffer)] for buffer in _unsaved(module)), "a buffer that no state_dict holds")
     orders.pin_all(_overlapping(module, copies), "a weight shares its memory with another one")
     for name, layer in layers.items():
         if not layer.size:
@@ -228,6 +238,12 @@ def _cloned(tensor: Tensor) -> Tensor:
 
 def _random_numbers_stay(inputs: Sequence[Tensor]) -> AbstractContextManager[Any]:
     return torch.random.fork_rng(sorted({x.device.index for x in inputs if x.is_cuda}))
+
+
+def _unsaved(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the buffers that are no part of the state dict."""
+    for part in module.modules():
+        yield from (buffer for name in part._non_persistent_buffers_set if (buffer := part._buffers[name]) is not None)
 
 
 def _overlapping(module: nn.Module, copies: dict[int, Tensor]) -> Iterator[Tensor]:

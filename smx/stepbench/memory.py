@@ -19,6 +19,7 @@ from smx.files import scratch
 from smx.stepbench.networks import Build
 from smx.stepbench.runner import DEFAULTS, training_step
 from smx.training.config import TrainConfig
+from smx.training.step import OBSERVE_EVERY
 
 ALLOCATION = "[memory]"
 """The profiler's event of an allocation (positive bytes) or a release (negative bytes)."""
@@ -58,7 +59,8 @@ def step_memory(
     """
     model, (x, y) = build().to(device), (torch.from_numpy(array).to(device) for array in inputs)
     step = training_step(model, x, y, config)
-    step()  # allocates the gradients, the optimiser's state and what else is allocated once
+    for _ in range(OBSERVE_EVERY):  # the first allocates the gradients and what else is allocated once
+        step()
     small = [parameter for name, parameter in model.named_parameters() if not name.endswith(".weight")]
 
     def loss() -> Tensor:

@@ -73,7 +73,7 @@ class Checkpoint:
             own = {name: content[name] for name in _Content.__struct_fields__ if name in content}
             return cls(**{**own, "config": from_values(found.config), "rows": found.rows})
         except InputError as error:
-            raise InputError(f"{path} is damaged ({error}); start the run again without --resume") from error
+            raise InputError(f"{path} is damaged ({error}); remove it, or begin a run in another --out") from error
 
 
 class _Adam(msgspec.Struct):

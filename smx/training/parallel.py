@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from smx.ending import in_ranks
 from smx.errors import InputError
 
 T = TypeVar("T")
@@ -136,9 +137,9 @@ def joined() -> Iterator[Ranks]:
     a CUDA device for each rank of this machine only the CPU can be used; see `require_device`.
 
     Raises:
-        InputError: RANK is set, but not all other variables that torchrun sets.
+        InputError: RANK and a WORLD_SIZE above 1 are set, but not all other variables that torchrun sets.
     """
-    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+    if not in_ranks():
         yield ALONE
         return
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR")

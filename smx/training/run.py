@@ -91,7 +91,8 @@ def train(
         on_epoch: the main rank calls it after every epoch that is trained, when its checkpoint is on disk.
         on_end: the main rank calls it when `model.pt` is on disk, while no other run can use `out`.
         ranks: the processes that train together, all with the same arguments; the main one writes. A run may be resumed
-            with another number of them, and ends in the same model up to rounding.
+            with another number of them, and ends in the same model up to rounding, but for the exceptions in
+            docs/training.md.
         load: what `load_examples` does; for callers that keep its result for several runs.
 
     Raises:
@@ -233,13 +234,19 @@ def require_same(checkpoint: Checkpoint, settings: Mapping[str, Any], out: Path)
 
 def _start(config: TrainConfig, fingerprint: str, out: Path, checkpoint: Checkpoint | None, digest: str) -> Checkpoint:
     if checkpoint is None:
-        if (out / CHECKPOINT).exists() or (out / "model.pt").exists():
+        if (out / CHECKPOINT).exists():
             raise InputError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+        if (out / "model.pt").exists():
+            raise InputError(f"{out} holds a model.pt without a checkpoint to continue from; choose another --out")
+        if (out / "cells.json").exists():
+            raise InputError(f"{out} holds a sweep; choose another --out")
         if (metrics := out / "metrics.csv").exists():
             raise InputError(f"{metrics} is of no run that goes on, and would be replaced; move or remove it")
         settings = out / "config.toml"  # perhaps of the same run, killed before its first epoch
         if settings.exists() and not config.is_in(settings):
-            raise InputError(f"{settings} has other settings than this run, which would replace it; move or remove it")
+            raise InputError(
+                f"{settings} has other settings than this run, or lacks some, and would be replaced; move or remove it"
+            )
         return Checkpoint(config, fingerprint, phase=0, init=digest)
     require_same(checkpoint, vars(config), out)
     _require_own(checkpoint.config, out / "config.toml")
@@ -275,8 +282,9 @@ def _require_fits(run: _Run, network: nn.Module, checkpoint: Checkpoint, out: Pa
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = shorten(one_line(error), 200)
         raise InputError(
-            f"{out / CHECKPOINT} is damaged ({shorten(one_line(error), 200)}); start the run again without --resume"
+            f"{out / CHECKPOINT} is damaged ({reason}); remove it, or begin a run in another --out"
         ) from error
 
 

@@ -131,6 +131,13 @@ def bench(
         raise InputError("only a MODEL.pt runs in PyTorch, and none is given; smx.save writes one for any network")
     if unknown := sorted(set(pytorch) - PYTORCH.keys()):
         raise InputError(f"PyTorch runs a network {' or '.join(PYTORCH)}, got {', '.join(unknown)}")
+    made_here = [] if network is None else [*layouts, *baselines]
+    names = [*dict.fromkeys([*made_here, *files, *(PYTORCH[kind] for kind in pytorch)])]
+    reference = pick_reference(reference, names, baselines)
+    if old is not None:
+        check_baseline(old, reference)
+    for limit in parsed:
+        limit.check(names, batch_sizes)
     with scratch() as folder:
         if network is not None and (layouts or baselines):
             on_progress("exporting the candidates", 0, 0)
@@ -139,6 +146,7 @@ def bench(
                 "provider": provider,
                 "threads": settings.threads,
                 "allow_fallback": allow_fallback,
+                "for_batch": batch_sizes[0] if len(batch_sizes) == 1 else None,
             }
             made = with_torch(export_candidates, *what, example_input=example_input, trust_code=trust_code, **search)
             files = made | files
@@ -148,12 +156,6 @@ def bench(
             for kind in pytorch
             if path
         }
-        names = [*files, *runs]
-        reference = pick_reference(reference, names, baselines)
-        if old is not None:
-            check_baseline(old, reference)
-        for limit in parsed:
-            limit.check(names, batch_sizes)
         report, profiles = without_torch(
             _measure,
             files,

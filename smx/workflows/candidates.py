@@ -27,12 +27,13 @@ def export_candidates(
     provider: str = "cpu",
     threads: int | None = 1,
     allow_fallback: bool = False,
+    for_batch: int | None = None,
 ) -> dict[str, Path]:
     """Export a network in each layout, and with each fixed activation in place of its mixed layers.
 
     The baselines keep the network's weights, because latency does not depend on them.
 
-    The layout `fastest` is searched for this provider and number of threads; see `smx.runtime.Session`.
+    The layout `fastest` is searched for this provider, number of threads and batch size; see `smx.export.Search`.
 
     Returns:
         The files, which lie in `folder`, by the name of the layout or the activation.
@@ -47,18 +48,18 @@ def export_candidates(
     from smx.models import Fixed
     from smx.workflows.network import open_network
 
+    try:
+        functions = {name: get(name).function for name in baselines}
+    except ValueError as error:
+        raise InputError(str(error)) from error
     opened = open_network(network, example_input, trust_code=trust_code)
     described = opened.saved.description() if opened.saved else None
     paths = {layout: folder / f"{layout}.onnx" for layout in layouts}
     for layout, path in paths.items():
         how: dict[str, Any] = {"provider": provider, "threads": threads, "allow_fallback": allow_fallback}
-        search = Search(**how) if layout == "fastest" else None
+        search = Search(**how, for_batch=for_batch) if layout == "fastest" else None
         export_onnx(opened.module, path, example_input=opened.example, layout=layout, search=search, describe=described)
-    for name in baselines:
-        try:
-            function = get(name).function
-        except ValueError as error:
-            raise InputError(str(error)) from error
+    for name, function in functions.items():
         baseline = copy.deepcopy(opened.module)
         mixed = [layer for layer in baseline.modules() if isinstance(layer, Mixed)]
         if not mixed:

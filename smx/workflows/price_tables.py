@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from smx.prices import BOTH, CURVES, EXPONENTIAL, LEAST, LINES, Prices, Table
+from smx.prices import BOTH, CURVES, ENDS, EXPONENTIAL, LEAST, LINES, MIXTURE, PARTS, STACKED, Prices, Table
 
-ENDS, STACKED, PARTS = 4, 384, 6
-MIXTURE = ("tanh", "relu", "elu", "selu")
-"""As in `smx.export.price_files`, which loads torch."""
 CROWDED = (0.5, 4.0)
 """What is measured outside of this is noise."""
 

@@ -74,7 +74,7 @@ def tune(
             files.check_writable(onnx_path)
             source = folder / onnx_path.name
             on_progress("searching the fastest forms", 0, 0)
-            how = {"for_batch": batch_size, "provider": provider, "allow_fallback": allow_fallback}
+            how = {"for_batch": batch_size or 1, "provider": provider, "allow_fallback": allow_fallback}
             with_torch(export_fastest, network, source, trust_code=trust_code, **how)
         session = Session(source, provider, settings=Settings(), allow_fallback=allow_fallback)
         for path in written_by_tune(onnx_path):

@@ -16,8 +16,8 @@ import smx
 from smx.activations import get
 from smx.errors import InputError
 from smx.paper import PAPER_POOL
-from smx.prices import BOTH, CURVES, EXPONENTIAL, FORMS, LINES, RIDERS, Prices, load_prices
-from smx.workflows.price_tables import ENDS, PARTS, STACKED, prices_of
+from smx.prices import BOTH, CURVES, ENDS, EXPONENTIAL, FORMS, LINES, PARTS, RIDERS, STACKED, Prices, load_prices
+from smx.workflows.price_tables import prices_of
 
 BATCHES, WIDTHS, STACKS = (1, 16, 128), (8, 64, 512), (1, 2, 4)
 START, LARGE, FACTOR = 5e-6, 1e-4, 1.5

@@ -94,7 +94,7 @@ def test_resuming_after_any_epoch_gives_the_same_model(
 def test_settings_of_the_users_own_are_not_replaced(digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("# mine\nseed = 3\n")
     with pytest.raises(
-        InputError, match=r"config\.toml has other settings than this run, which would replace it; move"
+        InputError, match=r"config\.toml has other settings than this run, or lacks some, and would be replaced; move"
     ):
         train(SMALL, digits, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
