@@ -16,6 +16,7 @@ from tests.test_house import base_install
 
 QUICK = ("--batch-sizes", "1,8", "--rounds", "20")
 FEW = ("--batch-sizes", "1", "--rounds", "2")
+STEPS = Path(__file__).parents[2] / "docs" / "results" / "train-step.json"
 
 
 @pytest.fixture(scope="module")
@@ -102,4 +103,6 @@ def test_bad_input(run: Path, exported: Path, report: Path, tmp_path: Path) -> N
         (("bench", exported, "--reference", "relu"), "the reference 'relu' is not among the candidates small"),
         (("bench", model, "--layouts", "", "--baselines", ""), "there are no candidates"),
         (("bench", model, "--baselines", "swoosh"), "unknown activation 'swoosh'"),
+        (("bench", model, "--reference", "typo"), "the reference 'typo' is not among the candidates scatter, sorted"),
+        (("bench", exported, "--compare", STEPS), "train-step.json is no result of smx bench --json"),
     )

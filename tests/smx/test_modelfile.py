@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._dynamo  # which can't be loaded once the fixture has exchanged sys.modules
 
 from smx import data
 from smx.architecture import Architecture, architecture_for
@@ -171,6 +172,39 @@ def test_a_users_network_that_changed_or_is_gone(own: Callable[[str], None], tmp
     (tmp_path / "owned.py").unlink()
     sys.modules.pop("owned")
     refuse(path, "can't be built: owned:Net: there is no module owned; run smx in the folder that holds it")
+
+
+def test_masks_of_a_users_network_may_be_infinite(own: Callable[[str], None], tmp_path: Path) -> None:
+    masked = OWN.replace("super().__init__()", "super().__init__(); self.register_buffer('mask', torch.zeros(2))")
+    own("import torch\n" + masked.format(width=4, last="self.act(", end=")"))
+    saved = images_model(architecture_for("owned:Net", (4, 5, 3), 2, hidden=()))
+    path = tmp_path / "model.pt"
+    for name, value, refused in (
+        ("mask", -torch.inf, ""),
+        ("mask", torch.nan, "mask"),
+        ("out.bias", torch.inf, "out."),
+    ):
+        weights = {**saved.weights, name: torch.full((2,), value)}
+        save_model(path, replace(saved, weights=weights))
+        if refused:
+            refuse(path, rf"{refused}.* has 2 of 2 values that are not finite")
+        else:
+            assert torch.equal(load_model(path, trust_code=True).weights["mask"], weights["mask"])
+            assert load_model(path).weights.keys() == weights.keys()
+
+
+def test_nothing_is_written_that_cannot_be_read(tmp_path: Path) -> None:
+    wide = Architecture(kind="mlp", input_shape=(2**21,), num_classes=2, widths=(1,))
+    deep = Architecture(kind="mlp", input_shape=(2,), num_classes=2, widths=(1,) * 1000)
+    for architecture in (wide, deep):
+        assert Architecture.from_dict(architecture.to_dict()) == architecture
+    too_wide = Architecture(kind="mlp", input_shape=(2,), num_classes=2, widths=(2**21,))
+    with pytest.raises(InputError, match=r"is not written, since it could not be read again: .* <= 1048576"):
+        save_model(
+            tmp_path / "model.pt",
+            replace(images_model(architecture_for("cnn", (4, 5, 3), 2, hidden=())), architecture=too_wide),
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_looking_at_a_model_runs_no_code(own: Callable[[str], None], tmp_path: Path) -> None:

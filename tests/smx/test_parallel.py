@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from smx import ending
 from smx.errors import InputError
 from smx.training.checkpoint import Checkpoint
 from smx.training.parallel import Ranks, joined, require_device
@@ -62,6 +63,20 @@ def test_an_environment_that_is_not_torchruns(wrong: dict[str, str | None], monk
     name, value = next(iter(wrong.items()))
     with pytest.raises(InputError, match=f"not all is set .*{name}={value or ''}.*; use torchrun"), joined():
         pass
+
+
+def test_a_rank_that_is_left_over_is_the_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a script of MPI or Kubernetes, say, that sets RANK alone."""
+    monkeypatch.setenv("RANK", "1")
+    for size, alone in ((None, True), ("1", True), ("2", False)):
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        if size:
+            monkeypatch.setenv("WORLD_SIZE", size)
+        assert ending.is_secondary() is not alone
+        assert bool(ending.line(signal.SIGINT)) is alone
+        if alone:
+            with joined() as ranks:
+                assert ranks.main
 
 
 @pytest.mark.parametrize(("devices", "backend"), [(0, "gloo"), (1, "gloo"), (2, "cpu:gloo,cuda:nccl")])

@@ -265,6 +265,33 @@ def test_wrong_modules_are_refused() -> None:
         smx.sort(nn.Sequential(some(4), smx.Selective(4)))
 
 
+class Shifted(nn.Module):
+    """Its neurons have a constant of their own, which may be in the state dict or not."""
+
+    offset: Tensor
+
+    def __init__(self, persistent: bool) -> None:
+        super().__init__()
+        self.a, self.mixed, self.b = nn.Linear(4, 6), some(6), nn.Linear(6, 2)
+        self.register_buffer("offset", torch.linspace(-1, 1, 6), persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.mixed(self.a(x) + self.offset))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_sorted_networks_state_dict_is_all_that_another_one_needs(persistent: bool) -> None:
+    net, other, x = Shifted(persistent), Shifted(persistent), torch.randn(5, 4)
+    if persistent:
+        result = smx.sort(net)
+    else:
+        with pytest.warns(UserWarning, match="nothing was sorted: mixed: a buffer that no state_dict holds"):
+            result = smx.sort(net)
+    other.load_state_dict(result.state_dict())
+    torch.testing.assert_close(other(x), net(x))
+    assert is_sorted(result.mixed.choice.tolist()) == persistent  # type: ignore[union-attr,operator]
+
+
 class Twice(nn.Module):
     """A class of neurons that stands twice on an axis, tied to two others there: by a gate, or by an addition."""
 

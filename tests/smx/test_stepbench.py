@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 
 from smx import paper
 from smx.activations import resolve_pool
-from smx.layers import Mixed, selectives
+from smx.layers import Mixed, Selective, selectives
 from smx.stepbench.costs import measure_steps
 from smx.stepbench.memory import peak_bytes, saved_bytes, step_memory
 from smx.stepbench.networks import (
@@ -34,6 +34,8 @@ from smx.stepbench.networks import (
 from smx.stepbench.runner import DEFAULTS, StepRunner, training_step
 from smx.torchrunner import TorchRunner
 from smx.training.config import from_values
+from smx.training.parallel import Share
+from smx.training.step import Step
 
 FLOAT = 4  # bytes
 
@@ -229,6 +231,26 @@ def test_compiled_candidates_stay_through_all_blocks() -> None:
     assert [row.name for row in report.results] == ["relu", "relu, compiled"]
     assert [row.name for row in report.memory] == ["relu"]
     assert built == 1 + 2 * 3 + 1, "for the memory, for each block twice, and compiled once"
+
+
+@pytest.mark.parametrize("length", [1, 3, 5])
+def test_steps_that_observe_are_timed_as_often_as_in_training(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    observed: list[bool] = []
+    monkeypatch.setattr(Selective, "_observe", lambda layer, z, running: observed.append(layer.observes))
+    taken: list[Tensor] = []
+    step = Step._step
+
+    def counted(self: Step, x: Tensor, y: Tensor, share: Share) -> None:
+        taken.append(x)
+        step(self, x, y, share)
+
+    monkeypatch.setattr(Step, "_step", counted)
+    runner = StepRunner(networks((4, 8, 3), rules=("matched",))[phase1("matched")])
+    runner.start()
+    runner.prepare(batch(6, 4, 3))
+    assert runner.time(length).shape == (-(-length // 4),)
+    assert len(taken) == 4 * (1 + -(-length // 4)), "one run untimed"
+    assert len(observed) == len(taken) / 4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

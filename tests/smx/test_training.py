@@ -110,6 +110,15 @@ def test_settings_of_the_users_own_are_not_replaced(digits: Dataset, tmp_path: P
     assert (tmp_path / "model.pt").exists()
 
 
+def test_a_folder_of_something_else_is_left_alone(digits: Dataset, tmp_path: Path) -> None:
+    for name, said in (("model.pt", "holds a model.pt without a checkpoint"), ("cells.json", "holds a sweep")):
+        (tmp_path / name).touch()
+        with pytest.raises(InputError, match=f"{said}.*; choose another --out"):
+            train(SMALL, digits, tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
+
+
 def test_a_checkpoint_of_another_run_replaces_nothing(
     small: tuple[Path, TrainResult], digits: Dataset, tmp_path: Path
 ) -> None:
