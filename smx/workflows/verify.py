@@ -99,7 +99,8 @@ def verify(
             an array (B, *) or one for each argument. None is the data set that the network was trained on, if any.
         data_dir: where downloaded data sets are, see `smx.data.load`.
         batch_sizes: examples a run.
-        atol, rtol: tolerance, see `smx.runtime.check_parity`; None takes that of the export.
+        atol, rtol: tolerance, see `smx.runtime.check_parity`; None takes that of the export. Without either, a file of
+            lower precision whose outputs are classes may change some of them, see `MAX_CHANGED`.
         locate: when a comparison fails, find the first layer, neuron and example that break.
         provider, allow_fallback: see `smx.runtime.Session`.
         on_progress: see `smx.workflows.OnProgress`.
@@ -115,7 +116,8 @@ def verify(
     batch_sizes = tuple(dict.fromkeys(listed(batch_sizes)))
     session = Session(onnx_path, provider, settings=Settings(), allow_fallback=allow_fallback)
     opened = open_network(network, example_input, raw=session.takes_raw, trust_code=trust_code)
-    max_changed = MAX_CHANGED.get(session.info.precision) if session.info else None
+    usual = atol is None and rtol is None
+    max_changed = MAX_CHANGED.get(session.info.precision) if session.info and usual else None
     inputs, class_names = _given(opened, session, data, data_dir)
     if max_changed is None or not inputs:
         made = _generated(opened, session, next(iter(inputs.values()), None)) | _other_lengths(opened, session)
