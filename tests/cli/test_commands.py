@@ -145,7 +145,7 @@ def test_verify_holds_and_breaks(run: Path, exported: Path, tmp_path: Path) -> N
 
 
 def test_export_in_lower_precision(run: Path, tmp_path: Path) -> None:
-    """verify refuses a file when more than 0.1 % (float16) or 0.5 % (int8) of the predictions change, or as it is told."""
+    """verify refuses one with more changed predictions than 0.1 % (float16) or 0.5 % (int8), or as it is told."""
     limits, low = {"float16": 0.001, "int8": 0.005}, tmp_path / "low.onnx"
     export, verify = ("export", run / "model.pt", low, "--json", "-"), ("verify", run / "model.pt", low)
     strict = (*verify, "--atol", "1e-9", "--rtol", "0")
