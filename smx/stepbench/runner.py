@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from smx.layers import selectives
 from smx.torchrunner import TorchRunner
 from smx.training.config import TrainConfig
 from smx.training.parallel import ALONE
-from smx.training.step import OBSERVE_EVERY, Step, adam
+from smx.training.step import Step, adam, period
 
 CAPTURE = 5
 """A step that is to be captured is replayed after this many calls."""
@@ -72,8 +71,7 @@ class StepRunner(TorchRunner):
         if len(y) in self._steps:
             return self._steps[len(y)]
         step = training_step(model, x, y, self._config, cuda_graphs=self._cuda_graphs)
-        matched = any(layer.moments is not None for layer in selectives(model))
-        self._together = OBSERVE_EVERY if matched and not (self._compiled or self._cuda_graphs) else 1
+        self._together = period(model, replace(self._config, device=self._device, cuda_graphs=self._cuda_graphs))
         if self._compiled:
             self._steps[len(y)] = step
         for _ in range(CAPTURE if self._cuda_graphs else 0):

@@ -41,6 +41,12 @@ def adam(model: nn.Module, config: TrainConfig, state: dict[str, object] | None 
     return optimizer
 
 
+def period(model: nn.Module, config: TrainConfig) -> int:
+    """Return after how many steps they do the same again; a compiled or captured step is always the same."""
+    observes = any(layer.moments is not None for layer in selectives(model))
+    return OBSERVE_EVERY if observes and not (config.compile or config.cuda_graphs) else 1
+
+
 class Tally:
     """Sums of the loss and of right answers, kept on the device, so that no step waits for them."""
 
@@ -86,7 +92,7 @@ class Step:
         self._held_loss: float | None = None
         self._layers = selectives(model)
         self._observers = [layer for layer in self._layers if layer.moments is not None]
-        self._observes_all = config.compile or config.cuda_graphs  # a compiled step is always the same
+        self._period = period(model, config)
         self._price = _expected_price(model, config) if phase == 1 and config.price_weight else None
         network = ranks.wrap(model)
         self._network = compiled(network) if config.compile else network
@@ -125,7 +131,7 @@ class Step:
     def _step(self, x: Tensor, y: Tensor, share: Share) -> None:
         protocol = rules(self.config)
         for layer in self._observers:
-            layer.observes = self._observes_all or self.taken % OBSERVE_EVERY == 0
+            layer.observes = self.taken % self._period == 0
         self.taken += 1
         with torch.autocast(x.device.type, DTYPES[self.config.amp], enabled=self.config.amp != "none"):
             logits = self._network(x)
